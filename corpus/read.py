@@ -1,0 +1,149 @@
+"""Files -> documents. Every line that cannot be read becomes a counted reject with its file and line; nothing is skipped silently.
+
+Formats by suffix: .jsonl (a `text` field), .txt, .tsv, .parquet; .gz, .xz and .zst around the first three.
+"""
+import gzip
+import json
+import lzma
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MAX_LINE = 64 << 20  # bytes; a longer line is no document
+
+
+@dataclass
+class Document:
+    text: str
+    language: str = ""
+    url: str = ""
+    file: str = ""
+    line: int = 0           # from 1
+    reason: str | None = None  # why it was dropped
+    more: dict = field(default_factory=dict)  # other fields of the row
+
+
+def open_bytes(path):
+    """A binary file object for a plain or compressed file."""
+    suffix = Path(path).suffix
+    if suffix == ".gz":
+        return gzip.open(path, "rb")
+    if suffix == ".xz":
+        return lzma.open(path, "rb")
+    if suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise ValueError(f"{path}: reading .zst needs a package: pip install zstandard") from None
+        return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), closefd=True)
+    return open(path, "rb")
+
+
+def lines(path):
+    """Yield (number, text, problem) of every line: text without its newline, or None and what is wrong with it."""
+    rest, number = b"", 0
+    try:
+        with open_bytes(path) as f:
+            while block := f.read(1 << 20):
+                *whole, rest = (rest + block).split(b"\n")
+                for raw in whole:
+                    number += 1
+                    yield number, *_decode(raw)
+                if len(rest) > MAX_LINE:
+                    raise ValueError(f"{path}: line {number + 1} is longer than {MAX_LINE >> 20} MiB; is it text?")
+    except (EOFError, OSError, lzma.LZMAError) as e:
+        if isinstance(e, FileNotFoundError):
+            raise
+        yield number + 1, None, f"unreadable from here on: {e}"
+        return
+    if rest:
+        yield number + 1, *_decode(rest)
+
+
+def _decode(raw):
+    try:
+        return raw.removesuffix(b"\r").removeprefix(b"\xef\xbb\xbf").decode("utf-8"), None
+    except UnicodeDecodeError as e:
+        return None, f"not UTF-8 at byte {e.start}"
+
+
+def documents(path, unit="paragraph"):
+    """Yield Documents of one file; unreadable rows come with .reason set.
+
+    unit: what a document is in a .txt file: "line", "paragraph" (blank lines between) or "file".
+    """
+    kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".xz", ".zst")), "")
+    rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt}.get(kind)
+    if rows is None:
+        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv (each plain, .gz, .xz or .zst) or .parquet")
+    for doc in (rows(path, unit) if rows is _txt else rows(path)):
+        doc.file = str(path)
+        yield doc
+
+
+def _jsonl(path):
+    for number, text, problem in lines(path):
+        if text is not None and not text.strip():
+            continue  # a blank line between records is no record
+        row = None
+        if problem is None:
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as e:
+                problem = f"not JSON: {e.msg} at column {e.colno}"
+        if problem is None and not (isinstance(row, dict) and isinstance(row.get("text"), str)):
+            problem = "no text: the row is not an object with a string in 'text'"
+        if problem is None:
+            try:
+                row["text"].encode("utf-8")
+            except UnicodeEncodeError:
+                problem = "lone surrogate: the text cannot be written as UTF-8"
+        if problem:
+            yield Document(text or "", line=number, reason=problem)
+        else:
+            yield Document(row.pop("text"), url=str(row.pop("url", "")), line=number, more=row)
+
+
+def _txt(path, unit):
+    held, first = [], 1
+    for number, text, problem in lines(path):
+        if problem:
+            yield Document("", line=number, reason=problem)
+        elif unit == "line":
+            if text.strip():
+                yield Document(text, line=number)
+        elif unit == "paragraph" and not text.strip():
+            if held:
+                yield Document("\n".join(held), line=first)
+            held = []
+        else:
+            first = first if held else number
+            held.append(text)
+    if held and any(h.strip() for h in held):
+        yield Document("\n".join(held), line=first)
+
+
+def _tsv(path):
+    """The first column is the text; the others are kept as more["columns"]."""
+    for number, text, problem in lines(path):
+        if problem:
+            yield Document("", line=number, reason=problem)
+        elif text.strip():
+            first, *others = text.split("\t")
+            yield Document(first, line=number, more={"columns": others})
+
+
+def _parquet(path):
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ValueError(f"{path}: reading parquet needs a package: pip install pyarrow") from None
+    table = pq.ParquetFile(path)
+    if "text" not in table.schema_arrow.names:
+        raise ValueError(f"{path}: no column 'text'; the columns are {table.schema_arrow.names}")
+    number = 0
+    for batch in table.iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            number += 1
+            text = row.pop("text")
+            problem = None if isinstance(text, str) else "no text: the row's text is null"
+            yield Document(text or "", url=str(row.pop("url", "") or ""), line=number, reason=problem, more=row)

@@ -1,0 +1,86 @@
+"""Causal grouped-query attention over packed documents.
+
+The mask is an interval: query t of row b sees key s iff starts[b, t] <= s <= t. `starts` alone says where documents
+begin, so shapes never depend on how a row was packed, and causal, padded, packed and cached attention are one function.
+"""
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class Documents(NamedTuple):
+    """Where the documents of a batch lie, worked out once per batch and shared by all layers (see `documents`)."""
+    starts: torch.Tensor  # (B, T) first visible key of each query
+    buckets: list | None  # CPU: per bucket of like lengths an index (N, L) into B*T, padded with B*T; None: no packing
+
+
+def documents(starts):
+    """starts (B, T) int64, rows of queries over their own keys -> Documents.
+
+    On the CPU the documents are sorted by length and cut into buckets, each of which is one dense causal attention:
+    padding at the end of a document is harmless under a causal mask. Work falls from T^2 per row to the sum of the squared
+    document lengths.
+    """
+    B, T = starts.shape
+    if starts.device.type != "cpu" or not bool((starts > 0).any()):
+        return Documents(starts, None)
+    first = starts == torch.arange(T)  # a document's first token sees only itself
+    first[:, 0] = True
+    begin = first.flatten().nonzero()[:, 0]
+    length = torch.diff(begin, append=torch.tensor([B * T]))
+    order = torch.argsort(length, descending=True, stable=True)
+    buckets, i = [], 0
+    while i < len(order):
+        L = int(length[order[i]])
+        n = int((length[order[i:]] * 4 >= L * 3).sum()) if L > 16 else len(order) - i  # at most a quarter of padding
+        rows = order[i:i + n]
+        index = begin[rows, None] + torch.arange(L)
+        buckets.append(torch.where(torch.arange(L) < length[rows, None], index, B * T))
+        i += n
+    return Documents(starts, buckets)
+
+
+def attention(q, k, v, docs):
+    """q (B, T, H, D), k and v (B, S, K, D) with H a multiple of K -> (B, T, H, D); softmax(q k' / sqrt(D)) v.
+
+    docs: Documents. With S > T (a KV cache) the queries are the last T of the S positions and docs.starts is (B, T).
+    """
+    if k.shape[1] != q.shape[1] or (docs.buckets is None and bool_any(docs.starts)):
+        return attention_reference(q, k, v, docs.starts)
+    if docs.buckets is None:  # one document per row
+        return _causal(q, k, v)
+    B, T, H, D = q.shape
+    qkv = torch.cat([q, k, v], 2).flatten(0, 1)  # (B*T, H+2K, D): one gather instead of three
+    qkv = torch.cat([qkv, qkv.new_zeros(1, *qkv.shape[1:])])  # row B*T is what padding reads
+    out = q.new_empty(B * T, H, D)
+    pieces, places = [], []
+    for index in docs.buckets:
+        x = qkv[index]  # (N, L, H+2K, D)
+        o = _causal(*x.split([H, k.shape[2], k.shape[2]], 2))
+        real = index < B * T
+        pieces.append(o[real])
+        places.append(index[real])
+    out = torch.empty_like(out).index_copy(0, torch.cat(places), torch.cat(pieces))
+    return out.view(B, T, H, D)
+
+
+def bool_any(starts):
+    """True where some query does not see its whole row; never asked on the GPU, where it would wait for the device."""
+    return starts.device.type != "cpu" or bool((starts > 0).any())
+
+
+def _causal(q, k, v):
+    o = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True)
+    return o.transpose(1, 2)
+
+
+def attention_reference(q, k, v, starts):
+    """The definition, with the mask written out: (T, S) per row. Serves every device and the KV cache."""
+    T, S = q.shape[1], k.shape[1]
+    position = torch.arange(S - T, S, device=q.device)  # of the queries
+    key = torch.arange(S, device=q.device)
+    mask = (key <= position[:, None]) & (key >= starts[:, :, None])  # (B, T, S)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], enable_gqa=True)
+    return o.transpose(1, 2)

@@ -1,0 +1,538 @@
+"""The training loop: continual pretraining of a Qwen2 model on a mixture of token shards, on one process or on many nodes.
+
+    python train.py configs/tiny/stage1.py lr=1e-3
+    torchrun --nproc-per-node 8 train.py configs/marco/stage1.py
+    python train.py configs/tiny/stage1.py resume=True        # after a kill at any moment: the same bits
+
+Sum the log-probabilities of the global batch, divide once by its supervised tokens, step: micro-batches and processes
+change the speed, not the gradient. Checkpoints hold safetensors and JSON only and are complete or absent.
+"""
+import ctypes
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+import data as shards
+from configs import load
+from model import IGNORE, ModelConfig, Qwen2, read_config
+
+
+@dataclass(frozen=True)
+class Train:
+    out: str                       # folder of this run: log.jsonl, checkpoints/, and at the end the model itself
+    data: str                      # folder of token shards (prepare.py)
+    mixture: dict                  # {category: share}; shares are normalised to sum to 1
+    tokens: int                    # to train on; steps = tokens // (rows * length)
+    init: str | None = None        # Hugging Face folder to start from; None: fresh weights
+    length: int = 512              # tokens in a row
+    rows: int = 16                 # rows in the global batch
+    micro_rows: int = 8            # rows one process takes at once; more rows are accumulated
+    lr: float = 1e-3               # the highest
+    min_lr: float = 0.1            # the last, as a fraction of lr
+    warmup: float = 0.02           # fraction of the steps
+    schedule: str = "cosine"       # from lr to min_lr * lr: cosine, linear or constant
+    beta1: float = 0.9             # AdamW
+    beta2: float = 0.95
+    weight_decay: float = 0.1      # of matrices; vectors are not decayed
+    clip: float = 1.0              # of the global gradient norm
+    seed: int = 0                  # of fresh weights and of the data order
+    dtype: str = "auto"            # of the computation; auto: bfloat16 where the machine has it fast
+    recompute: bool = False        # activation checkpointing: a third more work, memory of one layer
+    compile: bool = False          # torch.compile each block
+    replicate: int = 1             # HSDP: copies of the sharded model; shards live in world / replicate processes
+    threads: int | None = None     # CPU threads of a process; None: torch's choice
+    log_every: int = 10            # steps
+    eval_every: int = 100          # steps between validations (and one at the end)
+    eval_tokens: int = 4096        # of each language
+    save_every: int = 500          # steps between checkpoints (and one on SIGTERM)
+    keep: int = 2                  # checkpoints kept
+    verify: bool = True            # compare the shards' SHA-256 before the first step
+    max_epochs: float = 4.0        # warn when a source is repeated more often
+    resume: bool = False           # go on from the newest whole checkpoint of `out`
+
+    def __post_init__(self):
+        problems = [f"{name} must be positive, got {value}" for name, value in asdict(self).items()
+                    if type(value) in (int, float) and name not in ("seed", "min_lr", "warmup", "weight_decay") and value <= 0]
+        if self.schedule not in ("cosine", "linear", "constant"):
+            problems.append(f"schedule must be cosine, linear or constant, got {self.schedule!r}")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            problems.append(f"dtype must be auto, float32 or bfloat16, got {self.dtype!r}")
+        if not any(v > 0 for v in self.mixture.values()) or any(v < 0 for v in self.mixture.values()):
+            problems.append(f"mixture needs shares >= 0 and one above 0, got {self.mixture}")
+        if not problems and self.steps < 1:
+            problems.append(f"tokens={self.tokens} is less than one global batch, rows * length = {self.rows * self.length}")
+        if problems:
+            raise ValueError("Train: " + "; ".join(problems))
+
+    @property
+    def steps(self):
+        return self.tokens // (self.rows * self.length)
+
+
+def lm_loss(model, batch):
+    """Minus the sum of the targets' log-probabilities: pretraining, and SFT when some targets are IGNORE."""
+    tokens, targets, starts = batch
+    return -model(tokens, targets, starts).sum()
+
+
+def lr_at(step, c):
+    """Learning rate of a step (from 0): linear warm-up, then the schedule down to min_lr * lr at the last step."""
+    warm = math.ceil(c.warmup * c.steps)
+    if step < warm:
+        return c.lr * (step + 1) / warm
+    done = (step - warm) / max(1, c.steps - 1 - warm)
+    fall = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[c.schedule]
+    return c.lr * (c.min_lr + (1 - c.min_lr) * fall)
+
+
+def main(argv=None):
+    c, model_config = load(Train, ModelConfig, argv=argv)
+    world = World(c)
+    sources = shards.open_sources(c.data)
+    plan = shards.Plan(sources, c.mixture, c.rows, c.length, c.seed)
+    if c.init and model_config != ModelConfig():
+        raise ValueError(f"init={c.init} brings its own config.json; leave the model's settings (hidden_size, ...) out")
+    config = read_config(c.init) if c.init else model_config
+    check_vocabulary(c, config, sources)
+    if c.verify:
+        for s in sources[world.rank::world.size]:
+            s.verify()
+    out = Path(c.out)
+    with only_job(out, world):
+        newest = latest(out / "checkpoints", world) if c.resume else None
+        if not c.resume and world.main and ((out / "log.jsonl").exists() or (out / "model.safetensors").exists()):
+            raise ValueError(f"{out} already holds a run; say resume=True to go on with it, or out= another folder")
+        model = build(config, c, world)
+        optimizer = make_optimizer(model, c)
+        step, identity = 0, {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init)}
+        if newest:
+            step = restore(newest, model, optimizer, identity)
+        elif c.init:
+            model.load_weights(c.init)
+        else:
+            model.init_weights(c.seed)
+        if world.main:
+            begin_log(out, c, config, model, plan, newest)
+        loop(c, world, plan, model, optimizer, step, identity)
+        model.save_pretrained(out)
+        if world.main:
+            shutil.copytree(Path(c.data) / "tokenizer", out, dirs_exist_ok=True)
+            print(f"saved {out}", flush=True)
+    world.close()
+
+
+def loop(c, world, plan, model, optimizer, step, identity):
+    """Steps `step` to c.steps - 1. Returns when they are done; after SIGTERM saves and leaves with exit code 0."""
+    held_out = shards.open_sources(c.data, "valid")
+    mine = range(world.rank * c.rows // world.size, (world.rank + 1) * c.rows // world.size)
+    meter = Meter(c, model, world)
+    stopping = stop_flag()
+    while step < c.steps:
+        # once in a while: validate
+        if step % c.eval_every == 0:
+            validate(c, world, model, held_out, step)
+            meter.restart()
+        # ---------------------------------------------------------------- one step
+        batches = [plan.batch(step, mine[i:i + c.micro_rows]) for i in range(0, len(mine), c.micro_rows)]
+        supervised = sum(int((targets != IGNORE).sum()) for _, targets, _ in batches)
+        count, stop = world.sum([supervised, float(stopping())])
+        total = 0.0
+        for i, batch in enumerate(batches):
+            world.sync_gradients(model, i == len(batches) - 1)
+            loss = lm_loss(model, [x.to(world.device, non_blocking=True) for x in batch])
+            (loss * (world.size / count)).backward()  # FSDP averages over processes; the gradient is d(sum)/d(weights) / count
+            total += loss.detach()
+        norm = world.clip(model, c.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, c)
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"step {step}: the gradient norm is {norm}; weights unchanged since. Lower lr or look at the rows of "
+                                     f"this step; resume=True goes back to the newest checkpoint in {c.out}/checkpoints")
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        # ----------------------------------------------------------------
+        meter.add(batches)
+        if step % c.log_every == 0 or step == c.steps:
+            meter.log(step, world.sum([float(total)])[0] / count, norm, lr_at(step - 1, c))
+        if step % c.save_every == 0 or stop:
+            save(c, world, model, optimizer, step, identity)
+            if stop and step < c.steps:
+                world.say(f"stopped by a signal after step {step}, saved; go on with resume=True")
+                world.close()
+                raise SystemExit(0)
+            meter.restart()
+    validate(c, world, model, held_out, step)
+
+
+# ---------------------------------------------------------------------- model and optimizer
+
+def build(config, c, world):
+    """The model on its device, sharded when there are several processes: recompute, compile, then shard each block."""
+    with torch.device("meta"):
+        model = Qwen2(config, world.dtype, c.recompute)
+    if c.compile:
+        for block in model.model.layers:
+            block.compile()
+    if world.size > 1:
+        policy = MixedPrecisionPolicy(param_dtype=world.dtype, reduce_dtype=torch.float32)
+        for block in model.model.layers:
+            fully_shard(block, mesh=world.mesh, mp_policy=policy)
+        if not config.tie_word_embeddings:  # a tied matrix stays with the root, which uses it first and last
+            fully_shard(model.model.embed_tokens, mesh=world.mesh, mp_policy=policy)
+            fully_shard([model.model.norm, model.lm_head], mesh=world.mesh, mp_policy=policy)
+        fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
+    model.to_empty(device=world.device)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model
+
+
+def make_optimizer(model, c):
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=c.lr, betas=(c.beta1, c.beta2), fused=True)
+
+
+def check_vocabulary(c, config, sources):
+    """The shards' tokenizer must be the one the model was trained with, and its ids must exist in the model."""
+    index = sources[0].index
+    if index["vocab_size"] > config.vocab_size:
+        raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
+                         f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
+    stored = Path(c.init) / "tokenizer.json" if c.init else None
+    stored = Path(c.init) / "fingerprint.json" if c.init and (Path(c.init) / "fingerprint.json").exists() else None
+    if stored and json.loads(stored.read_text())["tokenizer"] != index["tokenizer"]:
+        raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with "
+                         f"{json.loads(stored.read_text())['tokenizer']}; run prepare.py with tokenizer={c.init}")
+
+
+def fingerprint(folder):
+    """Identifies the weights of a Hugging Face folder by name, size and SHA-256 of config.json; None stays None."""
+    if folder is None:
+        return None
+    files = sorted(Path(folder).glob("*.safetensors"))
+    facts = [(f.name, f.stat().st_size) for f in files] + [(Path(folder) / "config.json").read_text()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------- validation and log
+
+@torch.no_grad()
+def validate(c, world, model, sources, step):
+    """Bits per byte of each held-out source, as one log line: the paper's Figure 9 while it happens."""
+    sums = []
+    for s, count, batches in shards.validation(sources, c.length, c.eval_tokens, c.micro_rows):
+        nll = torch.zeros((), device=world.device)
+        for i, batch in enumerate(batches):  # every process makes the same number of calls; rank r counts its own
+            if world.size == 1 or i % world.size == world.rank or i // world.size == (len(batches) - 1) // world.size:
+                loss = lm_loss(model, [x.to(world.device) for x in batch])
+                nll += loss if i % world.size == world.rank else 0
+        sums.append(float(nll))
+    sums = world.sum(sums) if sums else []
+    bpb = {}
+    for s, nll in zip(sources, sums):
+        size = s.bytes * min(c.eval_tokens, s.tokens) / s.tokens  # bytes of that many tokens
+        bpb[s.name.removesuffix("-valid")] = round(nll / math.log(2) / size, 4)
+    if world.main and bpb:
+        write_log(c.out, {"step": step, "tokens": step * c.rows * c.length, "bpb": bpb})
+        print(f"step {step}: bits per byte " + " ".join(f"{k} {v:.2f}" for k, v in bpb.items()), flush=True)
+
+
+class Meter:
+    """Loss, speed, model FLOP utilisation, memory and time left: one printed line and one JSON line."""
+
+    def __init__(self, c, model, world):
+        self.c, self.world, self.config = c, world, model.config
+        matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim > 1 and "embed_tokens" not in n)
+        if model.config.tie_word_embeddings:
+            matrices += model.config.vocab_size * model.config.hidden_size
+        self.weight_flops = 6 * matrices  # per token: 2 forward, 4 backward
+        self.peak = world.peak_flops()
+        self.restart()
+
+    def restart(self):
+        self.time, self.tokens, self.flops, self.steps = time.perf_counter(), 0, 0.0, 0
+
+    def add(self, batches):
+        m = self.config
+        for tokens, _, starts in batches:
+            seen = (torch.arange(tokens.shape[1]) - starts + 1).sum()  # keys all queries see
+            self.flops += self.weight_flops * tokens.numel() + \
+                12 * m.num_hidden_layers * m.num_attention_heads * m.head_dim * float(seen)
+            self.tokens += tokens.numel()
+        self.steps += 1
+
+    def log(self, step, loss, norm, lr):
+        seconds = time.perf_counter() - self.time
+        speed = self.tokens * self.world.size / seconds
+        memory = torch.cuda.max_memory_allocated() if self.world.device.type == "cuda" else resident_bytes()
+        row = {"step": step, "tokens": step * self.c.rows * self.c.length, "loss": round(loss, 5), "lr": lr, "norm": round(norm, 4),
+               "tokens_per_s": round(speed), "mfu": round(self.flops / seconds / self.peak, 4), "memory_gb": round(memory / 1e9, 2),
+               "eta_s": round((self.c.steps - step) * seconds / self.steps)}
+        if self.world.main:
+            write_log(self.c.out, row)
+            print(f"step {step}/{self.c.steps} loss {loss:.4f} lr {lr:.2e} norm {norm:.2f} {speed:,.0f} tok/s mfu {row['mfu']:.0%} "
+                  f"{row['memory_gb']} GB eta {row['eta_s'] // 60}:{row['eta_s'] % 60:02}", flush=True)
+        self.restart()
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def write_log(out, row):
+    with open(Path(out) / "log.jsonl", "a") as f:
+        f.write(json.dumps(row) + "\n")
+
+
+def begin_log(out, c, config, model, plan, newest):
+    """Settings, code and environment travel with the run; what the mixture will do to each source is printed."""
+    git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    run = {"settings": asdict(c), "model": asdict(config), "torch": torch.__version__, "commit": git("rev-parse", "HEAD"),
+           "diff": git("diff", "HEAD", "--", "*.py")}
+    (out / "run.json").write_text(json.dumps(run, indent=1))
+    n = sum(p.numel() for p in model.parameters())
+    print(f"{out}: {n / 1e6:.2f} M parameters, {c.steps} steps of {c.rows} x {c.length} tokens"
+          + (f", from {newest}" if newest else ""), flush=True)
+    for name, epochs in plan.epochs(c.steps).items():
+        if epochs > c.max_epochs:
+            print(f"warning: source {name} is read {epochs:.1f} times (max_epochs={c.max_epochs}): give it less weight or more text")
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+def state_tensors(model, optimizer):
+    """Parameters and AdamW's two moments by name; DTensors under FSDP. Fresh moments are zeros."""
+    out = {}
+    for name, p in model.named_parameters():
+        s = optimizer.state[p]
+        if not s:
+            s |= {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        out |= {name: p.detach(), f"exp_avg.{name}": s["exp_avg"], f"exp_avg_sq.{name}": s["exp_avg_sq"]}
+    return out
+
+
+def save(c, world, model, optimizer, step, identity):
+    """Write checkpoints/step-N aside, make it durable, publish it by one rename, then prune. Collective."""
+    folder = Path(c.out) / "checkpoints"
+    final, tmp = folder / f"step-{step:08}", folder / f"step-{step:08}.tmp"
+    if world.main:
+        for old in [*folder.glob("*.tmp"), *([final] if final.exists() else [])]:
+            shutil.rmtree(old)
+        tmp.mkdir(parents=True)
+    world.barrier()
+    writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
+    dcp.save(state_tensors(model, optimizer), storage_writer=writer, no_dist=world.size == 1)
+    world.barrier()
+    if world.main:
+        (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
+        files = sorted(p for p in tmp.rglob("*") if p.is_file())
+        manifest = {str(p.relative_to(tmp)): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files}
+        (tmp / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        for p in [*files, tmp / "manifest.json", tmp / "tensors", tmp]:
+            fsync(p)
+        os.rename(tmp, final)
+        fsync(folder)
+        for old in sorted(folder.glob("step-*"))[:-c.keep]:
+            shutil.rmtree(old)
+    world.barrier()
+
+
+def latest(folder, world):
+    """The newest checkpoint whose manifest holds, or None; says which newer ones it skipped and why. Rank 0 decides."""
+    found = None
+    if world.main:
+        for path in sorted(folder.glob("step-*"), reverse=True):
+            problem = "was never finished" if path.suffix == ".tmp" else damage(path)
+            if problem is None:
+                found = str(path)
+                break
+            print(f"skipping checkpoint {path}: {problem}", flush=True)
+    return world.tell(found)
+
+
+def damage(path):
+    """What is wrong with a checkpoint folder, or None."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        for name, want in manifest.items():
+            file = path / name
+            if not file.exists():
+                return f"{name} is missing"
+            if file.stat().st_size != want["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes, the manifest says {want['bytes']}"
+            if digest(file) != want["sha256"]:
+                return f"{name} has another SHA-256 than the manifest"
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        return f"manifest.json cannot be read ({e})"
+    return None
+
+
+def restore(path, model, optimizer, identity):
+    """Load weights and moments into place, resharding as needed; returns the step. ValueError when the run is another one."""
+    state = json.loads((Path(path) / "state.json").read_text())
+    for key, ours in identity.items():
+        if state["identity"][key] != ours:
+            raise ValueError(f"{path}: made with another {key}: {state['identity'][key]}, this run has {ours}; "
+                             "undo the change of settings or data, or start anew in another out=")
+    tensors = state_tensors(model, optimizer)
+    dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(Path(path) / "tensors")), no_dist=not dist.is_initialized())
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(tensors[name])
+            s = optimizer.state[p]
+            s["exp_avg"], s["exp_avg_sq"] = tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"]
+            s["step"].fill_(state["step"])
+    return state["step"]
+
+
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def fsync(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+# ---------------------------------------------------------------------- processes
+
+class World:
+    """This process among the others: device, rank, mesh, and the few collective calls. torchrun's variables are read here only."""
+
+    def __init__(self, c):
+        env = os.environ
+        self.rank, self.size = int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1))
+        self.main = self.rank == 0
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(env.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+        if c.threads:
+            torch.set_num_threads(c.threads)
+        fast = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        self.dtype = torch.bfloat16 if c.dtype == "bfloat16" or (c.dtype == "auto" and fast) else torch.float32
+        if c.rows % self.size or self.size % c.replicate:
+            raise ValueError(f"rows={c.rows} must be a multiple of the {self.size} processes, and those of replicate={c.replicate}")
+        if "TORCHELASTIC_RUN_ID" in env:
+            die_with_parent()
+        if self.size > 1:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+            names, shape = (("replicate", "shard"), (c.replicate, self.size // c.replicate)) if c.replicate > 1 else (("shard",), (self.size,))
+            self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
+
+    def sum(self, numbers):
+        """Add a list of numbers over all processes; exact for counts."""
+        if self.size == 1:
+            return list(numbers)
+        t = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(t)
+        return t.tolist()
+
+    def tell(self, value):
+        """Rank 0's value, on every rank."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def sync_gradients(self, model, on):
+        if self.size > 1:
+            model.set_requires_gradient_sync(on)
+
+    def clip(self, model, limit):
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+    def peak_flops(self):
+        """Of this process's device: the datasheet's dense bf16 rate of a known GPU, else a matrix product measured now."""
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
+        for known, rate in (("H100", 989.5e12), ("H200", 989.5e12), ("A100", 312e12)):
+            if known in name:
+                return rate
+        a = torch.randn(1024, 1024, dtype=self.dtype, device=self.device)
+        best = math.inf
+        for _ in range(5):
+            t = time.perf_counter()
+            float((a @ a)[0, 0])
+            best = min(best, time.perf_counter() - t)
+        return 2 * 1024 ** 3 / best
+
+    def barrier(self):
+        if self.size > 1:
+            dist.barrier()
+
+    def say(self, text):
+        if self.main:
+            print(text, flush=True)
+
+    def close(self):
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def die_with_parent():
+    """SIGKILL of torchrun leaves its workers running and writing; ask the kernel to take them along (Linux)."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def only_job(out, world):
+    """One run folder, one live job: hold a lock on out/lock while the run lasts."""
+    out.mkdir(parents=True, exist_ok=True)
+    busy = None
+    if world.main:
+        lock = open(out / "lock", "a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+        except OSError:
+            lock.seek(0)
+            busy = lock.read()
+    busy = world.tell(busy)
+    if busy:
+        raise ValueError(f"{out} is in use by {busy}; stop that run or set out= another folder")
+    yield
+
+
+def stop_flag():
+    """A function that says whether SIGTERM or SIGUSR1 (a cluster's warning) has come."""
+    seen = []
+    for s in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(s, lambda *_: seen.append(1))
+    return lambda: bool(seen)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FloatingPointError) as e:
+        sys.exit(f"{type(e).__name__}: {e}")
