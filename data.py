@@ -35,6 +35,8 @@ class Source:
         except (json.JSONDecodeError, KeyError, TypeError) as e:
             raise ValueError(f"{path}: not an index of token shards ({e!r}); run prepare.py again") from None
         self.tokens, self.bytes = sum(self.counts), sum(s["bytes"] for s in self.index["shards"])
+        if not self.tokens:
+            raise ValueError(f"{path}: the source holds no tokens; run prepare.py again with text in it")
         for shard, count in zip(self.index["shards"], self.counts):
             file, wanted = self.folder / shard["file"], count * self.dtype.itemsize
             size = file.stat().st_size if file.exists() else 0
@@ -84,24 +86,29 @@ def open_sources(folder, split="train"):
 
 
 def weights(sources, mixture):
-    """Per-source shares that sum to 1. mixture: {category: share}.
+    """Per-source shares that sum to 1. mixture: {category or "category/language": share}.
 
-    A category's share is split evenly over its languages (Marco-LLM: uniform inside a group, Tables 1 to 3), and a
-    language's share over its sources in proportion to their tokens. Every category must have a source, and be in the mixture.
+    A category's share is split evenly over its languages (Marco-LLM: uniform inside a group, Tables 1 to 3) but for those that
+    have a share of their own; a language's share over its sources in proportion to their tokens.
     """
     groups = {}
     for s in sources:
         groups.setdefault(s.category, {}).setdefault(s.language, []).append(s)
-    if set(groups) - set(mixture):
-        print(f"note: not in the mixture, so not read: {', '.join(sorted(set(groups) - set(mixture)))}", file=sys.stderr)
-    empty = sorted(c for c, share in mixture.items() if share > 0 and c not in groups)
+    named = {k: tuple(k.split("/")) for k in mixture if "/" in k}
+    empty = sorted(k for k, share in mixture.items() if share > 0 and k not in named and k not in groups)
+    empty += sorted(k for k, (category, lang) in named.items() if lang not in groups.get(category, {}))
     if empty:
-        raise ValueError(f"mixture: no source has category {empty}; the sources have {sorted(groups)}")
+        raise ValueError(f"mixture: no source of {empty}; the sources have "
+                         + ", ".join(f"{c} ({' '.join(sorted(langs))})" for c, langs in sorted(groups.items())))
+    unread = sorted(c for c in groups if c not in mixture and not any(k[0] == c for k in named.values()))
+    if unread:
+        print(f"note: not in the mixture, so not read: {', '.join(unread)}", file=sys.stderr)
     total, out = sum(mixture.values()), []
     for s in sources:
-        peers = groups[s.category][s.language]
-        share = mixture.get(s.category, 0) / total / len(groups[s.category])
-        out.append(share * s.tokens / sum(p.tokens for p in peers))
+        peers, own = groups[s.category][s.language], f"{s.category}/{s.language}"
+        even = [lang for lang in groups[s.category] if f"{s.category}/{lang}" not in mixture]
+        share = mixture[own] if own in mixture else mixture.get(s.category, 0) / len(even)
+        out.append(share / total * s.tokens / sum(p.tokens for p in peers))
     return np.array(out)
 
 

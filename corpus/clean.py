@@ -63,12 +63,14 @@ def language(doc, identify, wanted):
 
 
 def identifier(codes):
-    """py3langid restricted to some languages, as a function text -> code; None when the package is absent."""
+    """py3langid restricted to some languages, as a function text -> code; None when the package is absent.
+
+    Codes that it does not know are left out: documents in them cannot be told by it.
+    """
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         return None
-    model = LanguageIdentifier.from_pickled_model(MODEL_FILE)
-    known = set(model.nb_classes)
-    model.set_languages([c for c in codes if c in known])
+    model = LanguageIdentifier.from_model_file(MODEL_FILE)
+    model.set_languages([c for c in codes if c in model.nb_classes])
     return lambda text: model.classify(text)[0]

@@ -1,0 +1,14 @@
+"""The tinyworld as a corpus: python -m tinyworld out=out/demo/raw, then python prepare.py configs/tiny/data.py."""
+from configs.marco import paper
+
+raw, out = "out/demo/raw", "out/demo/tokens"
+names = paper.NAMES
+sources = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category=paper.group(k), language=k) for k in names]
+sources += [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en", target=k) for k in names if k != "en"]
+sources += [dict(name=f"bitext-zh-{k}", path=f"bitext/zh-{k}.tsv", category="parallel", language="zh", target=k)
+            for k in names if k not in ("en", "zh")]
+sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}.jsonl", category=kind, language=k, clean=True)
+            for kind in ("knowledge", "synthetic") for k in names]
+blocked = ["casino"]
+thresholds = {"th": {"full_stops": 0.0, "ends": False}}  # Thai has no full stop
+vocab_size = 8192

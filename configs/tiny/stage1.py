@@ -1,0 +1,12 @@
+"""Stage I in small: the paper's mixture (Table 2) and its share of the tokens, 8 of 15."""
+from configs.marco import paper
+
+data = "out/demo/tokens"
+init = "out/demo/base"
+out = "out/demo/stage1"
+mixture = paper.STAGE1
+tokens = 800_000
+length, rows, micro_rows = 256, 16, 16
+lr, warmup = 1e-3, 0.05  # the paper's 1e-5 is for a model 3,500 times as large
+seed = 1
+eval_every, save_every = 50, 200

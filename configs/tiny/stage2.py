@@ -1,0 +1,9 @@
+"""Stage II in small: from stage I, the paper's mixture (Table 3), 7 of 15 of the tokens, a lower learning rate."""
+from configs.tiny.stage1 import *
+
+init = "out/demo/stage1"
+out = "out/demo/stage2"
+mixture = paper.STAGE2
+tokens = 700_000
+lr = 6e-4  # lr of stage I times 0.6, as in the paper
+seed = 2

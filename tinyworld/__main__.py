@@ -1,0 +1,186 @@
+"""Write the tinyworld as raw files, in the shapes real data has. Same seed and sizes, same bytes.
+
+    python -m tinyworld out=out/demo/raw
+
+    web/kk.jsonl          {"text", "url", "label"}: label says "clean" or which junk was planted
+    bitext/en-kk.tsv      source, target, url, label: "clean", "misaligned", "copy" or "wrong_language"
+    knowledge/kk.jsonl    questions with answers, and sums
+    synthetic/kk.jsonl    stories around keywords
+    benchmarks/belebele/kk.jsonl, xcopa/kk.jsonl, mmmlu/kk.csv, flores/kk.txt: held out, in the published columns
+"""
+import csv
+import io
+import json
+import os
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from configs import load
+from configs.marco import paper
+from tinyworld import world as w
+from tinyworld.grammar import CLASSES, language, render, word
+
+JUNK = ("wrong_language", "boilerplate", "repetition", "symbols", "truncated", "duplicate_exact", "duplicate_near", "spam_url")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    out: str
+    seed: int = 0
+    languages: list = field(default_factory=lambda: list(paper.LANGUAGES))
+    web: dict = field(default_factory=lambda: {"en": 5000, "zh": 4000, "high": 900, "low": 400})  # documents of a language, by group
+    junk: float = 0.15       # share of planted junk in the web documents
+    pairs: int = 200         # of each language with English; half as many with Chinese
+    noise: float = 0.1       # share of planted bad pairs
+    knowledge: int = 120     # documents of each language
+    synthetic: int = 120
+    items: int = 64          # of each benchmark and language
+    test: int = 64           # sentences of the translation test
+
+
+def main(argv=None):
+    c, = load(Sizes, argv=argv)
+    unknown = set(c.languages) - set(paper.LANGUAGES)
+    if unknown:
+        raise ValueError(f"languages: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
+    world, test = w.World(c.seed), w.test_messages(c.seed, c.test)
+    held_out = {w.identity(m) for m in test}
+    out = Path(c.out)
+    for code in c.languages:
+        lang, group = language(code), paper.group(code)
+        all_facts = group != "low"
+        write(out / f"web/{code}.jsonl", jsonl(web(world, c, code, c.web[group], all_facts, held_out)))
+        r = random.Random(f"{c.seed}/knowledge/{code}")
+        write(out / f"knowledge/{code}.jsonl", jsonl({"text": quiz(world, lang, r, all_facts)} for _ in range(c.knowledge)))
+        r = random.Random(f"{c.seed}/synthetic/{code}")
+        write(out / f"synthetic/{code}.jsonl", jsonl({"text": w.story(lang, r)} for _ in range(c.synthetic)))
+        benchmarks(out / "benchmarks", world, c, code, test)
+        for pivot, n in (("en", c.pairs), ("zh", c.pairs // 2)):
+            if code != pivot and not (pivot == "zh" and code == "en"):
+                write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n, held_out)))
+    print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_text(text, encoding="utf-8", newline="\n")
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def web(world, c, code, n, all_facts, held_out):
+    """n web documents of a language, a share of them junk, each with its label."""
+    r, lang = random.Random(f"{c.seed}/web/{code}"), language(code)
+    secret = {w.say(lang, m) for m in w.test_messages(c.seed, c.test)}
+    clean = []
+    for i in range(n):
+        text = w.document(world, lang, r, all_facts)
+        while any(s in text for s in secret):
+            text = w.document(world, lang, r, all_facts)
+        row = {"text": text, "url": f"https://{r.choice(w.KEYS['city'])}.example/{code}/{i}", "label": "clean"}
+        if r.random() < c.junk and clean:
+            row |= spoil(world, c, lang, r, r.choice(JUNK), text, clean)
+        else:
+            clean.append(text)
+        yield row
+
+
+def spoil(world, c, lang, r, kind, text, clean):
+    """The changed fields of a junk document."""
+    out = {"label": kind}
+    if kind == "wrong_language":
+        other = language(r.choice([k for k in c.languages if k != lang["code"]] or ["en"]))
+        return out | {"text": w.document(world, other, r, False)}
+    if kind == "boilerplate":
+        return out | {"text": "\n".join(r.sample(lang["text"]["boilerplate"], 5))}
+    if kind == "repetition":
+        return out | {"text": "\n".join([text.split("\n")[-1]] * r.randrange(4, 8))}
+    if kind == "symbols":
+        return out | {"text": "".join(ch if r.random() < 0.6 else r.choice("#*|=_\\<>$") for ch in text)}
+    if kind == "truncated":
+        return out | {"text": text[:len(text) * r.randrange(50, 85) // 100].rstrip(".!?।。؟ ") }
+    if kind == "duplicate_exact":
+        return out | {"text": r.choice(clean)}
+    if kind == "duplicate_near":
+        return out | {"text": r.choice(clean) + "\n" + r.choice(lang["text"]["opening"])}
+    spam = lang["joiner"].join(r.choice(lang["text"]["spam"]) for _ in range(4))
+    return out | {"text": spam, "url": f"https://best-casino-{r.randrange(99)}.example/win"}
+
+
+def bitext(c, a, b, n, held_out):
+    """n pairs between two languages: sentences and, one in five, lexicon entries; some are spoilt."""
+    r, x, y = random.Random(f"{c.seed}/bitext/{a}-{b}"), language(a), language(b)
+    last = None
+    for i in range(n):
+        if r.random() < 0.2:
+            name = r.choice(CLASSES)
+            key = r.choice(w.KEYS[name])
+            source, target = word(x, name, key), word(y, name, key)
+        else:
+            kind = r.random()
+            if kind < 0.15:
+                key, slots = w.cause_and_effect(r, r.choice(w.PAIRS))
+                side = r.choice(("cause", "effect"))
+                source, target = render(x, x[side][key], slots), render(y, y[side][key], slots)
+            else:
+                message = w.random_message(r)
+                while w.identity(message) in held_out:
+                    message = w.random_message(r)
+                tell = w.ask if kind > 0.85 and message[0] in x["question"] else w.say
+                source, target = tell(x, message), tell(y, message)
+        label = "clean"
+        if r.random() < c.noise:
+            label = r.choice(("misaligned", "copy", "wrong_language"))
+            other = language(r.choice([k for k in c.languages if k not in (a, b)] or ["en"]))
+            wrong = w.say(other, w.random_message(r))
+            source, target = {"misaligned": (source, last or wrong), "copy": (source, source), "wrong_language": (source, wrong)}[label]
+        if label == "clean":
+            last = target
+        yield source, target, f"https://{a}-{b}.example/{i}", label
+
+
+def quiz(world, lang, r, all_facts):
+    """Questions on the world with their answers, and sums."""
+    countries = w.KEYS["country"] if all_facts else w.NEAR
+    rows = [w.arithmetic(lang, r) for _ in range(2)]
+    for _ in range(3):
+        f, country = r.choice(w.COUNTRY_FACTS), r.choice(countries)
+        rows.append(w.exercise(lang, (f, world.facts[f, country])))
+    r.shuffle(rows)
+    return "\n".join(rows)
+
+
+def benchmarks(out, world, c, code, test):
+    """The four held-out sets of one language, item i meaning the same in every language."""
+    lang, rows = language(code), []
+    for i, (told, asked, options, right) in enumerate(w.reading_items(c.seed, c.items)):
+        rows.append({"link": f"https://tinyworld.example/{i}", "question_number": 1, "flores_passage": w.paragraph(lang, [w.say(lang, m) for m in told]),
+                     "question": w.ask(lang, asked), **{f"mc_answer{j + 1}": w.answer(lang, asked, o) for j, o in enumerate(options)},
+                     "correct_answer_num": str(right + 1), "dialect": code, "ds": "2026-11-21"})
+    write(out / f"belebele/{code}.jsonl", jsonl(rows))
+    rows = []
+    for i, (key, slots, question, wrong, label) in enumerate(w.cause_items(c.seed, c.items)):
+        given = "effect" if question == "cause" else "cause"
+        pair = [render(lang, lang[question][k], slots) for k in ((key, wrong) if label == 0 else (wrong, key))]
+        rows.append({"premise": render(lang, lang[given][key], slots), "choice1": pair[0], "choice2": pair[1],
+                     "question": question, "label": label, "idx": i, "changed": False})
+    write(out / f"xcopa/{code}.jsonl", jsonl(rows))
+    table = io.StringIO()
+    sheet = csv.writer(table, lineterminator="\n")
+    sheet.writerow(["Question", "A", "B", "C", "D", "Answer", "Subject"])
+    for message, options, right, subject in w.knowledge_items(world, c.seed, c.items):
+        sheet.writerow([w.ask(lang, message), *(w.answer(lang, message, o) for o in options), "ABCD"[right], subject])
+    write(out / f"mmmlu/{code}.csv", table.getvalue())
+    write(out / f"flores/{code}.txt", "".join(w.say(lang, m) + "\n" for m in test))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as e:
+        sys.exit(f"ValueError: {e}")
