@@ -184,7 +184,7 @@ def pack(rows, eot):
         tokens   w1  w2 eot  w1  w2  w3            starts    0   0   2   2   2   2
     """
     ids = torch.from_numpy(np.stack(rows))
-    tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    tokens, targets = ids[:, :-1].clone(), ids[:, 1:].clone()
     position = torch.arange(tokens.shape[1]).expand_as(tokens)
     starts = torch.where(tokens == eot, position, 0).cummax(1).values
     return tokens, targets, starts

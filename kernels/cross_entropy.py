@@ -5,7 +5,7 @@ at a time and turned into one number per token; during training the same chunk i
 """
 import torch
 
-CHUNK = 1 << 21  # logits alive at a time on the CPU: 8 MiB in float32, so that a chunk stays in the cache
+CHUNK = 1 << 20  # logits alive at a time on the CPU: 4 MiB in float32, so that a chunk stays in the cache
 
 
 def target_logprobs(x, weight, targets, ignore=-100):
@@ -41,9 +41,9 @@ class _TargetLogprobs(torch.autograd.Function):
         need = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         dx = torch.empty_like(x) if need else None
         dw = torch.zeros(weight.shape, dtype=torch.float32, device=x.device) if need else None
-        w = weight.to(x.dtype)
+        w, room = weight.to(x.dtype), buffers(x, weight)
         for rows in chunks(len(x), len(weight), x.device):
-            logp[rows] = _chunk(x[rows], w, targets[rows], None, dx[rows] if need else None, dw)
+            logp[rows] = _chunk(x[rows], w, targets[rows], None, dx[rows] if need else None, dw, room)
         ctx.save_for_backward(x, weight, targets, dx, dw)
         return logp
 
@@ -53,21 +53,32 @@ class _TargetLogprobs(torch.autograd.Function):
         if len(g) == 0 or bool((g == g[0]).all()):
             scale = g[0] if len(g) else 1.0
             return (dx * scale).to(x.dtype), (dw * scale).to(weight.dtype), None
-        dx, dw, w = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32), weight.to(x.dtype)
+        dx, dw = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+        w, room = weight.to(x.dtype), buffers(x, weight)
         for rows in chunks(len(x), len(weight), x.device):
-            _chunk(x[rows], w, targets[rows], g[rows], dx[rows], dw)
+            _chunk(x[rows], w, targets[rows], g[rows], dx[rows], dw, room)
         return dx, dw.to(weight.dtype), None
 
 
-def _chunk(x, w, targets, g, dx, dw):
+def buffers(x, weight):
+    """Room for one chunk's logits in x's dtype, in float32, and its softmax: made once, for fresh pages cost more than the math."""
+    n = chunks(len(x), len(weight), x.device)
+    shape = (n[0].stop if n else 0, len(weight))
+    return [torch.empty(shape, dtype=d, device=x.device) for d in (x.dtype, torch.float32, torch.float32)]
+
+
+def _chunk(x, w, targets, g, dx, dw, room):
     """Log-probabilities (n,) of one chunk; when dx is given, write dx and add to dw for upstream gradient g (None: ones)."""
-    logits = (x @ w.T).float()  # (n, V)
-    lse = torch.logsumexp(logits, -1)
+    short, logits, p = (b[:len(x)] for b in room)
+    logits.copy_(torch.mm(x, w.T, out=short))  # (n, V)
+    top, at = logits.max(-1, keepdim=True)
     picked = logits.gather(1, targets[:, None])
+    torch.softmax(logits, -1, out=p)
+    lse = top - p.gather(1, at).log()  # the likeliest word's p never underflows
     if dx is not None:
-        p = logits.sub_(lse[:, None]).exp_().neg_()  # -softmax
-        p.scatter_add_(1, targets[:, None], torch.ones_like(picked))  # onehot - softmax
-        p = (p if g is None else p * g[:, None]).to(x.dtype)
-        torch.mm(p, w, out=dx)
-        dw += p.T @ x
-    return picked[:, 0] - lse
+        p.scatter_add_(1, targets[:, None], picked.new_full(picked.shape, -1.0))  # softmax - onehot: minus the gradient
+        short.copy_(p if g is None else p.mul_(g[:, None]))
+        torch.mm(short, w, out=dx)
+        dx.neg_()
+        dw -= short.T @ x
+    return (picked - lse)[:, 0]

@@ -12,3 +12,4 @@ sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}.jsonl", category=kind, la
 blocked = ["casino"]
 thresholds = {"th": {"full_stops": 0.0, "ends": False}}  # Thai has no full stop
 vocab_size = 8192
+valid = 0.06
