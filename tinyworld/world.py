@@ -113,7 +113,7 @@ def document(world, lang, r, all_facts):
         return page(lang, r, render(lang, lang["title"]["person"], {"person": person}), told)
     if kind == "exercise":
         passage, _ = reading(r)
-        tasks = r.sample([m for m in passage if m[0] in ASKS], 2)
+        tasks = r.sample(passage, 4)
         return paragraph(lang, [say(lang, m) for m in passage]) + "\n" + "\n".join(exercise(lang, m) for m in tasks)
     if kind == "quiz":
         asked = r.sample([(f, c) for f in COUNTRY_FACTS for c in countries], 4)
