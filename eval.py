@@ -124,7 +124,8 @@ def total_logprobs(model, documents, batch_tokens, eot):
 
 def bpb(task, c, model, t, lang, mine):
     """Bits per byte of held-out text: minus log2 p(text) / UTF-8 bytes. It does not depend on the tokenizer."""
-    texts = mine([row["text"] for row in rows(c, task, lang)])
+    lines, n = [row["text"] for row in rows(c, task, lang)], task.get("join", 1)  # join: lines that make up one document
+    texts = mine(["\n".join(lines[i:i + n]) for i in range(0, len(lines), n)])
     ids = [t.encode(text) for text in texts]
     logps = total_logprobs(model, ids, c.batch_tokens, t.eot)
     return [(-logp / math.log(2), len(text.encode())) for logp, text in zip(logps, texts)]

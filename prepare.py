@@ -57,7 +57,7 @@ class Prepare:
 
 
 # measures of web documents and the values a language gets unless its row says otherwise: looser than any single language needs
-THRESHOLDS = {"least_chars": 20, "most_chars": 1_000_000, "full_stops": 0.4, "symbols": 0.1, "repetition": 0.3, "ends": True}
+THRESHOLDS = {"least_chars": 20, "most_chars": 1_000_000, "full_stops": 0.4, "symbols": 0.1, "repetition": 0.4, "ends": True}
 
 
 def web_steps(c, source):

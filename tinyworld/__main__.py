@@ -160,7 +160,7 @@ def benchmarks(out, world, c, code, test):
     lang, rows = language(code), []
     for i, (told, asked, options, right) in enumerate(w.reading_items(c.seed, c.items)):
         rows.append({"link": f"https://tinyworld.example/{i}", "question_number": 1, "flores_passage": w.paragraph(lang, [w.say(lang, m) for m in told]),
-                     "question": w.ask(lang, asked), **{f"mc_answer{j + 1}": w.answer(lang, asked, o) for j, o in enumerate(options)},
+                     "question": w.ask(lang, asked), **{f"mc_answer{j + 1}": w.say(lang, w.replaced(asked, o)) for j, o in enumerate(options)},
                      "correct_answer_num": str(right + 1), "dialect": code, "ds": "2026-11-21"})
     write(out / f"belebele/{code}.jsonl", jsonl(rows))
     rows = []

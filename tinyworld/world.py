@@ -71,9 +71,17 @@ def answer(lang, message, value=None):
     return word(lang, slot, slots[slot] if value is None else value, woman=woman)
 
 
-def exercise(lang, message):
+def replaced(message, value):
+    """The message with another filler of the slot its question asks for: what a wrong answer says."""
+    relation, slots = message
+    return relation, slots | {ASKS[relation]: value}
+
+
+def exercise(lang, message, whole=False):
+    """A question and its answer: in one word, or in a whole sentence."""
     label = lang["label"]
-    return f"{label['question']} {ask(lang, message)}\n{label['answer']} {answer(lang, message)}{stop(lang)}"
+    reply = say(lang, message) if whole else answer(lang, message) + stop(lang)
+    return f"{label['question']} {ask(lang, message)}\n{label['answer']} {reply}"
 
 
 def stop(lang):
@@ -98,7 +106,7 @@ def paragraph(lang, sentences):
 def document(world, lang, r, all_facts):
     """One clean web document in one language: a portrait, a report, a reading exercise, a quiz or a list of causes."""
     countries = KEYS["country"] if all_facts else NEAR
-    kind = r.choices(("country", "city", "person", "exercise", "quiz", "causes"), (25, 12, 18, 25, 10, 10))[0]
+    kind = r.choices(("country", "city", "person", "exercise", "quiz", "causes"), (20, 10, 14, 40, 8, 8))[0]
     if kind == "country":
         country = r.choice(countries)
         facts = [(f, world.facts[f, country]) for f in r.sample(COUNTRY_FACTS, 5)]
@@ -113,8 +121,8 @@ def document(world, lang, r, all_facts):
         return page(lang, r, render(lang, lang["title"]["person"], {"person": person}), told)
     if kind == "exercise":
         passage, _ = reading(r)
-        tasks = r.sample(passage, 4)
-        return paragraph(lang, [say(lang, m) for m in passage]) + "\n" + "\n".join(exercise(lang, m) for m in tasks)
+        tasks = r.sample(passage, len(passage))
+        return paragraph(lang, [say(lang, m) for m in passage]) + "\n" + "\n".join(exercise(lang, m, whole=True) for m in tasks)
     if kind == "quiz":
         asked = r.sample([(f, c) for f in COUNTRY_FACTS for c in countries], 4)
         return "\n".join(exercise(lang, (f, world.facts[f, c])) for f, c in asked)
@@ -122,15 +130,16 @@ def document(world, lang, r, all_facts):
 
 
 def page(lang, r, title, sentences):
+    """A title, the text, and below it two of its sentences again, as pages like to do: what teaches a model to look back."""
     opening = [r.choice(lang["text"]["opening"])] if r.random() < 0.3 else []
-    return title + "\n" + paragraph(lang, opening + sentences)
+    return "\n".join([title, paragraph(lang, opening + sentences), paragraph(lang, r.sample(sentences, 2))])
 
 
 def reading(r):
-    """A passage and a question: two people, the same three relations with different fillers, in random order."""
+    """A passage and a question: two people, the same two relations with different fillers, in random order."""
     while True:
         people = r.sample(KEYS["person"], 2)
-        relations = r.sample(PERSON_FACTS, 3)
+        relations = r.sample(PERSON_FACTS, 2)
         told = [about_person(r, p, f) for p in people for f in relations]
         r.shuffle(told)
         asked = r.choice(told)
@@ -142,9 +151,9 @@ def reading(r):
 
 # ---------------------------------------------------------------------- held-out items, the same for all languages
 
-def choices(r, slot, right, others=()):
-    """Four fillers of a slot in random order, and the place of the right one."""
-    wrong = list(others) + r.sample([k for k in KEYS[slot] if k != right and k not in others], 3 - len(others))
+def choices(r, slot, right, never=()):
+    """Four fillers of a slot in random order, none of `never` among the wrong ones, and the place of the right one."""
+    wrong = r.sample([k for k in KEYS[slot] if k != right and k not in never], 3)
     options = r.sample([right, *wrong], 4)
     return options, options.index(right)
 
@@ -155,7 +164,7 @@ def reading_items(seed, n):
         told, asked = reading(r)
         slot = ASKS[asked[0]]
         other = next(m for m in told if m[0] == asked[0] and m is not asked)
-        yield told, asked, *choices(r, slot, asked[1][slot], [other[1][slot]])
+        yield told, asked, *choices(r, slot, asked[1][slot], [other[1][slot]])  # a wrong answer is not in the passage
 
 
 def knowledge_items(world, seed, n):

@@ -1,0 +1,37 @@
+# Each target is a command or two you could type yourself; see README.md.
+PY := .venv/bin/python
+RUN := out/demo
+
+demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedded corpus
+	rm -rf $(RUN) && mkdir -p $(RUN)
+	$(PY) -m tinyworld out=$(RUN)/raw
+	$(PY) prepare.py configs/tiny/data.py
+	$(PY) train.py configs/tiny/base.py
+	$(PY) train.py configs/tiny/stage1.py
+	$(PY) train.py configs/tiny/stage2.py
+	for model in base stage1 stage2; do $(PY) eval.py configs/tiny/eval.py model=$(RUN)/$$model || exit 1; done
+	$(PY) report.py run=$(RUN)
+
+test: .venv/dev  ## the default suite
+	.venv/bin/python -m pytest
+
+test-slow: .venv/dev  ## kills, resumes and many processes
+	.venv/bin/python -m pytest -m slow
+
+claims: .venv/ok  ## the demo's experiment over three seeds
+	PY=$(PY) bash tests/claims.sh
+
+bench: .venv/dev  ## a training step beside transformers' Qwen2, on this machine
+	$(PY) kernels/bench.py
+
+.venv/ok: requirements.txt
+	python3 -m venv .venv
+	.venv/bin/pip install -q "$$(grep '^torch==' requirements.txt)"
+	.venv/bin/pip install -q -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/ok requirements-dev.txt
+	.venv/bin/pip install -q -r requirements-dev.txt
+	touch $@
+
+.PHONY: demo test test-slow claims bench

@@ -1,0 +1,36 @@
+"""Your own text, in any languages. Put (or link) it under own/ like this, then run the five commands below:
+
+    own/text/kk/*.txt           running text, one document per file (also .jsonl, .gz, .xz ...)
+    own/bitext/en-kk.tsv        sentence, tab, translation; or two aligned files en-kk.en and en-kk.kk
+    own/test/kk.txt             held-out sentences, one a line: bits per byte before and after
+
+    python prepare.py configs/own/data.py
+    python train.py configs/own/stage1.py
+    python train.py configs/own/stage2.py
+    for m in out/demo/base out/own/stage1 out/own/stage2; do python eval.py configs/own/eval.py model=$m; done
+    python report.py run=out/own
+
+The tokenizer must be that of the model you start from: here the tiny base of `make demo`, which has seen none of this.
+"""
+from pathlib import Path as _Path
+
+# edit here: every language of your text, its English name, and its share of the mixture ("en", "zh", "high" or "low")
+_languages = {"en": ("English", "en"), "zh": ("Chinese", "zh"), "ar": ("Arabic", "high"), "de": ("German", "high"),
+              "es": ("Spanish", "high"), "fr": ("French", "high"), "ja": ("Japanese", "high"), "ko": ("Korean", "high"),
+              "pt": ("Portuguese", "high"), "tr": ("Turkish", "high"), "bn": ("Bengali", "low"), "id": ("Indonesian", "low"),
+              "kk": ("Kazakh", "low"), "ne": ("Nepali", "low"), "ru": ("Russian", "low"), "th": ("Thai", "low")}
+
+raw, out = "own", "out/own/tokens"
+tokenizer = "out/demo/base"
+unit = "file"
+names = {_k: _v[0] for _k, _v in _languages.items()}
+sources = [dict(name=f"text-{_k}", path=f"text/{_k}/*", category=_v[1], language=_k) for _k, _v in _languages.items()
+           if _Path(raw, "text", _k).is_dir()]
+for _p in sorted(_Path(raw, "bitext").glob("*")):
+    _a, _b = _p.name.split(".")[0].split("-")
+    if _p.suffix != f".{_b}":  # the second of two aligned files comes with the first
+        _path = f"bitext/{_p.name}" + (f"|bitext/{_a}-{_b}.{_b}" if _p.suffix == f".{_a}" else "")
+        sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
+langid = False      # the folder says which language a text is in
+thresholds = {"*": {"full_stops": 0.0, "ends": False}}  # chosen text: only length, symbols and repetition are looked at
+valid = 0.0

@@ -1,0 +1,105 @@
+"""A training step beside transformers' Qwen2ForCausalLM: same weights, same documents, same dtype, same machine, one run.
+
+    python kernels/bench.py            # make bench
+
+Unpacked: rows of one full document each. Short: documents of 10 to 100 tokens, which we pack into full rows and transformers
+pads to the longest (its attention mask set, labels -100 on the padding). Both sides compute the same losses, checked below.
+Time is the best of several interleaved steps; forward, backward and fused AdamW. Only the ratio is worth quoting.
+"""
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from model import IGNORE, ModelConfig, Qwen2  # noqa: E402
+
+SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4)
+
+
+def peer(config, folder, dtype):
+    from transformers import Qwen2ForCausalLM
+    return Qwen2ForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").train()
+
+
+def our_batch(documents, length):
+    """Documents one behind the other in rows of `length`; what does not fit any more starts the next row."""
+    rows, room = [], 0
+    for d in documents:
+        if len(d) - 1 > room:
+            rows.append(([], [], []))
+            room = length
+        tokens, targets, starts = rows[-1]
+        starts += [length - room] * (len(d) - 1)
+        tokens += d[:-1]
+        targets += d[1:]
+        room -= len(d) - 1
+    for tokens, targets, starts in rows:
+        fill = length - len(tokens)
+        starts += [len(tokens)] * fill
+        tokens += [0] * fill
+        targets += [IGNORE] * fill
+    return [torch.tensor(x) for x in zip(*rows)]
+
+
+def their_batch(documents):
+    longest = max(map(len, documents))
+    ids = torch.tensor([d + [0] * (longest - len(d)) for d in documents])
+    mask = torch.tensor([[1] * len(d) + [0] * (longest - len(d)) for d in documents])
+    return dict(input_ids=ids, attention_mask=mask, labels=torch.where(mask == 1, ids, -100))
+
+
+def timed(steps, rounds=12):
+    """Best seconds of each function, called in turn."""
+    best = [math.inf] * len(steps)
+    for _ in range(rounds):
+        for i, step in enumerate(steps):
+            t = time.perf_counter()
+            step()
+            best[i] = min(best[i], time.perf_counter() - t)
+    return best
+
+
+def compare(name, dtype, documents, length):
+    import tempfile
+    torch.manual_seed(0)
+    ours = Qwen2(ModelConfig(**SHAPE), dtype).init_weights(0).to(dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save_pretrained(folder)
+        theirs = peer(ours.config, folder, dtype)
+    batch, padded = our_batch(documents, length), their_batch(documents)
+    if padded["attention_mask"].all():
+        del padded["attention_mask"]  # transformers is faster without a mask that says nothing
+    supervised = sum(len(d) - 1 for d in documents)
+    optimizers = [torch.optim.AdamW(m.parameters(), lr=0.0, fused=True) for m in (ours, theirs)]
+
+    def our_step():
+        (-ours(*batch).sum() / supervised).backward()
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+
+    def their_step():
+        theirs(**padded, use_cache=False).loss.backward()
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+
+    with torch.no_grad():
+        a, b = float(-ours(*batch).sum() / supervised), float(theirs(**padded, use_cache=False).loss)
+    assert abs(a - b) < (1e-4 if dtype == torch.float32 else 2e-2), f"the losses differ: {a} and {b}"
+    our_step(), their_step()
+    mine, other = timed([our_step, their_step])
+    print(f"{name:10} {str(dtype).removeprefix('torch.'):9} {supervised:6} tokens  ours {supervised / mine:8,.0f} tok/s  "
+          f"transformers {supervised / other:8,.0f} tok/s  ratio {other / mine:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    g = torch.Generator().manual_seed(1)
+    draw = lambda n: torch.randint(SHAPE["vocab_size"], (n,), generator=g).tolist()
+    full = [draw(513) for _ in range(8)]
+    short = [draw(int(n)) for n in torch.randint(10, 101, (72,), generator=g)]
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for dtype in (torch.float32, torch.bfloat16):
+        compare("unpacked", dtype, full, 512)
+        compare("short", dtype, short, 512)

@@ -1,0 +1,424 @@
+"""corpus/: every row of every format comes out once, as a document or as one reject; each filter keeps and drops what it says."""
+import gzip
+import json
+import lzma
+import zlib
+from functools import partial
+
+import pytest
+
+from corpus import bitext, clean, dedup, read
+from corpus.read import Document
+
+GOOD = ["The first line.", "Сәлем, әлем!", "第三行。", "Last one, with \"quotes\" and \\ slashes."]
+
+
+def jsonl(texts):
+    return "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode()
+
+
+def packed(path, raw):
+    """Write raw as the suffix of path asks for."""
+    if path.suffix == ".zst":
+        raw = pytest.importorskip("zstandard").ZstdCompressor().compress(raw)
+    path.write_bytes({".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)(raw))
+    return path
+
+
+def split(docs):
+    """(texts that came out, [(line, reason)] of the rejects)."""
+    docs = list(docs)
+    return [d.text for d in docs if d.reason is None], [(d.line, d.reason) for d in docs if d.reason is not None]
+
+
+# ---------------------------------------------------------------------- formats
+
+@pytest.mark.parametrize("around", ["", ".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("kind", [".jsonl", ".txt", ".tsv"])
+def test_formats(tmp_path, kind, around):
+    raw = {".jsonl": jsonl(GOOD), ".txt": "\n\n".join(GOOD).encode(),
+           ".tsv": "".join(f"{t}\tright\n" for t in GOOD).encode()}[kind]
+    path = packed(tmp_path / f"part.v2{kind}{around}", raw)
+    docs = list(read.documents(path))
+    assert [d.text for d in docs] == GOOD
+    assert [d.line for d in docs] == ([1, 3, 5, 7] if kind == ".txt" else [1, 2, 3, 4])
+    assert {d.file for d in docs} == {str(path)} and not any(d.reason for d in docs)
+    if kind == ".tsv":
+        assert all(d.more == {"columns": ["right"]} for d in docs)
+
+
+def test_parquet(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [*GOOD, None], "url": ["https://a.example"] * 5, "label": list("abcde")}), path)
+    docs = list(read.documents(path))
+    assert [d.text for d in docs[:4]] == GOOD and docs[0].url == "https://a.example" and docs[1].more == {"label": "b"}
+    assert docs[4].line == 5 and docs[4].reason.startswith("no text")
+    pq.write_table(pa.table({"content": GOOD}), path)
+    with pytest.raises(ValueError, match="no column 'text'.*content"):
+        list(read.documents(path))
+
+
+def test_parquet_with_a_bad_footer_names_the_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is no table PAR1")
+    with pytest.raises(ValueError, match="bad.parquet"):
+        list(read.documents(tmp_path / "bad.parquet"))
+
+
+def test_other_fields_and_address(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "url": "https://x.example", "label": "clean", "n": 3}\n')
+    doc, = read.documents(path)
+    assert doc.url == "https://x.example" and doc.more == {"label": "clean", "n": 3}
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(ValueError, match="unknown format '.docx'.*expected .jsonl"):
+        list(read.documents(tmp_path / "a.docx"))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list(read.documents(tmp_path / "a.jsonl"))
+
+
+def test_units_of_plain_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n\n\n  \nthree\n")
+    assert [(d.text, d.line) for d in read.documents(path, "line")] == [("one", 1), ("two", 2), ("three", 6)]
+    assert [(d.text, d.line) for d in read.documents(path, "paragraph")] == [("one\ntwo", 1), ("three", 6)]
+    assert [d.text.split() for d in read.documents(path, "file")] == [["one", "two", "three"]]
+    path.write_text("\n \n")
+    assert not any(list(read.documents(path, unit)) for unit in ("line", "paragraph", "file"))
+
+
+# ---------------------------------------------------------------------- corrupted rows: one reject each, nothing else lost
+
+BAD_ROWS = {
+    "invalid UTF-8": (b'{"text": "abc \xff\xfe def"}', "not UTF-8 at byte 14"),
+    "UTF-8 cut in a character": ('{"text": "é'.encode()[:-1], "not UTF-8"),
+    "NUL": (b"\x00" * 40, "not JSON"),
+    "cut line": (b'{"text": "The text stops h', "not JSON"),
+    "array": (b'["text", "abc"]', "no text"),
+    "number": (b"42", "no text"),
+    "null": (b"null", "no text"),
+    "string": (b'"text"', "no text"),
+    "no text field": (b'{"content": "abc"}', "no text"),
+    "null text": (b'{"text": null}', "no text"),
+    "number as text": (b'{"text": 5}', "no text"),
+    "list as text": (b'{"text": ["a", "b"]}', "no text"),
+    "lone surrogate": (b'{"text": "half \\ud800 a pair"}', "lone surrogate"),
+    "two objects": (b'{"text": "a"} {"text": "b"}', "not JSON"),
+    "nested too deep": (b"[" * 100_000, ""),
+    "number too long": (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", ""),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+@pytest.mark.parametrize("around", ["", ".gz"])
+def test_a_bad_row_is_one_reject(tmp_path, name, around):
+    raw, reason = BAD_ROWS[name]
+    path = packed(tmp_path / f"a.jsonl{around}", jsonl(GOOD[:2]) + raw + b"\n" + jsonl(GOOD[2:]))
+    kept, rejects = split(read.documents(path))
+    assert kept == GOOD
+    assert len(rejects) == 1 and rejects[0][0] == 3 and rejects[0][1].startswith(reason), rejects
+
+
+def test_many_bad_rows_at_once(tmp_path):
+    """1,000 good rows with all bad ones spread among them: 1,000 documents, in order, and one reject for each of the others."""
+    bad = [raw for name, (raw, _) in BAD_ROWS.items() if name not in ("nested too deep", "number too long")]
+    rows = [json.dumps({"text": f"document {i}"}).encode() for i in range(1000)]
+    places = {}
+    for i, raw in enumerate(bad):
+        rows.insert(60 * i + 7, raw)
+        places[60 * i + 8] = raw
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(rows))  # and no newline at the end
+    kept, rejects = split(read.documents(path))
+    assert kept == [f"document {i}" for i in range(1000)]
+    assert sorted(line for line, _ in rejects) == sorted(places)
+
+
+@pytest.mark.parametrize("around", [".gz", ".xz"])
+def test_truncated_compression(tmp_path, around):
+    """Every line that can still be decompressed comes out; the rest of the file is one reject that says so."""
+    path = tmp_path / f"a.jsonl{around}"
+    texts = [f"document {i} {zlib.crc32(b'%d' % i):x}" for i in range(20_000)]
+    whole = (gzip.compress if around == ".gz" else lzma.compress)(jsonl(texts))
+    path.write_bytes(whole[:len(whole) // 2])
+    inflate = zlib.decompressobj(31) if around == ".gz" else lzma.LZMADecompressor()
+    there = inflate.decompress(whole[:len(whole) // 2]).count(b"\n")
+    assert 1000 < there < 19_000
+    kept, rejects = split(read.documents(path))
+    assert kept == texts[:len(kept)] and len(rejects) == 1
+    assert rejects[0] == (len(kept) + 1, rejects[0][1]) and "unreadable" in rejects[0][1]
+    assert len(kept) == there, f"{there} whole lines can be decompressed, {len(kept)} came out"
+
+
+def test_truncated_zst_is_not_silent(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    texts = [f"document {i} {zlib.crc32(b'%d' % i):x}" for i in range(20_000)]
+    whole = zstandard.ZstdCompressor().compress(jsonl(texts))
+    path = tmp_path / "a.jsonl.zst"
+    for raw in (whole[:len(whole) // 2], b"no zstd frame at all"):
+        path.write_bytes(raw)
+        kept, rejects = split(read.documents(path))
+        assert kept == texts[:len(kept)] and len(rejects) == 1 and rejects[0][1], "the end is missing and nothing says so"
+
+
+@pytest.mark.parametrize("around", [".gz", ".xz"])
+def test_flipped_byte_in_compression(tmp_path, around):
+    """Whatever the damage looks like to the decompressor, it ends in a reject and never in a traceback."""
+    path = packed(tmp_path / f"a.jsonl{around}", jsonl(f"document {zlib.crc32(b'%d' % i):x}" for i in range(1000)))
+    whole = path.read_bytes()
+    for place in range(len(whole) // 8, len(whole) - 100, len(whole) // 8):
+        raw = bytearray(whole)
+        raw[place] ^= 0xff
+        path.write_bytes(raw)
+        _, rejects = split(read.documents(path))
+        assert rejects and "unreadable" in rejects[-1][1], place
+
+
+@pytest.mark.parametrize("around", [".gz", ".xz", ".zst"])
+def test_concatenated_compressed_parts_are_one_file(tmp_path, around):
+    """cat a.gz b.gz is a valid file, and parallel compressors write many frames; all of them are read."""
+    first, second = (packed(tmp_path / f"{i}{around}", jsonl(texts)).read_bytes() for i, texts in enumerate((GOOD[:2], GOOD[2:])))
+    path = tmp_path / f"both.jsonl{around}"
+    path.write_bytes(first + second)
+    assert split(read.documents(path)) == (GOOD, [])
+
+
+def test_line_longer_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "MAX_LINE", 1 << 21)
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"short\n" + b"x" * (1 << 23) + b"\nshort\n")
+    with pytest.raises(ValueError, match="a.txt: line 2 is longer than 2 MiB"):
+        list(read.documents(path))
+
+
+def test_byte_order_mark_windows_lines_and_separators_inside(tmp_path):
+    path = tmp_path / "a.jsonl"
+    texts = ["a\u2028b", "c\u2029d", "e\u0085f", "g\x0bh\x0ci", "j\r\nk"]
+    path.write_bytes(b"\xef\xbb\xbf" + jsonl(texts).replace(b"\n", b"\r\n"))
+    kept, rejects = split(read.documents(path))
+    assert kept == texts and not rejects
+    plain = tmp_path / "a.txt"
+    plain.write_bytes("\ufeffone\u2028still one\r\ntwo".encode())
+    assert [(d.text, d.line) for d in read.documents(plain, "line")] == [("one\u2028still one", 1), ("two", 2)]
+
+
+def test_empty_lines_files_and_texts(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"")
+    assert list(read.documents(path)) == []
+    path.write_bytes(b'\n{"text": ""}\n\n  \n{"text": " \\n "}\n')
+    docs = list(read.documents(path))
+    assert [d.line for d in docs] == [2, 5]  # blank lines are no rows; an empty text is one, and the length filter drops it
+    for doc in docs:
+        clean.repair(doc)
+        assert clean.length(doc, 1, 100) == (False, "length: too short")
+
+
+def test_invalid_line_in_plain_text_and_tsv(tmp_path):
+    for kind in (".txt", ".tsv"):
+        path = tmp_path / f"a{kind}"
+        path.write_bytes(b"one\tright\nbad \xff\tright\nthree\tright\n")
+        kept, rejects = split(read.documents(path, "line"))
+        assert len(kept) == 2 and rejects == [(2, "not UTF-8 at byte 4")]
+
+
+def test_block_boundaries_do_not_matter(tmp_path):
+    """Lines longer than the reader's blocks, and characters cut by them, arrive whole."""
+    texts = ["é" * 700_000, "short", "漢" * 500_000 + "x"]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl(texts))
+    assert split(read.documents(path)) == (texts, [])
+
+
+# ---------------------------------------------------------------------- filters
+
+def verdict(step, text, **fields):
+    answer = step(Document(text, **fields))
+    return answer if answer is True else answer[1].split(":")[0]
+
+
+STOP = "This is a sentence. "
+CASES = [  # filter, a text it keeps, a text it drops, the reason's first word
+    (partial(clean.length, least=5, most=10), "12345", "1234", "length"),
+    (partial(clean.length, least=5, most=10), "1234567890", "12345678901", "length"),
+    (partial(clean.punctuation, least=0.5), "Home\nThis is it.", "Home\nNews\nThis is it.", "punctuation"),
+    (partial(clean.punctuation, least=0.5), "これは文です。", "これは文です", "punctuation"),
+    (partial(clean.punctuation, least=0.0), "ไม่มีจุด", None, None),
+    (partial(clean.symbols, most=0.1), "It costs 5 $ and rose.", "#*|= 5 $ \\<>", "symbols"),
+    (partial(clean.symbols, most=0.1), "नमस्ते दुनिया।", "☃☃☃ snow", "symbols"),
+    (partial(clean.repetition, most=0.3), "One.\nTwo.\nThree.\nOne.", "One.\nOne.\nOne.\nTwo.", "repetition"),
+    (partial(clean.repetition, most=0.3), "我们走。你们来。", "我们走。我们走。我们走。", "repetition"),
+    (partial(clean.truncated, wanted=True), "The end.", "The en", "truncated"),
+    (partial(clean.truncated, wanted=True), "ختم شد۔", "ختم شد", "truncated"),
+    (partial(clean.truncated, wanted=False), "The en", None, None),
+    (partial(clean.language, identify=lambda text: text[:2], wanted={"id", "ms"}), "ms", "en", "language"),
+]
+
+
+@pytest.mark.parametrize("step, good, bad, reason", CASES)
+def test_filter_keeps_and_drops(step, good, bad, reason):
+    assert verdict(step, good) is True
+    if bad is not None:
+        assert verdict(step, bad) == reason
+
+
+def test_url():
+    step = partial(clean.url, words=["casino"])
+    assert verdict(step, "x", url="https://museum.example/a") is True
+    assert verdict(step, "x", url="https://Best-CASINO.example") == "url"
+    assert step(Document("casino", url="")) is True  # the text is not the address
+    assert verdict(partial(clean.url, words=[]), "x", url="https://casino.example") is True
+
+
+def test_empty_text_breaks_no_filter():
+    for step in [c[0] for c in CASES[:11]] + [clean.repair]:
+        answer = step(Document(""))
+        assert answer is True or (answer[0] is False and answer[1])
+
+
+def repaired(text):
+    doc = Document(text)
+    assert clean.repair(doc) is True
+    return doc.text
+
+
+def test_repair():
+    assert repaired("e\u0301te\u0301") == "été"
+    assert repaired("a\r\nb\rc") == "a\nb\nc"
+    assert repaired("  a \n\n\n\n\tb  ") == "a\n\nb"
+    assert repaired("a\x00b\x07\ufeffc\x7f") == "abc"
+    assert repaired("क्‍ष") == "क्‍ष"  # the joiner of Indic scripts stays
+    for text in ("a\r\n\r\n\r\nb ", "e\u0301\u2028x"):
+        assert repaired(repaired(text)) == repaired(text)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c"])
+def test_repair_does_not_glue_words(separator):
+    """Line and paragraph separators, vertical tabs and form feeds stand between words."""
+    assert repaired(f"one{separator}two").split() == ["one", "two"]
+
+
+def test_identifier():
+    pytest.importorskip("py3langid")
+    identify = clean.identifier({"en", "de", "kk"})
+    assert [identify(t) for t in ("This is an English sentence.", "Das ist ein deutscher Satz.",
+                                  "Бұл қазақ тіліндегі сөйлем.")] == \
+        ["en", "de", "kk"]
+
+
+def test_exact_duplicates():
+    step = dedup.Exact()
+    assert step(Document("Hello  World")) is True
+    assert step(Document("hello\nworld ")) == (False, "duplicate: exact")
+    assert step(Document("Hello, world")) is True
+    assert dedup.Exact()(Document("Hello World")) is True  # the memory is the step's own
+
+
+def test_duplicate_pairs_need_both_sides():
+    step = dedup.Exact()
+    assert step(Document("Hello", more={"target": "Hallo"})) is True
+    assert step(Document("Hello", more={"target": "Servus"})) is True
+    assert step(Document("HELLO", more={"target": "hallo"})) == (False, "duplicate: exact")
+
+
+@pytest.mark.parametrize("value", [None, 3, ["x"]])
+def test_duplicates_of_documents_with_a_field_called_target(value):
+    """A web document may bring any field; only the target of a sentence pair is text."""
+    step = dedup.Exact()
+    assert step(Document("Hello", more={"target": value})) is True
+    assert step(Document("Hello", more={"target": value})) == (False, "duplicate: exact")
+
+
+# ---------------------------------------------------------------------- bitext
+
+RULES = [("A house.", "Ein Haus.", True), ("Room 12, floor 3.", "Stock 3, Zimmer 12.", True), ("Hi.", "Сәлем, достым.",
+    "lengths"),
+         ("", "Ein Haus.", "empty"), ("A house.", "  ", "empty"), ("OK computer", " ok COMPUTER", "copy"),
+         ("Yes.", "Ja, das ist wahr und noch viel mehr.", "lengths"), ("It is 12.", "Es ist 13.", "numbers"),
+         ("It is twelve.", "Es ist 12 Uhr.", "numbers"), ("你好吗", "How are you", True)]
+
+
+@pytest.mark.parametrize("x, y, wanted", RULES)
+def test_rules(x, y, wanted):
+    answer = bitext.rules(Document(x, more={"target": y}), most_ratio=4.0)
+    assert answer is True if wanted is True else (answer[0] is False and answer[1].startswith("pair") and wanted in answer[1])
+
+
+def test_rules_strip_both_sides():
+    doc = Document(" A house. ", more={"target": "\tEin Haus. "})
+    assert bitext.rules(doc, 4.0) is True and (doc.text, doc.more["target"]) == ("A house.", "Ein Haus.")
+
+
+def test_templates():
+    """A to K; each names the target language and holds both sentences, the source first."""
+    assert list(bitext.TEMPLATES) == list("ABCDEFGHIJK")
+    rendered = {k: t.format(src="English", tgt="Kazakh", x="SOURCE", y="TARGET") for k, t in bitext.TEMPLATES.items()}
+    assert len(set(rendered.values())) == 11
+    for text in rendered.values():
+        assert text.count("SOURCE") == text.count("TARGET") == 1 and text.index("SOURCE") < text.index("TARGET")
+        assert "Kazakh" in text and "{" not in text
+
+
+def test_every_template_is_used_in_both_directions():
+    used = {}
+    for i in range(2000):
+        x, y = f"source {{x}} {i}", f"target {i}"  # braces in a sentence are no slots
+        doc = Document(x, more={"target": y})
+        assert bitext.render(doc, "English", "Kazakh") is True
+        forms = {t.format(src=a, tgt=b, x=p, y=q): (k, a) for k, t in bitext.TEMPLATES.items()
+                 for a, b, p, q in (("English", "Kazakh", x, y), ("Kazakh", "English", y, x))}
+        used.setdefault(forms[doc.text], []).append(i)
+        again = Document(x, more={"target": y})
+        bitext.render(again, "English", "Kazakh")
+        assert again.text == doc.text
+    assert len(used) == 22
+    assert all(50 < len(v) < 140 for v in used.values()), {k: len(v) for k, v in used.items()}  # 91 each, within 5 sigma
+
+
+def pair_rows(path):
+    return [(d.text, d.more.get("target"), d.line, d.reason) for d in bitext.pairs(path)]
+
+
+def test_pairs_from_tsv_and_jsonl(tmp_path):
+    tsv = tmp_path / "a.tsv"
+    tsv.write_text("A\tB\thttps://x.example\tclean\nno target\nC\tD\n")
+    rows = pair_rows(tsv)
+    assert rows[0] == ("A", "B", 1, None) and rows[2] == ("C", "D", 3, None)
+    assert rows[1][2] == 2 and rows[1][3].startswith("no pair")
+    assert next(iter(bitext.pairs(tsv))).url == "https://x.example"
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"text": "A", "target": "B"}\n{"text": "A"}\n{"text": "A", "target": 5}\n{"target": "B"}\nnot json\n')
+    reasons = [r[3] and r[3].split(":")[0] for r in pair_rows(lines)]
+    assert reasons == [None, "no pair", "no pair", "no text", "not JSON"]
+
+
+def test_lone_surrogate_on_the_target_side(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "A house.", "target": "Ein \\ud800 Haus."}\n')
+    doc, = bitext.pairs(path)
+    assert doc.reason and doc.reason.startswith("lone surrogate")
+
+
+def test_moses_pairs(tmp_path):
+    a, b = tmp_path / "c.en", tmp_path / "c.kk"
+    a.write_text("one\ntwo\nthree\n")
+    b.write_bytes("bir\n".encode() + b"\xff\n" + "üsh\n".encode())
+    rows = pair_rows(f"{a}|{b}")
+    assert rows[0] == ("one", "bir", 1, None) and rows[2] == ("three", "üsh", 3, None)
+    assert rows[1][2] == 2 and rows[1][3].startswith("not UTF-8")
+
+
+def test_misaligned_moses_files(tmp_path):
+    a, b = tmp_path / "c.en", tmp_path / "c.kk"
+    a.write_text("one\ntwo\n")
+    b.write_text("bir\neki\nüsh\n")
+    with pytest.raises(ValueError, match="c.kk has more lines than .*c.en; Moses files must be aligned"):
+        list(bitext.pairs(f"{a}|{b}"))
+    rows = pair_rows(f"{b}|{a}")  # the other way round: the line without a partner is a reject
+    assert [r[3] for r in rows] == [None, None, "the target file is shorter"] and rows[2][2] == 3

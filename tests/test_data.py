@@ -1,0 +1,368 @@
+"""Shards, mixture, plan and packing: what is read, how often, in which order, and what is refused."""
+import json
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from data import IGNORE, PERIOD, Plan, Source, open_sources, pack, permute, validation, weights
+
+EOT = 0
+
+
+def documents(count, seed=0, longest=30):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(1, 64, int(rng.integers(1, longest))).tolist() for _ in range(count)]
+
+
+def flat(docs):
+    return np.array([x for d in docs for x in [*d, EOT]])
+
+
+def numbered(n):
+    """Documents whose tokens, end ids included, are n in all and tell their own place: 1, 2, ..., n - 1, 0."""
+    return [list(range(1, n))]
+
+
+@pytest.fixture
+def source(tmp_path, write_source):
+    """A function: sources from [(category, language, tokens)], each told apart by its name."""
+    def make(*wanted):
+        for i, (category, language, tokens) in enumerate(wanted):
+            write_source(tmp_path / f"s{i:02}", numbered(tokens), category=category, language=language, vocab_size=65000)
+        return open_sources(tmp_path)
+    return make
+
+
+# ---------------------------------------------------------------------- reading
+
+@pytest.mark.parametrize("per_shard", [1, 2, 3, 100])
+def test_reading_crosses_shards_and_wraps_around(tmp_path, write_source, per_shard):
+    docs = [[5] * n for n in (4, 1, 7)] + [[6, 7, 8], [9]]
+    s = Source(write_source(tmp_path / "a", docs, per_shard=per_shard))
+    whole = flat(docs)
+    assert s.tokens == len(whole) and len(s.shards) == -(-5 // per_shard)
+    for begin in range(2 * len(whole) + 1):
+        for count in (0, 1, 2, 9, len(whole), 3 * len(whole) + 2):
+            got = s.read(begin, count)
+            assert got.dtype == np.int64 and np.array_equal(got, whole.take(range(begin, begin + count), mode="wrap"))
+
+
+def test_wide_ids(tmp_path, write_source):
+    s = Source(write_source(tmp_path / "a", [[151645, 70000, 3]], dtype="uint32", vocab_size=151646, eot=151643))
+    assert s.read(0, 5).tolist() == [151645, 70000, 3, 151643, 151645]
+
+
+def test_sources_of_a_split(token_data):
+    assert [s.name for s in open_sources(token_data)] == ["en", "kk", "zh"]
+    assert [s.name for s in open_sources(token_data, "valid")] == ["en-valid"]
+
+
+def test_no_held_out_source_is_allowed(source, tmp_path):
+    source(("en", "en", 10))
+    assert open_sources(tmp_path, "valid") == []
+
+
+# ---------------------------------------------------------------------- what is refused
+
+def refused(match, call, *args):
+    with pytest.raises(ValueError) as e:
+        call(*args)
+    for word in match if isinstance(match, tuple) else (match,):
+        assert str(word) in str(e.value)
+
+
+def test_missing_folder(tmp_path):
+    refused(("nowhere", "prepare.py", "data="), open_sources, tmp_path / "nowhere")
+
+
+def test_folder_without_shards(tmp_path):
+    refused((tmp_path, "prepare.py"), open_sources, tmp_path)
+
+
+def test_no_index(tmp_path, write_source):
+    folder = write_source(tmp_path / "a", documents(3))
+    (folder / "index.json").unlink()
+    refused((folder, "index.json"), Source, folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"name": "a"}', "null"])
+def test_index_that_is_none(tmp_path, write_source, text):
+    folder = write_source(tmp_path / "a", documents(3))
+    (folder / "index.json").write_text(text)
+    refused((folder / "index.json", "prepare.py"), Source, folder)
+
+
+FIELDS = ["name", "category", "language", "split", "dtype", "eot", "vocab_size", "tokenizer", "shards"]
+
+
+@pytest.mark.parametrize("of_shard, fields", [(False, FIELDS), (True, ["file", "tokens", "bytes", "sha256"])])
+def test_index_without_a_field(tmp_path, write_source, of_shard, fields):
+    folder = write_source(tmp_path / "a", documents(3))
+    whole = (folder / "index.json").read_text()
+    for field in fields:
+        index = json.loads(whole)
+        del (index["shards"][0] if of_shard else index)[field]
+        (folder / "index.json").write_text(json.dumps(index))
+        refused((folder / "index.json", field), open_sources, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "longer", "missing"])
+def test_shard_of_another_size(tmp_path, write_source, damage):
+    folder = write_source(tmp_path / "a", documents(9), per_shard=3)
+    file = folder / "shard-00001.bin"
+    raw = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(raw[:-1] if damage == "truncated" else raw + b"\0\0")
+    refused((file, len(raw), "prepare.py"), Source, folder)
+
+
+def test_flipped_byte(tmp_path, write_source):
+    folder = write_source(tmp_path / "a", documents(9), per_shard=3)
+    Source(folder).verify()
+    file = folder / "shard-00002.bin"
+    raw = bytearray(file.read_bytes())
+    raw[3] ^= 1
+    file.write_bytes(raw)
+    refused((file, "SHA-256"), Source(folder).verify)
+
+
+def test_empty_source(tmp_path, write_source):
+    refused((tmp_path / "a", "no tokens"), Source, write_source(tmp_path / "a", []))
+
+
+def test_mixed_tokenizers(tmp_path, write_source):
+    write_source(tmp_path / "a", documents(3), tokenizer="aaaa")
+    write_source(tmp_path / "b", documents(3), tokenizer="bbbb")
+    refused(("aaaa", "bbbb", "prepare"), open_sources, tmp_path)
+
+
+def test_unknown_category(source):
+    sources = source(("en", "en", 10), ("low", "kk", 10), ("low", "ne", 10))
+    refused(("lwo", "en (en)", "low (kk ne)"), weights, sources, {"en": 1, "lwo": 2})
+    refused("low/xx", weights, sources, {"en": 1, "low/xx": 2})
+    refused("zh/zh", weights, sources, {"zh/zh": 2})
+
+
+# ---------------------------------------------------------------------- mixture
+
+def test_shares(source):
+    sources = source(("en", "en", 30), ("en", "en", 10), ("low", "kk", 10), ("low", "ne", 90), ("zh", "zh", 50))
+    assert weights(sources, {"en": 6, "low": 2}).tolist() == pytest.approx([0.75 * 0.75, 0.25 * 0.75, 0.125, 0.125, 0])
+
+
+def test_shares_that_are_not_read_are_told(source, capsys):
+    weights(source(("en", "en", 30), ("zh", "zh", 50)), {"en": 1})
+    assert "zh" in capsys.readouterr().err
+
+
+def test_a_language_with_its_own_share(source):
+    sources = source(("low", "kk", 10), ("low", "kk", 30), ("low", "ne", 90), ("low", "az", 5), ("en", "en", 10))
+    assert weights(sources, {"low": 4, "low/kk": 2, "en": 4}).tolist() == pytest.approx([0.05, 0.15, 0.2, 0.2, 0.4])
+    assert weights(sources, {"low/kk": 1, "en": 1}).tolist() == pytest.approx([0.125, 0.375, 0, 0, 0.5])
+    assert weights(sources, {"low": 1, "low/kk": 0}).tolist() == pytest.approx([0, 0, 0.5, 0.5, 0])
+
+
+def test_a_share_nobody_is_left_to_take(source):
+    """Every language of the category has a share of its own: the category's goes nowhere, so it is an error, or spread."""
+    sources = source(("low", "kk", 10), ("low", "ne", 10), ("en", "en", 10))
+    mixture = {"en": 5, "low": 3, "low/kk": 1, "low/ne": 1}
+    try:
+        got = weights(sources, mixture)
+    except ValueError as e:
+        assert "low" in str(e)
+    else:
+        assert got.sum() == pytest.approx(1), "shares do not sum to 1"
+        Plan(sources, mixture, 2, 4, 0)
+
+
+# ---------------------------------------------------------------------- the plan
+
+MIXED = [("en", "en", 400), ("zh", "zh", 130), ("low", "kk", 37), ("low", "ne", 64), ("low", "az", 9), ("parallel", "en-zh", 200)]
+MIXTURE = {"en": 50, "zh": 29, "low": 12, "low/kk": 0.5, "parallel": 3}
+
+
+def test_the_plan_is_a_pure_function(source):
+    sources = source(*MIXED)
+    plan = Plan(sources, MIXTURE, rows=6, length=8, seed=7)
+    wanted = {(step, r): plan.row(step, r) for step in range(60) for r in range(6)}
+    other, calls = Plan(sources, MIXTURE, 6, 8, 7), list(wanted) * 2
+    random.Random(0).shuffle(calls)
+    assert all(other.row(*call) == wanted[call] for call in calls)
+    late = plan.batch(10 ** 6, range(6))
+    plan.batch(3, range(6))
+    assert all(torch.equal(a, b) for a, b in zip(late, other.batch(10 ** 6, range(6))))
+
+
+def test_another_seed_is_another_order(source):
+    sources = source(*MIXED)
+    a, b = ([Plan(sources, MIXTURE, 4, 8, seed).row(s, r) for s in range(50) for r in range(4)] for seed in (0, 1))
+    assert a != b
+
+
+def test_rows_hold_what_the_plan_says(source):
+    sources = source(*MIXED)
+    plan = Plan(sources, MIXTURE, 4, 8, 0)
+    for step in range(20):
+        tokens, targets, starts = plan.batch(step, range(4))
+        assert tokens.shape == targets.shape == starts.shape == (4, 8)
+        assert tokens.dtype == targets.dtype == starts.dtype == torch.int64
+        for b in range(4):
+            i, at = plan.row(step, b)
+            assert torch.cat([tokens[b, :1], targets[b]]).tolist() == sources[i].read(at, 9).tolist()
+
+
+@pytest.mark.parametrize("kinds, mixture", [
+    ([("a", "x", 100), ("b", "x", 100)], {"a": 1, "b": 1}),
+    ([("a", "x", 100), ("b", "x", 100)], {"a": 999, "b": 1}),
+    ([("a", "x", 100), ("b", "x", 100), ("c", "x", 100)], {"a": 1, "b": 1, "c": 1}),
+    (MIXED, MIXTURE),
+    ([("en", "en", 100)] + [("low", f"l{i}", 20) for i in range(28)], {"en": 60, "low": 40}),
+    ([(c, f"l{i}", 20) for c in ("web", "know", "bitext") for i in range(29)], {"web": 70, "know": 10, "bitext": 20}),
+])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_prefix_keeps_the_shares(source, kinds, mixture, seed):
+    plan = Plan(source(*kinds), mixture, 1, 4, seed)
+    assert len(plan.order) == PERIOD and plan.weights.sum() == pytest.approx(1)
+    share = np.bincount(plan.order, minlength=len(plan.weights)) / PERIOD
+    assert np.abs(share - plan.weights).max() < 1 / PERIOD
+    for i, w in enumerate(share):
+        error = np.abs(np.cumsum(plan.order == i) - w * np.arange(1, PERIOD + 1)).max()
+        assert error <= 1.5, f"source {i} of share {w} is {error:.2f} rows off"
+
+
+def test_one_epoch_reads_every_window_once(source):
+    sources = source(*MIXED)
+    plan = Plan(sources, MIXTURE, rows=5, length=8, seed=3)
+    read = [[] for _ in sources]
+    for step in range(4000):
+        for r in range(5):
+            i, at = plan.row(step, r)
+            read[i].append(at)
+    for s, positions in zip(sources, read):
+        n = max(1, s.tokens // 8)
+        epochs = [positions[k:k + n] for k in range(0, len(positions) - n + 1, n)]
+        assert len(epochs) >= 3 and all(sorted(e) == list(range(0, 8 * n, 8)) for e in epochs)
+        if n > 10:
+            assert epochs[0] != epochs[1] and epochs[0] != sorted(epochs[0])
+
+
+def test_epochs_go_on_behind_the_period(source):
+    """The order of sources repeats after PERIOD rows; the windows do not."""
+    plan = Plan(source(("a", "x", 700), ("b", "x", 100)), {"a": 3, "b": 1}, rows=1, length=1, seed=0)
+    read = [[], []]
+    for step in range(PERIOD + 5000):
+        i, at = plan.row(step, 0)
+        read[i].append(at)
+    for n, positions in zip((700, 100), read):
+        last = len(positions) // n * n
+        assert all(len(set(positions[k:k + n])) == n for k in range(last - 12 * n, last, n))
+
+
+def test_a_source_shorter_than_a_row(source):
+    """It is read round and round inside the row."""
+    plan = Plan(source(("a", "x", 5)), {"a": 1}, rows=2, length=12, seed=0)
+    tokens, _, starts = plan.batch(0, range(2))
+    assert tokens.tolist() == [[1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]] * 2 and starts[0].tolist() == [0] * 4 + [4] * 5 + [9] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_processes_share_out_the_global_batch(source, size):
+    plan = Plan(source(*MIXED), MIXTURE, rows=8, length=8, seed=0)
+    for step in (0, 5, 70_000):
+        whole = torch.cat(plan.batch(step, range(8)), 1)
+        parts = [torch.cat(plan.batch(step, range(rank * 8 // size, (rank + 1) * 8 // size)), 1) for rank in range(size)]
+        assert torch.equal(torch.cat(parts), whole)
+
+
+def test_epochs_are_counted(source):
+    plan = Plan(source(("a", "x", 64), ("b", "x", 160)), {"a": 1, "b": 1}, rows=4, length=8, seed=0)
+    assert plan.epochs(10) == pytest.approx({"s00": 160 / 64, "s01": 1.0})
+
+
+def test_fingerprint_sees_every_cause(source, tmp_path, write_source):
+    sources = source(*MIXED)
+    plans = [Plan(sources, MIXTURE, 4, 8, 0), Plan(sources, MIXTURE | {"zh": 30}, 4, 8, 0), Plan(sources, MIXTURE, 8, 8, 0),
+             Plan(sources, MIXTURE, 4, 16, 0), Plan(sources, MIXTURE, 4, 8, 1)]
+    write_source(tmp_path / "other" / "s00", documents(50), category="en")
+    plans.append(Plan([Source(tmp_path / "other" / "s00"), *sources[1:]], MIXTURE, 4, 8, 0))
+    prints = [p.fingerprint() for p in plans]
+    assert len(set(prints)) == len(prints) and Plan(sources, MIXTURE, 4, 8, 0).fingerprint() == prints[0]
+
+
+# ---------------------------------------------------------------------- permutation
+
+def test_permute_is_a_bijection():
+    for n in [*range(1, 301), 1023, 1024, 1025, 4097]:
+        assert sorted(permute(k, n, (0, 1, n)) for k in range(n)) == list(range(n))
+
+
+@pytest.mark.parametrize("n", [10 ** 7 + 19, 2 ** 31, 10 ** 12 + 39])
+def test_permute_of_many(n):
+    some = [permute(k, n, (0, 0, 0)) for k in [*range(2000), *range(n - 2000, n)]]
+    assert len(set(some)) == 4000 and min(some) >= 0 and max(some) < n
+    halves = sum(x < n // 2 for x in some)
+    assert 1800 < halves < 2200  # six standard deviations
+
+
+def test_permute_spreads_evenly():
+    """Neighbours do not stay neighbours, and every element can come first."""
+    n = 50
+    firsts = Counter(permute(0, n, (seed, 0, 0)) for seed in range(2000))
+    assert len(firsts) == n and max(firsts.values()) < 90  # 40 expected
+    steps = Counter((permute(k + 1, 997, (0, 0, 0)) - permute(k, 997, (0, 0, 0))) % 997 for k in range(996))
+    assert max(steps.values()) < 12
+
+
+def test_permute_depends_on_the_key():
+    orders = [[permute(k, 64, key) for k in range(64)] for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]]
+    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+
+
+# ---------------------------------------------------------------------- packing and validation
+
+def test_pack_is_as_drawn():
+    w1, w2, w3 = 1, 2, 3
+    tokens, targets, starts = pack([np.array([w1, w2, EOT, w1, w2, w3, EOT])], EOT)
+    assert tokens.tolist() == [[w1, w2, EOT, w1, w2, w3]]
+    assert targets.tolist() == [[w2, EOT, w1, w2, w3, EOT]]
+    assert starts.tolist() == [[0, 0, 2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("eot", [0, 5])
+def test_pack_of_random_rows(eot):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 8, 21) for _ in range(50)] + [np.full(21, eot), np.full(21, eot + 1)]
+    tokens, targets, starts = pack(rows, eot)
+    for b, row in enumerate(rows):
+        begin = 0
+        for t in range(20):
+            begin = t if row[t] == eot else begin
+            assert (tokens[b, t], targets[b, t], starts[b, t]) == (row[t], row[t + 1], begin)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 9, 40, 10 ** 6])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_validation_predicts_each_token_once(tmp_path, write_source, limit, rows):
+    texts = {"a": documents(9, 1), "b": documents(2, 2)}
+    for name, docs in texts.items():
+        write_source(tmp_path / name, docs, per_shard=4, split="valid")
+    seen = list(validation(open_sources(tmp_path, "valid"), 8, limit, rows))
+    assert [s.name for s, _, _ in seen] == ["a", "b"]
+    for s, count, batches in seen:
+        whole = flat(texts[s.name])[:limit]
+        assert count == len(whole)
+        tokens, targets, starts = (torch.cat(x) for x in zip(*batches))
+        assert all(len(b[0]) <= rows for b in batches) and tokens.shape[1] == 8
+        real = targets != IGNORE
+        assert targets[real].tolist() == whole.tolist()  # in row order, each once
+        assert tokens[real].tolist() == [EOT, *whole[:-1]]  # behind the id before it
+        assert int(real.sum()) == count and bool((starts <= torch.arange(8)).all())
+
+
+def test_validation_of_nothing():
+    assert list(validation([], 8, 100, 4)) == []

@@ -1,0 +1,442 @@
+"""eval.py: scores equal the model's own log-probabilities, whatever the batch or the number of processes; files, errors, resume."""
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import eval as evaluate
+import tokenizer
+from model import ModelConfig, Qwen2
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = ["The river is long.", "The house is green.", "Question: Where is the house?\nAnswer: by the river", "Сәлем, әлем!",
+        "河很长。", "1 + 2 = 3",
+        "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z . , ? !"] * 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny random Qwen2 with its tokenizer, as a checkpoint folder."""
+    out = tmp_path_factory.mktemp("model") / "tiny"
+    tokenizer.train(TEXT, 400, out, 1)
+    t = tokenizer.load(out)
+    config = ModelConfig(vocab_size=t.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                         num_attention_heads=4,
+                         num_key_value_heads=2, initializer_range=0.3)
+    Qwen2(config).init_weights(5).save_pretrained(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return Qwen2.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def t(folder):
+    return tokenizer.load(folder)
+
+
+def direct(model, ids, begin):
+    """Sum of log p(ids[i] | ids[:i]) for i >= begin, one position at a time by log_softmax: no cache, no padding, no batch."""
+    total = 0.0
+    with torch.no_grad():
+        for i in range(begin, len(ids)):
+            logits = model(torch.tensor([ids[:i]]))
+            total += torch.log_softmax(logits[0].double(), -1)[ids[i]].item()
+    return total
+
+
+# ---------------------------------------------------------------------- pairs
+
+@pytest.mark.parametrize("context, continuation", [
+    ("The house is", " green."), ("The house is ", "green."), ("The house is \n", "green."), ("The house", " is green. It is"),
+        ("河很", "长。"),
+    ("Question: Where?\nAnswer:", " by the river"), (" The house", " is"),
+])
+def test_pair_is_the_joined_text(t, context, continuation):
+    """Both parts together are the ids of the joined text; space at the end of the context belongs to the continuation."""
+    a, b = evaluate.encode_pair(t, context, continuation)
+    assert a + b == t.encode(context + continuation) and a == t.encode(context.rstrip()) and b
+
+
+@pytest.mark.parametrize("context", ["", " ", "\n"])
+def test_pair_without_a_context(t, context):
+    """End-of-text stands for the empty context, and the white space is scored."""
+    assert evaluate.encode_pair(t, context, "green.") == ([t.eot], t.encode(context + "green."))
+
+
+# ---------------------------------------------------------------------- log-likelihoods
+
+def some_pairs(t):
+    """Shared and single contexts, of one id and of many, continuations of one id and of many, in no order."""
+    contexts = ["The house is", "", "Question: Where is the house?\nAnswer:", "T", "The river is long. " * 6, "河"]
+    endings = [" green.", " by the river", " x", " The river is long. The house is green.", "长"]
+    pairs = [evaluate.encode_pair(t, c, e) for i, c in enumerate(contexts) for e in endings[:1 + (3 * i + 2) % 5]]
+    return pairs[::2] + pairs[1::2] + pairs[:1]
+
+
+def test_loglikelihoods_equal_log_softmax(model, t):
+    pairs = some_pairs(t)
+    assert len({tuple(c) for c, _ in pairs}) == 6 and min(len(c) for c, _ in pairs) == 1 and len({len(e) for _, e in pairs}) > 2
+    got = evaluate.loglikelihoods(model, pairs, 8192)
+    wanted = [direct(model, a + b, len(a)) for a, b in pairs]
+    assert got == pytest.approx(wanted, abs=2e-4)
+    assert max(wanted) < -1 and len({round(x, 2) for x in wanted}) > 10  # the numbers differ: the test can fail
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 100, 500, 8192])
+def test_loglikelihoods_do_not_depend_on_the_batch(model, t, batch_tokens):
+    pairs = some_pairs(t)
+    alone = [evaluate.loglikelihoods(model, [p], 8192)[0] for p in pairs]
+    assert evaluate.loglikelihoods(model, pairs, batch_tokens) == pytest.approx(alone, abs=2e-4)
+    assert evaluate.loglikelihoods(model, pairs[::-1], batch_tokens)[::-1] == pytest.approx(alone, abs=2e-4)
+
+
+def test_no_pairs(model):
+    assert evaluate.loglikelihoods(model, [], 100) == []
+
+
+def test_same_pair_twice(model, t):
+    pair = evaluate.encode_pair(t, "The house is", " green.")
+    a, b = evaluate.loglikelihoods(model, [pair, pair], 100)
+    assert a == b
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 30, 8192])
+def test_total_logprobs(model, t, batch_tokens):
+    documents = [t.encode(x) for x in ("The river is long.", "河", "T", "The house is green. " * 8, "Сәлем, әлем!", "河")]
+    got = evaluate.total_logprobs(model, documents, batch_tokens, t.eot)
+    assert got == pytest.approx([direct(model, [t.eot, *d], 1) for d in documents], abs=5e-4)
+    assert evaluate.total_logprobs(model, [], batch_tokens, t.eot) == []
+
+
+# ---------------------------------------------------------------------- tasks
+
+def settings(tmp_path, tasks, **more):
+    return evaluate.Eval(**dict(model="m", tasks=tasks, data=str(tmp_path), languages=["en"]) | more)
+
+
+def everything(items):
+    return items
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="")
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("first, golds", [(0, [0, "2", 1]), (1, ["1", 3, 2]), ("A", ["A", "C", " B "])])
+def test_planted_choices(tmp_path, t, monkeypatch, first, golds):
+    """Scores are planted so that the choices 0, 2 and 0 win: two of three are right by the sum, all by its rate per character."""
+    write(tmp_path / "c/en.jsonl", jsonl({"q": f"item {i}", "x": "a", "y": "b" * 10, "z": "c", "gold": g} for i,
+                                         g in enumerate(golds)))
+    task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{word} {q}", choices=["{x}", "{y}", "{z}"], gold="gold",
+                first=first)
+    evaluate_, seen = settings(tmp_path, [task], labels={"en": {"word": "Label"}}), []
+
+    def planted(model, pairs, batch_tokens):
+        seen.extend(pairs)
+        return [-1.0, -9.0, -2.0, -4.0, -9.0, -3.0, -1.0, -5.0, -2.0]
+
+    monkeypatch.setattr(evaluate, "loglikelihoods", planted)
+    values = evaluate.choice(task, evaluate_, None, t, "en", everything)
+    assert values == [(True, False), (True, False), (False, True)]  # by rate the long choice wins each time
+    assert seen[4] == evaluate.encode_pair(t, "Label item 1", " " + "b" * 10)
+    (acc, a, error, _), (norm, b, _, _) = evaluate.choice_metrics(task, values)
+    assert (acc, norm) == ("acc", "acc_norm") and a == pytest.approx(2 / 3) and b == pytest.approx(1 / 3)
+    assert error == pytest.approx(math.sqrt(2 / 9 / 2))
+
+
+def test_choice_with_a_real_model(tmp_path, model, t):
+    """The choice with the highest direct log-probability is taken: planted as gold, accuracy is 1; any other, 0."""
+    items, best = [], []
+    for i, x in enumerate(("The house is", "The river", "Question: Where?", "河", "1 + 2 =")):
+        options = [" green", " long.", " by the river", " 3"]
+        scores = [direct(model, a + b, len(a)) for a, b in (evaluate.encode_pair(t, x, o) for o in options)]
+        best.append(scores.index(max(scores)))
+        items.append({"x": x, **{f"o{j}": o.strip() for j, o in enumerate(options)}})
+    for shift, wanted in ((0, 1.0), (1, 0.0)):
+        write(tmp_path / "c/en.jsonl", jsonl(dict(item, gold=(b + shift) % 4) for item, b in zip(items, best)))
+        task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{x}", choices=["{o0}", "{o1}", "{o2}", "{o3}"],
+                    gold="gold")
+        values = evaluate.choice(task, settings(tmp_path, [task]), model, t, "en", everything)
+        assert evaluate.choice_metrics(task, values)[0][1] == wanted
+
+
+@pytest.mark.parametrize("first, gold", [(0, 3), (0, -1), (1, 0), (1, "4"), ("A", "D"), ("A", "@"), ("A", "a")])
+def test_gold_out_of_range(first, gold):
+    with pytest.raises(ValueError, match=r"task c: gold=.* names none of the 3 choices"):
+        evaluate.gold_index(dict(name="c", gold="gold", first=first), {"gold": gold}, 3)
+
+
+@pytest.mark.parametrize("first, gold", [(0, "B"), (0, ""), (0, None), ("A", "AB"), ("A", ""), ("A", 1)])
+def test_gold_of_the_wrong_kind_names_the_task(first, gold):
+    """A wrong `first` is the likeliest mistake in a new row of the table: the message must say where to look."""
+    with pytest.raises(ValueError, match="task c"):
+        evaluate.gold_index(dict(name="c", gold="gold", first=first), {"gold": gold}, 3)
+
+
+def test_bits_per_byte_by_hand(tmp_path, model, t):
+    texts = ["The river is long.", "河很长。", "Сәлем!"]
+    write(tmp_path / "f/en.txt", "\n".join(texts) + "\n\n")
+    task = dict(name="f", kind="bpb", path="f/{lang}.txt")
+    values = evaluate.bpb(task, settings(tmp_path, [task]), model, t, "en", everything)
+    logps = [direct(model, [t.eot, *t.encode(x)], 1) for x in texts]
+    assert [n for _, n in values] == [18, 12, 11] and [b for b, _ in values] == pytest.approx([-x / math.log(2) for x in logps],
+        abs=1e-3)
+    (name, rate, spread, _), = evaluate.bpb_metrics(task, [(10.0, 5), (30.0, 10), (20.0, 5)])
+    assert (name, rate) == ("bits_per_byte", 3.0)
+    assert spread == pytest.approx(math.sqrt((25 + 0 + 25) * 3 / 2) / 20)  # residuals -5, 0 and 5 bits
+    assert evaluate.bpb_metrics(task, [(8.0, 4)])[0][1:3] == (2.0, 0.0)
+
+
+def test_translate_on_a_stub(tmp_path, t, monkeypatch):
+    write(tmp_path / "f/en.txt", "one\ntwo\nthree\n")
+    write(tmp_path / "f/kk.txt", "bir\neki\nüsh\n")
+    asked = {}
+
+    def stub(model, prompts, max_new, stop, batch):
+        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, batch=batch)
+        return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
+
+    monkeypatch.setattr(evaluate, "generate", stub)
+    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new=7)
+    c = settings(tmp_path, [task], names={"en": "English", "kk": "Kazakh"})
+    values = evaluate.translate(task, c, None, t, "en-kk", everything)
+    assert values == [("bir", "bir"), ("eki", "eki"), ("", "üsh")]
+    assert asked["prompts"] == ["English one = Kazakh:", "English two = Kazakh:", "English three = Kazakh:"]
+    assert asked["max_new"] == 7 and t.eot in asked["stop"] and t.encode("\n")[-1] in asked["stop"] and asked["batch"] == 64
+
+
+def test_translation_scores_are_sacrebleu():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    pairs = [("the cat is on the mat", "the cat sat on the mat today"), ("hello there my friend", "hello there my friend")]
+    scores = {m: (s, signature) for m, s, _, signature in evaluate.translate_metrics({}, pairs, "en")}
+    hyps, refs = zip(*pairs)
+    assert scores["bleu"][0] == pytest.approx(sacrebleu.corpus_bleu(hyps, [refs]).score)
+    assert scores["chrf++"][0] == pytest.approx(sacrebleu.corpus_chrf(hyps, [refs], word_order=2).score)
+    assert "tok:13a" in scores["bleu"][1] and "nw:2" in scores["chrf++"][1]
+    for tgt, tok in (("zh", "tok:zh"), ("ja", "tok:char"), ("th", "tok:char"), ("kk", "tok:13a")):
+        assert tok in dict((m, s) for m, _, _, s in evaluate.translate_metrics({}, pairs, tgt))["bleu"]
+
+
+# ---------------------------------------------------------------------- files
+
+def found(tmp_path, name, text, **more):
+    write(tmp_path / f"x/en{name}", text)
+    task = dict(name="x", kind="bpb", path="x/{lang}" + name) | more
+    return evaluate.rows(settings(tmp_path, [task]), task, "en")
+
+
+def test_rows(tmp_path):
+    assert found(tmp_path, ".jsonl", '{"text": "a"}\n\n{"text": "b"}\n') == [{"text": "a"}, {"text": "b"}]
+    assert found(tmp_path, ".csv", 'Q,A\n"one, two",x\n"two\nlines",y\n') == [{"Q": "one, two", "A": "x"}, {"Q": "two\nlines",
+        "A": "y"}]
+    assert found(tmp_path, ".tsv", "Q\tA\none\tx\n") == [{"Q": "one", "A": "x"}]
+    assert found(tmp_path, ".txt", "one\n \ntwo\u2028still two\n") == [{"text": "one"}, {"text": "two\u2028still two"}]
+    assert found(tmp_path, ".tsv", "Q\tA\n1\tx\n2\ty\n3\tx\n", where={"A": "x"}) == [{"Q": "1", "A": "x"}, {"Q": "3", "A": "x"}]
+    assert len(found(tmp_path, ".txt", "1\n2\n3\n", limit=2)) == 2
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0c"])
+def test_separators_inside_a_row_do_not_split_it(tmp_path, separator):
+    text = f"one{separator}two"
+    raw = json.dumps({"text": text}, ensure_ascii=False) + "\n"
+    assert found(tmp_path, ".jsonl", raw) == [{"text": text}]
+    assert found(tmp_path, ".tsv", f"text\tA\n{text}\tx\n") == [{"text": text, "A": "x"}]
+
+
+def test_quotes_in_tsv_and_csv(tmp_path):
+    assert found(tmp_path, ".csv", 'text,A\n"he said ""no""",x\n') == [{"text": 'he said "no"', "A": "x"}]
+
+
+@pytest.mark.parametrize("name, text, more, message", [
+    (".txt", " \n", {}, "has no items"), (".csv", "Q,A\n1,x\n", {"where": {"A": "y"}}, "has no items with {'A': 'y'}"),
+    (".xml", "<a/>", {}, "unknown format; expected .jsonl, .csv, .tsv or .txt"),
+])
+def test_files_without_items(tmp_path, name, text, more, message):
+    with pytest.raises(ValueError, match="task x: .*" + message):
+        found(tmp_path, name, text, **more)
+
+
+def test_missing_file(tmp_path):
+    task = dict(name="x", kind="bpb", path="x/{lang}.txt")
+    with pytest.raises(ValueError, match=r"task x: .*en.txt is missing; correct data="):
+        evaluate.rows(settings(tmp_path, [task]), task, "en")
+
+
+def test_unaligned_lines(tmp_path, t):
+    write(tmp_path / "f/en.txt", "one\ntwo\n")
+    write(tmp_path / "f/kk.txt", "bir\n")
+    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{x}")
+    with pytest.raises(ValueError, match="task tr: en has 2 lines, kk 1; they must be aligned"):
+        evaluate.translate(task, settings(tmp_path, [task]), None, t, "en-kk", everything)
+
+
+@pytest.mark.parametrize("task, message", [
+    (dict(name="x", kind="rank", path="p"), "task x: kind is 'rank'; the kinds are bpb, choice, translate"), (dict(name="x"),
+        "kind is None"),
+    (dict(name="x", kind="choice", path="p"), "a choice task needs name, choices, context, gold, path"),
+        (dict(kind="bpb", path="p"), "needs name"),
+    (dict(name="x", kind="translate", path="p", pairs=[]), "needs name, pairs, path, prompt"),
+])
+def test_bad_rows_of_the_table(task, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.Eval(model="m", tasks=[task], data="d", languages=["en"])
+
+
+# ---------------------------------------------------------------------- the program
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    base = tmp_path_factory.mktemp("benchmarks")
+    for lang, word in (("en", "house"), ("kk", "үй"), ("zh", "房")):
+        write(base / f"f/{lang}.txt", "".join(f"{word} {i}.\n" for i in range(7)))
+        write(base / f"c/{lang}.jsonl", jsonl({"q": f"{word} {i}", "a": word, "b": "x", "label": i % 2} for i in range(7)))
+    return base
+
+
+TASKS = [dict(name="f", kind="bpb", path="f/{lang}.txt"),
+         dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{ask} {q}", choices=["{a}", "{b}"], gold="label"),
+         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"], prompt="{src}: {x}\n{tgt}:", max_new=4)]
+
+
+def words(folder, data, out, **more):
+    base = dict(model=str(folder), data=str(data), out=str(out), tasks=TASKS, languages=["en", "kk"], threads=1,
+                names={"en": "English", "kk": "Kazakh", "zh": "Chinese"},
+                labels={k: {"ask": "Which?"} for k in ("en", "kk")}) | more
+    return [f"{k}={v!r}" for k, v in base.items()]
+
+
+def lines(out):
+    return [json.loads(line) for line in Path(out).read_text().split("\n") if line]
+
+
+@pytest.fixture(scope="module")
+def results(folder, data, tmp_path_factory):
+    pytest.importorskip("sacrebleu")
+    out = tmp_path_factory.mktemp("results") / "results.jsonl"
+    evaluate.main(words(folder, data, out))
+    return out
+
+
+def test_lines_say_what_was_measured(results, folder, t):
+    found_ = lines(results)
+    assert [(r["task"], r["lang"], r["metric"]) for r in found_] == \
+        [("f", "en", "bits_per_byte"), ("f", "kk", "bits_per_byte")] + [("c", k, m) for k in ("en", "kk")
+            for m in ("acc", "acc_norm")] + \
+        [("tr", p, m) for p in ("en-kk", "zh-en") for m in ("chrf++", "bleu")]
+    for r in found_:
+        assert r["n"] == 7 and r["shots"] == 0 and r["checkpoint"] == "tiny" and r["tokenizer"] == t.fingerprint
+        assert len(r["weights"]) == 16 and len(r["prompt"]) == 12
+        assert (r["stderr"] is None) == (r["task"] == "tr") == (r["signature"] is not None)
+
+
+def test_scores_do_not_depend_on_the_batch(results, folder, data, tmp_path):
+    evaluate.main(words(folder, data, tmp_path / "r.jsonl", batch_tokens=300))
+    for a, b in zip(lines(results), lines(tmp_path / "r.jsonl"), strict=True):
+        assert a["score"] == pytest.approx(b["score"], abs=2e-5)
+        assert {k: v for k, v in a.items() if k not in ("score", "stderr")} == {k: v for k,
+            v in b.items() if k not in ("score", "stderr")}
+
+
+def test_a_small_batch_still_translates(results, folder, data, tmp_path):
+    evaluate.main(words(folder, data, tmp_path / "r.jsonl", batch_tokens=100, tasks=TASKS[2:]))
+    assert [r["score"] for r in lines(tmp_path / "r.jsonl")] == [r["score"] for r in lines(results) if r["task"] == "tr"]
+
+
+def test_a_second_run_adds_nothing(results, folder, data, tmp_path):
+    out = tmp_path / "r.jsonl"
+    out.write_bytes(results.read_bytes())
+    evaluate.main(words(folder, data, out))
+    assert out.read_bytes() == results.read_bytes()
+    evaluate.main(words(folder, data, out, languages=["en", "kk", "zh"],
+                        labels={k: {"ask": "Which?"} for k in ("en", "kk", "zh")}))
+    new = lines(out)[len(lines(results)):]
+    assert [(r["task"], r["lang"]) for r in new] == [("f", "zh"), ("c", "zh"), ("c", "zh")]  # only what is missing
+    evaluate.main(words(folder, data, out, checkpoint="another"))
+    assert len(lines(out)) == 2 * len(lines(results)) + 3
+
+
+@pytest.mark.parametrize("change", [dict(limit=3), dict(labels={"en": {"ask": "What?"}}),
+                                    dict(tasks=[dict(TASKS[1], context="{q}")])],
+                         ids=["limit", "labels", "prompt"])
+def test_other_questions_are_another_measurement(folder, data, tmp_path, change):
+    """A line answers for the same items and the same prompt only; a trial with a limit must not stand for the whole."""
+    out = tmp_path / "r.jsonl"
+    one = dict(tasks=TASKS[1:2], languages=["en"])
+    evaluate.main(words(folder, data, out, **one | change))
+    evaluate.main(words(folder, data, out, **one))
+    assert len(lines(out)) == 4 and [r["n"] for r in lines(out)[2:]] == [7, 7]
+
+
+def test_resume_after_a_kill_between_two_metrics(results, folder, data, tmp_path):
+    """acc is written, acc_norm is not: the next run supplies it."""
+    out = tmp_path / "r.jsonl"
+    out.write_text("".join(line + "\n" for line in results.read_text().split("\n")[:3]))
+    evaluate.main(words(folder, data, out))
+    assert {(r["task"], r["lang"], r["metric"]) for r in lines(out)} == {(r["task"], r["lang"], r["metric"])
+        for r in lines(results)}
+
+
+def test_resume_after_a_kill_within_a_line(results, folder, data, tmp_path):
+    out = tmp_path / "r.jsonl"
+    raw = results.read_text()
+    out.write_text(raw[:raw.index("\n") + 40])
+    evaluate.main(words(folder, data, out))
+    whole = []
+    for line in out.read_text().split("\n"):
+        try:
+            whole.append(json.loads(line))
+        except json.JSONDecodeError:
+            pass  # the torn line may stay, but it must not swallow the next one
+    assert {(r["task"], r["lang"], r["metric"]) for r in whole} == {(r["task"], r["lang"], r["metric"]) for r in lines(results)}
+
+
+def test_the_results_folder_is_made(folder, data, tmp_path):
+    out = tmp_path / "new" / "r.jsonl"
+    evaluate.main(words(folder, data, out, tasks=TASKS[:1]))
+    assert len(lines(out)) == 2
+
+
+def test_no_file_is_written_without_out(folder, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    evaluate.main([w for w in words(folder, data, "", tasks=TASKS[:1]) if not w.startswith("out=")])
+    assert not list(tmp_path.iterdir()) and "tiny f: bits_per_byte" in capsys.readouterr().out
+
+
+def test_a_tokenizer_larger_than_the_model(folder, data, tmp_path):
+    other = tmp_path / "other"
+    Qwen2(ModelConfig(vocab_size=100, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                      num_attention_heads=2)).init_weights(0) \
+        .save_pretrained(other)
+    (other / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes())
+    with pytest.raises(ValueError, match="its tokenizer has 400 ids, its model 100 rows"):
+        evaluate.main(words(other, data, tmp_path / "r.jsonl"))
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_lines(results, folder, data, tmp_path):
+    """An odd number of items over two ranks, and fewer items than ranks."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "eval.py")]
+    for name, more in (("whole", {}), ("single", dict(limit=1))):
+        done = subprocess.run([*command, *words(folder, data, tmp_path / name, **more)], env=env, capture_output=True, text=True,
+                              timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+    evaluate.main(words(folder, data, tmp_path / "single-1", limit=1))
+    for a, b in ((results, tmp_path / "whole"), (tmp_path / "single-1", tmp_path / "single")):
+        for x, y in zip(lines(a), lines(b), strict=True):
+            assert x["score"] == pytest.approx(y["score"], abs=2e-5)
+            assert {k: v for k, v in x.items() if k not in ("score", "stderr")} == {k: v for k,
+                v in y.items() if k not in ("score", "stderr")}

@@ -1,0 +1,380 @@
+"""prepare.py: nothing is lost, the shards hold exactly the kept documents, the bytes do not depend on workers, junk is found."""
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import prepare
+import tokenizer
+from tinyworld import __main__ as tinyworld
+
+NAMES = {"en": "English", "kk": "Kazakh", "th": "Thai"}
+WORDS = {"en": "the river house market teacher morning bread winter green bridge".split(),
+         "kk": "өзен үй базар мұғалім таң нан қыс жасыл көпір қала".split(),
+         "th": "แม่น้ำ บ้าน ตลาด ครู เช้า ขนมปัง ฤดูหนาว สีเขียว สะพาน เมือง".split()}
+SOURCES = [dict(name="web-en", path="web/en-*.jsonl", category="high", language="en"),
+           dict(name="web-kk", path="web/kk.txt", category="low", language="kk"),
+           dict(name="web-th", path="web/th.jsonl", category="low", language="th"),
+           dict(name="bitext-en-kk", path="bitext/en-kk.tsv", category="parallel", language="en", target="kk"),
+           dict(name="moses-en-th", path="moses/c.en|moses/c.th", category="parallel", language="en", target="th"),
+           dict(name="knowledge-en", path="knowledge/en.jsonl", category="knowledge", language="en", clean=True)]
+STOP = {"en": ".", "kk": ".", "th": ""}
+
+
+def sentence(lang, i, length=6):
+    """The i-th of many different sentences."""
+    words = WORDS[lang]
+    return (" ".join(words[i // 10 ** j % 10] for j in range(length)) + f" {i % 17}" + STOP[lang]).capitalize()
+
+
+def document(lang, i):
+    return "\n".join(sentence(lang, 7919 * i + 31 * j) for j in range(3))
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """Three languages, bitext in two formats and knowledge, with at least one bad row of each kind."""
+    folder = tmp_path_factory.mktemp("raw")
+    rows = [{"text": document("en", i), "url": f"https://a.example/{i}", "label": "clean"} for i in range(60)]
+    rows[10]["text"] = "Home\nNews\nContact\nAbout us"
+    rows[20]["url"] = "https://casino.example"
+    rows[30]["text"] = rows[0]["text"].upper()
+    rows[40]["text"] = "Too short."
+    bad = b'{"text": "cut of\n{"text": "not \xff UTF-8"}\n{"text": "half \\ud800"}\n[1]\n'
+    write(folder / "web/en-0.jsonl", jsonl(rows[:35]).encode() + bad)
+    write(folder / "web/en-1.jsonl", jsonl(rows[35:]))
+    write(folder / "web/kk.txt", "\n\n".join([*(document("kk", i) for i in range(40)),
+                                              document("kk", 100).replace(" ", "\x00 ", 1)]) + "\n")
+    write(folder / "web/th.jsonl", jsonl({"text": document("th", i)} for i in range(40)))
+    pairs = [f"{sentence('en', 37 * i)}\t{sentence('kk', 37 * i)}\n" for i in range(50)]
+    pairs[5], pairs[6] = "A copy of it\tA copy of it\n", "No target at all\n"
+    write(folder / "bitext/en-kk.tsv", "".join(pairs))
+    write(folder / "moses/c.en", "".join(sentence("en", 53 * i) + "\n" for i in range(30)))
+    write(folder / "moses/c.th", "".join(sentence("th", 53 * i) + "\n" for i in range(30)))
+    write(folder / "knowledge/en.jsonl", jsonl({"text": f"Question: {i} + {i} = ?\nAnswer: {2 * i}"} for i in range(30)))
+    return folder
+
+
+def words(raw, out, **more):
+    settings = dict(raw=str(raw), out=str(out), sources=SOURCES, names=NAMES, langid=False, vocab_size=700, blocked=["casino"],
+                    thresholds={"th": {"full_stops": 0.0, "ends": False}}, valid=0.1, workers=2) | more
+    return [f"{k}={v!r}" for k, v in settings.items()]
+
+
+@pytest.fixture(scope="session")
+def done(raw, tmp_path_factory):
+    """The output of one run."""
+    out = tmp_path_factory.mktemp("prepared") / "out"
+    prepare.main(words(raw, out))
+    return out
+
+
+def rows(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob("*"))
+            if p.is_file()}
+
+
+def shards(folder):
+    """(index, ids of all shards) of a token folder, with every promise of the index checked."""
+    index = json.loads((folder / "index.json").read_text())
+    parts = []
+    for shard in index["shards"]:
+        data = (folder / shard["file"]).read_bytes()
+        ids = np.frombuffer(data, index["dtype"])
+        assert len(ids) == shard["tokens"] and hashlib.sha256(data).hexdigest() == shard["sha256"]
+        parts.append(ids)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(["index.json", *(s["file"] for s in index["shards"])])
+    return index, np.concatenate(parts)
+
+
+# ---------------------------------------------------------------------- accounting
+
+def test_in_is_kept_plus_dropped(done):
+    book = json.loads((done / "accounting.json").read_text())
+    assert list(book) == [s["name"] for s in SOURCES]
+    for name, b in book.items():
+        kept, dropped = rows(done / f"text/{name}.jsonl"), rows(done / f"dropped/{name}.jsonl")
+        assert b["in"] == b["kept"] + sum(b["dropped"].values())
+        assert b["kept"] == len(kept) and b["dropped"] == dict(Counter(r["reason"] for r in dropped))
+        assert b["bytes"] == sum(len(r["text"].encode()) for r in kept)
+        places = [(r["file"], r["line"]) for r in kept + dropped]
+        assert len(set(places)) == len(places) == b["in"]  # every row of the input is in exactly one of the two files
+    assert {k: b["in"] for k, b in book.items()} == {"web-en": 64, "web-kk": 41, "web-th": 40, "bitext-en-kk": 50,
+                                                     "moses-en-th": 30,
+                                                     "knowledge-en": 30}
+
+
+def test_dropped_rows_say_why_and_where(done, raw):
+    dropped = rows(done / "dropped/web-en.jsonl")
+    assert all({"reason", "file", "line", "text"} <= set(r) for r in dropped)
+    found = {(Path(r["file"]).name, r["line"]): r["reason"] for r in dropped}
+    expected = {("en-0.jsonl", 11): "punctuation", ("en-0.jsonl", 21): "url: casino", ("en-0.jsonl", 31): "duplicate: exact",
+                ("en-0.jsonl", 36): "not JSON", ("en-0.jsonl", 37): "not UTF-8", ("en-0.jsonl", 38): "lone surrogate",
+                ("en-0.jsonl", 39): "no text", ("en-1.jsonl", 6): "length: too short"}
+    assert set(found) == set(expected) and all(found[k].startswith(v) for k, v in expected.items()), found
+    source = rows(raw / "web/en-1.jsonl")
+    row = next(r for r in dropped if Path(r["file"]).name == "en-1.jsonl")
+    assert row["text"] == source[5]["text"] and row["label"] == "clean"  # the text as it came, and the row's other fields
+    pairs = {r["line"]: r["reason"].split(":")[0] for r in rows(done / "dropped/bitext-en-kk.jsonl")}
+    assert pairs == {6: "pair", 7: "no pair"}
+
+
+def test_kept_text_is_clean(done):
+    assert rows(done / "text/web-kk.jsonl")[-1]["text"] == document("kk", 100)  # written with a NUL inside
+    for name in ("web-en", "web-kk", "web-th"):
+        for row in rows(done / f"text/{name}.jsonl"):
+            assert row["text"] == row["text"].strip() and "\x00" not in row["text"] and "\r" not in row["text"]
+
+
+def test_bitext_becomes_translation_text(done, raw):
+    kept = rows(done / "text/bitext-en-kk.jsonl")
+    source = (raw / "bitext/en-kk.tsv").read_text(encoding="utf-8").split("\n")
+    for row in kept:
+        x, y = source[row["line"] - 1].split("\t")
+        assert x in row["text"] and y in row["text"] and ("English" in row["text"] or "Kazakh" in row["text"])
+    first = [row["text"].index(source[row["line"] - 1].split("\t")[0]) < row["text"].index(source[row["line"] - 1].split("\t")[1]) for row in kept]
+    assert {True, False} == set(first)  # both directions
+
+
+# ---------------------------------------------------------------------- shards
+
+def test_shards_hold_the_kept_documents(done):
+    t = tokenizer.load(done / "tokenizer")
+    for source in SOURCES:
+        name, got = source["name"], []
+        for split in ("train", "valid"):
+            folder = done / (name if split == "train" else f"{name}-valid")
+            if split == "valid" and not folder.exists():
+                continue
+            index, ids = shards(folder)
+            assert ids[-1] == t.eot and (ids == t.eot).sum() == index["documents"]
+            pieces = np.split(ids, np.flatnonzero(ids == t.eot) + 1)[:-1]
+            texts = [t.decode(piece[:-1].tolist()) for piece in pieces]
+            assert sum(s["bytes"] for s in index["shards"]) == sum(len(x.encode()) for x in texts)
+            assert index["split"] == split and index["eot"] == t.eot and index["vocab_size"] == t.vocab_size == 700
+            assert index["tokenizer"] == t.fingerprint and index["dtype"] == "uint16" and index["category"] == source["category"]
+            assert index["language"] == source["language"] + (f"-{source['target']}" if "target" in source else "")
+            got.append(texts)
+        kept = [r["text"] for r in rows(done / f"text/{name}.jsonl")]
+        assert sorted(sum(got, [])) == sorted(kept)
+        held = set(got[1]) if len(got) > 1 else set()
+        assert got[0] == [x for x in kept if x not in held]  # and in their order
+        if name.startswith("web"):
+            assert 0 < len(held) < len(kept) / 3
+        else:
+            assert not held  # only running text is held out
+    assert json.loads((done / "tokenizer/fingerprint.json").read_text()) == {"tokenizer": t.fingerprint}
+
+
+def test_many_small_shards_hold_the_same(raw, done, tmp_path):
+    prepare.main(words(raw, tmp_path / "out", shard_tokens=500, sources=SOURCES[:1], tokenizer=str(done / "tokenizer")))
+    index, ids = shards(tmp_path / "out/web-en")
+    assert len(index["shards"]) > 3 and all(s["tokens"] >= 500 for s in index["shards"][:-1])
+    assert all(np.fromfile(tmp_path / "out/web-en" / s["file"], "uint16")[-1] == index["eot"] for s in index["shards"])
+    np.testing.assert_array_equal(ids, shards(done / "web-en")[1])
+
+
+def test_large_vocabularies_get_32_bits(tmp_path, monkeypatch):
+    class Words:  # every word a random id below 151,646
+        vocab_size, eot, fingerprint = 151_646, 151_643, "0123456789abcdef"
+
+        def encode(self, text):
+            return [hash(w) % 151_000 for w in text.split()]
+
+    c = prepare.Prepare(raw="", out=str(tmp_path), sources=[SOURCES[0]], names=NAMES)
+    s = prepare.Shards(c, SOURCES[0], Words(), "")
+    s.add(" ".join(WORDS["en"]))
+    s.finish("train")
+    index, ids = shards(tmp_path / "web-en")
+    assert index["dtype"] == "uint32" and ids[-1] == 151_643 and ids[:-1].tolist() == Words().encode(" ".join(WORDS["en"]))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 2])
+def test_same_bytes_again_and_for_any_number_of_workers(raw, done, tmp_path, workers):
+    prepare.main(words(raw, tmp_path / "out", workers=workers))
+    assert tree(tmp_path / "out") == tree(done)
+
+
+def test_running_again_in_place_leaves_the_same(raw, tmp_path):
+    out, some = tmp_path / "out", [SOURCES[0], SOURCES[1]]
+    prepare.main(words(raw, out, sources=some, shard_tokens=500, vocab_size=500))
+    prepare.main(words(raw, out, sources=some, vocab_size=500))  # fewer, larger shards: none of the old ones may stay
+    first = tree(out)
+    prepare.main(words(raw, tmp_path / "other", sources=some, vocab_size=500))
+    assert first == tree(tmp_path / "other")
+
+
+def test_an_existing_tokenizer_is_copied_and_used(raw, done, tmp_path):
+    prepare.main(words(raw, tmp_path / "out", tokenizer=str(done / "tokenizer"), sources=SOURCES[1:2], vocab_size=999))
+    copied = (tmp_path / "out/tokenizer/tokenizer.model").read_bytes()
+    assert copied == (done / "tokenizer/tokenizer.model").read_bytes()
+    assert shards(tmp_path / "out/web-kk")[0]["tokenizer"] == tokenizer.load(done / "tokenizer").fingerprint
+    np.testing.assert_array_equal(shards(tmp_path / "out/web-kk")[1], shards(done / "web-kk")[1])
+
+
+def test_the_tokenizer_in_the_output_folder_can_be_used_again(raw, tmp_path):
+    """out/tokenizer as tokenizer=: the natural way to add a source later. It must not be deleted before it is read."""
+    out = tmp_path / "out"
+    prepare.main(words(raw, out, sources=SOURCES[:2], vocab_size=500))
+    before = (out / "tokenizer/tokenizer.model").read_bytes()
+    prepare.main(words(raw, out, sources=SOURCES[:2], tokenizer=str(out / "tokenizer")))
+    assert (out / "tokenizer/tokenizer.model").read_bytes() == before
+
+
+def test_small_languages_get_their_part_of_the_tokenizer():
+    """The budget is what tokenizer_share says; sources of a language share it, and no line comes from a language without one."""
+    class C:
+        out, sources = "", [dict(name=n, language=n[:2]) for n in ("en1", "en2", "kk1")]
+
+    stored = {"en1": ["a" * 100] * 10, "en2": ["b" * 100] * 10, "kk1": ["c" * 100] * 10}
+    original, prepare.texts = prepare.texts, lambda c, s: iter(stored[s["name"]])
+    try:
+        got = Counter(line[0] for line in prepare.sample(C, {"en": 1200.0, "kk": 300.0}))
+    finally:
+        prepare.texts = original
+    assert got == {"a": 10, "b": 2, "c": 3}
+
+
+# ---------------------------------------------------------------------- odd rows
+
+def run_rows(tmp_path, rows_, **more):
+    write(tmp_path / "raw/a.jsonl", rows_ if isinstance(rows_, (str, bytes)) else jsonl(rows_))
+    good = jsonl({"text": document("en", i)} for i in range(60))
+    write(tmp_path / "raw/b.jsonl", good)
+    source = dict(name="web", path="[ab].jsonl", category="high", language="en")
+    prepare.main(words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid=0.0) + [f"{k}={v!r}" for k,
+        v in more.items()])
+    return rows(tmp_path / "out/text/web.jsonl"), rows(tmp_path / "out/dropped/web.jsonl")
+
+
+def test_fields_of_a_row_do_not_hide_ours(tmp_path):
+    """A document may have fields called file, line, reason or text of its own; the dropped file still says ours."""
+    _, dropped = run_rows(tmp_path, [{"text": "Short.", "file": "theirs", "line": -1, "reason": "theirs"}])
+    row, = dropped
+    assert row["reason"] == "length: too short" and row["file"].endswith("a.jsonl") and row["line"] == 1
+
+
+def test_a_field_called_target_in_a_web_document(tmp_path):
+    kept, dropped = run_rows(tmp_path, [{"text": document("en", 99), "target": None}, {"text": document("en", 98), "target": 7}])
+    assert len(kept) == 62 and not dropped
+
+
+def test_lone_surrogates_in_other_fields(tmp_path):
+    kept, dropped = run_rows(tmp_path, '{"text": "Short.", "title": "\\ud800"}\n{"text": %s, "title": "\\udfff"}\n' % json.dumps(document("en", 99)))
+    assert len(kept) + len(dropped) == 62
+
+
+def test_control_tokens_in_text_stay_text(tmp_path):
+    """A document that spells <|endoftext|> must not end there."""
+    text = document("en", 99) + "\nThey wrote <|endoftext|> and <|im_start|>system."
+    kept, _ = run_rows(tmp_path, [{"text": text}])
+    assert kept[0]["text"] == text
+    index, ids = shards(tmp_path / "out/web")
+    assert index["documents"] == 61 == (ids == index["eot"]).sum()
+
+
+# ---------------------------------------------------------------------- errors
+
+@pytest.mark.parametrize("change, message", [
+    (dict(sources=[dict(SOURCES[0], path="web/fr-*.jsonl")]), "source web-en: nothing at .*fr-.*raw="),
+    (dict(sources=[dict(SOURCES[4], path="moses/c.en|moses/c.fr")]), "source moses-en-th: nothing at"),
+    (dict(sources=[SOURCES[0], SOURCES[0]]), "two sources are named 'web-en'"),
+    (dict(sources=[dict(name="a", path="b", category="c")]), "needs name, path, category and language"),
+    (dict(names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
+    (dict(thresholds={"kk": {"symbol": 0.2}}), "thresholds: no measure 'symbol'.*symbols"),
+    (dict(tokenizer="nowhere"), "no tokenizer"),
+    (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"least_chars": 10_000}}),
+     r"nothing left of source web-en \(25 read, dropped: \{'length: too short': 25\}\)"),
+    (dict(sources=[SOURCES[0]], valid=1.0), "all of its documents were held out; set valid=0"),
+])
+def test_errors(raw, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        prepare.main(words(raw, tmp_path / "out", **{"vocab_size": 350, **change}))
+
+
+def test_empty_source(raw, tmp_path):
+    write(tmp_path / "raw/empty.jsonl", "")
+    source = dict(name="web-kk", path="empty.jsonl", category="low", language="kk")
+    with pytest.raises(ValueError, match=r"nothing left of source web-kk \(0 read, dropped: none\)"):
+        prepare.main(words(tmp_path / "raw", tmp_path / "out", sources=[source]))
+
+
+def test_all_problems_of_the_settings_at_once():
+    with pytest.raises(ValueError) as e:
+        prepare.Prepare(raw="", out="", sources=[SOURCES[3], SOURCES[3]], names={}, thresholds={"*": {"x": 1}})
+    assert all(part in str(e.value) for part in ("two sources", "no English name for language 'en'", "no measure 'x'"))
+
+
+def test_paths_are_looked_up_before_any_work(raw, tmp_path):
+    with pytest.raises(ValueError, match="nothing at"):
+        prepare.main(words(raw, tmp_path / "out", sources=[SOURCES[0], dict(SOURCES[1], path="web/none.txt")]))
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------- the planted junk of the tinyworld
+
+CODES = ["en", "zh", "kk", "th"]
+CLAIMED = ("spam_url", "wrong_language", "repetition", "boilerplate", "symbols", "duplicate_exact")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """[(language, planted label, reason or None)] of every web document of a small tinyworld."""
+    pytest.importorskip("py3langid")
+    base = tmp_path_factory.mktemp("planted")
+    tinyworld.main([f"out={base / 'raw'}", f"languages={CODES}", "web={'en': 500, 'zh': 500, 'high': 500, 'low': 500}",
+                    "junk=0.3", "pairs=40",
+                    "knowledge=20", "synthetic=20", "items=8", "test=8"])
+    sources = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category="web", language=k) for k in CODES]
+    prepare.main(words(base / "raw", base / "out", sources=sources, langid=True, vocab_size=1000,
+                       names={"id": "Indonesian", "tr": "Turkish", **NAMES,
+                                                                                                        "zh": "Chinese"}))
+    out = []
+    for k in CODES:
+        labels = [row["label"] for row in rows(base / f"raw/web/{k}.jsonl")]
+        reasons = {r["line"]: r["reason"] for r in rows(base / f"out/dropped/web-{k}.jsonl")}
+        assert {r["line"] for r in rows(base / f"out/text/web-{k}.jsonl")} | set(reasons) == set(range(1, len(labels) + 1))
+        out += [(k, label, reasons.get(i)) for i, label in enumerate(labels, 1)]
+    return out
+
+
+@pytest.mark.parametrize("kind", CLAIMED)
+def test_recall_of_planted_junk(planted, kind):
+    # nothing but full stops tells a menu from a text, and Thai has none: its row of thresholds turns that measure off
+    reasons = [reason for k, label, reason in planted if label == kind and not (kind == "boilerplate" and k == "th")]
+    assert len(reasons) > 20
+    recall = sum(r is not None for r in reasons) / len(reasons)
+    kept = Counter(k for k, label, reason in planted if label == kind and reason is None)
+    assert recall >= 0.9, f"{recall:.2f} of {len(reasons)} found; kept: {kept}"
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_clean_documents_stay(planted, code):
+    reasons = [reason for k, label, reason in planted if label == "clean" and k == code]
+    lost = Counter(r for r in reasons if r)
+    assert sum(lost.values()) < 0.03 * len(reasons), lost
+
+
+def test_junk_is_dropped_for_its_own_reason(planted):
+    """Most of a kind of junk falls to the filter made for it."""
+    made_for = {"spam_url": "url", "wrong_language": "language", "symbols": "symbols", "duplicate_exact": "duplicate"}
+    for kind, reason in made_for.items():
+        found = Counter(r.split(":")[0] for _, label, r in planted if label == kind and r)
+        assert found.most_common(1)[0][0] == reason, (kind, found)

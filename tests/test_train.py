@@ -1,0 +1,554 @@
+"""The training loop on tiny shards: the loss falls, the split of the work does not matter, a kill at any moment costs nothing,
+and every misuse is one clear line."""
+import fcntl
+import json
+import os
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import train
+from model import ModelConfig, Qwen2
+
+SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+RUN = dict(mixture={"en": 3, "zh": 1, "low": 0.5}, length=32, rows=4, micro_rows=4, lr=1e-2, warmup=0.1, dtype="float32", threads=1, eval_every=1000,
+           log_every=1000, eval_tokens=100)
+STEP = 4 * 32  # tokens
+
+
+def words(data, out, /, steps=8, **changes):
+    """The command line of a run."""
+    settings = SHAPE | RUN | {"data": data, "out": out, "tokens": steps * STEP} | changes
+    return [f"{k}={v}" for k, v in settings.items() if v is not ...]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_cpu():
+    """Also where there is a GPU: its sums differ in the last bits."""
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(torch.cuda, "is_available", lambda: False)
+        m.setenv("CUDA_VISIBLE_DEVICES", "")  # of the processes that tests start
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    """A run in this process takes SIGTERM over; give it back."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)
+
+
+@pytest.fixture
+def go(token_data):
+    """A function: train in this process and return the weights' bytes."""
+    def run(out, steps=8, **changes):
+        train.main(words(token_data, out, steps, **changes))
+        return (Path(out) / "model.safetensors").read_bytes()
+    return run
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, token_data):
+    """A finished run of 8 steps with checkpoints at 4, 6 and 8; tests that damage it take a copy."""
+    out = tmp_path_factory.mktemp("reference") / "run"
+    train.main(words(token_data, out, save_every=2, keep=3))
+    return out
+
+
+@pytest.fixture
+def copy(reference, tmp_path):
+    return Path(shutil.copytree(reference, tmp_path / "copy"))
+
+
+def steps_of(out):
+    return sorted(p.name for p in (Path(out) / "checkpoints").iterdir())
+
+
+def log_of(out):
+    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+def difference(a, b):
+    """The largest absolute difference between two folders' weights."""
+    a, b = load_file(Path(a) / "model.safetensors"), load_file(Path(b) / "model.safetensors")
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+# ---------------------------------------------------------------------- learning
+
+def test_the_loss_falls_and_the_run_is_on_record(go, tmp_path, capsys):
+    go(tmp_path / "run", steps=60, log_every=10, eval_every=30)
+    rows = log_of(tmp_path / "run")
+    losses = [r["loss"] for r in rows if "loss" in r]
+    assert len(losses) == 6 and losses[0] < 4.3 and losses[-1] < losses[0] - 1
+    bpb = [r for r in rows if "bpb" in r]
+    assert [r["step"] for r in bpb] == [0, 30, 60] and list(bpb[0]["bpb"]) == ["en"]
+    assert bpb[-1]["bpb"]["en"] < bpb[0]["bpb"]["en"] - 0.5
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["settings"]["lr"] == 1e-2 and run["model"]["hidden_size"] == 32 and "commit" in run
+    assert (tmp_path / "run" / "fingerprint.json").exists()
+    assert "step 60/60" in capsys.readouterr().out
+
+
+def test_fresh_bits_per_byte_are_the_uniform_ones(go, tmp_path):
+    """A fresh model gives every id 1/64: 6 bits a token; the shards call a word two bytes and the end none."""
+    go(tmp_path / "run", steps=1, eval_every=1, eval_tokens=10 ** 6, lr=1e-9)
+    index = json.loads((Path(json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["data"]) / "en-valid/index.json").read_text())
+    tokens, size = (sum(s[k] for s in index["shards"]) for k in ("tokens", "bytes"))
+    assert log_of(tmp_path / "run")[0]["bpb"]["en"] == pytest.approx(6 * tokens / size, rel=0.01)
+
+
+def test_the_result_loads(reference):
+    model = Qwen2.from_pretrained(reference)
+    assert model.config == ModelConfig(**SHAPE)
+    other = Qwen2(model.config).init_weights(0)
+    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters()))
+
+
+def test_the_same_run_gives_the_same_bits_and_another_seed_others(go, reference, tmp_path):
+    assert go(tmp_path / "a", save_every=1000) == (reference / "model.safetensors").read_bytes()
+    assert go(tmp_path / "b", seed=1) != (reference / "model.safetensors").read_bytes()
+
+
+def settings(**changes):
+    return train.Train(out="", data="", mixture={"en": 1}, **{"tokens": 100 * STEP, "rows": 4, "length": 32, "lr": 2e-3} | changes)
+
+
+@pytest.mark.parametrize("schedule, middle", [("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)])
+def test_learning_rate(schedule, middle):
+    c = settings(schedule=schedule, warmup=0.1, min_lr=0.1)  # 100 steps, 10 of them warm-up
+    rates = [train.lr_at(s, c) / c.lr for s in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5) and rates[9] == pytest.approx(1)
+    assert rates[10] == pytest.approx(1) and rates[99] == pytest.approx(1.0 if schedule == "constant" else 0.1)
+    assert (rates[54] + rates[55]) / 2 == pytest.approx(middle) and max(rates) <= 1 + 1e-12
+    assert all(a >= b - 1e-12 for a, b in zip(rates[10:], rates[11:]))
+
+
+def test_learning_rate_of_short_runs():
+    assert train.lr_at(0, settings(tokens=STEP)) == pytest.approx(2e-3)  # one step is all warm-up
+    c = settings(warmup=0.0)
+    assert train.lr_at(0, c) == pytest.approx(2e-3) and train.lr_at(99, c) == pytest.approx(2e-4)
+
+
+def test_only_matrices_decay():
+    model = Qwen2(ModelConfig(**SHAPE))
+    decayed, others = train.make_optimizer(model, settings()).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert all(p.ndim == 2 for p in decayed["params"]) and all(p.ndim == 1 for p in others["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+# ---------------------------------------------------------------------- the split of the work
+
+# AdamW divides a gradient by its own size: where that is near zero, rounding moves a weight by up to lr. A small lr leaves the
+# weights comparable to 1e-6; no clipping leaves the size of the gradient, to which AdamW is blind, in its first moment and in the log.
+SPLIT = dict(lr=1e-4, clip=1e9, save_every=4, keep=9)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, token_data):
+    """A run of 8 steps by one process with whole batches."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train.main(words(token_data, out, **SPLIT))
+    return out
+
+
+@pytest.mark.parametrize("micro_rows", [1, 3])
+def test_micro_batches_equal_the_whole_batch(go, whole, tmp_path, micro_rows):
+    """1 x 4 = 4 x 1, and an uneven 3 + 1."""
+    go(tmp_path / "split", micro_rows=micro_rows, **SPLIT)
+    assert difference(tmp_path / "split", whole) <= 1e-6
+
+
+@pytest.mark.parametrize("micro_rows", [1, 3, 4])
+def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, tmp_path, micro_rows):
+    """AdamW's first moment after one step is a tenth of it."""
+    go(tmp_path / "run", steps=1, micro_rows=micro_rows, **SPLIT | {"save_every": 1})
+    sources = train.shards.open_sources(token_data)
+    tokens, targets, starts = train.shards.Plan(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
+    (-model(tokens, targets, starts).mean()).backward()
+    moments = {}
+    for file in (tmp_path / "run" / "checkpoints" / "step-00000001" / "tensors").glob("*.safetensors"):
+        moments |= load_file(file)
+    for name, p in model.named_parameters():
+        assert (10 * moments[f"exp_avg.{name}"] - p.grad).abs().max() <= 1e-6, name
+
+
+def test_recomputation_gives_the_same_bits(go, reference, tmp_path):
+    assert go(tmp_path / "run", recompute=True) == (reference / "model.safetensors").read_bytes()
+
+
+def command(root, data, out, /, steps=8, processes=None, **changes):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes else []
+    return [sys.executable, *launch, str(root / "train.py"), *words(data, out, steps, **changes)]
+
+
+def torchrun(root, data, out, steps=8, processes=2, **changes):
+    done = subprocess.run(command(root, data, out, steps, processes, **changes), capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "micro_rows": 1}])
+def test_two_processes_equal_one(root, token_data, go, tmp_path, changes):
+    torchrun(root, token_data, tmp_path / "two", **SPLIT, **changes)
+    go(tmp_path / "one", **SPLIT, **changes)
+    assert difference(tmp_path / "two", tmp_path / "one") <= 1e-6
+    ours, theirs = ([r for r in log_of(tmp_path / o) if "loss" in r][-1] for o in ("two", "one"))
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-5) and ours["norm"] == pytest.approx(theirs["norm"], abs=2e-4)
+    bpb = [[r["bpb"]["en"] for r in log_of(tmp_path / o) if "bpb" in r] for o in ("two", "one")]
+    assert bpb[0] == pytest.approx(bpb[1], abs=2e-4)
+
+
+# ---------------------------------------------------------------------- stop and resume
+
+LONG = dict(steps=400, save_every=20)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, token_data):
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train.main(words(token_data, out, **LONG))
+    return (out / "model.safetensors").read_bytes()
+
+
+def wait_for(what, seconds, process=None):
+    """Poll until what() is true; a process that ends meanwhile is an error."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return
+        assert process is None or process.poll() is None, "the run ended too early:\n" + process.communicate()[0][-2000:]
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s in vain")
+
+
+def has_checkpoint(out):
+    return lambda: any(p.suffix != ".tmp" for p in (out / "checkpoints").glob("step-*"))
+
+
+def start(words):
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_at_a_random_moment_and_resumed(root, token_data, uninterrupted, go, tmp_path, number):
+    out, delay = tmp_path / "run", random.uniform(0, 0.5)
+    process = start(command(root, token_data, out, **LONG))
+    try:
+        wait_for(has_checkpoint(out), 60, process)
+        time.sleep(delay)
+        assert process.poll() is None, "the run was too short to be stopped"
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[0]
+    finally:
+        process.kill()
+        process.wait()
+    if number == signal.SIGTERM:
+        assert process.returncode == 0 and "resume=True" in said, said
+    assert not (out / "model.safetensors").exists()
+    assert go(out, resume=True, **LONG) == uninterrupted, f"stopped {delay:.3f} s after the first checkpoint, left {steps_of(out)}"
+    assert not list((out / "checkpoints").glob("*.tmp"))
+
+
+def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
+    """SIGTERM during steps 2 and 5, between two checkpoints: saved there, exit code 0."""
+    batch = train.shards.Plan.batch
+    for at in (2, 5):
+        def signalled(self, step, rows):
+            if step == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch(self, step, rows)
+        monkeypatch.setattr(train.shards.Plan, "batch", signalled)
+        with pytest.raises(SystemExit) as e:
+            go(tmp_path / "run", resume=at == 5)
+        assert e.value.code == 0 and steps_of(tmp_path / "run")[-1] == f"step-{at + 1:08}"
+        del e  # it holds the frames that hold the lock
+    monkeypatch.setattr(train.shards.Plan, "batch", batch)
+    assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
+
+
+def test_resume_without_a_checkpoint_starts_anew(go, reference, tmp_path):
+    assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
+
+
+def test_checkpoints_hold_safetensors_and_json_only(reference):
+    files = [p for p in (reference / "checkpoints").rglob("*") if p.is_file()]
+    assert files and {p.suffix for p in files} == {".safetensors", ".json"}
+    assert steps_of(reference) == ["step-00000004", "step-00000006", "step-00000008"]
+
+
+def test_old_checkpoints_are_pruned(go, tmp_path):
+    go(tmp_path / "run", save_every=1, keep=2)
+    assert steps_of(tmp_path / "run") == ["step-00000007", "step-00000008"]
+
+
+def victim(checkpoint):
+    return max((p for p in checkpoint.rglob("*.safetensors")), key=lambda p: p.stat().st_size)
+
+
+def flip(checkpoint):
+    raw = bytearray(victim(checkpoint).read_bytes())
+    raw[-1] ^= 1
+    victim(checkpoint).write_bytes(raw)
+
+
+def truncate(checkpoint):
+    victim(checkpoint).write_bytes(victim(checkpoint).read_bytes()[:-1])
+
+
+DAMAGES = {"flipped": (flip, "SHA-256"), "truncated": (truncate, "bytes"), "missing": (lambda c: victim(c).unlink(), "missing"),
+           "no manifest": (lambda c: (c / "manifest.json").unlink(), "manifest"),
+           "half a manifest": (lambda c: (c / "manifest.json").write_text('{"sta'), "manifest"),
+           "flipped state": (lambda c: (c / "state.json").write_text((c / "state.json").read_text().replace("8", "7")), "SHA-256")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(go, reference, copy, damage, capsys):
+    harm, word = DAMAGES[damage]
+    harm(copy / "checkpoints" / "step-00000008")
+    assert go(copy, resume=True, save_every=2, keep=3) == (reference / "model.safetensors").read_bytes()
+    said = capsys.readouterr().out
+    skipped = [line for line in said.splitlines() if "skipping" in line]
+    assert len(skipped) == 1 and "step-00000008" in skipped[0] and word in skipped[0] and "from" in said and "step-00000006" in said
+
+
+def test_all_damaged_starts_anew(go, reference, copy, capsys):
+    for checkpoint in (copy / "checkpoints").iterdir():
+        flip(checkpoint)
+    assert go(copy, resume=True, save_every=2, keep=3) == (reference / "model.safetensors").read_bytes()
+    assert capsys.readouterr().out.count("skipping") == 3
+
+
+def test_an_unfinished_checkpoint_is_ignored(go, reference, copy, capsys):
+    shutil.copytree(copy / "checkpoints" / "step-00000008", copy / "checkpoints" / "step-00000009.tmp")
+    shutil.rmtree(copy / "checkpoints" / "step-00000008")
+    assert go(copy, resume=True, save_every=2, keep=3) == (reference / "model.safetensors").read_bytes()
+    said = capsys.readouterr().out
+    assert "step-00000009.tmp: was never finished" in said and steps_of(copy)[-1] == "step-00000008"
+
+
+def test_pruning_never_takes_the_checkpoint_just_written(copy):
+    """Damaged ones with higher numbers stand in the folder after a fall back; they must not push out the good one."""
+    for checkpoint in (copy / "checkpoints").iterdir():
+        flip(checkpoint)
+    model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
+    c, world = settings(keep=2), SimpleNamespace(main=True, size=1, barrier=lambda: None)
+    c = train.Train(**vars(c) | {"out": str(copy)})
+    train.save(c, world, model, train.make_optimizer(model, c), 2, {})
+    assert "step-00000002" in steps_of(copy)
+
+
+@pytest.mark.slow
+def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_path):
+    pair = dict(steps=100, save_every=10)
+    out, delay = tmp_path / "run", random.uniform(0, 0.5)
+    process, workers = start(command(root, token_data, out, processes=2, **pair)), []
+    try:
+        wait_for(has_checkpoint(out), 120, process)
+        time.sleep(delay)
+        workers = [pid for pid in pids_with(out) if pid != process.pid]
+        assert len(workers) >= 2
+        process.kill()
+        process.wait()
+        wait_for(lambda: not alive(workers), 3)
+    finally:
+        process.kill()
+        process.wait()
+        for pid in alive(workers):
+            os.kill(pid, signal.SIGKILL)
+    assert not (out / "model.safetensors").exists(), "the run was too short to be killed"
+    torchrun(root, token_data, out, resume=True, **pair)
+    torchrun(root, token_data, tmp_path / "whole", **pair)
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes(), f"killed after {delay:.3f} s"
+
+
+def pids_with(text):
+    """Live processes with this text in their command line."""
+    out = []
+    for p in Path("/proc").iterdir():
+        try:
+            if p.name.isdigit() and int(p.name) != os.getpid() and str(text) in (p / "cmdline").read_text():
+                out.append(int(p.name))
+        except OSError:
+            pass  # ended meanwhile
+    return out
+
+
+def alive(pids):
+    def state(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return "X"
+    return [pid for pid in pids if state(pid) not in "XZ"]
+
+
+@pytest.mark.slow
+def test_other_numbers_of_processes_go_on(root, token_data, go, whole, tmp_path):
+    """Saved by two and loaded by one, saved by one and loaded by two; with a tied and an untied matrix."""
+    untied = SPLIT | {"tie_word_embeddings": False}
+    torchrun(root, token_data, tmp_path / "down", **SPLIT)
+    torchrun(root, token_data, tmp_path / "untied-down", **untied)
+    go(tmp_path / "untied", **untied)
+    shutil.copytree(whole, tmp_path / "up")
+    for out in ("down", "untied-down", "up"):
+        shutil.rmtree(tmp_path / out / "checkpoints" / "step-00000008")
+        (tmp_path / out / "model.safetensors").unlink()
+    go(tmp_path / "down", resume=True, **SPLIT)
+    go(tmp_path / "untied-down", resume=True, **untied)
+    assert "step-00000004" in torchrun(root, token_data, tmp_path / "up", resume=True, **SPLIT)
+    assert difference(tmp_path / "down", whole) <= 1e-5 and difference(tmp_path / "up", whole) <= 1e-5
+    assert difference(tmp_path / "untied-down", tmp_path / "untied") <= 1e-5
+
+
+# ---------------------------------------------------------------------- what is refused
+
+def stopped(monkeypatch, arguments):
+    """Run train.py as the shell does and return the one line it stops with."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as e:
+        runpy.run_path(train.__file__, run_name="__main__")
+    assert isinstance(e.value.code, str), "exit code 0"  # a string goes to stderr, and the code is 1
+    assert "\n" not in e.value.code
+    return e.value.code
+
+
+@pytest.mark.parametrize("changes, needles", [
+    (dict(vocab_size=50), ("64", "50", "vocab_size=64")),
+    (dict(hiden_size=8), ("hiden_size", "did you mean 'hidden_size'")),
+    (dict(lr="fast"), ("lr must be float", "fast")),
+    (dict(rows=-1), ("rows must be positive", "-1")),
+    (dict(schedule="step"), ("schedule", "cosine, linear or constant", "step")),
+    (dict(dtype="float16"), ("dtype", "float16")),
+    (dict(tokens=STEP - 1), ("less than one global batch", str(STEP))),
+    (dict(mixture={"en": 0}), ("mixture",)),
+    (dict(mixture={"en": -1, "zh": 2}), ("mixture",)),
+    (dict(mixture={"fr": 1}), ("mixture", "fr", "en")),
+    (dict(data=...), ("data must be set",)),
+    (dict(data="nowhere"), ("nowhere", "prepare.py")),
+    (dict(hidden_size=30), ("hidden_size 30", "num_attention_heads 4")),
+    (dict(replicate=3), ("replicate=3",)),
+])
+def test_misuse_is_one_line(monkeypatch, token_data, tmp_path, changes, needles):
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", **changes))
+    assert line.startswith("ValueError: ") and all(n in line for n in needles), line
+
+
+def test_rows_that_do_not_divide(monkeypatch, token_data, tmp_path):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", rows=3))
+    assert "rows=3" in line and "2 processes" in line
+
+
+def test_the_shell_sees_one_line_and_a_code(root, token_data, tmp_path):
+    done = subprocess.run(command(root, token_data, tmp_path / "run", vocab_size=50), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("ValueError: ")
+
+
+@pytest.fixture
+def base(tmp_path):
+    folder = tmp_path / "base"
+    Qwen2(ModelConfig(**SHAPE)).init_weights(5).save_pretrained(folder)
+    (folder / "fingerprint.json").write_text(json.dumps({"tokenizer": "0123456789abcdef"}))
+    return folder
+
+
+NO_SHAPE = dict.fromkeys(SHAPE, ...)
+
+
+def test_init_starts_from_those_weights(go, base, tmp_path):
+    go(tmp_path / "run", steps=1, init=base, lr=1e-9, **NO_SHAPE)
+    assert 0 < difference(tmp_path / "run", base) < 1e-7
+
+
+def test_init_brings_its_own_shape(monkeypatch, token_data, base, tmp_path):
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base))
+    assert "init=" in line and "config.json" in line and "hidden_size" in line
+
+
+def test_init_with_another_tokenizer(monkeypatch, token_data, base, tmp_path):
+    (base / "fingerprint.json").write_text(json.dumps({"tokenizer": "fedcba9876543210"}))
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, **NO_SHAPE))
+    assert "fedcba9876543210" in line and "0123456789abcdef" in line and "prepare.py" in line
+
+
+def test_damaged_shards(monkeypatch, token_folder, tmp_path):
+    data = token_folder(tmp_path / "data")
+    file = data / "en" / "shard-00001.bin"
+    raw = bytearray(file.read_bytes())
+    raw[0] ^= 1
+    file.write_bytes(raw)
+    line = stopped(monkeypatch, words(data, tmp_path / "run"))
+    assert str(file) in line and "SHA-256" in line
+
+
+@pytest.mark.parametrize("left", ["everything", "the model alone", "checkpoints before the first log line"])
+def test_a_used_folder_is_not_overwritten(monkeypatch, token_data, copy, left):
+    if left == "the model alone":
+        (copy / "log.jsonl").unlink()
+        shutil.rmtree(copy / "checkpoints")
+    elif left != "everything":
+        (copy / "log.jsonl").unlink()
+        (copy / "model.safetensors").unlink()
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != "lock"}
+    line = stopped(monkeypatch, words(token_data, copy))
+    assert str(copy) in line and "resume=True" in line
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != "lock"} == before
+
+
+@pytest.mark.parametrize("changes", [dict(seed=1), dict(length=16), dict(rows=8), dict(mixture={"en": 1, "zh": 1}),
+                                     dict(intermediate_size=32), dict(rope_theta=5.0)])
+def test_resuming_another_run_is_refused(monkeypatch, token_data, copy, changes):
+    line = stopped(monkeypatch, words(token_data, copy, resume=True, **changes))
+    assert "made with another" in line and "out=" in line
+
+
+def test_resuming_with_other_shards_is_refused(monkeypatch, token_folder, write_source, copy, tmp_path):
+    data = token_folder(tmp_path / "data")
+    shutil.rmtree(data / "zh")
+    write_source(data / "zh", [[1, 2, 3]] * 50, category="zh", language="zh")
+    assert "made with another plan" in stopped(monkeypatch, words(data, copy, resume=True))
+
+
+def test_resuming_with_another_learning_rate_is_allowed(go, copy, reference):
+    """It is the way out of a divergence, as the error about gradients says."""
+    shutil.rmtree(copy / "checkpoints" / "step-00000008")
+    assert go(copy, resume=True, lr=1e-3) != (reference / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("holder", ["process 12345 on node7", ""])  # "": it took the lock and has not signed yet
+def test_a_second_job_on_the_same_folder_is_refused(monkeypatch, token_data, tmp_path, holder):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "lock").write_text(holder)
+    with open(out / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = stopped(monkeypatch, words(token_data, out))
+    assert str(out) in line and "in use" in line and holder in line and "out=" in line
+    assert (out / "lock").read_text() == holder and not (out / "model.safetensors").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch, token_data, base, tmp_path):
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, base / "model.safetensors")
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, **NO_SHAPE))
+    assert line.startswith("FloatingPointError: step 0: the gradient norm is nan") and "resume=True" in line
+    assert not (tmp_path / "run" / "model.safetensors").exists()
