@@ -8,6 +8,7 @@ benchmark's name. Results do not depend on batch size or on the number of proces
 """
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -160,10 +161,10 @@ def choice(task, c, model, t, lang, mine):
 def gold_index(task, row, n):
     """Place of the right choice: the gold field counts from task["first"] (0, 1 or "A")."""
     first, value = task.get("first", 0), row[task["gold"]]
-    index = ord(str(value).strip()) - ord(first) if isinstance(first, str) else int(value) - first
-    if not 0 <= index < n:
-        raise ValueError(f"task {task['name']}: {task['gold']}={value!r} names none of the {n} choices (first={first!r})")
-    return index
+    names = [chr(ord(first) + i) if isinstance(first, str) else str(first + i) for i in range(n)]
+    if str(value).strip() in names:
+        return names.index(str(value).strip())
+    raise ValueError(f"task {task['name']}: {task['gold']}={value!r} names none of the {n} choices ({', '.join(names)})")
 
 
 def choice_metrics(task, values):
@@ -183,7 +184,7 @@ def translate(task, c, model, t, pair, mine):
     both = mine(list(zip(source, reference)))
     prompts = [t.encode(task["prompt"].format(src=c.names[src], tgt=c.names[tgt], x=x)) for x, _ in both]
     newline = t.encode("a\n")[-1]
-    outputs = generate(model, prompts, task.get("max_new", 64), stop={t.eot, newline}, batch=c.batch_tokens // 128)
+    outputs = generate(model, prompts, task.get("max_new", 64), stop={t.eot, newline}, batch=max(1, c.batch_tokens // 128))
     return [(t.decode(ids).split("\n")[0].strip(), y) for ids, (_, y) in zip(outputs, both)]
 
 
@@ -212,9 +213,9 @@ def rows(c, task, lang):
         raise ValueError(f"task {task['name']}: {path} is missing; correct data={c.data}, the task's path or languages=")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
     elif path.suffix in (".csv", ".tsv"):
-        found = list(csv.DictReader(text.splitlines(True), delimiter="," if path.suffix == ".csv" else "\t"))
+        found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="," if path.suffix == ".csv" else "\t"))
     elif path.suffix == ".txt":
         found = [{"text": line} for line in text.split("\n") if line.strip()]
     else:
@@ -242,9 +243,10 @@ def main(argv=None):
     done = finished(c.out, about)
     for task in c.tasks:
         begin = time.time()
-        facts = hashlib.sha256(json.dumps({k: v for k, v in task.items() if k not in ("pairs", "limit")}).encode()).hexdigest()[:12]
         scores = []
         for lang in task["pairs"] if task["kind"] == "translate" else task.get("languages", c.languages):
+            asked = [{k: v for k, v in task.items() if k != "pairs"}, c.limit, c.labels.get(lang)]
+            facts = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
             if (task["name"], lang, facts) in done:
                 continue
             values = KINDS[task["kind"]][0](task, c, model, t, lang, lambda items: items[rank::size])
@@ -253,13 +255,14 @@ def main(argv=None):
                 dist.all_gather_object(parts, values)
                 values = [parts[i % size][i // size] for i in range(sum(map(len, parts)))]
             more = (lang.split("-")[1],) if task["kind"] == "translate" else ()
+            lines = ""
             for metric, score, error, signature in KINDS[task["kind"]][1](task, values, *more):
                 row = {**about, "task": task["name"], "lang": lang, "metric": metric, "score": round(score, 5), "n": len(values),
                        "stderr": None if error is None else round(error, 5), "shots": 0, "prompt": facts, "signature": signature}
                 scores.append((metric, score))
-                if rank == 0 and c.out:
-                    with open(c.out, "a") as f:
-                        f.write(json.dumps(row) + "\n")
+                lines += json.dumps(row) + "\n"
+            if rank == 0 and c.out:
+                append(c.out, lines)
         if rank == 0:
             means = {m: [s for k, s in scores if k == m] for m in dict(scores)}
             print(f"{about['checkpoint']} {task['name']}: " + ", ".join(f"{m} {sum(v) / len(v):.3f} (mean of {len(v)})" for m, v in means.items())
@@ -279,12 +282,27 @@ def weights_hash(folder):
     return h.hexdigest()[:16]
 
 
+def append(out, lines):
+    """Add lines to the results; a line that a kill has cut is ended first, and its result computed again."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "a+b") as f:
+        if f.tell() and f.seek(-1, os.SEEK_END) is not None and f.read() != b"\n":
+            lines = "\n" + lines
+        f.write(lines.encode())
+
+
 def finished(out, about):
-    """(task, language, prompt) of the results already in the file for these weights: they are not computed again."""
-    if not out or not Path(out).exists():
-        return set()
-    found = [json.loads(line) for line in Path(out).read_text().splitlines() if line.strip()]
-    return {(r["task"], r["lang"], r["prompt"]) for r in found if all(r[k] == v for k, v in about.items())}
+    """(task, language, prompt) of the results already in the file for these weights: they are not computed again. The metrics
+    of one result are written together; one with the last of them missing was cut."""
+    found = set()
+    for line in Path(out).read_text().split("\n") if out and Path(out).exists() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if all(row[k] == v for k, v in about.items()) and row["metric"] in ("bits_per_byte", "acc_norm", "bleu"):
+            found.add((row["task"], row["lang"], row["prompt"]))
+    return found
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def clean_source(c, source):
                     kept.write(json.dumps({"text": doc.text, "file": doc.file, "line": doc.line}, ensure_ascii=False) + "\n")
                 else:
                     dropped[doc.reason] += 1
-                    row = {"reason": doc.reason, "file": doc.file, "line": doc.line, "text": original, **doc.more}
+                    row = doc.more | {"reason": doc.reason, "file": doc.file, "line": doc.line, "text": original}
                     aside.write(json.dumps(row, ensure_ascii=doc.reason.startswith("lone")) + "\n")
     for f in (kept_file, dropped_file):
         os.replace(f"{f}.tmp", f)
@@ -176,6 +176,8 @@ def texts(c, source):
 def make_tokenizer(c, books):
     """The folder of the tokenizer: a copy of c.tokenizer, or a new one trained on text balanced towards small languages."""
     folder = Path(c.out) / "tokenizer"
+    if c.tokenizer and Path(c.tokenizer).resolve() == folder.resolve():
+        return str(folder)  # the tokenizer of an earlier run: keep it
     shutil.rmtree(folder, ignore_errors=True)
     if c.tokenizer:
         chosen = tokenizer.load(c.tokenizer)
@@ -190,7 +192,7 @@ def make_tokenizer(c, books):
             size[tongue(source)] += book["bytes"]
         power = {k: n ** c.tokenizer_share for k, n in size.items() if n}
         budget = {k: c.tokenizer_bytes * p / sum(power.values()) for k, p in power.items()}
-        tokenizer.train(sample(c, budget), c.vocab_size, folder, os.cpu_count())
+        tokenizer.train(sample(c, budget), c.vocab_size, folder)
         chosen = tokenizer.load(folder)
     (folder / "fingerprint.json").write_text(json.dumps({"tokenizer": chosen.fingerprint}))
     return str(folder)

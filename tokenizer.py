@@ -4,6 +4,7 @@ tokenizer.json is byte-level BPE run by tiktoken (Qwen2).
     t = load("out/demo/tokenizer"); t.encode("Salam!"); t.decode(ids); t.eot; t.vocab_size; t.fingerprint
 """
 import hashlib
+import io
 import json
 import unicodedata
 from pathlib import Path
@@ -47,10 +48,12 @@ class ByteBPE:
         folder = Path(folder)
         if (folder / "vocab.json").exists():
             self.files = [folder / "vocab.json"]
-            vocab, added = json.loads(self.files[0].read_text(encoding="utf-8")), {}
+            vocab, added = _json(self.files[0]), {}
         else:
             self.files = [folder / "tokenizer.json"]
-            whole = json.loads(self.files[0].read_text(encoding="utf-8"))
+            whole = _json(self.files[0])
+            if whole.get("model", {}).get("type") != "BPE" or QWEN2_PATTERN not in _strings(whole.get("pre_tokenizer")):
+                raise ValueError(f"{self.files[0]}: not a BPE with Qwen2's pre-tokenizer; this code implements only that one")
             vocab, added = whole["model"]["vocab"], {t["content"]: t["id"] for t in whole.get("added_tokens", [])}
         to_byte = {char: byte for byte, char in byte_characters().items()}
         ranks = {bytes(to_byte[c] for c in piece): i for piece, i in vocab.items() if piece not in added}
@@ -86,6 +89,23 @@ def byte_characters():
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(rest)}
 
 
+def _strings(tree):
+    """Every string in a tree of dicts and lists."""
+    if isinstance(tree, (dict, list)):
+        return [s for branch in (tree.values() if isinstance(tree, dict) else tree) for s in _strings(branch)]
+    return [tree] if isinstance(tree, str) else []
+
+
+def _json(path):
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ValueError(f"{path}: not JSON ({e})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return found
+
+
 def _fingerprint(files):
     h = hashlib.sha256()
     for f in files:
@@ -93,26 +113,26 @@ def _fingerprint(files):
     return h.hexdigest()[:16]
 
 
-def train(texts, vocab_size, out, threads=2):
+def train(texts, vocab_size, out):
     """Train a sentencepiece BPE and write it to the folder `out`. texts: an iterable of lines.
 
     Byte fallback: no text is unencodable. Digits are split, so numbers are spelled the same way in every language. No
     normalisation: decode(encode(text)) == text.
     """
     import sentencepiece
+    made = io.BytesIO()  # with a file name or another number of threads the same pieces would have another fingerprint
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=made, vocab_size=vocab_size, model_type="bpe",
+            byte_fallback=True, split_digits=True, character_coverage=1.0, normalization_rule_name="identity",
+            add_dummy_prefix=False, remove_extra_whitespaces=False, control_symbols=[EOT, IM_START, IM_END],
+            bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, num_threads=16, max_sentence_length=1 << 16,
+            shuffle_input_sentence=False, minloglevel=2)
+    except RuntimeError as e:
+        raise ValueError(f"vocab_size={vocab_size} does not fit the text: {e}") from None
     Path(out).mkdir(parents=True, exist_ok=True)
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_prefix=str(Path(out) / "tokenizer"), vocab_size=vocab_size, model_type="bpe",
-        byte_fallback=True, split_digits=True, character_coverage=1.0, normalization_rule_name="identity",
-        add_dummy_prefix=False, remove_extra_whitespaces=False, control_symbols=[EOT, IM_START, IM_END],
-        bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, num_threads=threads, max_sentence_length=1 << 16,
-        shuffle_input_sentence=False, minloglevel=2)
-    (Path(out) / "tokenizer.vocab").unlink()
-    write_settings(out)
-
-
-def write_settings(out):
-    """What Hugging Face reads beside tokenizer.model, and the fingerprint train.py compares."""
+    (Path(out) / "tokenizer.model").write_bytes(made.getvalue())
+    # what Hugging Face reads beside it
     (Path(out) / "tokenizer_config.json").write_text(json.dumps(
         {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": False, "add_eos_token": False,
          "add_prefix_space": False, "eos_token": EOT, "unk_token": "<unk>", "clean_up_tokenization_spaces": False}, indent=1))

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -219,9 +220,8 @@ def check_vocabulary(c, config, sources):
     if index["vocab_size"] > config.vocab_size:
         raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
                          f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
-    stored = Path(c.init) / "tokenizer.json" if c.init else None
-    stored = Path(c.init) / "fingerprint.json" if c.init and (Path(c.init) / "fingerprint.json").exists() else None
-    if stored and json.loads(stored.read_text())["tokenizer"] != index["tokenizer"]:
+    stored = Path(c.init or "") / "fingerprint.json"  # beside models of ours
+    if c.init and stored.exists() and json.loads(stored.read_text())["tokenizer"] != index["tokenizer"]:
         raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with "
                          f"{json.loads(stored.read_text())['tokenizer']}; run prepare.py with tokenizer={c.init}")
 
@@ -242,12 +242,12 @@ def validate(c, world, model, sources, step):
     """Bits per byte of each held-out source, as one log line: the paper's Figure 9 while it happens."""
     sums = []
     for s, count, batches in shards.validation(sources, c.length, c.eval_tokens, c.micro_rows):
-        nll = torch.zeros((), device=world.device)
-        for i, batch in enumerate(batches):  # every process makes the same number of calls; rank r counts its own
-            if world.size == 1 or i % world.size == world.rank or i // world.size == (len(batches) - 1) // world.size:
-                loss = lm_loss(model, [x.to(world.device) for x in batch])
-                nll += loss if i % world.size == world.rank else 0
-        sums.append(float(nll))
+        nll = 0.0
+        for first in range(0, len(batches), world.size):  # every process makes the same number of calls
+            mine = first + world.rank
+            loss = lm_loss(model, [x.to(world.device) for x in batches[min(mine, len(batches) - 1)]])
+            nll += float(loss) if mine < len(batches) else 0.0
+        sums.append(nll)
     sums = world.sum(sums) if sums else []
     bpb = {}
     for s, nll in zip(sources, sums):
@@ -341,6 +341,7 @@ def save(c, world, model, optimizer, step, identity):
             shutil.rmtree(old)
         tmp.mkdir(parents=True)
     world.barrier()
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process needs none
     writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
     dcp.save(state_tensors(model, optimizer), storage_writer=writer, no_dist=world.size == 1)
     world.barrier()

@@ -7,13 +7,14 @@ import re
 import unicodedata
 from collections import Counter
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\u2028\u2029\u0085]")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff]")
+BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 STOPS = tuple(".!?…。！？؟۔।;:\"'”»)】」』")
 
 
 def repair(doc):
     """Unicode NFC, Unix newlines, no control characters, no space around lines, at most one blank line in a row."""
-    text = unicodedata.normalize("NFC", doc.text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = unicodedata.normalize("NFC", BREAKS.sub("\n", doc.text))
     text = "\n".join(line.strip() for line in CONTROL.sub("", text).split("\n"))
     doc.text = re.sub(r"\n{3,}", "\n\n", text).strip()
     return True

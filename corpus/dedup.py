@@ -9,7 +9,7 @@ class Exact:
         self.seen = set()
 
     def __call__(self, doc):
-        text = doc.text + "\t" + doc.more.get("target", "")
+        text = doc.text + "\t" + str(doc.more.get("target", ""))
         key = hashlib.blake2b(" ".join(text.casefold().split()).encode(), digest_size=16).digest()
         if key in self.seen:
             return False, "duplicate: exact"

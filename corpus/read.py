@@ -5,6 +5,7 @@ Formats by suffix: .jsonl (a `text` field), .txt, .tsv, .parquet; .gz, .xz and .
 import gzip
 import json
 import lzma
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +35,36 @@ def open_bytes(path):
             import zstandard
         except ImportError:
             raise ValueError(f"{path}: reading .zst needs a package: pip install zstandard") from None
-        return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), closefd=True)
+        return _Zst(open(path, "rb"), zstandard)
     return open(path, "rb")
+
+
+class _Zst:
+    """Reads all frames of a .zst file; zstandard's own reader stops silently after the first, and where a file is cut."""
+
+    def __init__(self, f, zstandard):
+        self.f, self.zstandard, self.frame, self.rest = f, zstandard, None, b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.f.close()
+
+    def read1(self, size):
+        while block := self.rest or self.f.read(size >> 3):
+            self.frame = self.frame or self.zstandard.ZstdDecompressor().decompressobj()
+            try:
+                out = self.frame.decompress(block)
+            except self.zstandard.ZstdError as e:
+                raise OSError(str(e)) from None
+            self.rest = self.frame.unused_data
+            self.frame = None if self.frame.eof else self.frame
+            if out:
+                return out
+        if self.frame:
+            raise EOFError("the file ends within a zstd frame")
+        return b""
 
 
 def lines(path):
@@ -43,14 +72,14 @@ def lines(path):
     rest, number = b"", 0
     try:
         with open_bytes(path) as f:
-            while block := f.read(1 << 20):
+            while block := f.read1(1 << 20):
                 *whole, rest = (rest + block).split(b"\n")
                 for raw in whole:
                     number += 1
                     yield number, *_decode(raw)
                 if len(rest) > MAX_LINE:
                     raise ValueError(f"{path}: line {number + 1} is longer than {MAX_LINE >> 20} MiB; is it text?")
-    except (EOFError, OSError, lzma.LZMAError) as e:
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as e:
         if isinstance(e, FileNotFoundError):
             raise
         yield number + 1, None, f"unreadable from here on: {e}"
@@ -90,11 +119,13 @@ def _jsonl(path):
                 row = json.loads(text)
             except json.JSONDecodeError as e:
                 problem = f"not JSON: {e.msg} at column {e.colno}"
+            except (RecursionError, ValueError) as e:  # nested too deeply, or a number of thousands of digits
+                problem = f"not JSON: {e}"
         if problem is None and not (isinstance(row, dict) and isinstance(row.get("text"), str)):
             problem = "no text: the row is not an object with a string in 'text'"
         if problem is None:
             try:
-                row["text"].encode("utf-8")
+                json.dumps(row, ensure_ascii=False).encode("utf-8")
             except UnicodeEncodeError:
                 problem = "lone surrogate: the text cannot be written as UTF-8"
         if problem:
@@ -137,7 +168,10 @@ def _parquet(path):
         import pyarrow.parquet as pq
     except ImportError:
         raise ValueError(f"{path}: reading parquet needs a package: pip install pyarrow") from None
-    table = pq.ParquetFile(path)
+    try:
+        table = pq.ParquetFile(path)
+    except (OSError, ValueError) as e:  # pyarrow's errors are subclasses; they do not name the file
+        raise ValueError(f"{path}: not a parquet file ({e})") from None
     if "text" not in table.schema_arrow.names:
         raise ValueError(f"{path}: no column 'text'; the columns are {table.schema_arrow.names}")
     number = 0

@@ -30,7 +30,7 @@ def write_source():
     """A function that writes one folder of token shards, as prepare.py's Shards does, and returns it."""
     def write(folder, documents, name=None, category="en", language="en", split="train", per_shard=1000, eot=0, vocab_size=64,
               tokenizer="0123456789abcdef", dtype="uint16"):
-        """documents: lists of ids without the end-of-text id; per_shard: documents in a shard. One id counts as two bytes of text."""
+        """documents: lists of ids without the end-of-text id, each id two bytes of text; per_shard: documents in a shard."""
         folder = Path(folder)
         folder.mkdir(parents=True)
         written = []
@@ -42,8 +42,8 @@ def write_source():
             file.write_bytes(raw)
             written.append({"file": file.name, "tokens": len(ids), "bytes": 2 * (len(ids) - len(some)),
                             "sha256": hashlib.sha256(raw).hexdigest()})
-        index = {"name": name or folder.name, "category": category, "language": language, "split": split, "dtype": dtype, "eot": eot,
-                 "vocab_size": vocab_size, "tokenizer": tokenizer, "documents": len(documents), "shards": written}
+        index = {"name": name or folder.name, "category": category, "language": language, "split": split, "dtype": dtype,
+                 "eot": eot, "vocab_size": vocab_size, "tokenizer": tokenizer, "documents": len(documents), "shards": written}
         (folder / "index.json").write_text(json.dumps(index))
         return folder
     return write

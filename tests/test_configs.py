@@ -117,7 +117,8 @@ def test_a_config_varies_another(tmp_path, monkeypatch):
 
 
 def test_helpers_and_modules_are_no_settings(tmp_path):
-    path = write(tmp_path, "import math\nfrom configs.marco import paper\n_n = 3\nsteps = _n + len([x for x in range(2)])\nout = 'x'\n")
+    path = write(tmp_path, "import math\nfrom configs.marco import paper\n_n = 3\n"
+                           "steps = _n + len([x for x in range(2)])\nout = 'x'\n")
     assert load(path)[0].steps == 5
 
 

@@ -1,4 +1,4 @@
-"""eval.py: scores equal the model's own log-probabilities, whatever the batch or the number of processes; files, errors, resume."""
+"""eval.py: scores equal the model's own log-probabilities, for any batch and number of processes; files, errors, resume."""
 import json
 import math
 import os
@@ -23,7 +23,7 @@ TEXT = ["The river is long.", "The house is green.", "Question: Where is the hou
 def folder(tmp_path_factory):
     """A tiny random Qwen2 with its tokenizer, as a checkpoint folder."""
     out = tmp_path_factory.mktemp("model") / "tiny"
-    tokenizer.train(TEXT, 400, out, 1)
+    tokenizer.train(TEXT, 400, out)
     t = tokenizer.load(out)
     config = ModelConfig(vocab_size=t.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
                          num_attention_heads=4,

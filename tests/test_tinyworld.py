@@ -233,12 +233,12 @@ def test_the_right_answer_is_right(made, code):
 
 
 def test_reading_items_have_one_right_answer():
-    """The passage says it of the person asked about; the other person's answer is among the wrong ones."""
+    """The passage says it of the person asked about; what it says of the other person is not among the choices."""
     for told, asked, options, right in w.reading_items(0, 200):
         slot = grammar.ASKS[asked[0]]
         assert asked in told and options[right] == asked[1][slot] and len(set(options)) == 4
         same = [m for m in told if m[0] == asked[0]]
-        assert len(same) == 2 and {m[1][slot] for m in same} <= set(options)
+        assert len(same) == 2 and {m[1][slot] for m in same} & set(options) == {options[right]}
 
 
 def test_items_mean_the_same_in_every_language(made):

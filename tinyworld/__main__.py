@@ -50,12 +50,12 @@ def main(argv=None):
     out = Path(c.out)
     for code in c.languages:
         lang, group = language(code), paper.group(code)
-        all_facts = group != "low"
-        write(out / f"web/{code}.jsonl", jsonl(web(world, c, code, c.web[group], all_facts, held_out)))
-        r = random.Random(f"{c.seed}/knowledge/{code}")
-        write(out / f"knowledge/{code}.jsonl", jsonl({"text": quiz(world, lang, r, all_facts)} for _ in range(c.knowledge)))
-        r = random.Random(f"{c.seed}/synthetic/{code}")
-        write(out / f"synthetic/{code}.jsonl", jsonl({"text": w.story(lang, r)} for _ in range(c.synthetic)))
+        all_facts, secret = group != "low", {w.say(lang, m) for m in test}
+        write(out / f"web/{code}.jsonl", jsonl(web(world, c, code, c.web[group], all_facts, secret)))
+        for kind, n, tell in (("knowledge", c.knowledge, lambda r: quiz(world, lang, r, all_facts)),
+                              ("synthetic", c.synthetic, lambda r: w.story(lang, r))):
+            r = random.Random(f"{c.seed}/{kind}/{code}")
+            write(out / f"{kind}/{code}.jsonl", jsonl({"text": fresh(lambda: tell(r), secret)} for _ in range(n)))
         benchmarks(out / "benchmarks", world, c, code, test)
         for pivot, n in (("en", c.pairs), ("zh", c.pairs // 2)):
             if code != pivot and not (pivot == "zh" and code == "en"):
@@ -73,15 +73,16 @@ def jsonl(rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def web(world, c, code, n, all_facts, held_out):
+def fresh(tell, secret):
+    """A text of tell() that says none of the secret sentences of the translation test."""
+    return next(text for text in iter(tell, None) if not any(s in text for s in secret))
+
+
+def web(world, c, code, n, all_facts, secret):
     """n web documents of a language, a share of them junk, each with its label."""
-    r, lang = random.Random(f"{c.seed}/web/{code}"), language(code)
-    secret = {w.say(lang, m) for m in w.test_messages(c.seed, c.test)}
-    clean = []
+    r, lang, clean = random.Random(f"{c.seed}/web/{code}"), language(code), []
     for i in range(n):
-        text = w.document(world, lang, r, all_facts)
-        while any(s in text for s in secret):
-            text = w.document(world, lang, r, all_facts)
+        text = fresh(lambda: w.document(world, lang, r, all_facts), secret)
         row = {"text": text, "url": f"https://{r.choice(w.KEYS['city'])}.example/{code}/{i}", "label": "clean"}
         if r.random() < c.junk and clean:
             row |= spoil(world, c, lang, r, r.choice(JUNK), text, clean)

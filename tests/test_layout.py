@@ -1,0 +1,57 @@
+"""The shape of the project: line budgets, imports, and README's paths. Raising a number here is a decision."""
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BUDGET = {"train.py": 550, "model.py": 480, "data.py": 320, "eval.py": 480, "prepare.py": 340, "tokenizer.py": 220, "report.py": 300,
+          "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 200, "tinyworld/*.py": 300}
+OURS = {"train", "model", "data", "eval", "prepare", "tokenizer", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
+IMPORTS = {"configs": set(), "tokenizer": set(), "data": set(), "kernels": {"kernels", "model"}, "corpus": {"corpus"},
+           "prepare": {"corpus", "tokenizer", "configs"}, "model": {"kernels"}, "train": {"model", "data", "configs"},
+           "eval": {"model", "tokenizer", "configs"}, "report": {"configs"}, "tinyworld": {"tinyworld", "configs"}}
+
+
+@pytest.mark.parametrize("pattern", BUDGET)
+def test_line_budget(pattern):
+    for path in ROOT.glob(pattern):
+        n = len(path.read_text().splitlines())
+        assert n <= BUDGET[pattern], f"{path.name} has {n} lines, its budget is {BUDGET[pattern]}"
+
+
+@pytest.mark.parametrize("part", IMPORTS)
+def test_imports(part):
+    files = [ROOT / f"{part}.py"] if (ROOT / f"{part}.py").exists() else (ROOT / part).glob("*.py")
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else \
+                [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            got = {n.split(".")[0] for n in names} & OURS
+            allowed = IMPORTS[part] | ({"configs"} if part == "configs" else set())
+            if part == "kernels" and path.name != "bench.py":
+                allowed = {"kernels"}  # the bench is a program; the kernels themselves know nothing of ours
+            assert got <= allowed, f"{path.relative_to(ROOT)} imports {sorted(got - allowed)}"
+
+
+def test_no_dumping_ground():
+    assert not [p for p in ROOT.rglob("*.py") if p.stem in ("utils", "common", "helpers") and ".venv" not in p.parts]
+
+
+def test_nothing_is_unpickled():
+    for path in ROOT.glob("*.py"):
+        text = path.read_text()
+        assert "import pickle" not in text and "torch.load(" not in text, path.name
+
+
+def test_readme_paths_and_targets_exist():
+    readme, make = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake ([a-z-]+)", readme)):
+        assert re.search(rf"^{target}:", make, re.M), f"README says make {target}; the Makefile has no such target"
+    for path in set(re.findall(r"\b(?:configs|kernels|tests|tinyworld|corpus)/[\w./-]+\.(?:py|sh|toml)", readme)):
+        assert (ROOT / path).exists(), f"README names {path}, which does not exist"
+
+
+def test_ci_runs_the_readme_command():
+    assert "make test" in (ROOT / ".ci/run").read_text() and "make test" in (ROOT / "README.md").read_text()
