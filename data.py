@@ -7,6 +7,7 @@ A source is a folder of shards written by prepare.py: flat token ids, every docu
 index.json. Here that id also opens the document behind it: it is the one token a document's first word is predicted from.
 """
 import hashlib
+import heapq
 import json
 import sys
 from functools import cached_property
@@ -32,20 +33,22 @@ class Source:
             self.name, self.category, self.language = (self.index[k] for k in ("name", "category", "language"))
             self.eot, self.dtype = self.index["eot"], np.dtype(self.index["dtype"])
             self.counts = [s["tokens"] for s in self.index["shards"]]
+            self.tokens, self.bytes = sum(self.counts), sum(s["bytes"] for s in self.index["shards"])
+            self.split, self.tokenizer, self.vocab_size = (self.index[k] for k in ("split", "tokenizer", "vocab_size"))
+            self.hashes = {self.folder / s["file"]: s["sha256"] for s in self.index["shards"]}
         except (json.JSONDecodeError, KeyError, TypeError) as e:
             raise ValueError(f"{path}: not an index of token shards ({e!r}); run prepare.py again") from None
-        self.tokens, self.bytes = sum(self.counts), sum(s["bytes"] for s in self.index["shards"])
         if not self.tokens:
             raise ValueError(f"{path}: the source holds no tokens; run prepare.py again with text in it")
-        for shard, count in zip(self.index["shards"], self.counts):
-            file, wanted = self.folder / shard["file"], count * self.dtype.itemsize
+        for file, count in zip(self.hashes, self.counts):
+            wanted = count * self.dtype.itemsize
             size = file.stat().st_size if file.exists() else 0
             if size != wanted:
                 raise ValueError(f"{file}: {size} bytes, its index says {wanted}; run prepare.py again")
 
     @cached_property
     def shards(self):
-        return [np.memmap(self.folder / s["file"], self.dtype, "r") for s in self.index["shards"]]
+        return [np.memmap(file, self.dtype, "r") for file in self.hashes]
 
     def read(self, begin, count):
         """count tokens from position begin of the ring, int64."""
@@ -64,10 +67,9 @@ class Source:
 
     def verify(self):
         """Compare every shard with its SHA-256; ValueError names the file that differs."""
-        for shard in self.index["shards"]:
-            digest = hashlib.sha256((self.folder / shard["file"]).read_bytes()).hexdigest()
-            if digest != shard["sha256"]:
-                raise ValueError(f"{self.folder / shard['file']}: SHA-256 differs from index.json: the file is damaged; run prepare.py again")
+        for file, wanted in self.hashes.items():
+            if hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+                raise ValueError(f"{file}: SHA-256 differs from index.json: the file is damaged; run prepare.py again")
 
 
 def open_sources(folder, split="train"):
@@ -75,13 +77,13 @@ def open_sources(folder, split="train"):
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such folder of token shards; run prepare.py first, or set data=")
     sources = [Source(p.parent) for p in sorted(Path(folder).glob("*/index.json"))]
-    sources = [s for s in sources if s.index["split"] == split]
+    sources = [s for s in sources if s.split == split]
     if not sources and split == "train":
         raise ValueError(f"{folder}: no token shards; run prepare.py first, or set data=")
     for s in sources:
-        if s.index["tokenizer"] != sources[0].index["tokenizer"]:
-            raise ValueError(f"{s.folder}: made with tokenizer {s.index['tokenizer']}, {sources[0].folder} with "
-                             f"{sources[0].index['tokenizer']}; prepare both with one tokenizer")
+        if s.tokenizer != sources[0].tokenizer:
+            raise ValueError(f"{s.folder}: made with tokenizer {s.tokenizer}, {sources[0].folder} with {sources[0].tokenizer}; "
+                             "prepare both with one tokenizer")
     return sources
 
 
@@ -103,6 +105,9 @@ def weights(sources, mixture):
     unread = sorted(c for c in groups if c not in mixture and not any(k[0] == c for k in named.values()))
     if unread:
         print(f"note: not in the mixture, so not read: {', '.join(unread)}", file=sys.stderr)
+    idle = sorted(c for c, langs in groups.items() if mixture.get(c) and all(f"{c}/{k}" in mixture for k in langs))
+    if idle:
+        raise ValueError(f"mixture: every language of {idle} has a share of its own, nobody is left to take the category's; leave it out")
     total, out = sum(mixture.values()), []
     for s in sources:
         peers, own = groups[s.category][s.language], f"{s.category}/{s.language}"
@@ -118,15 +123,11 @@ class Plan:
     def __init__(self, sources, mixture, rows, length, seed):
         self.sources, self.weights = sources, weights(sources, mixture)
         self.rows, self.length, self.seed = rows, length, seed
-        # PERIOD rows hold round(w PERIOD) of each source, its j-th at (j + phase) / n: evenly spread, so that at every
-        # prefix a source is within about one row of its share
+        # PERIOD rows hold about w PERIOD of each source, evenly spread
         n = np.floor(self.weights * PERIOD).astype(int)
         short = np.argsort(n - self.weights * PERIOD, kind="stable")[:PERIOD - n.sum()]
         n[short] += 1
-        phase = np.random.default_rng([seed, 0]).random(len(n))
-        key = np.concatenate([(np.arange(c) + phase[i]) / c for i, c in enumerate(n) if c])
-        owner = np.repeat(np.arange(len(n)), n)
-        self.order = owner[np.argsort(key, kind="stable")]  # (PERIOD,) source of each row
+        self.order = evenly(n)  # (PERIOD,) source of each row
         rank = np.empty(PERIOD, int)
         for i in range(len(n)):
             rank[self.order == i] = np.arange(n[i])
@@ -154,8 +155,26 @@ class Plan:
     def fingerprint(self):
         """Identifies everything the plan depends on; a resumed run must have the same."""
         facts = [self.rows, self.length, self.seed, [float(w) for w in self.weights],
-                 [[shard["sha256"] for shard in s.index["shards"]] for s in self.sources]]
+                 [list(s.hashes.values()) for s in self.sources]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def evenly(n):
+    """(sum(n),) owners, owner i n[i] times and at every prefix within one of its share: Tijdeman's chairman assignment.
+
+    The j-th turn of i may come from place j sum(n) / n[i] on and must come before (j + 1) sum(n) / n[i]; the most urgent goes first.
+    """
+    total, out, ready = sum(n), [], []
+    later = [(0.0, i, 0) for i, c in enumerate(n) if c]  # (first place, owner, turn)
+    for place in range(total):
+        while later and later[0][0] < place + 1:
+            _, i, j = heapq.heappop(later)
+            heapq.heappush(ready, ((j + 1) * total / n[i], i, j))
+        due, i, j = heapq.heappop(ready)
+        out.append(i)
+        if j + 1 < n[i]:
+            heapq.heappush(later, (due, i, j + 1))
+    return np.array(out)
 
 
 def permute(k, n, key):

@@ -8,6 +8,7 @@ Pretraining is minus its sum over the count; a choice's score is its sum over th
 
 Legend: B rows, T positions, C hidden size, H query heads, K key/value heads, D head size, V vocabulary, S cache length.
 """
+import hashlib
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -193,7 +194,8 @@ class Qwen2(nn.Module):
         Each parameter has its own generator, so the weights are the same however they are sharded.
         """
         for name, p in self.named_parameters():
-            generator = torch.Generator().manual_seed((seed << 32) + sum(b << (8 * (i % 4)) for i, b in enumerate(name.encode())))
+            key = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest()  # the CPU generator takes 32 bits of a seed
+            generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
             std = self.config.initializer_range
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std /= math.sqrt(2 * self.config.num_hidden_layers)
@@ -213,8 +215,11 @@ class Qwen2(nn.Module):
         """Fill the parameters from safetensors; a sharded parameter reads only its own rows."""
         folder, where = Path(folder), {}
         for file in weight_files(folder):
-            with safe_open(file, "pt") as f:
-                where |= dict.fromkeys(f.keys(), file)
+            try:
+                with safe_open(file, "pt") as f:
+                    where |= dict.fromkeys(f.keys(), file)
+            except (OSError, SafetensorError) as e:
+                raise ValueError(f"{file}: cannot be read ({e}); copy or download it again") from None
         params = dict(self.named_parameters())
         if self.config.tie_word_embeddings:
             where.pop("lm_head.weight", None)
@@ -255,6 +260,8 @@ class Qwen2(nn.Module):
         if not writer:
             return
         flush()
+        for old in [folder / "model.safetensors.index.json", *folder.glob("model*.safetensors")]:
+            old.unlink(missing_ok=True)
         names = ["model.safetensors"] if len(files) == 1 else \
             [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
         for i, name in enumerate(names):
@@ -285,11 +292,18 @@ def read_config(folder):
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, *.safetensors)")
-    fields = json.loads(path.read_text())
+    try:
+        fields = json.loads(path.read_text())
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}: not JSON ({e}); copy or download it again") from None
     if fields.get("model_type") != "qwen2":
         raise ValueError(f"{path}: model_type is {fields.get('model_type')!r}; this code implements 'qwen2'")
     if fields.get("use_sliding_window"):
         raise ValueError(f"{path}: use_sliding_window is on; sliding windows are not implemented")
+    rope = (fields.get("rope_parameters") or {}) | (fields.get("rope_scaling") or {})
+    kind, act = rope.get("rope_type", rope.get("type", "default")), fields.get("hidden_act", "silu")
+    if kind != "default" or act != "silu":
+        raise ValueError(f"{path}: rope type {kind!r} with hidden_act {act!r}; only 'default' with 'silu' is implemented")
     fields |= fields.get("rope_parameters") or {}  # transformers 5 keeps rope_theta there
     return ModelConfig(**{k: fields[k] for k in ModelConfig.__dataclass_fields__ if k in fields})
 

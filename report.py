@@ -91,7 +91,7 @@ def gain(found, what, langs):
 
 def spearman(x, y):
     """Rank correlation; ties share their mean rank; nan when one side is constant."""
-    x, y = ([sum(b < a for b in v) + sum(b == a for b in v) / 2 for a in v] for v in (x, y))
+    x, y = ([sum(b < a - 1e-9 for b in v) + sum(abs(b - a) <= 1e-9 for b in v) / 2 for a in v] for v in (x, y))
     return correlation(x, y) if len(set(x)) > 1 and len(set(y)) > 1 else math.nan
 
 
@@ -105,7 +105,7 @@ def directions(found):
     """{(direction, group): pairs} of the translations that were run."""
     done, ways = next(iter(found.values()))[CHRF], {"en to xx": "en-{}", "xx to en": "{}-en"}
     out = {(way, g): [x for x in map(ways[way].format, langs) if x in done] for way in ways for g, langs in GROUPS.items()}
-    out["any to any", "without English"] = [pair for pair in done if "en" not in pair.split("-")]
+    out["any to any", "without English"] = [pair for pair in sorted(done) if "en" not in pair.split("-")]
     return {key: pairs for key, pairs in out.items() if pairs}
 
 
@@ -156,7 +156,7 @@ def beside(c, found):
 
 
 def cost_rows(c, found):
-    costs = {}
+    costs = {}  # checkpoint: (tokens, seconds)
     for k in found:
         log = [{"tokens": 0}, *read_log(c.run, k, "tokens_per_s")]
         costs[k] = log[-1]["tokens"], sum((b["tokens"] - a["tokens"]) / b["tokens_per_s"] for a, b in pairwise(log))
@@ -174,7 +174,7 @@ def curves(ax, logs, pattern):
         each = list(zip(*(y[lang] for lang in langs)))
         ax.plot(x, each, color=color, lw=0.8, alpha=0.4)
         ax.plot(x, list(map(fmean, each)), color=color, lw=2.4)
-        last = sorted((y[lang][-1], paper.NAMES[lang], color, 7.5) for lang in langs[1:] and langs)  # name a group's outermost lines
+        last = sorted((y[lang][-1], paper.NAMES[lang], color, 7.5) for lang in langs[1:] and langs)  # outermost get names
         labels += [(fmean(each[-1]), group + " (mean)" * (len(langs) > 1), color, 9), *last[:1], *last[-1:]]
     for value, name, color, size in sorted(labels):
         at = max(value, at * 1.08)  # no lower than one line of text above the label below
@@ -215,14 +215,16 @@ def draw(c, found):
     plt.switch_backend("Agg")
     plt.rcParams |= {"font.size": 9, "axes.titlelocation": "left", "figure.constrained_layout.use": True, "xtick.major.size": 0,
                      "ytick.major.size": 0, **{f"axes.spines.{x}": False for x in ("top", "right", "bottom", "left")}}
-    pages = {"gains": plt.subplots(1, 2, figsize=(9, 6.4)), "translation": plt.subplots(1, 2, figsize=(9, 4.7))}
+    pages = {"gains": plt.subplots(1, 2, figsize=(9, 6.4))}
     bars(pages["gains"][1][0], {x: gain(found, BPB, [x])[2] for x in LANGS}, "Ours: bits per byte saved, %")
     bars(pages["gains"][1][1], {x: b - a for x, (a, b) in paper.TABLE6.items()}, "Paper: Qwen2-7B to Marco-7B (Table 6), points")
     for i, (group, color) in enumerate(zip(GROUPS, COLORS.values())):
         pages["gains"][0].text(0.98, 0.2 - 0.033 * i, group, color=color, fontweight="bold", ha="right")
-    top = max(row["score"] for results in found.values() for row in results[CHRF].values())
-    for ax, k in zip(pages["translation"][1], (c.checkpoints[0], list(found)[-1])):
-        heat(ax, found[k][CHRF], top, f"{k}: chrF++ from row to column")
+    if ("any to any", "without English") in directions(found):
+        top = max(row["score"] for results in found.values() for row in results[CHRF].values())
+        pages["translation"] = plt.subplots(1, 2, figsize=(9, 4.7))
+        for ax, k in zip(pages["translation"][1], (c.checkpoints[0], list(found)[-1])):
+            heat(ax, found[k][CHRF], top, f"{k}: chrF++ from row to column")
     if logs := {k: log for k in found if (log := read_log(c.run, k, "bpb"))}:
         pages["curves"] = plt.subplots(figsize=(9, 5.2))
         curves(pages["curves"][1], logs, c.curve)
@@ -236,9 +238,8 @@ def report(c):
     """Write report.md and the figures; print the main table."""
     found = read_results(c.run, c)
     rows, figures, (groups, order, scores) = main_rows(c, found), draw(c, found), beside(c, found)
-    rise = {group: round(-gain(found, BPB, GROUPS[group])[2], 6) for group in ("English", "Chinese")}
-    kept = [f"{group} {'lost' if x > 100 * c.bound else 'kept'}: bits per byte {x:+.1f} % (bound: +{100 * c.bound:g} %)."
-            for group, x in rise.items()]
+    rise = {group: round(0 - gain(found, BPB, GROUPS[group])[2] / 100, 8) for group in ("English", "Chinese")}
+    kept = [f"{g} {'lost' if x > c.bound else 'kept'}: bits per byte {x:+.1%}, bound {c.bound:+.1%}." for g, x in rise.items()]
     translation = [["direction", "pairs", *(f"{name} {k}" for name in ("chrF++", "BLEU") for k in (*found, "gain"))]]
     for key, pairs in directions(found).items():
         translation.append([", ".join(key), len(pairs)])
@@ -266,9 +267,9 @@ def report(c):
 def claims(c):
     """Gains over runs that differ only in their seed: mean, standard error over the runs, verdict; claims.md beside the runs."""
     every = [read_results(run, c) for run in c.runs]
-    if any(list(found) != list(every[0]) for found in every):
-        raise ValueError(f"the runs differ in checkpoints: {'; '.join(', '.join(found) for found in every)}; set checkpoints=")
-    each = lambda what, langs, scale=1, i=0: [scale * gain(found, what, langs)[i] for found in every]
+    if any((list(found), directions(found)) != (list(every[0]), directions(every[0])) for found in every):
+        raise ValueError(f"{', '.join(c.runs)} differ in checkpoints or translation pairs; finish them or set checkpoints=")
+    each = lambda what, langs, scale=1, i=0: [0 + scale * gain(found, what, langs)[i] for found in every]  # 0 + -0.0 is 0.0
     cases = [("bits per byte saved", group, each(BPB, langs), 3) for group, langs in GROUPS.items()]
     cases += [(f"chrF++ {way}", group, each(CHRF, pairs), 2) for (way, group), pairs in directions(every[0]).items()]
     cases += [(f"{k}, points", group, each((k, "acc"), langs, 100), 1) for k in c.choices for group, langs in GROUPS.items()]
@@ -282,9 +283,8 @@ def claims(c):
         shown = [f"{x:+.{digits}f}" for x in (mean, *values)]
         rows.append([name, group, f"{shown[0]} ± {error:.{digits}f}", " ".join(shown[1:]), "yes" if holds else "no"])
     file = Path(c.runs[0]).parent / "claims.md"
-    text = "**Toy scale.** Last checkpoint against first; plus is a gain, in the last two rows a rise. A gain holds when it is " \
-           "more than 2 standard errors over the runs (few runs: a mild test)."
-    file.write_text(f"# Claims over {len(every)} runs\n\n{text}\n\n{table(rows)}\n", encoding="utf-8")
+    file.write_text(f"# Claims over {len(every)} runs\n\n**Toy scale.** Last checkpoint against first. A gain holds when it is "
+                    f"more than 2 standard errors over the runs, a mild test of few runs.\n\n{table(rows)}\n", encoding="utf-8")
     print(table(rows, terminal=True), f"wrote {file}", sep="\n", flush=True)
 
 

@@ -106,6 +106,7 @@ def lr_at(step, c):
 
 def main(argv=None):
     c, model_config = load(Train, ModelConfig, argv=argv)
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")  # DCP says so when there is one process
     world = World(c)
     sources = shards.open_sources(c.data)
     plan = shards.Plan(sources, c.mixture, c.rows, c.length, c.seed)
@@ -119,7 +120,7 @@ def main(argv=None):
     out = Path(c.out)
     with only_job(out, world):
         newest = latest(out / "checkpoints", world) if c.resume else None
-        if not c.resume and world.main and ((out / "log.jsonl").exists() or (out / "model.safetensors").exists()):
+        if not c.resume and world.main and any((out / name).exists() for name in ("log.jsonl", "run.json", "checkpoints", "model.safetensors")):
             raise ValueError(f"{out} already holds a run; say resume=True to go on with it, or out= another folder")
         model = build(config, c, world)
         optimizer = make_optimizer(model, c)
@@ -197,9 +198,7 @@ def build(config, c, world):
         policy = MixedPrecisionPolicy(param_dtype=world.dtype, reduce_dtype=torch.float32)
         for block in model.model.layers:
             fully_shard(block, mesh=world.mesh, mp_policy=policy)
-        if not config.tie_word_embeddings:  # a tied matrix stays with the root, which uses it first and last
-            fully_shard(model.model.embed_tokens, mesh=world.mesh, mp_policy=policy)
-            fully_shard([model.model.norm, model.lm_head], mesh=world.mesh, mp_policy=policy)
+        # the root keeps what it reads outside of any block: norm, embedding and head (5 GB in bf16 at 72 B), gathered once a step
         fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
     model.to_empty(device=world.device)
     if config.tie_word_embeddings:
@@ -341,7 +340,6 @@ def save(c, world, model, optimizer, step, identity):
             shutil.rmtree(old)
         tmp.mkdir(parents=True)
     world.barrier()
-    warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process needs none
     writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
     dcp.save(state_tensors(model, optimizer), storage_writer=writer, no_dist=world.size == 1)
     world.barrier()
@@ -354,7 +352,8 @@ def save(c, world, model, optimizer, step, identity):
             fsync(p)
         os.rename(tmp, final)
         fsync(folder)
-        for old in sorted(folder.glob("step-*"))[:-c.keep]:
+        older = sorted(p for p in folder.glob("step-*") if p <= final)  # a later one was passed over as damaged
+        for old in older[:-c.keep]:
             shutil.rmtree(old)
     world.barrier()
 
@@ -517,7 +516,7 @@ def only_job(out, world):
             lock.flush()
         except OSError:
             lock.seek(0)
-            busy = lock.read()
+            busy = lock.read() or "another process"
     busy = world.tell(busy)
     if busy:
         raise ValueError(f"{out} is in use by {busy}; stop that run or set out= another folder")

@@ -1,0 +1,333 @@
+"""report.py against results whose every number is known: a world of our own, small enough to work out by hand."""
+import builtins
+import json
+import re
+
+import numpy as np
+import pytest
+
+import report
+from configs.marco import paper
+
+LANGS = list(paper.LANGUAGES)
+TASKS = ("belebele", "xcopa", "mmmlu_unstated", "mmmlu_stated")
+KS = ("base", "stage1", "stage2")
+PAIRS = [f"en-{k}" for k in LANGS[1:]] + [f"{k}-en" for k in LANGS[1:]] + ["ar-ja", "ja-zh", "zh-ja", "es-fr"]
+SIGNATURE = {"chrf++": "nrefs:1|nc:6|nw:2", "bleu": "nrefs:1|tok:13a"}
+
+
+def bits(k, lang):
+    """Bits per byte: English 1.000, then each language 0.1 more; stage I saves a tenth of that distance, stage II a fifth."""
+    i = LANGS.index(lang)
+    return 1 + 0.1 * i - {"base": 0, "stage1": 0.01, "stage2": 0.02}[k] * i
+
+
+def accuracy(k, lang, task):
+    """A quarter everywhere at first; 2 points more after stage I, 4 after stage II, and 1 more for low-resource languages."""
+    start = 0.5 if task == "xcopa" else 0.25
+    return start + {"base": 0, "stage1": 0.02, "stage2": 0.04}[k] + (0.01 if k == "stage2" and paper.group(lang) == "low" else 0)
+
+
+def chrf(k, pair):
+    start = 20 if pair.endswith("-en") else 10 if pair.startswith("en-") else 4
+    return start + {"base": 0, "stage1": 1, "stage2": 3}[k]
+
+
+def rows(ks=KS, bits=bits, accuracy=accuracy, chrf=chrf):
+    out = []
+    for k in ks:
+        about = {"checkpoint": k, "weights": "w-" + k, "tokenizer": "t", "shots": 0, "prompt": "p", "signature": None}
+        for x in LANGS:
+            out.append({**about, "task": "flores", "lang": x, "metric": "bits_per_byte", "score": round(bits(k, x), 5),
+                        "n": 64, "stderr": 0.03})
+            out += [{**about, "task": task, "lang": x, "metric": metric, "score": accuracy(k, x, task), "n": 64, "stderr": 0.06}
+                    for task in TASKS for metric in ("acc", "acc_norm")]
+        for pair in PAIRS:
+            out += [{**about, "task": "translation", "lang": pair, "metric": m, "score": chrf(k, pair) / half, "n": 16, "stderr": None,
+                     "signature": SIGNATURE[m]} for m, half in (("chrf++", 1), ("bleu", 2))]
+    return out
+
+
+def write(folder, results, logs=KS):
+    """A run's folder: results and training logs of 100 + 100 steps of 1,000 tokens at 500 and 1,000 tokens/s."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in results))
+    for k in logs:
+        (folder / k).mkdir(exist_ok=True)
+        lines = [{"step": s, "tokens": 1000 * s, "bpb": {f"web-{x}": 2 - s / 200 + i / 50 for i, x in enumerate(LANGS)}}
+                 for s in (0, 100, 200)]
+        lines += [{"step": s, "tokens": 1000 * s, "tokens_per_s": v} for s, v in ((100, 500), (200, 1000), (100, 500))]
+        (folder / k / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    return folder
+
+
+def make(folder):
+    """Run the program on a folder; {first cell: the other cells} of each table of report.md, and the whole text."""
+    report.main([f"run={folder}"])
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    tables = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        cells = [[x.strip().replace("**", "") for x in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        tables.append({row[0]: row[1:] for row in cells if not row[0].startswith("---")})
+    return tables, text
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = write(tmp_path_factory.mktemp("report") / "run", rows())
+    return (folder, *make(folder))
+
+
+# ---------------------------------------------------------------------- the tables
+
+def test_main_table_has_all_languages_in_order_and_hand_computed_numbers(made):
+    table = made[1][0]
+    names = [paper.NAMES[x] for x in LANGS]
+    assert list(table) == ["bits per byte", *names[:10], "other high-resource (8)", *names[10:], "low-resource (19)", "all (29)"]
+    assert table["bits per byte"] == ["base", "stage1", "stage2", "gain", "gain, %", *TASKS]
+    assert table["English"] == ["1.000", "1.000", "1.000", "+0.000 ± 0.042", "+0.0", "25/27/29 ± 8.5", "50/52/54 ± 8.5",
+                                "25/27/29 ± 8.5", "25/27/29 ± 8.5"]  # 0.03 x sqrt(2) and 6 x sqrt(2)
+    # Arabic is third: 1.2, 1.2 - 0.02, 1.2 - 0.04; 0.04 / 1.2 = 3.3 %
+    assert table["Arabic"] == ["1.200", "1.180", "1.160", "+0.040", "+3.3", "25/27/29", "50/52/54", "25/27/29", "25/27/29"]
+    # places 2 to 9: 1 + 0.1 x 5.5 = 1.55, gain 0.02 x 5.5 = 0.11, error 0.042426 / sqrt(8) = 0.0150
+    assert table["other high-resource (8)"][:6] == ["1.550", "1.495", "1.440", "+0.110 ± 0.015", "+7.1", "25/27/29 ± 3.0"]
+    # places 10 to 28: 1 + 0.1 x 19 = 2.9, gain 0.38; 0.042426 / sqrt(19) = 0.0097; 8.485 / sqrt(19) = 1.95
+    assert table["low-resource (19)"][:6] == ["2.900", "2.710", "2.520", "+0.380 ± 0.010", "+13.1", "25/27/30 ± 1.9"]
+    # mean place 14: 2.4, gain 0.28; accuracy 29 + 19 / 29 = 29.7
+    assert table["all (29)"][:6] == ["2.400", "2.260", "2.120", "+0.280 ± 0.008", "+11.7", "25/27/30 ± 1.6"]
+    assert "belebele 25 %, xcopa 50 %" in made[2] and "Toy scale" in made[2]
+
+
+def test_translation(made):
+    table, text = made[1][1], made[2]
+    assert table["direction"] == ["pairs", *(f"{m} {x}" for m in ("chrF++", "BLEU") for x in (*KS, "gain"))]
+    assert table["en to xx, Chinese"] == ["1", "10.0", "11.0", "13.0", "+3.0", "5.0", "5.5", "6.5", "+1.5"]
+    assert table["en to xx, other high-resource"][0] == "8" and table["en to xx, low-resource"][0] == "19"
+    assert table["xx to en, all"] == ["28", "20.0", "21.0", "23.0", "+3.0", "10.0", "10.5", "11.5", "+1.5"]
+    assert table["any to any, without English"] == ["4", "4.0", "5.0", "7.0", "+3.0", "2.0", "2.5", "3.5", "+1.5"]
+    assert all(text.count(signature) == 1 for signature in SIGNATURE.values())
+
+
+def test_gain_by_group_beside_the_paper(made):
+    table = made[1][2]
+    # English: 77.9 - 77.4 and 86.0 - 84.6; Chinese: 76.0 - 75.8 and 86.4 - 83.7. Accuracy: 4 points, low-resource 5
+    assert table["English"] == ["+0.0 %", "+4.0", "+0.5", "+1.4"]
+    assert table["Chinese"] == ["+1.8 %", "+4.0", "+0.2", "+2.7"]  # 0.02 of 1.1
+    high7 = (4.7 + 3.4 + 2.2 + 2.7 + 0.6 + 2.3 + 1.6 + 7.4) / 8  # Table 6: ar de es fr ja ko pt tr
+    high72 = (3.5 + 3.0 + 2.3 + 2.4 - 0.4 + 1.8 + 1.9 + 5.4) / 8
+    assert f"{high7:+.1f}" == "+3.1" and f"{high72:+.1f}" == "+2.5"
+    assert table["other high-resource"] == ["+7.1 %", "+4.0", "+3.1", "+2.5"]
+    assert table["low-resource"] == ["+13.1 %", "+5.0", "+8.0", "+5.0"]
+
+
+def test_order_of_the_gains(made):
+    ranks = lambda v: [(np.searchsorted(np.sort(v), x) + np.searchsorted(np.sort(v), x, "right")) / 2 for x in v]
+    theirs = []
+    for scores in (paper.TABLE6, paper.TABLE7):
+        before, after = np.array([scores[x] for x in LANGS]).T
+        theirs.append(f"{np.corrcoef(ranks(-before.round(6)), ranks((after - before).round(6)))[0, 1]:+.2f}")
+    assert made[1][3]["the worse before, the higher the gain"] == ["+1.00", "+1.00", *theirs] == ["+1.00", "+1.00", "+0.68", "+0.61"]
+
+
+def test_scores_beside_tables_5_and_12(made):
+    text = made[2]
+    cells = lambda *x: re.search(r"\| *" + r" *\| *".join(map(re.escape, x)) + r" *\|", text)
+    # all but English: 25 + (9 x 4 + 19 x 5) / 28 = 29.68; XCOPA: id it th vi gain 5, tr zh gain 4
+    assert cells("Belebele", "73.4", "78.8", "+5.4", "belebele acc", "28", "25.0", "29.7", "+4.7")
+    assert cells("XCOPA", "70.6", "76.6", "+6.0", "xcopa acc", "6", "50.0", "54.7", "+4.7")
+    assert cells("MMLU", "71.9", "74.4", "+2.5", "mmmlu_stated acc", "1", "25.0", "29.0", "+4.0")
+    assert cells("Flores", "27.1", "35.0", "+7.9", "translation bleu", "56", "7.5", "9.0", "+1.5")
+    # ar-ja 16.2 21.8, ja-zh 19.5 22.9, zh-ja 19.2 27.7; es-fr is not in Table 12
+    assert cells("Table 12", "18.3", "24.1", "+5.8", "translation bleu", "3", "2.0", "3.5", "+1.5")
+
+
+def test_cost_counts_repeated_steps_once(made):
+    table = made[1][5]  # 100,000 tokens at 500/s and 100,000 at 1,000/s: 300 s, 667 tokens/s
+    assert table["stage1"] == ["200,000", "667", "5.0"]
+    assert table["together"] == ["600,000", "667", "15.0"]
+
+
+def test_terminal_table(tmp_path, capsys):
+    report.main([f"run={write(tmp_path, rows())}"])
+    out = capsys.readouterr().out
+    assert "English kept: bits per byte +0.0%, bound +1.0%." in out and "*" not in out and "|" not in out
+    assert re.search(r"^Nepali +3\.800 +3\.520 +3\.240 +\+0\.560 +\+14\.7 ", out, re.M)  # 28: 1 + 2.8, less 0.28, less 0.56
+
+
+# ---------------------------------------------------------------------- judgements
+
+@pytest.mark.parametrize("after, word", [(0.9, "kept"), (1.0, "kept"), (1.0099, "kept"), (1.01, "kept"), (1.0101, "lost"),
+                                         (1.5, "lost")])
+def test_the_bound_on_english(tmp_path, after, word):
+    run = write(tmp_path, rows(bits=lambda k, x: after if (k, x) == ("stage2", "en") else bits(k, x)))
+    assert f"English {word}: bits per byte {after - 1:+.1%}" in make(run)[1]
+    assert "Chinese kept: bits per byte -1.8%" in make(run)[1]  # (1.08 - 1.1) / 1.1
+
+
+def test_the_bound_is_a_setting(tmp_path):
+    run = write(tmp_path, rows(bits=lambda k, x: 1.05 if (k, x) == ("stage2", "en") else bits(k, x)))
+    report.main([f"run={run}", "bound=0.06"])
+    assert "English kept: bits per byte +5.0%, bound +6.0%" in (run / "report.md").read_text(encoding="utf-8")
+
+
+def test_reversed_order_is_minus_one(tmp_path):
+    run = write(tmp_path, rows(bits=lambda k, x: 1 + 0.1 * LANGS.index(x) - (0.3 - 0.01 * LANGS.index(x)) * (k == "stage2")))
+    assert make(run)[0][3]["the worse before, the higher the gain"][:2] == ["-1.00", "-1.00"]
+
+
+@pytest.mark.parametrize("x, y, r", [([1, 2, 3], [10, 20, 30], 1), ([1, 2, 3], [3, 2, 1], -1), ([1, 2, 3, 4], [1, 3, 2, 4], 0.8),
+                                     ([1, 1, 2], [1, 2, 3], 0.8660254), ([5, 1, 9], [2, 2, 2], None)])
+def test_spearman(x, y, r):  # 0.8 = 1 - 6 x 2 / (4 x 15); ranks 1.5 1.5 3 against 1 2 3: 1.5 / sqrt(1.5 x 2)
+    assert report.spearman(x, y) == pytest.approx(r if r is not None else float("nan"), nan_ok=True)
+
+
+# ---------------------------------------------------------------------- figures
+
+def test_figures_are_written_and_shown(made):
+    folder, _, text = made
+    for name in ("curves", "gains", "translation"):
+        data = (folder / f"{name}.png").read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(data[16:20], "big") == 1800
+        assert text.count(f"]({name}.png)") == 1
+
+
+def test_without_logs_there_are_no_curves(tmp_path):
+    tables, text = make(write(tmp_path, rows(), logs=()))
+    assert "curves.png" not in text and not (tmp_path / "curves.png").exists() and (tmp_path / "gains.png").exists()
+    assert tables[5]["base"] == tables[5]["together"] == ["no log", "", ""]
+
+
+def test_a_base_without_a_log(tmp_path):
+    tables, text = make(write(tmp_path, rows(), logs=KS[1:]))
+    assert "curves.png" in text and tables[5]["base"][0] == "no log" and tables[5]["together"] == ["400,000", "667", "10.0"]
+
+
+def test_without_matplotlib_the_tables_are_written(tmp_path, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def no_matplotlib(name, *rest):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", no_matplotlib)
+    tables, text = make(write(tmp_path, rows()))
+    assert "pip install matplotlib" in capsys.readouterr().out and "pip install matplotlib" in text
+    assert len(tables) == 6 and ".png" not in text and not list(tmp_path.glob("*.png"))
+
+
+# ---------------------------------------------------------------------- what is missing, what is stale
+
+def test_a_partial_run_reports_what_is_there(tmp_path):
+    tables, text = make(write(tmp_path, rows(KS[:2]), logs=KS[:2]))
+    assert tables[0]["bits per byte"][:4] == ["base", "stage1", "gain", "gain, %"]
+    assert tables[0]["Arabic"][:4] == ["1.200", "1.180", "+0.020", "+1.7"]
+    assert "Checkpoints found: base, stage1; asked for: base, stage1, stage2." in text
+
+
+def test_only_english_pairs_draw_no_map(tmp_path):
+    tables, text = make(write(tmp_path, [r for r in rows() if r["task"] != "translation" or "en" in r["lang"].split("-")]))
+    assert "translation.png" not in text and "any to any, without English" not in tables[1] and "Table 12" not in tables[4]
+
+
+def test_other_choices(tmp_path):
+    run = write(tmp_path, [r for r in rows() if r["task"] in ("flores", "translation", "xcopa")])
+    report.main([f"run={run}", "choices={'xcopa': 50}"])
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert "belebele" not in text and "XCOPA" in text
+
+
+@pytest.mark.parametrize("keep, words", [
+    (lambda r: r["checkpoint"] != "base", ["results.jsonl", "checkpoint base", "there is stage1, stage2"]),
+    (lambda r: r["checkpoint"] == "base", ["results.jsonl", "stage1, stage2", "there is base"]),
+    (lambda r: False, ["results.jsonl", "there is none"]),
+    (lambda r: (r["checkpoint"], r["task"]) != ("stage1", "xcopa"), ["results.jsonl", "stage1", "xcopa", "29 of 29", "eval.py"]),
+    (lambda r: r["task"] != "translation", ["results.jsonl", "base", "translation", "run eval.py"]),
+    (lambda r: r["lang"] not in ("kk", "ne"), ["results.jsonl", "bits_per_byte", "flores", "kk, ne", "2 of 29"]),
+    (lambda r: (r["checkpoint"], r["lang"]) != ("stage2", "ar-ja"), ["results.jsonl", "stage2", "translation", "ar-ja"]),
+])
+def test_what_is_missing_is_named(tmp_path, keep, words):
+    run = write(tmp_path, [r for r in rows() if keep(r)])
+    with pytest.raises(ValueError) as e:
+        report.main([f"run={run}"])
+    assert all(word in str(e.value) for word in words), str(e.value)
+
+
+def test_no_results_file(tmp_path):
+    with pytest.raises(ValueError, match="results.jsonl is missing; run eval.py"):
+        report.main([f"run={tmp_path}"])
+
+
+@pytest.mark.parametrize("argv", [[], ["claims=True"], ["claims=True", "runs=['a']"]])
+def test_settings_that_report_nothing(argv):
+    with pytest.raises(ValueError, match="set run=out/demo, or claims=True"):
+        report.main(argv)
+
+
+@pytest.mark.parametrize("field, value", [("n", 32), ("prompt", "q"), ("signature", "other")])
+def test_scores_that_cannot_be_compared(tmp_path, field, value):
+    one = ("stage2", "flores", "ur")
+    changed = [{**r, field: value} if (r["checkpoint"], r["task"], r["lang"]) == one else r for r in rows()]
+    with pytest.raises(ValueError, match="stage2 and base differ in n, prompt or signature for bits_per_byte .* flores in ur"):
+        make(write(tmp_path, changed))
+
+
+def test_the_newest_row_and_the_newest_weights_count(tmp_path):
+    old = [{**r, "weights": "old", "score": 9.0} for r in rows(("stage2",))]
+    twice = [{**r, "score": 1.16 + 1} for r in rows(("stage2",)) if (r["task"], r["lang"]) == ("flores", "ar")]
+    tables, _ = make(write(tmp_path, old + twice + rows()))
+    assert tables[0]["Arabic"][:4] == ["1.200", "1.180", "1.160", "+0.040"]
+    with pytest.raises(ValueError, match="stage2 has nothing for acc of task belebele"):  # new weights, not all scored yet
+        make(write(tmp_path, rows() + [{**r, "weights": "new"} for r in rows(("stage2",)) if r["task"] == "flores"]))
+
+
+# ---------------------------------------------------------------------- claims
+
+def claim(runs, capsys, *more):
+    report.main(["claims=True", f"runs={[str(run) for run in runs]}", *more])
+    out, text = capsys.readouterr().out, (runs[0].parent / "claims.md").read_text(encoding="utf-8")
+    lines = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert len(out.splitlines()) == len(lines)  # header and a line per claim, and where the file is, but no rule
+    return {(name, group): rest for name, group, *rest in lines}
+
+
+def seeds(tmp_path, **change):
+    return [write(tmp_path / f"seed{i}", rows(**{k: f(i) for k, f in change.items()}), logs=()) for i in range(3)]
+
+
+def test_claims_mean_error_and_verdict(tmp_path, capsys):
+    runs = seeds(tmp_path,
+                 bits=lambda i: lambda k, x: bits(k, x) - (0.1 * i if k == "stage2" and x != "en" else 0),
+                 chrf=lambda i: lambda k, pair: chrf(k, pair) + (i * 10 - 10 if k == "stage2" and pair.endswith("-en") else 0),
+                 accuracy=lambda i: lambda k, x, task: accuracy(k, x, task) - (0.08 if k == "stage2" and task == "xcopa" else 0))
+    found = claim(runs, capsys)
+    # Chinese saves 0.02 + 0, 0.1, 0.2: mean 0.12, sd 0.1, over sqrt(3) 0.058; 0.12 > 0.1155
+    assert found["bits per byte saved", "Chinese"] == ["+0.120 ± 0.058", "+0.020 +0.120 +0.220", "yes"]
+    assert found["bits per byte saved", "English"] == ["+0.000 ± 0.000", "+0.000 +0.000 +0.000", "no"]
+    assert found["bits per byte saved", "low-resource"] == ["+0.480 ± 0.058", "+0.380 +0.480 +0.580", "yes"]
+    # into English 3 + (-10, 0, 10): mean 3, error 5.77; out of English 3 in every run
+    assert found["chrF++ xx to en", "all"] == ["+3.00 ± 5.77", "-7.00 +3.00 +13.00", "no"]
+    assert found["chrF++ en to xx", "low-resource"] == ["+3.00 ± 0.00", "+3.00 +3.00 +3.00", "yes"]
+    assert found["belebele, points", "low-resource"] == ["+5.0 ± 0.0", "+5.0 +5.0 +5.0", "yes"]
+    assert found["xcopa, points", "other high-resource"] == ["-4.0 ± 0.0", "-4.0 -4.0 -4.0", "no"]
+    order = found["least served gains most", "in bits"]
+    assert order[1].startswith("+1.00") and order[2] == "yes"
+
+
+@pytest.mark.parametrize("after, verdict", [((1.0, 1.01, 1.02), "yes"), ((1.0, 1.02, 1.04), "no"), ((0.9, 0.9, 0.9), "yes")])
+def test_claims_english_and_chinese(tmp_path, capsys, after, verdict):
+    runs = seeds(tmp_path, bits=lambda i: lambda k, x: after[i] if (k, x) == ("stage2", "en") else bits(k, x))
+    found = claim(runs, capsys)
+    mean = 100 * (sum(after) / 3 - 1)
+    got = found["bits per byte up by at most 1 %", "English"]
+    assert got[0].startswith(f"{mean:+.1f} ± ") and got[2] == verdict
+    assert got[1].split() == [f"{100 * (a - 1):+.1f}" for a in after]
+    assert found["bits per byte up by at most 1 %", "Chinese"] == ["-1.8 ± 0.0", "-1.8 -1.8 -1.8", "yes"]
+
+
+def test_claims_need_equal_runs(tmp_path):
+    full, part = write(tmp_path / "a", rows(), logs=()), write(tmp_path / "b", rows(KS[:2]), logs=())
+    with pytest.raises(ValueError, match="differ in checkpoints or translation pairs"):
+        report.main(["claims=True", f"runs={[str(full), str(part)]}"])
+    report.main(["claims=True", f"runs={[str(full), str(part)]}", "checkpoints=['base', 'stage1']"])
+    assert "claims.md" in {p.name for p in tmp_path.iterdir()}
