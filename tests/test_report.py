@@ -43,8 +43,8 @@ def rows(ks=KS, bits=bits, accuracy=accuracy, chrf=chrf):
             out += [{**about, "task": task, "lang": x, "metric": metric, "score": accuracy(k, x, task), "n": 64, "stderr": 0.06}
                     for task in TASKS for metric in ("acc", "acc_norm")]
         for pair in PAIRS:
-            out += [{**about, "task": "translation", "lang": pair, "metric": m, "score": chrf(k, pair) / half, "n": 16, "stderr": None,
-                     "signature": SIGNATURE[m]} for m, half in (("chrf++", 1), ("bleu", 2))]
+            out += [{**about, "task": "translation", "lang": pair, "metric": m, "score": chrf(k, pair) / half, "n": 16,
+                     "stderr": None, "signature": SIGNATURE[m]} for m, half in (("chrf++", 1), ("bleu", 2))]
     return out
 
 
@@ -61,9 +61,12 @@ def write(folder, results, logs=KS):
     return folder
 
 
-def make(folder):
+def make(folder, *words, figures=False):
     """Run the program on a folder; {first cell: the other cells} of each table of report.md, and the whole text."""
-    report.main([f"run={folder}"])
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:  # they take a second
+            patch.setattr(report, "draw", lambda c, found: {"gains": ""})
+        report.main([f"run={folder}", *words])
     text = (folder / "report.md").read_text(encoding="utf-8")
     tables = []
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
@@ -75,7 +78,7 @@ def make(folder):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = write(tmp_path_factory.mktemp("report") / "run", rows())
-    return (folder, *make(folder))
+    return (folder, *make(folder, figures=True))
 
 
 # ---------------------------------------------------------------------- the tables
@@ -126,7 +129,8 @@ def test_order_of_the_gains(made):
     for scores in (paper.TABLE6, paper.TABLE7):
         before, after = np.array([scores[x] for x in LANGS]).T
         theirs.append(f"{np.corrcoef(ranks(-before.round(6)), ranks((after - before).round(6)))[0, 1]:+.2f}")
-    assert made[1][3]["the worse before, the higher the gain"] == ["+1.00", "+1.00", *theirs] == ["+1.00", "+1.00", "+0.68", "+0.61"]
+    assert made[1][3]["the worse before, the higher the gain"] == ["+1.00", "+1.00", *theirs]
+    assert theirs == ["+0.68", "+0.61"]
 
 
 def test_scores_beside_tables_5_and_12(made):
@@ -148,7 +152,7 @@ def test_cost_counts_repeated_steps_once(made):
 
 
 def test_terminal_table(tmp_path, capsys):
-    report.main([f"run={write(tmp_path, rows())}"])
+    make(write(tmp_path, rows()))
     out = capsys.readouterr().out
     assert "English kept: bits per byte +0.0%, bound +1.0%." in out and "*" not in out and "|" not in out
     assert re.search(r"^Nepali +3\.800 +3\.520 +3\.240 +\+0\.560 +\+14\.7 ", out, re.M)  # 28: 1 + 2.8, less 0.28, less 0.56
@@ -166,8 +170,7 @@ def test_the_bound_on_english(tmp_path, after, word):
 
 def test_the_bound_is_a_setting(tmp_path):
     run = write(tmp_path, rows(bits=lambda k, x: 1.05 if (k, x) == ("stage2", "en") else bits(k, x)))
-    report.main([f"run={run}", "bound=0.06"])
-    assert "English kept: bits per byte +5.0%, bound +6.0%" in (run / "report.md").read_text(encoding="utf-8")
+    assert "English kept: bits per byte +5.0%, bound +6.0%" in make(run, "bound=0.06")[1]
 
 
 def test_reversed_order_is_minus_one(tmp_path):
@@ -192,13 +195,13 @@ def test_figures_are_written_and_shown(made):
 
 
 def test_without_logs_there_are_no_curves(tmp_path):
-    tables, text = make(write(tmp_path, rows(), logs=()))
+    tables, text = make(write(tmp_path, rows(), logs=()), figures=True)
     assert "curves.png" not in text and not (tmp_path / "curves.png").exists() and (tmp_path / "gains.png").exists()
     assert tables[5]["base"] == tables[5]["together"] == ["no log", "", ""]
 
 
 def test_a_base_without_a_log(tmp_path):
-    tables, text = make(write(tmp_path, rows(), logs=KS[1:]))
+    tables, text = make(write(tmp_path, rows(), logs=KS[1:]), figures=True)
     assert "curves.png" in text and tables[5]["base"][0] == "no log" and tables[5]["together"] == ["400,000", "667", "10.0"]
 
 
@@ -211,7 +214,7 @@ def test_without_matplotlib_the_tables_are_written(tmp_path, monkeypatch, capsys
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", no_matplotlib)
-    tables, text = make(write(tmp_path, rows()))
+    tables, text = make(write(tmp_path, rows()), figures=True)
     assert "pip install matplotlib" in capsys.readouterr().out and "pip install matplotlib" in text
     assert len(tables) == 6 and ".png" not in text and not list(tmp_path.glob("*.png"))
 
@@ -226,14 +229,14 @@ def test_a_partial_run_reports_what_is_there(tmp_path):
 
 
 def test_only_english_pairs_draw_no_map(tmp_path):
-    tables, text = make(write(tmp_path, [r for r in rows() if r["task"] != "translation" or "en" in r["lang"].split("-")]))
+    english = [r for r in rows() if r["task"] != "translation" or "en" in r["lang"].split("-")]
+    tables, text = make(write(tmp_path, english), figures=True)
     assert "translation.png" not in text and "any to any, without English" not in tables[1] and "Table 12" not in tables[4]
 
 
 def test_other_choices(tmp_path):
     run = write(tmp_path, [r for r in rows() if r["task"] in ("flores", "translation", "xcopa")])
-    report.main([f"run={run}", "choices={'xcopa': 50}"])
-    text = (run / "report.md").read_text(encoding="utf-8")
+    text = make(run, "choices={'xcopa': 50}")[1]
     assert "belebele" not in text and "XCOPA" in text
 
 
@@ -251,6 +254,15 @@ def test_what_is_missing_is_named(tmp_path, keep, words):
     with pytest.raises(ValueError) as e:
         report.main([f"run={run}"])
     assert all(word in str(e.value) for word in words), str(e.value)
+
+
+def test_a_line_cut_by_a_sudden_end_is_left_out(tmp_path):
+    run = write(tmp_path, rows())
+    for file in (run / "results.jsonl", run / "stage2" / "log.jsonl"):
+        text = file.read_text()
+        file.write_text(text[:100] + "\n\n" + text + '{"step": 300, "bpb": {"web-en": 1}')
+    tables, _ = make(run)
+    assert tables[0]["Arabic"][:3] == ["1.200", "1.180", "1.160"] and tables[5]["stage2"] == ["200,000", "667", "5.0"]
 
 
 def test_no_results_file(tmp_path):
@@ -298,15 +310,15 @@ def seeds(tmp_path, **change):
 def test_claims_mean_error_and_verdict(tmp_path, capsys):
     runs = seeds(tmp_path,
                  bits=lambda i: lambda k, x: bits(k, x) - (0.1 * i if k == "stage2" and x != "en" else 0),
-                 chrf=lambda i: lambda k, pair: chrf(k, pair) + (i * 10 - 10 if k == "stage2" and pair.endswith("-en") else 0),
+                 chrf=lambda i: lambda k, pair: chrf(k, pair) + (i * 3 - 3 if k == "stage2" and pair.endswith("-en") else 0),
                  accuracy=lambda i: lambda k, x, task: accuracy(k, x, task) - (0.08 if k == "stage2" and task == "xcopa" else 0))
     found = claim(runs, capsys)
     # Chinese saves 0.02 + 0, 0.1, 0.2: mean 0.12, sd 0.1, over sqrt(3) 0.058; 0.12 > 0.1155
     assert found["bits per byte saved", "Chinese"] == ["+0.120 ± 0.058", "+0.020 +0.120 +0.220", "yes"]
     assert found["bits per byte saved", "English"] == ["+0.000 ± 0.000", "+0.000 +0.000 +0.000", "no"]
     assert found["bits per byte saved", "low-resource"] == ["+0.480 ± 0.058", "+0.380 +0.480 +0.580", "yes"]
-    # into English 3 + (-10, 0, 10): mean 3, error 5.77; out of English 3 in every run
-    assert found["chrF++ xx to en", "all"] == ["+3.00 ± 5.77", "-7.00 +3.00 +13.00", "no"]
+    # into English 3 + (-3, 0, 3): mean 3, error 1.73, less than twice below; out of English 3 in every run
+    assert found["chrF++ xx to en", "all"] == ["+3.00 ± 1.73", "+0.00 +3.00 +6.00", "no"]
     assert found["chrF++ en to xx", "low-resource"] == ["+3.00 ± 0.00", "+3.00 +3.00 +3.00", "yes"]
     assert found["belebele, points", "low-resource"] == ["+5.0 ± 0.0", "+5.0 +5.0 +5.0", "yes"]
     assert found["xcopa, points", "other high-resource"] == ["-4.0 ± 0.0", "-4.0 -4.0 -4.0", "no"]
@@ -319,10 +331,10 @@ def test_claims_english_and_chinese(tmp_path, capsys, after, verdict):
     runs = seeds(tmp_path, bits=lambda i: lambda k, x: after[i] if (k, x) == ("stage2", "en") else bits(k, x))
     found = claim(runs, capsys)
     mean = 100 * (sum(after) / 3 - 1)
-    got = found["bits per byte up by at most 1 %", "English"]
+    got = found["bits per byte up at most 1 %", "English"]
     assert got[0].startswith(f"{mean:+.1f} ± ") and got[2] == verdict
     assert got[1].split() == [f"{100 * (a - 1):+.1f}" for a in after]
-    assert found["bits per byte up by at most 1 %", "Chinese"] == ["-1.8 ± 0.0", "-1.8 -1.8 -1.8", "yes"]
+    assert found["bits per byte up at most 1 %", "Chinese"] == ["-1.8 ± 0.0", "-1.8 -1.8 -1.8", "yes"]
 
 
 def test_claims_need_equal_runs(tmp_path):
