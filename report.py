@@ -20,7 +20,8 @@ LANGS = list(paper.LANGUAGES)  # the paper's order: English, Chinese, 8 other hi
 GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": paper.HIGH[2:], "low-resource": paper.LOW, "all": LANGS}
 whole = lambda line: line.count("{") == line.count("}") > 0  # not blank, not cut by a program's sudden end
 COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
-BPB, BLEU, CHRF = ("flores", "bits_per_byte"), ("translation", "bleu"), ("translation", "chrf++")
+BPB, LINES = ("heldout", "bits_per_byte"), ("flores", "bits_per_byte")
+BLEU, CHRF = ("translation", "bleu"), ("translation", "chrf++")
 # Rows of Table 5, our task, and the languages there (Table 4): Belebele all but English, XCOPA six, MMLU English
 TABLE5 = [("Belebele", ("belebele", "acc"), LANGS[1:]), ("XCOPA", ("xcopa", "acc"), ["id", "it", "th", "tr", "vi", "zh"]),
           ("MMLU", ("mmmlu_unstated", "acc"), ["en"]), ("MMLU", ("mmmlu_stated", "acc"), ["en"])]
@@ -33,6 +34,7 @@ class Report:
     choices: dict = field(default_factory=lambda: dict(belebele=25, xcopa=50, mmmlu_unstated=25, mmmlu_stated=25))  # chance in %
     curve: str = "web-{lang}"   # name of a language's held-out source in the training logs
     bound: float = 0.01         # English and Chinese are kept while their bits per byte rise by no more than this share
+    plain: bool = False         # instead: one table per task of whatever was measured, in any languages
     claims: bool = False        # instead: test the claims over several runs
     runs: list = field(default_factory=list)  # their folders, one per seed
 
@@ -56,7 +58,7 @@ def read_results(run, c):
     for row in rows:
         if row["checkpoint"] in found and row["weights"] == weights[row["checkpoint"]]:
             found[row["checkpoint"]].setdefault((row["task"], row["metric"]), {})[row["lang"]] = row
-    need = {BPB: LANGS, **{(task, "acc"): LANGS for task in c.choices}}
+    need = {BPB: LANGS, LINES: LANGS, **{(task, "acc"): LANGS for task in c.choices}}
     need |= {what: sorted({x for k in found for x in found[k].get(what, {})}) or ["en-zh"] for what in (CHRF, BLEU)}
     for k, what in ((k, what) for k in found for what in need):
         here, first = found[k].get(what, {}), found[c.checkpoints[0]].get(what, {})
@@ -86,7 +88,7 @@ def levels(found, what, langs):
 def gain(found, what, langs):
     """Last checkpoint against first, plus is better: (gain, its standard error if they were independent, gain in percent)."""
     (a, da), *_, (b, db) = levels(found, what, langs)
-    up = a - b if what == BPB else b - a
+    up = a - b if what[1] == "bits_per_byte" else b - a
     return up, math.hypot(da, db), 100 * up / a if a else math.nan
 
 
@@ -239,8 +241,11 @@ def report(c):
     """Write report.md and the figures; print the main table."""
     found = read_results(c.run, c)
     rows, figures, (groups, order, scores) = main_rows(c, found), draw(c, found), beside(c, found)
-    rise = {group: round(0 - gain(found, BPB, GROUPS[group])[2] / 100, 8) for group in ("English", "Chinese")}
-    kept = [f"{g} {'lost' if x > c.bound else 'kept'}: bits per byte {x:+.1%}, bound {c.bound:+.1%}." for g, x in rise.items()]
+    kept = []
+    for what, text in ((BPB, "documents"), (LINES, "parallel sentences")):
+        for group in ("English", "Chinese"):
+            rise = round(0 - gain(found, what, GROUPS[group])[2] / 100, 8)
+            kept.append(f"{group} {'lost' if rise > c.bound else 'kept'} on {text}: bits per byte {rise:+.1%}, bound {c.bound:+.1%}.")
     translation = [["direction", "pairs", *(f"{name} {k}" for name in ("chrF++", "BLEU") for k in (*found, "gain"))]]
     for key, pairs in directions(found).items():
         translation.append([", ".join(key), len(pairs)])
@@ -251,7 +256,7 @@ def report(c):
         "# What continual pretraining did", "**Toy scale**: a tiny model, and texts about a small invented world in 29 real "
         "languages. Levels say nothing about Qwen2 or Marco-LLM; only directions and orders can be laid beside theirs.",
         f"Checkpoints found: {', '.join(found)}; asked for: {', '.join(c.checkpoints)}.", "## Languages",
-        "Bits per byte of held-out parallel sentences: lower is better. A gain is the last checkpoint against the first, plus is "
+        "Bits per byte of held-out documents: lower is better. A gain is the last checkpoint against the first, plus is "
         f"better. Then right answers in %, {'/'.join(found)}; chance: {', '.join(f'{k} {x:g} %' for k, x in c.choices.items())}. "
         "± is the gain's standard error as if languages and checkpoints were independent; they share items, so it is rough.",
         table(rows), *kept, figures.get("curves"), figures["gains"], "## Translation", "Means over pairs.", table(translation),
@@ -265,17 +270,38 @@ def report(c):
     print(table(rows, terminal=True), "", *kept, f"wrote {Path(c.run) / 'report.md'}", sep="\n", flush=True)
 
 
+def plain(c):
+    """Scores of every task, language and checkpoint in results.jsonl as they stand, with the change; report.md beside them."""
+    file = Path(c.run) / "results.jsonl"
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; run eval.py on the checkpoints with out={file}")
+    scores = {}  # {(task, metric): {lang: {checkpoint: score}}}; of two rows for one thing the later counts
+    for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        scores.setdefault((row["task"], row["metric"]), {}).setdefault(row["lang"], {})[row["checkpoint"]] = row["score"]
+    for what, langs in scores.items():
+        names = list(dict.fromkeys(k for row in langs.values() for k in row))
+        lines = [[" ".join(what), *names, "change"]]
+        for lang, row in [*langs.items(), ("mean", {k: fmean(row[k] for row in langs.values() if k in row) for k in names})]:
+            change = f"{row[names[-1]] / row[names[0]] - 1:+.1%}" if row.get(names[0]) and names[-1] in row else ""
+            lines.append([lang, *(f"{row[k]:.3f}" if k in row else "" for k in names), change])
+        print(table(lines, terminal=True), "", sep="\n", flush=True)
+        with open(Path(c.run) / "report.md", "a" if what != next(iter(scores)) else "w", encoding="utf-8") as f:
+            f.write(table(lines) + "\n\n")
+
+
 def claims(c):
     """Gains over runs that differ only in their seed: mean, standard error over the runs, verdict; claims.md beside the runs."""
     every = [read_results(run, c) for run in c.runs]
     if any((list(found), directions(found)) != (list(every[0]), directions(every[0])) for found in every):
         raise ValueError(f"{', '.join(c.runs)} differ in checkpoints or translation pairs; finish them or set checkpoints=")
     each = lambda what, langs, scale=1, i=0: [0 + scale * gain(found, what, langs)[i] for found in every]  # 0 + -0.0 is 0.0
-    cases = [("bits per byte saved", group, each(BPB, langs), 3) for group, langs in GROUPS.items()]
+    texts = (("documents", BPB), ("parallel sentences", LINES))
+    cases = [(f"bits per byte saved, {text}", g, each(what, langs), 3) for text, what in texts for g, langs in GROUPS.items()]
     cases += [(f"chrF++ {way}", group, each(CHRF, pairs), 2) for (way, group), pairs in directions(every[0]).items()]
     cases += [(f"{k}, points", group, each((k, "acc"), langs, 100), 1) for k in c.choices for group, langs in GROUPS.items()]
     cases += [("least served gains most", x, [orders(found)[i] for found in every], 2) for i, x in enumerate(("in bits", "in %"))]
-    cases += [(f"bits per byte up at most {100 * c.bound:g} %", x, each(BPB, GROUPS[x], -1, 2), 1) for x in ("English", "Chinese")]
+    cases += [(f"bits per byte up at most {100 * c.bound:g} %, {text}", x, each(what, GROUPS[x], -1, 2), 1)
+              for text, what in texts for x in ("English", "Chinese")]
     rows = [["claim", "group", "mean ± standard error", "each run", "holds"]]
     for name, group, values, digits in cases:
         mean, error = fmean(values), stdev(values) / math.sqrt(len(values))
@@ -290,7 +316,7 @@ def claims(c):
 
 def main(argv=None):
     c, = load(Report, argv=argv)
-    (claims if c.claims else report)(c)
+    (claims if c.claims else plain if c.plain else report)(c)
 
 
 if __name__ == "__main__":

@@ -432,6 +432,8 @@ class World:
             torch.cuda.set_device(self.device)
         if c.threads:
             torch.set_num_threads(c.threads)
+        if not cuda:
+            tune_cpu()
         fast = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         self.dtype = torch.bfloat16 if c.dtype == "bfloat16" or (c.dtype == "auto" and fast) else torch.float32
         if c.rows % self.size or self.size % c.replicate:
@@ -491,6 +493,16 @@ class World:
     def close(self):
         if self.size > 1:
             dist.destroy_process_group()
+
+
+def tune_cpu():
+    """Numbers below 1e-38 count as 0 (AdamW's moments of rare words decay there, and the CPU is slow on them),
+    and freed memory stays in the process (fresh pages cost a small model a fifth of its time). Before any thread starts."""
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(option, 1 << 30)
 
 
 def die_with_parent():

@@ -7,6 +7,7 @@
     knowledge/kk.jsonl    questions with answers, and sums
     synthetic/kk.jsonl    stories around keywords
     benchmarks/belebele/kk.jsonl, xcopa/kk.jsonl, mmmlu/kk.csv, flores/kk.txt: held out, in the published columns
+    benchmarks/heldout/kk.jsonl: more web documents, clean
 """
 import csv
 import io
@@ -38,6 +39,7 @@ class Sizes:
     synthetic: int = 120
     items: int = 64          # of each benchmark and language
     test: int = 64           # sentences of the translation test
+    heldout: int = 32        # web documents of each language kept for bits per byte
 
 
 def main(argv=None):
@@ -57,6 +59,9 @@ def main(argv=None):
             r = random.Random(f"{c.seed}/{kind}/{code}")
             write(out / f"{kind}/{code}.jsonl", jsonl({"text": fresh(lambda: tell(r), secret)} for _ in range(n)))
         benchmarks(out / "benchmarks", world, c, code, test)
+        r = random.Random(f"{c.seed}/heldout/{code}")
+        more = [{"text": fresh(lambda: w.document(world, lang, r, all_facts), secret)} for _ in range(c.heldout)]
+        write(out / f"benchmarks/heldout/{code}.jsonl", jsonl(more))
         for pivot, n in (("en", c.pairs), ("zh", c.pairs // 2)):
             if code != pivot and not (pivot == "zh" and code == "en"):
                 write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n, held_out)))

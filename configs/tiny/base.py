@@ -14,4 +14,4 @@ rope_theta = 10000.0
 initializer_range = 0.08  # 1 / sqrt(hidden_size): with Qwen2's 0.02 a model this narrow attends to nothing for hundreds of steps
 length, rows, micro_rows = 256, 4, 4  # small steps: at this scale their number teaches more than their size
 lr, warmup = 3e-3, 0.05
-log_every, eval_every, save_every = 50, 200, 500
+log_every, eval_every, eval_tokens, save_every = 50, 250, 1024, 500

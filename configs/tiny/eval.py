@@ -9,6 +9,7 @@ _question = "{question} {Question}\n{answer}"
 _facts = dict(kind="choice", path="mmmlu/{lang}.csv", context=_question, choices=["{A}", "{B}", "{C}", "{D}"], gold="Answer", first="A")
 _some = ["ar", "es", "fr", "ja", "kk", "th", "uk", "zh"]  # of the languages of the paper's Table 12
 tasks = [
+    dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl"),
     dict(name="flores", kind="bpb", path="flores/{lang}.txt", join=8),
     dict(name="belebele", kind="choice", path="belebele/{lang}.jsonl", gold="correct_answer_num", first=1,
          context="{flores_passage}\n{ask} {question}\n{answer}", choices=["{mc_answer1}", "{mc_answer2}", "{mc_answer3}", "{mc_answer4}"]),

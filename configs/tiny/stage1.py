@@ -9,4 +9,4 @@ tokens = 960_000
 length, rows, micro_rows = 256, 4, 4
 lr, warmup = 2e-3, 0.05  # the paper's 1e-5 is for a model 3,500 times as large
 seed = 1
-log_every, eval_every, save_every = 50, 200, 500
+log_every, eval_every, eval_tokens, save_every = 50, 250, 1024, 500
