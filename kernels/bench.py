@@ -21,21 +21,22 @@ SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden
 
 def peer(config, folder, dtype):
     from transformers import Qwen2ForCausalLM
+    from transformers.utils import logging
+    logging.disable_progress_bar()
     return Qwen2ForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").train()
 
 
 def our_batch(documents, length):
-    """Documents one behind the other in rows of `length`; what does not fit any more starts the next row."""
-    rows, room = [], 0
-    for d in documents:
-        if len(d) - 1 > room:
-            rows.append(([], [], []))
-            room = length
-        tokens, targets, starts = rows[-1]
-        starts += [length - room] * (len(d) - 1)
+    """Documents in rows of `length`, longest first, each into the first row with room."""
+    rows = []
+    for d in sorted(documents, key=len, reverse=True):
+        row = next((r for r in rows if len(r[0]) + len(d) - 1 <= length), None)
+        if row is None:
+            rows.append(row := ([], [], []))
+        tokens, targets, starts = row
+        starts += [len(tokens)] * (len(d) - 1)
         tokens += d[:-1]
         targets += d[1:]
-        room -= len(d) - 1
     for tokens, targets, starts in rows:
         fill = length - len(tokens)
         starts += [len(tokens)] * fill

@@ -38,8 +38,8 @@ def rows(ks=KS, bits=bits, accuracy=accuracy, chrf=chrf):
     for k in ks:
         about = {"checkpoint": k, "weights": "w-" + k, "tokenizer": "t", "shots": 0, "prompt": "p", "signature": None}
         for x in LANGS:
-            out.append({**about, "task": "flores", "lang": x, "metric": "bits_per_byte", "score": round(bits(k, x), 5),
-                        "n": 64, "stderr": 0.03})
+            out += [{**about, "task": task, "lang": x, "metric": "bits_per_byte", "score": round(bits(k, x), 5), "n": 64, "stderr": 0.03}
+                    for task in ("heldout", "flores")]
             out += [{**about, "task": task, "lang": x, "metric": metric, "score": accuracy(k, x, task), "n": 64, "stderr": 0.06}
                     for task in TASKS for metric in ("acc", "acc_norm")]
         for pair in PAIRS:
@@ -154,7 +154,7 @@ def test_cost_counts_repeated_steps_once(made):
 def test_terminal_table(tmp_path, capsys):
     make(write(tmp_path, rows()))
     out = capsys.readouterr().out
-    assert "English kept: bits per byte +0.0%, bound +1.0%." in out and "*" not in out and "|" not in out
+    assert "English kept on documents: bits per byte +0.0%, bound +1.0%." in out and "*" not in out and "|" not in out
     assert re.search(r"^Nepali +3\.800 +3\.520 +3\.240 +\+0\.560 +\+14\.7 ", out, re.M)  # 28: 1 + 2.8, less 0.28, less 0.56
 
 
@@ -164,13 +164,13 @@ def test_terminal_table(tmp_path, capsys):
                                          (1.5, "lost")])
 def test_the_bound_on_english(tmp_path, after, word):
     run = write(tmp_path, rows(bits=lambda k, x: after if (k, x) == ("stage2", "en") else bits(k, x)))
-    assert f"English {word}: bits per byte {after - 1:+.1%}" in make(run)[1]
-    assert "Chinese kept: bits per byte -1.8%" in make(run)[1]  # (1.08 - 1.1) / 1.1
+    assert f"English {word} on documents: bits per byte {after - 1:+.1%}" in make(run)[1]
+    assert "Chinese kept on documents: bits per byte -1.8%" in make(run)[1]  # (1.08 - 1.1) / 1.1
 
 
 def test_the_bound_is_a_setting(tmp_path):
     run = write(tmp_path, rows(bits=lambda k, x: 1.05 if (k, x) == ("stage2", "en") else bits(k, x)))
-    assert "English kept: bits per byte +5.0%, bound +6.0%" in make(run, "bound=0.06")[1]
+    assert "English kept on documents: bits per byte +5.0%, bound +6.0%" in make(run, "bound=0.06")[1]
 
 
 def test_reversed_order_is_minus_one(tmp_path):
@@ -235,7 +235,7 @@ def test_only_english_pairs_draw_no_map(tmp_path):
 
 
 def test_other_choices(tmp_path):
-    run = write(tmp_path, [r for r in rows() if r["task"] in ("flores", "translation", "xcopa")])
+    run = write(tmp_path, [r for r in rows() if r["task"] in ("heldout", "flores", "translation", "xcopa")])
     text = make(run, "choices={'xcopa': 50}")[1]
     assert "belebele" not in text and "XCOPA" in text
 
@@ -246,7 +246,7 @@ def test_other_choices(tmp_path):
     (lambda r: False, ["results.jsonl", "there is none"]),
     (lambda r: (r["checkpoint"], r["task"]) != ("stage1", "xcopa"), ["results.jsonl", "stage1", "xcopa", "29 of 29", "eval.py"]),
     (lambda r: r["task"] != "translation", ["results.jsonl", "base", "translation", "run eval.py"]),
-    (lambda r: r["lang"] not in ("kk", "ne"), ["results.jsonl", "bits_per_byte", "flores", "kk, ne", "2 of 29"]),
+    (lambda r: r["lang"] not in ("kk", "ne"), ["results.jsonl", "bits_per_byte", "heldout", "kk, ne", "2 of 29"]),
     (lambda r: (r["checkpoint"], r["lang"]) != ("stage2", "ar-ja"), ["results.jsonl", "stage2", "translation", "ar-ja"]),
 ])
 def test_what_is_missing_is_named(tmp_path, keep, words):
@@ -278,19 +278,19 @@ def test_settings_that_report_nothing(argv):
 
 @pytest.mark.parametrize("field, value", [("n", 32), ("prompt", "q"), ("signature", "other")])
 def test_scores_that_cannot_be_compared(tmp_path, field, value):
-    one = ("stage2", "flores", "ur")
+    one = ("stage2", "heldout", "ur")
     changed = [{**r, field: value} if (r["checkpoint"], r["task"], r["lang"]) == one else r for r in rows()]
-    with pytest.raises(ValueError, match="stage2 and base differ in n, prompt or signature for bits_per_byte .* flores in ur"):
+    with pytest.raises(ValueError, match="stage2 and base differ in n, prompt or signature for bits_per_byte .* heldout in ur"):
         make(write(tmp_path, changed))
 
 
 def test_the_newest_row_and_the_newest_weights_count(tmp_path):
     old = [{**r, "weights": "old", "score": 9.0} for r in rows(("stage2",))]
-    twice = [{**r, "score": 1.16 + 1} for r in rows(("stage2",)) if (r["task"], r["lang"]) == ("flores", "ar")]
+    twice = [{**r, "score": 1.16 + 1} for r in rows(("stage2",)) if (r["task"], r["lang"]) == ("heldout", "ar")]
     tables, _ = make(write(tmp_path, old + twice + rows()))
     assert tables[0]["Arabic"][:4] == ["1.200", "1.180", "1.160", "+0.040"]
     with pytest.raises(ValueError, match="stage2 has nothing for acc of task belebele"):  # new weights, not all scored yet
-        make(write(tmp_path, rows() + [{**r, "weights": "new"} for r in rows(("stage2",)) if r["task"] == "flores"]))
+        make(write(tmp_path, rows() + [{**r, "weights": "new"} for r in rows(("stage2",)) if r["task"] in ("heldout", "flores")]))
 
 
 # ---------------------------------------------------------------------- claims
@@ -314,9 +314,9 @@ def test_claims_mean_error_and_verdict(tmp_path, capsys):
                  accuracy=lambda i: lambda k, x, task: accuracy(k, x, task) - (0.08 if k == "stage2" and task == "xcopa" else 0))
     found = claim(runs, capsys)
     # Chinese saves 0.02 + 0, 0.1, 0.2: mean 0.12, sd 0.1, over sqrt(3) 0.058; 0.12 > 0.1155
-    assert found["bits per byte saved", "Chinese"] == ["+0.120 ± 0.058", "+0.020 +0.120 +0.220", "yes"]
-    assert found["bits per byte saved", "English"] == ["+0.000 ± 0.000", "+0.000 +0.000 +0.000", "no"]
-    assert found["bits per byte saved", "low-resource"] == ["+0.480 ± 0.058", "+0.380 +0.480 +0.580", "yes"]
+    assert found["bits per byte saved, documents", "Chinese"] == ["+0.120 ± 0.058", "+0.020 +0.120 +0.220", "yes"]
+    assert found["bits per byte saved, documents", "English"] == ["+0.000 ± 0.000", "+0.000 +0.000 +0.000", "no"]
+    assert found["bits per byte saved, documents", "low-resource"] == ["+0.480 ± 0.058", "+0.380 +0.480 +0.580", "yes"]
     # into English 3 + (-3, 0, 3): mean 3, error 1.73, less than twice below; out of English 3 in every run
     assert found["chrF++ xx to en", "all"] == ["+3.00 ± 1.73", "+0.00 +3.00 +6.00", "no"]
     assert found["chrF++ en to xx", "low-resource"] == ["+3.00 ± 0.00", "+3.00 +3.00 +3.00", "yes"]
@@ -331,10 +331,10 @@ def test_claims_english_and_chinese(tmp_path, capsys, after, verdict):
     runs = seeds(tmp_path, bits=lambda i: lambda k, x: after[i] if (k, x) == ("stage2", "en") else bits(k, x))
     found = claim(runs, capsys)
     mean = 100 * (sum(after) / 3 - 1)
-    got = found["bits per byte up at most 1 %", "English"]
+    got = found["bits per byte up at most 1 %, documents", "English"]
     assert got[0].startswith(f"{mean:+.1f} ± ") and got[2] == verdict
     assert got[1].split() == [f"{100 * (a - 1):+.1f}" for a in after]
-    assert found["bits per byte up at most 1 %", "Chinese"] == ["-1.8 ± 0.0", "-1.8 -1.8 -1.8", "yes"]
+    assert found["bits per byte up at most 1 %, documents", "Chinese"] == ["-1.8 ± 0.0", "-1.8 -1.8 -1.8", "yes"]
 
 
 def test_claims_need_equal_runs(tmp_path):
@@ -343,3 +343,13 @@ def test_claims_need_equal_runs(tmp_path):
         report.main(["claims=True", f"runs={[str(full), str(part)]}"])
     report.main(["claims=True", f"runs={[str(full), str(part)]}", "checkpoints=['base', 'stage1']"])
     assert "claims.md" in {p.name for p in tmp_path.iterdir()}
+
+
+def test_plain_takes_any_languages_and_tasks(tmp_path, capsys):
+    lines = [{"checkpoint": k, "task": "news", "metric": "bits_per_byte", "lang": x, "score": s}
+             for k, scores in (("base", (2.0, 3.0)), ("stage2", (1.0, 2.4))) for x, s in zip(("kk", "sw"), scores)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    report.main([f"run={tmp_path}", "plain=True"])
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["kk", "2.000", "1.000", "-50.0%"] in shown and ["sw", "3.000", "2.400", "-20.0%"] in shown
+    assert ["mean", "2.500", "1.700", "-32.0%"] in shown and "| sw " in (tmp_path / "report.md").read_text()
