@@ -1,16 +1,15 @@
 # Each target is a command or two you could type yourself; see README.md.
 PY := .venv/bin/python
-RUN := out/demo
 
 demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedded corpus
-	rm -rf $(RUN) && mkdir -p $(RUN)
-	$(PY) -m tinyworld out=$(RUN)/raw
+	rm -rf out/demo && mkdir -p out/demo
+	$(PY) -m tinyworld out=out/demo/raw
 	$(PY) prepare.py configs/tiny/data.py
 	$(PY) train.py configs/tiny/base.py
 	$(PY) train.py configs/tiny/stage1.py
 	$(PY) train.py configs/tiny/stage2.py
-	for model in base stage1 stage2; do $(PY) eval.py configs/tiny/eval.py model=$(RUN)/$$model || exit 1; done
-	$(PY) report.py run=$(RUN)
+	for model in base stage1 stage2; do $(PY) eval.py configs/tiny/eval.py model=out/demo/$$model || exit 1; done
+	$(PY) report.py run=out/demo
 
 test: .venv/dev  ## the default suite
 	.venv/bin/python -m pytest

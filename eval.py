@@ -47,6 +47,13 @@ class Eval:
                 raise ValueError(f"task {task.get('name')}: kind is {task.get('kind')!r}; the kinds are {', '.join(need)}")
             if need[task["kind"]] - set(task) or "name" not in task:
                 raise ValueError(f"task {task.get('name')}: a {task['kind']} task needs name, {', '.join(sorted(need[task['kind']]))}")
+            known = need[task["kind"]] | {"name", "kind", "limit", "where", "languages", "join", "link", "first", "delimiter", "max_new"}
+            if set(task) - known:
+                raise ValueError(f"task {task['name']}: unknown {sorted(set(task) - known)}; the keys are {sorted(known)}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+        if not self.languages:
+            raise ValueError(f"languages is empty: nothing to measure; is there a file in data={self.data}?")
 
 
 # ---------------------------------------------------------------------- scoring
@@ -72,19 +79,19 @@ def loglikelihoods(model, pairs, batch_tokens):
     groups = {}
     for i, (context, continuation) in enumerate(pairs):
         groups.setdefault(tuple(context), []).append(i)
-    out, order = [0.0] * len(pairs), sorted(groups, key=len)
+    out, order, device = [0.0] * len(pairs), sorted(groups, key=len), model.lm_head.weight.device
     while order:
         T, B = len(order[-1]), 0
         while B < len(order) and (B + 1) * T * len(groups[order[-1 - B]]) <= max(batch_tokens, T * len(groups[order[-1]])):
             B += 1
         batch, order = order[-B:], order[:-B]
         members = [i for context in batch for i in groups[context]]
-        owner = torch.tensor([b for b, context in enumerate(batch) for _ in groups[context]])
-        starts = torch.tensor([[T - len(context)] for context in batch])  # (B, 1)
+        owner = torch.tensor([b for b, context in enumerate(batch) for _ in groups[context]], device=device)
+        starts = torch.tensor([[T - len(context)] for context in batch], device=device)  # (B, 1)
         size = max(len(pairs[i][1]) for i in members)
         cache = Cache(model, B, T - 1 + size)
         if T > 1:
-            rows = torch.tensor([[0] * (T - len(context)) + list(context[:-1]) for context in batch])
+            rows = torch.tensor([[0] * (T - len(context)) + list(context[:-1]) for context in batch], device=device)
             model(rows, starts=starts.expand(-1, T - 1), cache=cache, hidden=True)
         cache.keep(owner)
         tokens, targets = (torch.full((len(members), size), fill) for fill in (0, IGNORE))
@@ -92,7 +99,7 @@ def loglikelihoods(model, pairs, batch_tokens):
             context, continuation = pairs[i]
             tokens[row, :len(continuation)] = torch.tensor([context[-1], *continuation[:-1]])
             targets[row, :len(continuation)] = torch.tensor(continuation)
-        logp = model(tokens, targets, starts[owner].expand(-1, size), cache)
+        logp = model(tokens.to(device), targets.to(device), starts[owner].expand(-1, size), cache)
         for i, value in zip(members, logp.sum(1).tolist()):
             out[i] = value
     return out
@@ -102,7 +109,8 @@ def loglikelihoods(model, pairs, batch_tokens):
 def total_logprobs(model, documents, batch_tokens, eot):
     """Log-probability of each whole document (list of ids), its first id predicted from end-of-text. Documents stand one
     behind the other in one row without padding; `starts` keeps them apart."""
-    out, order = [0.0] * len(documents), sorted(range(len(documents)), key=lambda i: len(documents[i]))
+    out, order = [0.0] * len(documents), sorted((i for i, d in enumerate(documents) if d), key=lambda i: len(documents[i]))
+    device = model.lm_head.weight.device
     while order:
         batch, size = [], 0
         while order and (not batch or size + len(documents[order[-1]]) <= batch_tokens):
@@ -115,7 +123,7 @@ def total_logprobs(model, documents, batch_tokens, eot):
             targets += documents[i]
             starts += [begin] * len(documents[i])
             ends.append(len(tokens))
-        logp = model(*(torch.tensor([x]) for x in (tokens, targets, starts)))[0]
+        logp = model(*(torch.tensor([x], device=device) for x in (tokens, targets, starts)))[0]
         for i, piece in zip(batch, torch.tensor_split(logp, ends[:-1])):
             out[i] = float(piece.sum())
     return out
@@ -145,8 +153,10 @@ def choice(task, c, model, t, lang, mine):
     for row in mine(rows(c, task, lang)):
         row = {**c.labels.get(lang, {}), **row}
         row["link"] = c.labels.get(lang, {}).get(str(row.get(task.get("link"))), "")
-        context = task["context"].format(**row)
-        options = [option.format(**row) for option in task["choices"]]
+        try:
+            context, options = task["context"].format(**row), [option.format(**row) for option in task["choices"]]
+        except KeyError as e:
+            raise ValueError(f"task {task['name']}, {lang}: the prompt asks for {e}; the rows and labels have {sorted(row)}") from None
         gold = gold_index(task, row, len(options))
         items.append((options, gold))
         pairs += [encode_pair(t, context, task.get("delimiter", " ") + option) for option in options]
@@ -211,9 +221,12 @@ def rows(c, task, lang):
     path = Path(c.data) / task["path"].format(lang=lang)
     if not path.exists():
         raise ValueError(f"task {task['name']}: {path} is missing; correct data={c.data}, the task's path or languages=")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"task {task['name']}: {path} is not UTF-8 at byte {e.start}") from None
     if path.suffix == ".jsonl":
-        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+        found = [json_row(path, i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     elif path.suffix in (".csv", ".tsv"):
         found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="," if path.suffix == ".csv" else "\t"))
     elif path.suffix == ".txt":
@@ -221,11 +234,24 @@ def rows(c, task, lang):
     else:
         raise ValueError(f"task {task['name']}: {path}: unknown format; expected .jsonl, .csv, .tsv or .txt")
     if "where" in task:  # {"Subject": "stated"}: only the rows with these values
-        found = [row for row in found if all(row[k] == v for k, v in task["where"].items())]
+        found = [row for row in found if all(row.get(k) == v for k, v in task["where"].items())]
     limit = min(x for x in (task.get("limit"), c.limit, len(found)) if x is not None)
     if not limit:
         raise ValueError(f"task {task['name']}: {path} has no items" + (f" with {task['where']}" if "where" in task else ""))
     return found[:limit]
+
+
+def json_row(path, number, line):
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}, line {number}: not JSON: {e.msg} at column {e.colno}") from None
+
+
+def files(c, task, lang):
+    """SHA-256 of the files that a task reads for a language or a pair."""
+    paths = [Path(c.data) / task["path"].format(lang=code) for code in (lang.split("-") if task["kind"] == "translate" else [lang])]
+    return [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.exists()]
 
 
 def main(argv=None):
@@ -235,19 +261,23 @@ def main(argv=None):
         torch.set_num_threads(c.threads)
     if size > 1:
         dist.init_process_group("gloo")
-    model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).eval()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval()
     t = tokenizer.load(c.model)
     if t.vocab_size > model.config.vocab_size:
         raise ValueError(f"{c.model}: its tokenizer has {t.vocab_size} ids, its model {model.config.vocab_size} rows")
     about = {"checkpoint": c.checkpoint or Path(c.model).name, "weights": weights_hash(c.model), "tokenizer": t.fingerprint}
-    done = finished(c.out, about)
+    done = [finished(c.out, about)]
+    if size > 1:
+        dist.broadcast_object_list(done)
+    done = done[0]
     for task in c.tasks:
-        begin = time.time()
-        scores = []
+        begin, scores, again = time.time(), [], 0
         for lang in task["pairs"] if task["kind"] == "translate" else task.get("languages", c.languages):
-            asked = [{k: v for k, v in task.items() if k != "pairs"}, c.limit, c.labels.get(lang)]
+            asked = [{k: v for k, v in task.items() if k != "pairs"}, c.limit, c.labels.get(lang), c.names, c.dtype, files(c, task, lang)]
             facts = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
             if (task["name"], lang, facts) in done:
+                again += 1
                 continue
             values = KINDS[task["kind"]][0](task, c, model, t, lang, lambda items: items[rank::size])
             if size > 1:
@@ -266,7 +296,7 @@ def main(argv=None):
         if rank == 0:
             means = {m: [s for k, s in scores if k == m] for m in dict(scores)}
             print(f"{about['checkpoint']} {task['name']}: " + ", ".join(f"{m} {sum(v) / len(v):.3f} (mean of {len(v)})" for m, v in means.items())
-                  + f"  [{time.time() - begin:.1f} s]", flush=True)
+                  + (f" {again} were in {c.out} already" if again else "") + f"  [{time.time() - begin:.1f} s]", flush=True)
     if size > 1:
         dist.destroy_process_group()
 

@@ -36,7 +36,7 @@ class Prepare:
     tokenizer_bytes: int = 8_000_000  # of text the tokenizer is trained on
     unit: str = "paragraph"      # what a document is in a .txt file: line, paragraph or file
     langid: bool = True          # check languages with py3langid (pip install py3langid)
-    alike: list = field(default_factory=lambda: [["id", "ms"]])  # languages the identifier may take for each other
+    alike: list = field(default_factory=list)  # groups of languages that the identifier may take for each other, e.g. [["id", "ms"]]
     thresholds: dict = field(default_factory=dict)  # {"*" or language: {measure: value}}; see THRESHOLDS
     blocked: list = field(default_factory=list)     # words that no address may contain
     valid: float = 0.02          # share of the documents held out for validation (bits per byte)
@@ -46,6 +46,15 @@ class Prepare:
     def __post_init__(self):
         problems = [f"source {s!r} needs name, path, category and language" for s in self.sources
                     if not {"name", "path", "category", "language"} <= set(s)]
+        problems += [] if self.sources else ["sources is empty: name at least one file of text"]
+        problems += [f"source {s.get('name')!r} has unknown {sorted(set(s) - SOURCE)}; the keys are {sorted(SOURCE)}"
+                     for s in self.sources if set(s) - SOURCE]
+        problems += [f"unit must be line, paragraph or file, got {u!r}" for u in {self.unit, *(s.get("unit", "file") for s in self.sources)}
+                     - {"line", "paragraph", "file"}]
+        problems += [f"source name {s['name']!r} is taken: choose one without '/' that is not tokenizer, text, dropped or ...-valid"
+                     for s in self.sources if "/" in str(s.get("name")) or str(s.get("name")).endswith("-valid")
+                     or s.get("name") in ("tokenizer", "text", "dropped")]
+        problems += [] if 0 <= self.valid < 1 else [f"valid is a share of the documents, 0 <= valid < 1, got {self.valid}"]
         names = Counter(s.get("name") for s in self.sources)
         problems += [f"two sources are named {n!r}" for n, k in names.items() if k > 1]
         problems += [f"names has no English name for language {c!r}" for s in self.sources for c in (s.get("language"), s.get("target"))
@@ -55,6 +64,8 @@ class Prepare:
         if problems:
             raise ValueError("Prepare: " + "; ".join(problems))
 
+
+SOURCE = {"name", "path", "category", "language", "target", "clean", "unit"}  # the keys of a source
 
 # measures of web documents and the values a language gets unless its row says otherwise: looser than any single language needs
 THRESHOLDS = {"least_chars": 20, "most_chars": 1_000_000, "full_stops": 0.4, "symbols": 0.1, "repetition": 0.4, "ends": True}
@@ -100,6 +111,10 @@ def main(argv=None):
     out = Path(c.out)
     for source in c.sources:
         files_of(c, source)  # all paths are looked up before any work starts
+    if c.tokenizer:
+        tokenizer.load(c.tokenizer)
+    for index in out.glob("*/index.json"):
+        index.unlink()  # shards of an earlier run are not this run's
     with ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
         books = list(pool.map(clean_source, [c] * len(c.sources), c.sources))
         account(out, c.sources, books)
@@ -142,7 +157,7 @@ def clean_source(c, source):
                 else:
                     dropped[doc.reason] += 1
                     row = doc.more | {"reason": doc.reason, "file": doc.file, "line": doc.line, "text": original}
-                    aside.write(json.dumps(row, ensure_ascii=doc.reason.startswith("lone")) + "\n")
+                    aside.write(json.dumps(row, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
     for f in (kept_file, dropped_file):
         os.replace(f"{f}.tmp", f)
     return {"in": book["in"], "kept": book["kept"], "bytes": book["bytes"], "dropped": dict(sorted(dropped.items()))}
@@ -180,7 +195,6 @@ def make_tokenizer(c, books):
         return str(folder)  # the tokenizer of an earlier run: keep it
     shutil.rmtree(folder, ignore_errors=True)
     if c.tokenizer:
-        chosen = tokenizer.load(c.tokenizer)
         folder.mkdir(parents=True)
         names = ("tokenizer.model", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
         for name in names:
@@ -193,8 +207,6 @@ def make_tokenizer(c, books):
         power = {k: n ** c.tokenizer_share for k, n in size.items() if n}
         budget = {k: c.tokenizer_bytes * p / sum(power.values()) for k, p in power.items()}
         tokenizer.train(sample(c, budget), c.vocab_size, folder)
-        chosen = tokenizer.load(folder)
-    (folder / "fingerprint.json").write_text(json.dumps({"tokenizer": chosen.fingerprint}))
     return str(folder)
 
 
@@ -224,6 +236,7 @@ def tokenize_source(c, source, folder):
     for split, shards in splits.items():
         shards.finish(split)
         out[split] = (shards.tokens, shards.bytes, shards.documents)
+    assert sum(size[2] for size in out.values()) == sum(1 for _ in texts(c, source)), f"{source['name']}: documents lost"
     if not out["train"][0]:
         raise ValueError(f"source {source['name']}: all of its documents were held out; set valid=0 or bring more text")
     return out

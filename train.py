@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -63,7 +65,7 @@ class Train:
     log_every: int = 10            # steps
     eval_every: int = 100          # steps between validations (and one at the end)
     eval_tokens: int = 4096        # of each language
-    save_every: int = 500          # steps between checkpoints (and one on SIGTERM)
+    save_every: int = 500          # steps between checkpoints (and one on SIGTERM or SIGUSR1; torchrun kills 30 s after SIGTERM)
     keep: int = 2                  # checkpoints kept
     verify: bool = True            # compare the shards' SHA-256 before the first step
     max_epochs: float = 4.0        # warn when a source is repeated more often
@@ -120,8 +122,11 @@ def main(argv=None):
     out = Path(c.out)
     with only_job(out, world):
         newest = latest(out / "checkpoints", world) if c.resume else None
-        if not c.resume and world.main and any((out / name).exists() for name in ("log.jsonl", "run.json", "checkpoints", "model.safetensors")):
+        used = world.tell(any((out / name).exists() for name in ("log.jsonl", "run.json", "checkpoints", "model.safetensors")))
+        if used and not c.resume:
             raise ValueError(f"{out} already holds a run; say resume=True to go on with it, or out= another folder")
+        if c.resume and not newest:
+            world.say(f"resume: no whole checkpoint in {out}/checkpoints, so this starts at step 0")
         model = build(config, c, world)
         optimizer = make_optimizer(model, c)
         step, identity = 0, {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init)}
@@ -157,8 +162,7 @@ def loop(c, world, plan, model, optimizer, step, identity):
         supervised = sum(int((targets != IGNORE).sum()) for _, targets, _ in batches)
         count, stop = world.sum([supervised, float(stopping())])
         total = 0.0
-        for i, batch in enumerate(batches):
-            world.sync_gradients(model, i == len(batches) - 1)
+        for batch in batches:
             loss = lm_loss(model, [x.to(world.device, non_blocking=True) for x in batch])
             (loss * (world.size / count)).backward()  # FSDP averages over processes; the gradient is d(sum)/d(weights) / count
             total += loss.detach()
@@ -219,14 +223,17 @@ def check_vocabulary(c, config, sources):
     if index["vocab_size"] > config.vocab_size:
         raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
                          f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
-    stored = Path(c.init or "") / "fingerprint.json"  # beside models of ours
-    if c.init and stored.exists() and json.loads(stored.read_text())["tokenizer"] != index["tokenizer"]:
+    if not (Path(c.data) / "tokenizer").is_dir():
+        raise ValueError(f"{c.data}: no tokenizer folder beside the shards; copy what prepare.py wrote whole")
+    names = ("tokenizer.model", "vocab.json", "tokenizer.json")  # the file that tokenizer.py would read
+    file = next((Path(c.init) / name for name in names if (Path(c.init) / name).exists()), None) if c.init else None
+    if file and digest(file)[:16] != index["tokenizer"]:
         raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with "
-                         f"{json.loads(stored.read_text())['tokenizer']}; run prepare.py with tokenizer={c.init}")
+                         f"{digest(file)[:16]}; run prepare.py with tokenizer={c.init}")
 
 
 def fingerprint(folder):
-    """Identifies the weights of a Hugging Face folder by name, size and SHA-256 of config.json; None stays None."""
+    """Tells Hugging Face folders apart by their files' names and sizes and their config.json; None stays None."""
     if folder is None:
         return None
     files = sorted(Path(folder).glob("*.safetensors"))
@@ -296,7 +303,7 @@ class Meter:
 
 
 def resident_bytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def write_log(out, row):
@@ -304,12 +311,20 @@ def write_log(out, row):
         f.write(json.dumps(row) + "\n")
 
 
+def git(*words):
+    """What git says of this checkout; nothing where there is no git."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    except OSError:
+        return None
+
+
 def begin_log(out, c, config, model, plan, newest):
     """Settings, code and environment travel with the run; what the mixture will do to each source is printed."""
-    git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
     run = {"settings": asdict(c), "model": asdict(config), "torch": torch.__version__, "commit": git("rev-parse", "HEAD"),
            "diff": git("diff", "HEAD", "--", "*.py")}
-    (out / "run.json").write_text(json.dumps(run, indent=1))
+    name = f"run-{Path(newest).name}.json" if newest else "run.json"
+    (out / name).write_text(json.dumps(run, indent=1))
     n = sum(p.numel() for p in model.parameters())
     print(f"{out}: {n / 1e6:.2f} M parameters, {c.steps} steps of {c.rows} x {c.length} tokens"
           + (f", from {newest}" if newest else ""), flush=True)
@@ -345,10 +360,15 @@ def save(c, world, model, optimizer, step, identity):
     world.barrier()
     if world.main:
         (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
-        files = sorted(p for p in tmp.rglob("*") if p.is_file())
-        manifest = {str(p.relative_to(tmp)): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in files}
+    world.barrier()
+    mine = sorted(p for p in tmp.rglob("*") if p.is_file())[world.rank::world.size]  # a terabyte is not hashed by one process
+    for p in mine:
+        fsync(p)
+    parts = world.gather({str(p.relative_to(tmp)): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in mine})
+    if world.main:
+        manifest = {name: entry for part in parts for name, entry in sorted(part.items())}
         (tmp / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for p in [*files, tmp / "manifest.json", tmp / "tensors", tmp]:
+        for p in (tmp / "manifest.json", tmp / "tensors", tmp):
             fsync(p)
         os.rename(tmp, final)
         fsync(folder)
@@ -441,7 +461,7 @@ class World:
         if "TORCHELASTIC_RUN_ID" in env:
             die_with_parent()
         if self.size > 1:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=1))  # saving 72 B takes a while
             names, shape = (("replicate", "shard"), (c.replicate, self.size // c.replicate)) if c.replicate > 1 else (("shard",), (self.size,))
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
@@ -460,9 +480,13 @@ class World:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def sync_gradients(self, model, on):
+    def gather(self, value):
+        """Every rank's value, in rank order, on every rank."""
+        values = [value]
         if self.size > 1:
-            model.set_requires_gradient_sync(on)
+            values = [None] * self.size
+            dist.all_gather_object(values, value)
+        return values
 
     def clip(self, model, limit):
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)

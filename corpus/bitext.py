@@ -58,7 +58,8 @@ def rules(doc, most_ratio):
     a, b = len(x.encode()), len(y.encode())
     if max(a, b) > most_ratio * min(a, b):
         return False, "pair: lengths do not match"
-    if re.findall(r"[0-9]+", x) != re.findall(r"[0-9]+", y) and sorted(re.findall(r"[0-9]+", x)) != sorted(re.findall(r"[0-9]+", y)):
+    a, b = (sorted(map(int, re.findall(r"\d{1,18}", side))) for side in (x, y))  # \d and int know every script's digits
+    if a != b:
         return False, "pair: numbers do not match"
     doc.text, doc.more["target"] = x, y
     return True

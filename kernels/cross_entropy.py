@@ -11,7 +11,10 @@ CHUNK = 1 << 20  # logits alive at a time on the CPU: 4 MiB in float32, so that 
 def target_logprobs(x, weight, targets, ignore=-100):
     """x (N, C), weight (V, C), targets (N,) int64 -> log softmax(x weight')[n, targets[n]] in float32, 0 where ignored."""
     keep = (targets != ignore).nonzero()[:, 0]  # rows without a target never reach the head
-    logp = _TargetLogprobs.apply(x[keep], weight, targets[keep])
+    if torch.is_grad_enabled():
+        logp = _TargetLogprobs.apply(x[keep], weight, targets[keep])
+    else:
+        logp = _forward(x[keep], weight, targets[keep], None, None)
     return torch.zeros(x.shape[0], dtype=torch.float32, device=x.device).index_copy(0, keep, logp)
 
 
@@ -37,13 +40,8 @@ class _TargetLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, targets):
-        logp = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
-        need = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        dx = torch.empty_like(x) if need else None
-        dw = torch.zeros(weight.shape, dtype=torch.float32, device=x.device) if need else None
-        w, room = weight.to(x.dtype), buffers(x, weight)
-        for rows in chunks(len(x), len(weight), x.device):
-            logp[rows] = _chunk(x[rows], w, targets[rows], None, dx[rows] if need else None, dw, room)
+        dx, dw = torch.empty_like(x), torch.zeros(weight.shape, dtype=torch.float32, device=x.device)
+        logp = _forward(x, weight, targets, dx, dw)
         ctx.save_for_backward(x, weight, targets, dx, dw)
         return logp
 
@@ -58,6 +56,15 @@ class _TargetLogprobs(torch.autograd.Function):
         for rows in chunks(len(x), len(weight), x.device):
             _chunk(x[rows], w, targets[rows], g[rows], dx[rows], dw, room)
         return dx, dw.to(weight.dtype), None
+
+
+def _forward(x, weight, targets, dx, dw):
+    """Log-probabilities chunk by chunk, and the gradients into dx and dw unless they are None."""
+    logp = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
+    w, room = weight.to(x.dtype), buffers(x, weight)
+    for rows in chunks(len(x), len(weight), x.device):
+        logp[rows] = _chunk(x[rows], w, targets[rows], None, None if dx is None else dx[rows], dw, room)
+    return logp
 
 
 def buffers(x, weight):

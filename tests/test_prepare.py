@@ -181,7 +181,6 @@ def test_shards_hold_the_kept_documents(done):
             assert 0 < len(held) < len(kept) / 3
         else:
             assert not held  # only running text is held out
-    assert json.loads((done / "tokenizer/fingerprint.json").read_text()) == {"tokenizer": t.fingerprint}
 
 
 def test_many_small_shards_hold_the_same(raw, done, tmp_path):
@@ -304,7 +303,7 @@ def test_control_tokens_in_text_stay_text(tmp_path):
     (dict(tokenizer="nowhere"), "no tokenizer"),
     (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"least_chars": 10_000}}),
      r"nothing left of source web-en \(25 read, dropped: \{'length: too short': 25\}\)"),
-    (dict(sources=[SOURCES[0]], valid=1.0), "all of its documents were held out; set valid=0"),
+    (dict(sources=[SOURCES[0]], valid=0.999999), "all of its documents were held out; set valid=0"),
 ])
 def test_errors(raw, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):

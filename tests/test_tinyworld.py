@@ -140,7 +140,7 @@ def test_a_language_does_not_depend_on_the_others_sizes(tmp_path):
 
 
 def test_every_file_is_there(made):
-    expected = {f"{kind}/{k}.jsonl" for kind in ("web", "knowledge", "synthetic", "benchmarks/belebele", "benchmarks/xcopa")
+    expected = {f"{kind}/{k}.jsonl" for kind in ("web", "knowledge", "synthetic", "benchmarks/belebele", "benchmarks/xcopa", "benchmarks/heldout")
                 for k in CODES}
     expected |= {f"benchmarks/mmmlu/{k}.csv" for k in CODES} | {f"benchmarks/flores/{k}.txt" for k in CODES}
     expected |= {f"bitext/en-{k}.tsv" for k in CODES if k != "en"} | {f"bitext/zh-{k}.tsv" for k in CODES

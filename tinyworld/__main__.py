@@ -6,7 +6,9 @@
     bitext/en-kk.tsv      source, target, url, label: "clean", "misaligned", "copy" or "wrong_language"
     knowledge/kk.jsonl    questions with answers, and sums
     synthetic/kk.jsonl    stories around keywords
-    benchmarks/belebele/kk.jsonl, xcopa/kk.jsonl, mmmlu/kk.csv, flores/kk.txt: held out, in the published columns
+    benchmarks/flores/kk.txt and belebele/kk.jsonl: sentences and passages that no document holds, in the published shapes
+    benchmarks/mmmlu/kk.csv: facts, "unstated" ones in no document of a low-resource language; xcopa/kk.jsonl: what follows
+        from what, among 16 pairs that the documents of every language tell
     benchmarks/heldout/kk.jsonl: more web documents, clean
 """
 import csv

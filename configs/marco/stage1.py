@@ -1,7 +1,6 @@
 """Marco-7B, stage I: 160 B tokens in the mixture of Table 2, highest learning rate 1e-5 (both the paper's).
 
     torchrun --nnodes 64 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/stage1.py
-    python train.py configs/marco/stage1.py init=models/Qwen2-1.5B out=runs/marco-1.5b-stage1   # another size: another folder
 
 The paper gives the mixture, the tokens and the learning rate, and says 512 A100s. Everything under "chosen" is ours.
 """
@@ -17,7 +16,8 @@ lr = paper.STAGE1_LR
 # chosen: 4 M tokens in a step, as usual for 7 B models: 1,024 rows x 4,096 = 4,194,304, so 38,146 steps; 2 rows on each of 512 GPUs
 length = 4096       # web documents average about 1,000 tokens, and Qwen2 was pretrained at 4,096 for most of its tokens
 rows = 1024
-micro_rows = 2      # 8,192 tokens a GPU: 2.3 s of matrix work on an A100 at 50 % against 1.8 s of FSDP traffic at 25 GB/s
+micro_rows = 2      # 8,192 tokens a GPU: 2.3 s of matrix work on an A100 at 50 % (with a fused attention kernel, which is still
+#                     to come: until then a GPU computes a dense mask) against 1.8 s of FSDP traffic at 25 GB/s
 replicate = 64      # one full copy per node of 8: parameters travel inside the node, only gradients between nodes
 recompute = True    # 32 KB instead of 180 KB of activations a token and layer
 dtype = "bfloat16"
