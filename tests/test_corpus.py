@@ -341,7 +341,7 @@ RULES = [("A house.", "Ein Haus.", True), ("Room 12, floor 3.", "Stock 3, Zimmer
     "lengths"),
          ("", "Ein Haus.", "empty"), ("A house.", "  ", "empty"), ("OK computer", " ok COMPUTER", "copy"),
          ("Yes.", "Ja, das ist wahr und noch viel mehr.", "lengths"), ("It is 12.", "Es ist 13.", "numbers"),
-         ("It is twelve.", "Es ist 12 Uhr.", "numbers"), ("你好吗", "How are you", True)]
+         ("It is twelve.", "Es ist 12 Uhr.", "numbers"), ("It was 1998.", "यो १९९८ थियो।", True), ("It was 1998.", "यो १९९९ थियो।", "numbers"), ("你好吗", "How are you", True)]
 
 
 @pytest.mark.parametrize("x, y, wanted", RULES)

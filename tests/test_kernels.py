@@ -224,3 +224,13 @@ def test_likeliest_word_gets_all():
 def test_reference_is_the_definition():
     x, w, targets, _ = example(60, 50)
     torch.testing.assert_close(target_logprobs_reference(x, w, targets).double(), definition(x, w, targets), atol=1e-5, rtol=1e-5)
+
+
+def test_no_gradient_no_work(monkeypatch):
+    """Scoring must not pay for gradients it throws away: without them the function that makes them is not entered."""
+    from kernels import cross_entropy
+    x, w, t = torch.randn(7, 8, requires_grad=True), torch.randn(20, 8, requires_grad=True), torch.randint(20, (7,))
+    wanted = cross_entropy.target_logprobs(x, w, t)
+    monkeypatch.setattr(cross_entropy._TargetLogprobs, "forward", None)
+    with torch.no_grad():
+        assert torch.equal(cross_entropy.target_logprobs(x, w, t), wanted)

@@ -212,6 +212,14 @@ def test_same_bytes_again_and_for_any_number_of_workers(raw, done, tmp_path, wor
     assert tree(tmp_path / "out") == tree(done)
 
 
+def test_shards_of_a_source_that_is_gone_are_not_left(raw, tmp_path):
+    prepare.main(words(raw, tmp_path / "out", vocab_size=350))
+    assert (tmp_path / "out" / SOURCES[1]["name"] / "index.json").exists()
+    prepare.main(words(raw, tmp_path / "out", vocab_size=350, sources=SOURCES[:1]))
+    assert not (tmp_path / "out" / SOURCES[1]["name"] / "index.json").exists()
+    assert (tmp_path / "out" / SOURCES[0]["name"] / "index.json").exists()
+
+
 def test_running_again_in_place_leaves_the_same(raw, tmp_path):
     out, some = tmp_path / "out", [SOURCES[0], SOURCES[1]]
     prepare.main(words(raw, out, sources=some, shard_tokens=500, vocab_size=500))
@@ -301,6 +309,11 @@ def test_control_tokens_in_text_stay_text(tmp_path):
     (dict(names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
     (dict(thresholds={"kk": {"symbol": 0.2}}), "thresholds: no measure 'symbol'.*symbols"),
     (dict(tokenizer="nowhere"), "no tokenizer"),
+    (dict(sources=[]), "sources is empty"),
+    (dict(sources=[dict(SOURCES[0], taget="kk")]), r"source 'web-en' has unknown \['taget'\]; the keys are .*target"),
+    (dict(unit="lines"), "unit must be line, paragraph or file, got 'lines'"),
+    (dict(sources=[dict(SOURCES[0], name="tokenizer")]), "source name 'tokenizer' is taken"),
+    (dict(valid=3.0), "valid is a share"),
     (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"least_chars": 10_000}}),
      r"nothing left of source web-en \(25 read, dropped: \{'length: too short': 25\}\)"),
     (dict(sources=[SOURCES[0]], valid=0.999999), "all of its documents were held out; set valid=0"),
