@@ -213,9 +213,9 @@ def test_same_bytes_again_and_for_any_number_of_workers(raw, done, tmp_path, wor
 
 
 def test_shards_of_a_source_that_is_gone_are_not_left(raw, tmp_path):
-    prepare.main(words(raw, tmp_path / "out", vocab_size=350))
+    prepare.main(words(raw, tmp_path / "out", vocab_size=420))
     assert (tmp_path / "out" / SOURCES[1]["name"] / "index.json").exists()
-    prepare.main(words(raw, tmp_path / "out", vocab_size=350, sources=SOURCES[:1]))
+    prepare.main(words(raw, tmp_path / "out", vocab_size=420, sources=SOURCES[:1]))
     assert not (tmp_path / "out" / SOURCES[1]["name"] / "index.json").exists()
     assert (tmp_path / "out" / SOURCES[0]["name"] / "index.json").exists()
 
