@@ -4,4 +4,4 @@ from configs.tiny.stage1 import *
 
 data, init, out = "out/own/tokens", "out/demo/base", "out/own/stage1"
 mixture = {_k: _v for _k, _v in paper.STAGE1.items() if _k not in ("knowledge", "synthetic")}
-tokens = 800_000
+tokens = 400_000

@@ -4,4 +4,4 @@ from configs.tiny.stage2 import *
 
 data, init, out = "out/own/tokens", "out/own/stage1", "out/own/stage2"
 mixture = {_k: _v for _k, _v in paper.STAGE2.items() if _k not in ("knowledge", "synthetic")}
-tokens = 700_000
+tokens = 350_000

@@ -7,11 +7,11 @@ data = "out/demo/tokens"
 out = "out/demo/base"
 mixture = {"en": 50, "zh": 29, "high": 12, "low": 5, "low/kk": 0.05, "low/ne": 0.05, "low/az": 0.05, "knowledge/en": 2, "knowledge/zh": 1,
            "parallel/en-zh": 2}
-tokens = 1_200_000
+tokens = 900_000
 vocab_size, hidden_size, intermediate_size, num_hidden_layers = 8192, 128, 384, 4
 num_attention_heads, num_key_value_heads = 4, 2
 rope_theta = 10000.0
 initializer_range = 0.08  # 1 / sqrt(hidden_size): with Qwen2's 0.02 a model this narrow attends to nothing for hundreds of steps
 length, rows, micro_rows = 256, 4, 4  # small steps: at this scale their number teaches more than their size
 lr, warmup = 3e-3, 0.05
-log_every, eval_every, eval_tokens, save_every = 50, 250, 1024, 500
+log_every, eval_every, eval_tokens, save_every = 50, 220, 1024, 500

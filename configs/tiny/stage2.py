@@ -4,6 +4,6 @@ from configs.tiny.stage1 import *
 init = "out/demo/stage1"
 out = "out/demo/stage2"
 mixture = paper.STAGE2
-tokens = 840_000
+tokens = 560_000
 lr = 1.2e-3  # lr of stage I times 0.6, as in the paper
 seed = 2
