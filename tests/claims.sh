@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo's experiment over three seeds (another world, other documents, other weights) with half as many tokens again, then
+# The demo's experiment over three seeds (another world, other documents, other weights) with 1.4 times the tokens, then
 # the verdicts: make claims
 set -euo pipefail
 PY=${PY:-python}
