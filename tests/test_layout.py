@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"train.py": 550, "model.py": 480, "data.py": 320, "eval.py": 480, "prepare.py": 340, "tokenizer.py": 220, "report.py": 330,
+BUDGET = {"train.py": 580, "model.py": 480, "data.py": 320, "eval.py": 480, "prepare.py": 340, "tokenizer.py": 220, "report.py": 330,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 200, "tinyworld/*.py": 300}
 OURS = {"train", "model", "data", "eval", "prepare", "tokenizer", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
 IMPORTS = {"configs": set(), "tokenizer": set(), "data": set(), "kernels": {"kernels", "model"}, "corpus": {"corpus"},
