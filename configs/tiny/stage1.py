@@ -7,6 +7,6 @@ out = "out/demo/stage1"
 mixture = paper.STAGE1
 tokens = 640_000
 length, rows, micro_rows = 256, 4, 4
-lr, warmup = 2e-3, 0.05  # the paper's 1e-5 is for a model 3,500 times as large
+lr, warmup = 2e-3, 0.05  # the paper's 1e-5 is for a model 4,000 times as large
 seed = 1
 log_every, eval_every, eval_tokens, save_every = 50, 220, 1024, 500
