@@ -2,6 +2,7 @@
 
     python eval.py configs/tiny/eval.py model=out/demo/stage2
     torchrun --nproc-per-node 8 eval.py configs/tiny/eval.py model=out/demo/stage2
+    python eval.py sample=out/demo/stage2 temperature=0.8       # talk to it: generate.py on the terminal
 
 A benchmark is a row of a table in a config: a file, a prompt, what to score. This file knows the kinds of measurement and no
 benchmark's name. Results do not depend on batch size or on the number of processes.
@@ -22,7 +23,9 @@ import torch.distributed as dist
 
 import tokenizer
 from configs import load
-from model import IGNORE, Cache, Qwen2, generate
+from generate import generate
+from generate import main as talk
+from model import IGNORE, Cache, Qwen2
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,10 @@ def files(c, task, lang):
 
 
 def main(argv=None):
-    c, = load(Eval, argv=argv)
+    words = sys.argv[1:] if argv is None else argv
+    if any(word.startswith("sample=") for word in words):
+        return talk([word.replace("sample=", "model=", 1) if word.startswith("sample=") else word for word in words])
+    c, = load(Eval, argv=words)
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if c.threads:
         torch.set_num_threads(c.threads)

@@ -1,4 +1,6 @@
-"""Qwen2 from token ids to log-probabilities, its KV cache and generation, and its Hugging Face folder in and out.
+"""Qwen2 from token ids to log-probabilities; with other fields of its config the same file is Llama 2, Llama 3 and Qwen3.
+
+    python model.py export CHECKPOINT OUT      # a Hugging Face folder for transformers, vLLM, llama.cpp
 
 Parameters and config fields carry Hugging Face's names, so loading and saving need no table. One call does all the work:
 
@@ -9,19 +11,18 @@ Pretraining is minus its sum over the count; a choice's score is its sum over th
 Legend: B rows, T positions, C hidden size, H query heads, K key/value heads, D head size, V vocabulary, S cache length.
 """
 import hashlib
-import json
 import math
-import os
+import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recomputed
 
+import checkpoint
+from configs import load
 from kernels import attention, documents, target_logprobs
 
 IGNORE = -100
@@ -40,19 +41,27 @@ class ModelConfig:
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True      # one matrix reads and predicts words
     initializer_range: float = 0.02       # standard deviation of fresh weights
+    model_type: str = "qwen2"             # qwen2: biases on q, k, v; qwen3: an RMSNorm on every query and key head; llama: neither
+    head_dim: int | None = None           # None: hidden_size / num_attention_heads
+    attention_bias: bool = False          # llama, qwen3: biases on q, k, v and o
+    rope_scaling: dict | None = None      # Llama 3.1's, see `frequencies`
 
     def __post_init__(self):
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
+        if self.model_type not in checkpoint.FAMILIES:
+            raise ValueError(f"model_type is {self.model_type!r}; this code implements {', '.join(checkpoint.FAMILIES)}")
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
+                             "change one or set head_dim")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
                              f"{self.num_key_value_heads}")
-        if self.head_dim % 2:
-            raise ValueError(f"head size {self.head_dim} is odd: rotary positions turn pairs of channels")
+        if self.head_size % 2:
+            raise ValueError(f"head size {self.head_size} is odd: rotary positions turn pairs of channels")
 
     @property
-    def head_dim(self):
-        return self.hidden_size // self.num_attention_heads
+    def head_size(self):
+        """D"""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
 class Linear(nn.Linear):
@@ -76,10 +85,24 @@ class RMSNorm(nn.Module):
         return y.to(x.dtype) * self.weight.to(x.dtype)
 
 
+def frequencies(c, device):
+    """Radians per position of every channel pair, (D/2,): theta^(-2i/D).
+
+    Llama 3.1 stretches the slow ones for longer texts: with n turns within the original length, a pair that turns less than
+    low_freq_factor times runs `factor` times slower, one above high_freq_factor is kept, between them the two are mixed.
+    """
+    i = torch.arange(0, c.head_size, 2, device=device, dtype=torch.float32)
+    w = 1.0 / c.rope_theta ** (i / c.head_size)
+    if c.rope_scaling:
+        factor, low, high, length = (c.rope_scaling[name] for name in checkpoint.LLAMA3)
+        keep = ((length * w / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        w = (1 - keep) * w / factor + keep * w
+    return w
+
+
 def rotation(position, c, dtype):
-    """cos and sin of the rotary angles, (B, T, 1, D): position / theta^(2i/D), the same for both halves of a head."""
-    i = torch.arange(0, c.head_dim, 2, device=position.device, dtype=torch.float32)
-    angle = position[..., None].float() / c.rope_theta ** (i / c.head_dim)  # (B, T, D/2)
+    """cos and sin of the rotary angles, (B, T, 1, D), the same for both halves of a head."""
+    angle = position[..., None].float() * frequencies(c, position.device)  # (B, T, D/2)
     angle = torch.cat([angle, angle], -1)[:, :, None]
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
@@ -93,19 +116,25 @@ def rotate(x, cos, sin):
 class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.heads = (c.num_attention_heads, c.num_key_value_heads, c.head_dim)
+        self.heads = (c.num_attention_heads, c.num_key_value_heads, c.head_size)
         H, K, D = self.heads
-        self.q_proj = Linear(c.hidden_size, H * D, bias=True)
-        self.k_proj = Linear(c.hidden_size, K * D, bias=True)
-        self.v_proj = Linear(c.hidden_size, K * D, bias=True)
-        self.o_proj = Linear(H * D, c.hidden_size, bias=False)
+        bias = c.attention_bias or c.model_type == "qwen2"
+        self.q_proj = Linear(c.hidden_size, H * D, bias=bias)
+        self.k_proj = Linear(c.hidden_size, K * D, bias=bias)
+        self.v_proj = Linear(c.hidden_size, K * D, bias=bias)
+        self.o_proj = Linear(H * D, c.hidden_size, bias=c.attention_bias)
+        if c.model_type == "qwen3":
+            self.q_norm, self.k_norm = RMSNorm(D, c.rms_norm_eps), RMSNorm(D, c.rms_norm_eps)
+        else:
+            self.q_norm = self.k_norm = None
 
     def forward(self, x, cos, sin, docs, cache):
         B, T, _ = x.shape
         H, K, D = self.heads
-        q = rotate(self.q_proj(x).view(B, T, H, D), cos, sin)
-        k = rotate(self.k_proj(x).view(B, T, K, D), cos, sin)
-        v = self.v_proj(x).view(B, T, K, D)
+        q, k, v = self.q_proj(x).view(B, T, H, D), self.k_proj(x).view(B, T, K, D), self.v_proj(x).view(B, T, K, D)
+        if self.q_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, S, K, D)
         return self.o_proj(attention(q, k, v, docs).reshape(B, T, H * D))
@@ -145,7 +174,7 @@ class Backbone(nn.Module):
 
 
 class Qwen2(nn.Module):
-    """The language model. `dtype` is what it computes in; the parameters keep their own."""
+    """The language model, of any family in checkpoint.FAMILIES. `dtype` is what it computes in; the parameters keep their own."""
 
     def __init__(self, config, dtype=torch.float32, recompute=False):
         super().__init__()
@@ -172,7 +201,7 @@ class Qwen2(nn.Module):
         streams = [x]
         for i, block in enumerate(self.model.layers):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, docs, use_reentrant=False)
+                x = recomputed(block, x, cos, sin, docs, use_reentrant=False)
             else:
                 x = block(x, cos, sin, docs, None if cache is None else cache.layer(i))
             if hidden:
@@ -201,123 +230,86 @@ class Qwen2(nn.Module):
                 std /= math.sqrt(2 * self.config.num_hidden_layers)
             full = torch.zeros(p.shape) if name.endswith("bias") else torch.ones(p.shape) if "norm" in name else \
                 torch.empty(p.shape).normal_(0, std, generator=generator)
-            _put(p, full)
+            _put(p, lambda a, b: full[a:b])
         return self
 
     @classmethod
     def from_pretrained(cls, folder, dtype=torch.float32, param_dtype=None):
-        """A model from a Hugging Face folder: config.json and safetensors, one file or an index. Nothing is unpickled."""
-        model = cls(read_config(folder), dtype).to(param_dtype or dtype)
-        model.load_weights(folder)
+        """A model from a Hugging Face folder or a checkpoint of train.py. Nothing is unpickled, and no memory is taken before the
+        sizes in config.json have been found in the files."""
+        config, stored = read_config(folder), checkpoint.open_weights(folder)
+        if config.num_hidden_layers > len(stored):
+            raise ValueError(f"{folder}: config.json claims {config.num_hidden_layers} layers, the files hold {len(stored)} tensors")
+        with torch.device("meta"):
+            model = cls(config, dtype).to(param_dtype or dtype)
+        model.match(stored, folder)
+        model.materialize("cpu").load_weights(folder)
         return model
 
-    def load_weights(self, folder):
-        """Fill the parameters from safetensors; a sharded parameter reads only its own rows."""
-        folder, where = Path(folder), {}
-        for file in weight_files(folder):
-            try:
-                with safe_open(file, "pt") as f:
-                    where |= dict.fromkeys(f.keys(), file)
-            except (OSError, SafetensorError) as e:
-                raise ValueError(f"{file}: cannot be read ({e}); copy or download it again") from None
-        params = dict(self.named_parameters())
+    def materialize(self, device):
+        """Give a model built on the meta device memory, uninitialised."""
+        self.to_empty(device=device)
         if self.config.tie_word_embeddings:
-            where.pop("lm_head.weight", None)
-        missing, extra = sorted(set(params) - set(where)), sorted(set(where) - set(params))
+            self.lm_head.weight = self.model.embed_tokens.weight
+        return self
+
+    def load_weights(self, folder):
+        """Fill the parameters; a sharded one reads only its own rows."""
+        stored = self.match(checkpoint.open_weights(folder), folder)
+        for name, p in self.named_parameters():
+            _put(p, stored[name].read)
+
+    def match(self, stored, folder):
+        """The tensors of a folder that are this model's; ValueError when one is missing, unknown or of another shape."""
+        params = dict(self.named_parameters())
+        ignored = ("rotary_emb.inv_freq", "lm_head.weight" if self.config.tie_word_embeddings else "rotary_emb.inv_freq")
+        stored = {name: s for name, s in stored.items() if not name.endswith(ignored)}
+        missing, extra = sorted(set(params) - set(stored)), sorted(set(stored) - set(params))
         if missing or extra:
             raise ValueError(f"{folder}: the weights do not fit config.json; missing {missing[:3]} ({len(missing)}), "
                              f"not of this model {extra[:3]} ({len(extra)})")
-        opened = {file: safe_open(file, "pt") for file in set(where.values())}
         for name, p in params.items():
-            piece = opened[where[name]].get_slice(name)
-            if tuple(piece.get_shape()) != tuple(p.shape):
-                raise ValueError(f"{where[name]}: {name} has shape {tuple(piece.get_shape())}, config.json asks for {tuple(p.shape)}")
-            _put(p, piece)
+            if stored[name].shape != tuple(p.shape):
+                raise ValueError(f"{stored[name].file}: {name} has shape {stored[name].shape}, config.json asks for {tuple(p.shape)}")
+        return stored
 
-    def save_pretrained(self, folder, dtype=None, max_bytes=5 << 30):
-        """Write config.json and safetensors (an index beside them when there are several files). Collective under FSDP:
-        every rank calls it, parameters are gathered one at a time, rank 0 writes. dtype None keeps the parameters' own."""
-        folder = Path(folder)
-        writer = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        files, size, pending = [], 0, {}
+    def save_pretrained(self, folder, dtype=None, max_bytes=5 << 30, like=None, tokenizer=None):
+        """Write a Hugging Face folder. Collective under FSDP: every rank calls it, parameters are gathered one at a time, rank 0
+        writes. dtype None keeps the parameters' own. like: the folder the model came from, whose other files and fields are kept;
+        tokenizer: the tokenizer's folder, when it is not that one."""
+        writer = not dist.is_initialized() or dist.get_rank() == 0
 
-        def flush():
-            if pending:
-                files.append({name: t.nbytes for name, t in pending.items()})
-                save_file(dict(pending), folder / f"part-{len(files):05}.tmp", metadata={"format": "pt"})
-                pending.clear()
+        def tensors():
+            for name, p in self.named_parameters():
+                full = p.full_tensor() if hasattr(p, "full_tensor") else p
+                yield name, full.detach().to("cpu", dtype or p.dtype).contiguous() if writer else None
 
         if writer:
-            folder.mkdir(parents=True, exist_ok=True)
-        for name, p in self.named_parameters():
-            full = p.full_tensor() if hasattr(p, "full_tensor") else p
-            if writer:
-                full = full.detach().to("cpu", dtype or p.dtype).contiguous()
-                if size + full.nbytes > max_bytes:
-                    flush()
-                    size = 0
-                pending[name], size = full, size + full.nbytes
-        if not writer:
-            return
-        flush()
-        for old in [folder / "model.safetensors.index.json", *folder.glob("model*.safetensors")]:
-            old.unlink(missing_ok=True)
-        names = ["model.safetensors"] if len(files) == 1 else \
-            [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
-        for i, name in enumerate(names):
-            os.replace(folder / f"part-{i + 1:05}.tmp", folder / name)
-        if len(files) > 1:
-            index = {"metadata": {"total_size": sum(sum(f.values()) for f in files)},
-                     "weight_map": {key: name for name, f in zip(names, files) for key in f}}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
-        stored = str(dtype or next(self.parameters()).dtype).removeprefix("torch.")
-        (folder / "config.json").write_text(json.dumps(
-            {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "use_sliding_window": False,
-             "attention_dropout": 0.0, "torch_dtype": stored} | asdict(self.config), indent=1))
+            checkpoint.write_beside(folder, asdict(self.config), dtype or next(self.parameters()).dtype, like, tokenizer)
+            checkpoint.write_weights(folder, tensors(), max_bytes)
+        else:
+            for _ in tensors():
+                pass
 
 
-def _put(p, source):
-    """Copy source (a tensor or a safetensors slice of the full shape) into p, or p's own rows of it when p is sharded."""
-    local, rows = p.detach(), slice(None)
-    if hasattr(p, "device_mesh"):  # a DTensor, sharded on dim 0 by FSDP2
-        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-        shape, offset = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
-        local, rows = local.to_local(), slice(offset[0], offset[0] + shape[0])
+def own_rows(p):
+    """(this process's rows of a parameter or gradient, the number of the first): all of it unless FSDP2 has sharded it on dim 0."""
+    if not hasattr(p, "device_mesh"):
+        return p.detach(), 0
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+    return p.detach().to_local(), compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)[1][0]
+
+
+def _put(p, read):
+    """Copy what read(first row, last row) gives into a parameter's own rows."""
+    local, first = own_rows(p)
     if local.numel():
-        local.copy_(source[rows])
+        local.copy_(read(first, first + len(local)))
 
 
 def read_config(folder):
     """ModelConfig from a Hugging Face config.json."""
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, *.safetensors)")
-    try:
-        fields = json.loads(path.read_text())
-    except json.JSONDecodeError as e:
-        raise ValueError(f"{path}: not JSON ({e}); copy or download it again") from None
-    if fields.get("model_type") != "qwen2":
-        raise ValueError(f"{path}: model_type is {fields.get('model_type')!r}; this code implements 'qwen2'")
-    if fields.get("use_sliding_window"):
-        raise ValueError(f"{path}: use_sliding_window is on; sliding windows are not implemented")
-    rope = (fields.get("rope_parameters") or {}) | (fields.get("rope_scaling") or {})
-    kind, act = rope.get("rope_type", rope.get("type", "default")), fields.get("hidden_act", "silu")
-    if kind != "default" or act != "silu":
-        raise ValueError(f"{path}: rope type {kind!r} with hidden_act {act!r}; only 'default' with 'silu' is implemented")
-    fields |= fields.get("rope_parameters") or {}  # transformers 5 keeps rope_theta there
-    return ModelConfig(**{k: fields[k] for k in ModelConfig.__dataclass_fields__ if k in fields})
-
-
-def weight_files(folder):
-    """The safetensors files of a folder: those its index names, or all of them."""
-    folder = Path(folder)
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder}: no *.safetensors file (pickled weights are never read)")
-    return files
+    return ModelConfig(**checkpoint.read_config(folder))
 
 
 # ---------------------------------------------------------------------- generation
@@ -327,7 +319,7 @@ class Cache:
 
     def __init__(self, model, rows, size):
         c, device = model.config, model.lm_head.weight.device
-        shape = (c.num_hidden_layers, rows, size, c.num_key_value_heads, c.head_dim)
+        shape = (c.num_hidden_layers, rows, size, c.num_key_value_heads, c.head_size)
         self.k = torch.zeros(shape, dtype=model.dtype, device=device)
         self.v = torch.zeros_like(self.k)
         self.length = 0
@@ -352,32 +344,33 @@ class _CacheLayer:
         return self.cache.k[self.i, :, :end], self.cache.v[self.i, :, :end]
 
 
-@torch.inference_mode()
-def generate(model, prompts, max_new, stop=(), batch=64):
-    """Greedy continuations. prompts: lists of ids -> lists of new ids, without the stop id that ended them.
+# ---------------------------------------------------------------------- command line
 
-    Unequal prompts are padded on the left; `starts` hides the padding and counts positions from each prompt's first token, so a
-    row's output does not depend on its batch. Finished rows leave the batch.
-    """
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    out = [[] for _ in prompts]
-    device = model.lm_head.weight.device
-    for i in range(0, len(order), batch):
-        live = order[i:i + batch]
-        T = len(prompts[live[0]])
-        rows = torch.tensor([[0] * (T - len(prompts[j])) + prompts[j] for j in live], device=device)
-        starts = torch.tensor([[T - len(prompts[j])] for j in live], device=device)  # (B, 1)
-        cache = Cache(model, len(live), T + max_new)
-        logits = model(rows, starts=starts.expand(-1, T), cache=cache)
-        for _ in range(max_new):
-            new = logits.argmax(-1)
-            for j, token in zip(live, new.tolist()):
-                out[j].append(token)
-            going = [r for r, j in enumerate(live) if out[j][-1] not in stop and len(out[j]) < max_new]
-            if not going:
-                break
-            if len(going) < len(live):
-                live, new, starts = [live[r] for r in going], new[going], starts[going]
-                cache.keep(going)
-            logits = model(new[:, None], starts=starts, cache=cache)
-    return [ids[:-1] if ids and ids[-1] in stop else ids for ids in out]
+@dataclass(frozen=True)
+class Export:
+    source: str                  # Hugging Face folder or OUT/checkpoints/step-N of train.py
+    out: str                     # folder to write
+    dtype: str | None = None     # float32, bfloat16 or float16; None: every tensor as it is
+    max_bytes: int = 5 << 30     # of a safetensors file
+
+
+def main(argv=None):
+    """python model.py export SOURCE OUT [dtype=bfloat16] [max_bytes=...]"""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] != ["export"]:
+        raise ValueError("the command is: python model.py export CHECKPOINT OUT [dtype=bfloat16] [max_bytes=5000000000]")
+    names = iter(("source", "out"))
+    c, = load(Export, argv=[w if "=" in w or w.startswith("-") else f"{next(names, 'too many folders')}={w}" for w in words[1:]])
+    if c.dtype not in (None, "float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype must be float32, bfloat16 or float16, got {c.dtype!r}")
+    with torch.device("meta"):
+        Qwen2(read_config(c.source)).match(checkpoint.open_weights(c.source), c.source)
+    checkpoint.export(c.source, c.out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
+    print(f"saved {c.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as e:
+        sys.exit(f"ValueError: {e}")

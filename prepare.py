@@ -196,10 +196,8 @@ def make_tokenizer(c, books):
     shutil.rmtree(folder, ignore_errors=True)
     if c.tokenizer:
         folder.mkdir(parents=True)
-        names = ("tokenizer.model", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-        for name in names:
-            if (Path(c.tokenizer) / name).exists():
-                shutil.copy(Path(c.tokenizer) / name, folder / name)
+        for file in tokenizer.files(c.tokenizer):
+            shutil.copy(file, folder / file.name)
     else:
         size = Counter()
         for source, book in zip(c.sources, books):

@@ -33,9 +33,11 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+import checkpoint
 import data as shards
+import tokenizer
 from configs import load
-from model import IGNORE, ModelConfig, Qwen2, read_config
+from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Train:
     clip: float = 1.0              # of the global gradient norm
     seed: int = 0                  # of fresh weights and of the data order
     dtype: str = "auto"            # of the computation; auto: bfloat16 where the machine has it fast
+    new_rows: int | None = None    # train only the words from this id on (recipes/extend_vocabulary.py); None: everything
     recompute: bool = False        # activation checkpointing: a third more work, memory of one layer
     compile: bool = False          # torch.compile each block
     replicate: int = 1             # HSDP: copies of the sharded model; shards live in world / replicate processes
@@ -139,10 +142,8 @@ def main(argv=None):
         if world.main:
             begin_log(out, c, config, model, plan, newest)
         loop(c, world, plan, model, optimizer, step, identity)
-        model.save_pretrained(out)
-        if world.main:
-            shutil.copytree(Path(c.data) / "tokenizer", out, dirs_exist_ok=True)
-            print(f"saved {out}", flush=True)
+        model.save_pretrained(out, like=c.init, tokenizer=Path(c.data) / "tokenizer")
+        world.say(f"saved {out}")
     world.close()
 
 
@@ -166,6 +167,8 @@ def loop(c, world, plan, model, optimizer, step, identity):
             loss = lm_loss(model, [x.to(world.device, non_blocking=True) for x in batch])
             (loss * (world.size / count)).backward()  # FSDP averages over processes; the gradient is d(sum)/d(weights) / count
             total += loss.detach()
+        if c.new_rows:
+            drop_old_rows(model, c.new_rows)
         norm = world.clip(model, c.clip)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, c)
@@ -204,17 +207,26 @@ def build(config, c, world):
             fully_shard(block, mesh=world.mesh, mp_policy=policy)
         # the root keeps what it reads outside of any block: norm, embedding and head (5 GB in bf16 at 72 B), gathered once a step
         fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
-    model.to_empty(device=world.device)
-    if config.tie_word_embeddings:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    return model
+    return model.materialize(world.device)
 
 
 def make_optimizer(model, c):
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if c.new_rows:  # without decay a row whose gradient is always 0 keeps its bits
+        model.requires_grad_(False)
+        words = {model.model.embed_tokens.weight.requires_grad_(), model.lm_head.weight.requires_grad_()}
+        groups = [{"params": list(words), "weight_decay": 0.0}]
+    else:
+        decayed = [p for p in model.parameters() if p.ndim > 1]
+        others = [p for p in model.parameters() if p.ndim == 1]
+        groups = [{"params": decayed, "weight_decay": c.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=c.lr, betas=(c.beta1, c.beta2), fused=True)
+
+
+def drop_old_rows(model, first):
+    """Zero the gradients of the words below id `first`."""
+    for p in {model.model.embed_tokens.weight, model.lm_head.weight}:
+        local, row = own_rows(p.grad)
+        local[:max(0, first - row)] = 0
 
 
 def check_vocabulary(c, config, sources):
@@ -225,11 +237,12 @@ def check_vocabulary(c, config, sources):
                          f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
     if not (Path(c.data) / "tokenizer").is_dir():
         raise ValueError(f"{c.data}: no tokenizer folder beside the shards; copy what prepare.py wrote whole")
-    names = ("tokenizer.model", "vocab.json", "tokenizer.json")  # the file that tokenizer.py would read
-    file = next((Path(c.init) / name for name in names if (Path(c.init) / name).exists()), None) if c.init else None
-    if file and digest(file)[:16] != index["tokenizer"]:
-        raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with "
-                         f"{digest(file)[:16]}; run prepare.py with tokenizer={c.init}")
+    theirs = tokenizer.load(c.init).fingerprint if c.init and tokenizer.files(c.init) else None
+    if theirs and theirs != index["tokenizer"]:
+        raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with {theirs}; "
+                         f"run prepare.py with tokenizer={c.init}")
+    if c.new_rows and not (c.init and c.new_rows < config.vocab_size):
+        raise ValueError(f"new_rows={c.new_rows}: needs init= a model with more than that many rows ({config.vocab_size} here)")
 
 
 def fingerprint(folder):
@@ -284,7 +297,7 @@ class Meter:
         for tokens, _, starts in batches:
             seen = (torch.arange(tokens.shape[1]) - starts + 1).sum()  # keys all queries see
             self.flops += self.weight_flops * tokens.numel() + \
-                12 * m.num_hidden_layers * m.num_attention_heads * m.head_dim * float(seen)
+                12 * m.num_hidden_layers * m.num_attention_heads * m.head_size * float(seen)
             self.tokens += tokens.numel()
         self.steps += 1
 
@@ -336,9 +349,12 @@ def begin_log(out, c, config, model, plan, newest):
 # ---------------------------------------------------------------------- checkpoints
 
 def state_tensors(model, optimizer):
-    """Parameters and AdamW's two moments by name; DTensors under FSDP. Fresh moments are zeros."""
+    """Parameters and, of those that learn, AdamW's two moments by name; DTensors under FSDP. Fresh moments are zeros."""
     out = {}
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            out[name] = p.detach()
+            continue
         s = optimizer.state[p]
         if not s:
             s |= {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
@@ -360,6 +376,7 @@ def save(c, world, model, optimizer, step, identity):
     world.barrier()
     if world.main:
         (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
+        checkpoint.write_beside(tmp, asdict(model.config), torch.float32, c.init, Path(c.data) / "tokenizer")
     world.barrier()
     mine = sorted(p for p in tmp.rglob("*") if p.is_file())[world.rank::world.size]  # a terabyte is not hashed by one process
     for p in mine:
@@ -417,12 +434,9 @@ def restore(path, model, optimizer, identity):
                              "undo the change of settings or data, or start anew in another out=")
     tensors = state_tensors(model, optimizer)
     dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(Path(path) / "tensors")), no_dist=not dist.is_initialized())
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(tensors[name])
-            s = optimizer.state[p]
-            s["exp_avg"], s["exp_avg_sq"] = tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"]
-            s["step"].fill_(state["step"])
+    for p in model.parameters():  # the tensors are the model's and the optimizer's own, filled in place
+        if p.requires_grad:
+            optimizer.state[p]["step"].fill_(state["step"])
     return state["step"]
 
 

@@ -1,0 +1,277 @@
+"""Text from a model: greedy, sampled or by beam search, in batches of unequal prompts, or typed on the terminal.
+
+    python generate.py model=out/demo/stage2 'prompt=Алматы' temperature=0.8
+    python generate.py model=Qwen/Qwen2-1.5B-Instruct            # a conversation, where the model has a chat template
+
+Prompts are padded on the left; `starts` hides the padding and counts positions from each prompt's first token, so a row's output
+does not depend on the rows beside it. Finished rows leave the batch.
+"""
+import hashlib
+import sys
+from dataclasses import dataclass, field
+
+import torch
+
+import tokenizer
+from configs import load
+from model import Cache, Qwen2
+
+
+@dataclass(frozen=True)
+class Decoding:
+    temperature: float = 0.0         # 0: greedy, the likeliest token
+    top_k: int | None = None         # sample among the k likeliest only
+    top_p: float | None = None       # ... among the fewest whose probabilities sum to this
+    min_p: float | None = None       # ... among those at least this fraction as likely as the likeliest
+    repetition_penalty: float = 1.0  # tokens of the prompt and the output: logit / penalty (times, below 0)
+    beams: int = 1                   # texts kept while searching for the likeliest one; 1: no search
+    length_penalty: float = 1.0      # a beam's score is its log-probability / length ** this
+    seed: int = 0                    # with the row's number, of its random numbers
+
+    def __post_init__(self):
+        wrong = [f"{name} must be {need}, got {getattr(self, name)}" for name, need, right in (
+            ("temperature", "0 or more", self.temperature >= 0), ("top_k", "at least 1", self.top_k is None or self.top_k >= 1),
+            ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
+            ("min_p", "from 0 to 1", self.min_p is None or 0 <= self.min_p <= 1),
+            ("repetition_penalty", "above 0", self.repetition_penalty > 0), ("beams", "at least 1", self.beams >= 1),
+            ("beams", "1 when temperature is above 0 (beam search does not sample)", self.beams == 1 or self.temperature == 0)) if not right]
+        if wrong:
+            raise ValueError("Decoding: " + "; ".join(wrong))
+
+
+def generate(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=None, stop_text=(), allowed_next=None):
+    """Lists of ids -> lists of at most max_new new ids, without the stop id that ended them.
+
+    stop: ids. stop_text: strings, found with the tokenizer t; the ids that complete one are kept. allowed_next(prompt and output so far)
+    -> the ids that may come next, or None for all. batch: prompts decoded together.
+    """
+    out = [[] for _ in prompts]
+    for row, i in continuations(model, prompts, max_new, stop, how, batch, t, stop_text, allowed_next):
+        out[row].append(i)
+    return out
+
+
+@torch.inference_mode()
+def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=None, stop_text=(), allowed_next=None):
+    """The same one by one: yields (row, id) as soon as it is decided; beam search decides at a row's end."""
+    if isinstance(stop_text, str) or (stop_text and t is None):
+        raise ValueError("stop_text is a list of strings and needs the tokenizer: t=")
+    for row, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {row} is empty; give at least one id (the end-of-text id: a text begins)")
+        if len(prompt) + max_new > model.config.max_position_embeddings:
+            raise ValueError(f"prompt {row} has {len(prompt)} ids; with max_new={max_new} that is more than the model's "
+                             f"max_position_embeddings={model.config.max_position_embeddings}")
+
+    def ended(new):  # the ids of a row so far
+        if new[-1] in stop:
+            return True
+        tail = new[-4 * max(map(len, stop_text)):] if stop_text else []  # a character is at most four ids
+        return bool(tail) and any(s in t.decode(tail, before=new) for s in stop_text)
+
+    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row])) if max_new > 0 else []
+    for i in range(0, len(order), batch):
+        texts = {row: list(prompts[row]) for row in order[i:i + batch]}
+        for row, new in (beam_search if how.beams > 1 else one_by_one)(model, texts, max_new, how, stop, ended, allowed_next):
+            if new not in stop:
+                yield row, new
+
+
+def prefill(model, prompts, max_new):
+    """Run prompts (the longest first) into a fresh cache: (logits after each (B, V), cache, starts (B, 1))."""
+    T, device = len(prompts[0]), model.lm_head.weight.device
+    rows = torch.tensor([[0] * (T - len(p)) + p for p in prompts], device=device)
+    starts = torch.tensor([[T - len(p)] for p in prompts], device=device)
+    cache = Cache(model, len(prompts), T + max_new)
+    return model(rows, starts=starts.expand(-1, T), cache=cache), cache, starts
+
+
+def one_by_one(model, texts, max_new, how, stop, ended, allowed_next):
+    """Greedy or sampled ids, (row, id). texts {row: ids}, which grow."""
+    live, begin = list(texts), {row: len(ids) for row, ids in texts.items()}
+    dice = {row: torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(f"{how.seed} {row}".encode(), digest_size=4).digest(), "little"))
+            for row in texts}
+    logits, cache, starts = prefill(model, list(texts.values()), max_new)
+    for n in range(max_new):
+        new = choose(adjust(logits, [texts[row] for row in live], how, allowed_next), how, [dice[row] for row in live])
+        for row, i in zip(live, new.tolist()):
+            texts[row].append(i)
+            yield row, i
+        going = [k for k, row in enumerate(live) if not ended(texts[row][begin[row]:])]
+        if not going or n == max_new - 1:
+            return
+        if len(going) < len(live):
+            live, new, starts = [live[k] for k in going], new[going], starts[going]
+            cache.keep(going)
+        logits = model(new[:, None], starts=starts, cache=cache)
+
+
+def adjust(scores, texts, how, allowed_next):
+    """scores (B, V) with the repetition penalty, and minus infinity where allowed_next forbids. texts: the rows' ids so far."""
+    if how.repetition_penalty != 1:
+        scores = scores.clone()
+        for row, ids in enumerate(texts):
+            seen = torch.tensor(sorted(set(ids)), device=scores.device)
+            s = scores[row, seen]
+            scores[row, seen] = torch.where(s < 0, s * how.repetition_penalty, s / how.repetition_penalty)
+    if allowed_next is not None:
+        open_ = torch.zeros_like(scores, dtype=torch.bool)
+        for row, ids in enumerate(texts):
+            allowed = allowed_next(list(ids))
+            if allowed is None:
+                open_[row] = True
+                continue
+            allowed = list(allowed)
+            if not allowed:
+                raise ValueError(f"allowed_next allows nothing after {ids[-5:]}; allow a stop id at least")
+            open_[row, torch.tensor(allowed, device=scores.device)] = True
+        scores = scores.masked_fill(~open_, -torch.inf)
+    return scores
+
+
+def choose(logits, how, dice):
+    """The next id of each row, (B,): the likeliest, or one drawn with the row's own random number, by inverting the distribution."""
+    if how.temperature == 0:
+        return logits.argmax(-1)
+    p = torch.softmax(narrow(logits, how), -1).double().cumsum(-1)
+    u = torch.tensor([[torch.rand((), generator=g, dtype=torch.float64)] for g in dice], dtype=torch.float64, device=p.device)
+    return torch.searchsorted(p, u * p[:, -1:], right=True)[:, 0]
+
+
+def narrow(logits, how):
+    """logits (B, V) / temperature, minus infinity for all but the likeliest: top_k, then top_p, then min_p."""
+    logits = logits / how.temperature
+    if how.top_k:
+        logits = logits.masked_fill(logits < logits.topk(min(how.top_k, logits.shape[1])).values[:, -1:], -torch.inf)
+    if how.top_p is not None:
+        ranked, ids = logits.sort(-1)  # rising: what lies in the first 1 - top_p of the mass goes
+        drop = ranked.softmax(-1).cumsum(-1) <= 1 - how.top_p
+        drop[:, -1] = False
+        logits = logits.masked_fill(drop.scatter(1, ids, drop), -torch.inf)
+    if how.min_p:
+        p = logits.softmax(-1)
+        logits = logits.masked_fill(p < how.min_p * p.amax(-1, keepdim=True), -torch.inf)
+    return logits
+
+
+def beam_search(model, texts, max_new, how, stop, ended, allowed_next):
+    """The best text of each row, as (row, id) when it is found. The rules are transformers' (early_stopping=False):
+
+    each step extends every running text by every token and ranks them by summed log-probability. Of the first `beams`, the ended ones
+    are finished, with score sum / length ** length_penalty; the first `beams` that have not ended run on. A row is done when `beams`
+    texts are finished and the best running one, at its present length, scores no better than the worst of them.
+    """
+    N, live, begin = how.beams, list(texts), {row: len(ids) for row, ids in texts.items()}
+    running, finished = {row: [ids] for row, ids in texts.items()}, {row: [] for row in texts}
+    logits, cache, starts = prefill(model, list(texts.values()), max_new)
+    sums = torch.zeros(len(live), 1)
+    for n in range(1, max_new + 1):
+        beams, V = sums.shape[1], logits.shape[1]
+        logp = adjust(torch.log_softmax(logits, -1), [ids for row in live for ids in running[row]], how, allowed_next).cpu()
+        total = (logp.view(-1, beams, V) + sums[:, :, None]).flatten(1)  # (rows, beams * V)
+        values, places = total.topk(min(total.shape[1], N * max(2, 1 + len(stop))))
+        going, parents, scores = [], [], []
+        for k, row in enumerate(live):
+            runs = []  # (sum, ids, parent)
+            for rank, (value, place) in enumerate(zip(values[k].tolist(), places[k].tolist())):
+                ids = running[row][place // V] + [place % V]
+                if value == -torch.inf:
+                    continue
+                if n == max_new or ended(ids[begin[row]:]):
+                    finished[row] += [(value / n ** how.length_penalty, ids)] if rank < N else []
+                elif len(runs) < N:
+                    runs.append((value, ids, k * beams + place // V))
+            finished[row] = sorted(finished[row], key=lambda x: -x[0])[:N]
+            if not runs or (len(finished[row]) == N and runs[0][0] / n ** how.length_penalty <= finished[row][-1][0]):
+                for i in finished[row][0][1][begin[row]:] if finished[row] else ():
+                    yield row, i
+                continue
+            runs += [(-torch.inf, *runs[-1][1:])] * (N - len(runs))  # fewer tokens than beams
+            running[row] = [ids for _, ids, _ in runs]
+            going.append(row)
+            scores.append([value for value, _, _ in runs])
+            parents += [parent for _, _, parent in runs]
+        if not going:
+            return
+        live, sums, starts = going, torch.tensor(scores), starts[parents]
+        cache.keep(parents)
+        new = torch.tensor([ids[-1] for row in live for ids in running[row]], device=logits.device)
+        logits = model(new[:, None], starts=starts, cache=cache)
+
+
+# ---------------------------------------------------------------------- text
+
+def complete(model, t, texts, max_new, stop_text=(), how=Decoding(), batch=64):
+    """Strings -> their continuations, cut before the first stop string; the tokenizer's ids that end a text stop them too."""
+    prompts = [ids_of(t, text) for text in texts]
+    out = generate(model, prompts, max_new, t.stops, how, batch, t, stop_text)
+    return [cut(t.decode(ids, before=prompt), stop_text) for ids, prompt in zip(out, prompts)]
+
+
+def ids_of(t, text):
+    """Ids of a prompt: BOS first where the tokenizer wants one; an empty text begins with the end-of-text id."""
+    return ([] if t.bos is None else [t.bos]) + t.encode(text) or [t.eot]
+
+
+def cut(text, stop_text):
+    """text up to the first of the stop strings."""
+    return text[:min([text.find(s) for s in stop_text if s in text], default=len(text))]
+
+
+def speak(model, t, prompt, max_new, stop_text, how):
+    """The continuation of one prompt (ids), printed as it comes; returns it. What may begin a stop string waits."""
+    stream, text, shown = t.stream(before=prompt), "", 0
+    wait = max(map(len, stop_text), default=1) - 1
+    for _, i in continuations(model, [prompt], max_new, t.stops, how, t=t, stop_text=stop_text):
+        text += stream.push(i)
+        safe = max(shown, len(cut(text, stop_text)) - wait)
+        print(text[shown:safe], end="", flush=True)
+        shown = safe
+    text = cut(text + stream.end(), stop_text)
+    print(text[shown:], flush=True)
+    return text
+
+
+# ---------------------------------------------------------------------- command line
+
+@dataclass(frozen=True)
+class Sample:
+    model: str                   # Hugging Face folder or a checkpoint of train.py
+    prompt: str | None = None    # None: ask on the terminal, line by line
+    chat: bool | None = None     # render the chat template; None: where the model has one
+    system: str | None = None    # the conversation's system message
+    max_new: int = 200           # tokens
+    stop: list = field(default_factory=list)  # strings that end a text
+    dtype: str = "float32"
+    threads: int | None = None   # CPU threads
+
+    def __post_init__(self):
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+
+
+def main(argv=None):
+    c, how = load(Sample, Decoding, argv=argv)
+    if c.threads:
+        torch.set_num_threads(c.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, t = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval(), tokenizer.load(c.model)
+    chat = t.template is not None if c.chat is None else c.chat
+    messages = [{"role": "system", "content": c.system}] if c.system else []
+    while True:
+        try:
+            line = input("" if not sys.stdin.isatty() else "> ") if c.prompt is None else c.prompt
+        except (EOFError, KeyboardInterrupt):
+            return
+        messages.append({"role": "user", "content": line})
+        answer = speak(model, t, t.chat(messages) if chat else ids_of(t, line), c.max_new, c.stop, how)
+        messages.append({"role": "assistant", "content": answer})
+        if c.prompt is not None:
+            return
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as e:
+        sys.exit(f"ValueError: {e}")
