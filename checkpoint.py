@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ import tokenizer as tok
 FAMILIES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MAX_HEADER = 100 << 20  # bytes; what the safetensors library allows
+MAX_SIZE = 1 << 30  # of anything a config counts: the product of two is still a number of bytes
 AGAIN = "copy or download it again"
 
 
@@ -59,7 +61,7 @@ def read_config(folder):
         return default if fields.get(name) is None else fields[name]
 
     family = fields.get("model_type")
-    if family not in FAMILIES:
+    if type(family) is not str or family not in FAMILIES:
         refuse("model_type", family, f"this code implements {', '.join(map(repr, FAMILIES))}")
     if fields.get("architectures") not in (None, [FAMILIES[family]]):
         refuse("architectures", fields["architectures"], f"this code implements {FAMILIES[family]}")
@@ -81,13 +83,16 @@ def read_config(folder):
             if type(value) not in (int, float) or not 0 < value < math.inf:
                 refuse(name, value, "expected a positive number")
         elif name not in ("model_type", "rope_scaling") and (name, value) != ("head_dim", None):
-            if type(value) is not int or value < 1:
-                refuse(name, value, "expected a positive whole number")
+            if type(value) is not int or not 0 < value <= MAX_SIZE:
+                refuse(name, value, f"expected a whole number from 1 to {MAX_SIZE}")
     kinds = get("layer_types", None)
     if kinds is not None and (type(kinds) is not list or any(kind != "full_attention" for kind in kinds)):
         refuse("layer_types", kinds, "only full_attention is implemented")
-    if kinds is None and get("use_sliding_window", False) and get("max_window_layers", 0) < out["num_hidden_layers"]:
-        refuse("use_sliding_window", True, "sliding windows are not implemented")
+    if kinds is None and get("use_sliding_window", False):
+        if type(get("max_window_layers", 0)) is not int:
+            refuse("max_window_layers", get("max_window_layers", 0), "expected a whole number")
+        if get("max_window_layers", 0) < out["num_hidden_layers"]:
+            refuse("use_sliding_window", True, "sliding windows are not implemented")
     return out
 
 
@@ -116,11 +121,11 @@ def read_rope(get, refuse):
     return theta, scaling
 
 
-def write_beside(folder, config, dtype, like=None, tokenizer=None):
+def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
     """Everything of a Hugging Face folder but the weights: config.json, generation_config.json, tokenizer files.
 
-    config: ModelConfig's fields. like: a folder whose other fields and generation settings are kept. tokenizer: the folder of the
-    tokenizer (default: like). Ids that end a text are written for generation unless like brings its own.
+    config: ModelConfig's fields. dtype: of the weights; None: as like says. like: a folder whose other fields and generation settings
+    are kept. tokenizer: the folder of the tokenizer (default: like). Ids that end a text are written unless like brings its own.
     """
     folder, tokenizer = Path(folder), tokenizer or like
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,15 +145,20 @@ def write_beside(folder, config, dtype, like=None, tokenizer=None):
                 fields["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
         if config["rope_scaling"]:
             fields["rope_scaling"] = {"rope_type": "llama3"} | config["rope_scaling"]
-    fields |= {"vocab_size": config["vocab_size"], "dtype" if "dtype" in fields else "torch_dtype": str(dtype).removeprefix("torch.")}
+    fields["vocab_size"] = config["vocab_size"]
+    if dtype:
+        fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
     copies = tok.files(tokenizer) if tokenizer else []
     if like and (Path(like) / "generation_config.json").exists():
         copies.append(Path(like) / "generation_config.json")
     elif any(file.name != "tokenizer_config.json" for file in copies):
-        t = tok.load(tokenizer)
-        ends = {"bos_token_id": t.bos, "eos_token_id": t.stops[0] if len(t.stops) == 1 else t.stops}
-        fields = ends | {k: v for k, v in fields.items() if k not in ends or v is not None}
-        (folder / "generation_config.json").write_text(json.dumps(ends, indent=1))
+        try:
+            t = tok.load(tokenizer)
+            ends = {"bos_token_id": t.bos, "eos_token_id": t.stops[0] if len(t.stops) == 1 else t.stops}
+            fields |= {k: v for k, v in ends.items() if fields.get(k) is None}
+            (folder / "generation_config.json").write_text(json.dumps({k: fields[k] for k in ends}, indent=1))
+        except ValueError as e:
+            warnings.warn(f"no generation_config.json written, so nothing tells generation where to stop: {e}", stacklevel=2)
     for file in copies:
         if file.parent.resolve() != folder.resolve():
             shutil.copyfile(file, folder / file.name)
@@ -193,21 +203,22 @@ def read_header(path):
         text = f.read(length)
 
     def once(pairs):
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [k for k, _ in pairs]
-            raise ValueError(f"{next(k for k in names if names.count(k) > 1)!r} stands twice")
+        found = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"{name!r} stands twice")
+            found[name] = value
         return found
 
     try:
-        header = json.loads(text, object_pairs_hook=once)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=once)
         metadata = header.pop("__metadata__", {})
         spans = sorted((begin, end, name) for name, entry in header.items() for begin, end in [entry["data_offsets"]])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path}: the header cannot be read ({e}); {AGAIN}") from None
     at, out = 0, {}
     for begin, end, name in spans:
-        dtype, shape = DTYPES.get(header[name].get("dtype")), header[name].get("shape")
+        dtype, shape = DTYPES.get(str(header[name].get("dtype"))), header[name].get("shape")
         if dtype is None:
             raise ValueError(f"{path}: {name} has dtype {header[name].get('dtype')!r}; only {', '.join(DTYPES)} are implemented")
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [begin, end, *shape]):
@@ -262,17 +273,26 @@ def open_training(folder):
     parts = {}
     for file in sorted((folder / "tensors").glob("*.safetensors")):
         found, metadata = read_header(file)
-        sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))  # {tensor: {"saved_offsets": [first row, ...]}}
+        try:
+            sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))  # {tensor: {"saved_offsets": [first row, 0, ...]}}
+            firsts = {name: sharding[name]["saved_offsets"] if name in sharding else [0] * len(s.shape) for name, s in found.items()}
+            wrong = [name for name, at in firsts.items() if len(at) != len(found[name].shape) or any(at[1:]) or type(at[0]) is not int]
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as e:
+            wrong = [f"DCP_SHARDING_INFO ({e})"]
+        if wrong:
+            raise ValueError(f"{file}: where the rows of {wrong[0]} belong cannot be read; go back to another checkpoint")
         for name, stored in found.items():
             if not name.startswith("exp_avg"):  # AdamW's moments
-                offsets = sharding.get(name, {}).get("saved_offsets", [0])
-                parts.setdefault(name, []).append((offsets[0], stored))
+                parts.setdefault(name, []).append((firsts[name][0], stored))
+    if not parts:
+        raise ValueError(f"{folder}: no *.safetensors file in tensors/; go back to another checkpoint")
     out = {}
     for name, pieces in parts.items():
         pieces, at = sorted(pieces, key=lambda p: p[0]), 0
         for first, stored in pieces:
-            if first != at:
-                raise ValueError(f"{folder}: rows {at} to {first} of {name} are in no file; {AGAIN}")
+            if first != at or (stored.dtype, stored.shape[1:]) != (pieces[0][1].dtype, pieces[0][1].shape[1:]):
+                raise ValueError(f"{stored.file}: {name} goes on at row {at}, this file holds {stored.dtype} {stored.shape} from row {first}; "
+                                 "go back to another checkpoint")
             at += stored.shape[0]
         out[name] = Stored(pieces[0][1].dtype, (at, *pieces[0][1].shape[1:]),
                            [(first, s.shape[0], s.file, s.pieces[0][3]) for first, s in pieces])
@@ -315,5 +335,5 @@ def export(source, out, dtype=None, max_bytes=5 << 30):
     if Path(source).resolve() == Path(out).resolve():
         raise ValueError(f"{out}: the export would overwrite what it reads; give another folder")
     stored = open_weights(source)
-    write_beside(out, read_config(source), dtype or next(iter(stored.values())).dtype, like=source)
+    write_beside(out, read_config(source), dtype, like=source)
     write_weights(out, ((name, s.read().to(dtype or s.dtype)) for name, s in stored.items()), max_bytes)

@@ -7,6 +7,7 @@ Prompts are padded on the left; `starts` hides the padding and counts positions 
 does not depend on the rows beside it. Finished rows leave the batch.
 """
 import hashlib
+import math
 import sys
 from dataclasses import dataclass, field
 
@@ -30,10 +31,11 @@ class Decoding:
 
     def __post_init__(self):
         wrong = [f"{name} must be {need}, got {getattr(self, name)}" for name, need, right in (
-            ("temperature", "0 or more", self.temperature >= 0), ("top_k", "at least 1", self.top_k is None or self.top_k >= 1),
+            ("temperature", "0 or more", 0 <= self.temperature < math.inf), ("top_k", "at least 1", self.top_k is None or self.top_k >= 1),
             ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
             ("min_p", "from 0 to 1", self.min_p is None or 0 <= self.min_p <= 1),
-            ("repetition_penalty", "above 0", self.repetition_penalty > 0), ("beams", "at least 1", self.beams >= 1),
+            ("repetition_penalty", "above 0", 0 < self.repetition_penalty < math.inf),
+            ("length_penalty", "a number", math.isfinite(self.length_penalty)), ("beams", "at least 1", self.beams >= 1),
             ("beams", "1 when temperature is above 0 (beam search does not sample)", self.beams == 1 or self.temperature == 0)) if not right]
         if wrong:
             raise ValueError("Decoding: " + "; ".join(wrong))
@@ -66,7 +68,7 @@ def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=
     def ended(new):  # the ids of a row so far
         if new[-1] in stop:
             return True
-        tail = new[-4 * max(map(len, stop_text)):] if stop_text else []  # a character is at most four ids
+        tail = [i for i in new if t.speaks(i)][-4 * max(map(len, stop_text)):] if stop_text else []  # a character is at most four ids
         return bool(tail) and any(s in t.decode(tail, before=new) for s in stop_text)
 
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row])) if max_new > 0 else []

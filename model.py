@@ -348,25 +348,24 @@ class _CacheLayer:
 
 @dataclass(frozen=True)
 class Export:
-    source: str                  # Hugging Face folder or OUT/checkpoints/step-N of train.py
-    out: str                     # folder to write
     dtype: str | None = None     # float32, bfloat16 or float16; None: every tensor as it is
     max_bytes: int = 5 << 30     # of a safetensors file
 
+    def __post_init__(self):
+        if self.dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+
 
 def main(argv=None):
-    """python model.py export SOURCE OUT [dtype=bfloat16] [max_bytes=...]"""
+    """export SOURCE OUT: SOURCE is a Hugging Face folder or OUT/checkpoints/step-N of train.py."""
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] != ["export"]:
+    if len(words) < 3 or words[0] != "export":
         raise ValueError("the command is: python model.py export CHECKPOINT OUT [dtype=bfloat16] [max_bytes=5000000000]")
-    names = iter(("source", "out"))
-    c, = load(Export, argv=[w if "=" in w or w.startswith("-") else f"{next(names, 'too many folders')}={w}" for w in words[1:]])
-    if c.dtype not in (None, "float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype must be float32, bfloat16 or float16, got {c.dtype!r}")
+    source, out, (c,) = *words[1:3], load(Export, argv=words[3:])
     with torch.device("meta"):
-        Qwen2(read_config(c.source)).match(checkpoint.open_weights(c.source), c.source)
-    checkpoint.export(c.source, c.out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
-    print(f"saved {c.out}")
+        Qwen2(read_config(source)).match(checkpoint.open_weights(source), source)
+    checkpoint.export(source, out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
+    print(f"saved {out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The model against transformers' Qwen2, against itself (packed, cached, generated), and its folder on disk."""
+"""The model against transformers' Qwen2, Llama and Qwen3, against itself (packed, cached, generated), and its folder on disk."""
 import json
 from dataclasses import replace
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model import IGNORE, Cache, ModelConfig, Qwen2, generate, read_config
+from generate import generate
+from model import IGNORE, Cache, ModelConfig, Qwen2, read_config
 
 transformers = pytest.importorskip("transformers")
 
@@ -92,6 +93,166 @@ def test_transformers_folder_in_ours(tmp_path, ratio, tied):
     same_as_transformers(ours, theirs)
 
 
+# ---------------------------------------------------------------------- families
+
+# Head size 8 turns its pairs once in 6, 63, 628 and 6283 positions: the first is kept, the second mixed, the others slowed down.
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 128}
+FAMILIES = {"qwen2": ("Qwen2", {}), "llama": ("Llama", {}), "llama-bias": ("Llama", {"attention_bias": True}),
+            "llama3": ("Llama", {"rope_parameters": LLAMA3}), "llama-head-dim": ("Llama", {"head_dim": 12}),
+            "qwen3": ("Qwen3", {"head_dim": 16}), "qwen3-bias": ("Qwen3", {"head_dim": 8, "attention_bias": True})}
+each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A function: transformers' tiny random model of a family, and the folder that it saved."""
+    known = {}
+
+    def make(family, ratio=4, tied=False):
+        if (family, ratio, tied) not in known:
+            name, own = FAMILIES[family]
+            H, K, C = RATIOS[ratio]
+            rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+            config = getattr(transformers, f"{name}Config")(**{
+                "vocab_size": 97, "hidden_size": C, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": H,
+                "num_key_value_heads": K, "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "initializer_range": 0.2,
+                "max_position_embeddings": 512} | rope | own)
+            torch.manual_seed(ratio)
+            theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+            with torch.no_grad():
+                for p in theirs.parameters():
+                    if p.ndim == 1:
+                        p += 0.3 * torch.randn(p.shape)
+            folder = tmp_path_factory.mktemp(family)
+            theirs.save_pretrained(folder)
+            known[family, ratio, tied] = theirs, folder
+        return known[family, ratio, tied]
+    return make
+
+
+def near(ours, wanted):
+    """Within 1e-4 of the scale of what is wanted."""
+    return ours.dtype == torch.float32 and bool((ours - wanted).abs().max() <= 1e-4 * wanted.abs().max())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("ratio", [1, 4, 7])
+@each_family
+def test_families_give_the_logits_of_transformers(made, family, ratio, tied):
+    theirs, folder = made(family, ratio, tied)
+    ours = Qwen2.from_pretrained(folder)
+    assert ours.config.model_type == theirs.config.model_type
+    for T in (1, 40, 150):  # both forms of dense attention, and turns beyond Llama 3's original length
+        tokens, targets = ids(2, T, seed=T), ids(2, T, seed=T + 1)
+        with torch.no_grad():
+            wanted = theirs(tokens).logits
+            assert near(logits_of(ours, tokens), wanted) and near(ours(tokens), wanted[:, -1])
+            wanted = torch.log_softmax(wanted, -1).gather(2, targets[..., None])[..., 0]
+            assert near(ours(tokens, targets), wanted)
+
+
+@each_family
+def test_families_packed(made, family):
+    """Documents behind one another in a row, against transformers on each alone."""
+    theirs, folder = made(family)
+    ours = Qwen2.from_pretrained(folder)
+    documents = [ids(1, n, seed=i)[0] for i, n in enumerate((5, 1, 30, 140, 2))]
+    tokens, _, starts = pack(documents)
+    with torch.no_grad():
+        assert near(logits_of(ours, tokens, starts), torch.cat([theirs(d[None]).logits for d in documents], 1))
+
+
+@pytest.mark.parametrize("pieces", [[1] * 9, [30, 1, 1, 100], [131, 1]], ids=str)
+@each_family
+def test_families_behind_a_cache(made, family, pieces):
+    """In pieces, with rows padded on the left, against transformers on each row alone and whole."""
+    theirs, folder = made(family)
+    ours, total = Qwen2.from_pretrained(folder), sum(pieces)
+    tokens, padding = ids(3, total), (0, 2, 7)
+    starts = torch.tensor(padding)[:, None].expand(-1, total)
+    cache, done = Cache(ours, 3, total), 0
+    with torch.no_grad():
+        wanted = [theirs(tokens[b:b + 1, n:]).logits[0] for b, n in enumerate(padding)]
+        for n in pieces:
+            logits = ours(tokens[:, done:done + n], starts=starts[:, done:done + n], cache=cache)
+            done += n
+            for b, hidden in enumerate(padding):
+                if done > hidden:
+                    assert near(logits[b], wanted[b][done - 1 - hidden])
+
+
+@pytest.mark.parametrize("ratio", [1, 7])
+@each_family
+def test_families_in_bfloat16(made, tmp_path, family, ratio):
+    """The truth is the same bfloat16 weights computed in float32; transformers' bfloat16 says how far from it is near."""
+    theirs, folder = made(family, ratio)
+    Qwen2.from_pretrained(folder).save_pretrained(tmp_path, dtype=torch.bfloat16)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    ours, tokens = Qwen2.from_pretrained(tmp_path, torch.bfloat16), ids(4, 150)
+    with torch.no_grad():
+        truth = load(tmp_path, dtype=torch.float32)(tokens).logits
+        rounding = (load(tmp_path, dtype=torch.bfloat16)(tokens).logits.float() - truth).norm()
+        assert (truth - theirs(tokens).logits).norm() > 0  # the weights have been rounded
+        assert 0 < (logits_of(ours, tokens) - truth).norm() <= 1.5 * rounding
+        documents = [d[:n] for d, n in zip(tokens, (5, 1, 60, 140))]
+        packed, _, starts = pack(documents)
+        truth = torch.cat([truth[i:i + 1, :len(d)] for i, d in enumerate(documents)], 1)
+        rounding *= (truth.shape[1] / tokens.numel()) ** 0.5
+        assert 0 < (logits_of(ours, packed, starts) - truth).norm() <= 1.5 * rounding
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@each_family
+def test_families_there_and_back(made, tmp_path, family, tied):
+    """transformers loads what we save of what it saved: nothing missing, nothing left over, every bit and every logit."""
+    theirs, folder = made(family, 4, tied)
+    ours = Qwen2.from_pretrained(folder)
+    ours.save_pretrained(tmp_path, max_bytes=10_000)
+    back, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
+    assert type(back) is type(theirs) and not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    wanted = theirs.state_dict()
+    assert back.state_dict().keys() == wanted.keys() and all(torch.equal(t, wanted[n]) for n, t in back.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(back(ids(2, 150)).logits, theirs(ids(2, 150)).logits)
+    for name in ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                 "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "max_position_embeddings", "rope_parameters"):
+        assert getattr(back.config, name) == getattr(theirs.config, name), name
+    again = Qwen2.from_pretrained(tmp_path)
+    assert equal_weights(ours, again) and again.config == ours.config
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@each_family
+def test_families_made_by_us(tmp_path, family, tied):
+    """From fresh weights, with nothing of transformers before."""
+    name, own = FAMILIES[family]
+    own = dict(own)
+    if "rope_parameters" in own:
+        scaling = {k: v for k, v in LLAMA3.items() if k not in ("rope_type", "rope_theta")}
+        own = {"rope_theta": LLAMA3["rope_theta"], "rope_scaling": scaling}
+    ours = tiny(model_type=name.lower(), tie_word_embeddings=tied, **own)
+    ours.save_pretrained(tmp_path)
+    theirs = hf_load(tmp_path)
+    assert type(theirs).__name__ == f"{name}ForCausalLM" and theirs.config.tie_word_embeddings == tied
+    with torch.no_grad():
+        assert near(logits_of(ours, ids(2, 150)), theirs(ids(2, 150)).logits)
+    assert {n: p.shape for n, p in ours.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}
+
+
+@each_family
+def test_gradients_of_families_equal_transformers(made, family):
+    theirs, folder = made(family)
+    ours, tokens = Qwen2.from_pretrained(folder), ids(2, 30)
+    targets = torch.cat([tokens[:, 1:], torch.full((2, 1), IGNORE)], 1)
+    (-ours(tokens, targets).sum() / (targets != IGNORE).sum()).backward()
+    theirs.zero_grad()
+    theirs(tokens, labels=tokens).loss.backward()
+    wanted = dict(theirs.named_parameters())
+    for name, p in ours.named_parameters():
+        assert (p.grad - wanted[name].grad).norm() <= 1e-4 * wanted[name].grad.norm(), name
+
+
 def test_config_of_the_published_qwen2(tmp_path):
     """The fields of Qwen2-0.5B's own config.json, which keeps rope_theta at the top."""
     published = {"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151643,
@@ -102,7 +263,7 @@ def test_config_of_the_published_qwen2(tmp_path):
                  "use_sliding_window": False, "vocab_size": 151936}
     (tmp_path / "config.json").write_text(json.dumps(published))
     c = read_config(tmp_path)
-    assert (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim) == (896, 14, 2, 64)
+    assert (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_size) == (896, 14, 2, 64)
     assert (c.rope_theta, c.vocab_size, c.tie_word_embeddings, c.num_hidden_layers) == (1e6, 151936, True, 24)
 
 

@@ -564,3 +564,153 @@ def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch, token_data, ba
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, **NO_SHAPE))
     assert line.startswith("FloatingPointError: step 0: the gradient norm is nan") and "resume=True" in line
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+# ---------------------------------------------------------------------- the rows of new words alone
+
+NEW = 48  # of 64 words the last 16 are new
+WORDS = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def grown(tmp_path, request):
+    """A model folder to start from."""
+    folder = tmp_path / "grown"
+    Qwen2(ModelConfig(**SHAPE, tie_word_embeddings=request.param)).init_weights(5).save_pretrained(folder)
+    return folder
+
+
+def changed(before, after):
+    """{tensor: the rows of which a bit has changed}, only those with any."""
+    before, after = (load_file(x / "model.safetensors") for x in (before, after))
+    assert before.keys() == after.keys() and before["model.norm.weight"].dtype == torch.float32
+    rows = {name: (x.view(torch.int32) != after[name].view(torch.int32)).view(len(x), -1).any(1).nonzero().flatten() for name, x in before.items()}
+    return {name: x.tolist() for name, x in rows.items() if len(x)}
+
+
+def only_new_rows_differ(before, after, first=NEW):
+    words = load_file(before / "model.safetensors").keys() & set(WORDS)
+    assert words and changed(before, after) == dict.fromkeys(words, list(range(first, 64)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"micro_rows": 1, "weight_decay": 10.0}, {"recompute": True, "clip": 0.01}, {"dtype": "bfloat16"}])
+def test_new_rows_alone_learn(go, grown, tmp_path, changes):
+    go(tmp_path / "run", steps=5, init=grown, new_rows=NEW, **NO_SHAPE, **changes)
+    only_new_rows_differ(grown, tmp_path / "run")
+
+
+def test_a_single_new_row(go, grown, tmp_path):
+    go(tmp_path / "run", steps=5, init=grown, new_rows=63, **NO_SHAPE)
+    only_new_rows_differ(grown, tmp_path / "run", 63)
+
+
+@pytest.mark.parametrize("bits", [-2 ** 31, 1, 0x7fffff, -0x7fc00000], ids=["minus zero", "smallest", "largest of the smallest", "a negative one"])
+def test_numbers_that_arithmetic_would_change(go, grown, tmp_path, bits):
+    """Rows that makers never trained hold such numbers. Where those below 1e-38 count as 0, x - 0 is no longer x."""
+    weights = load_file(grown / "model.safetensors")
+    for name in weights.keys() & set(WORDS):
+        weights[name].view(torch.int32)[3, :4] = bits  # an integer: as a number it might count as 0 here already
+    save_file(weights, grown / "model.safetensors")
+    go(tmp_path / "run", steps=2, init=grown, new_rows=NEW, **NO_SHAPE)
+    only_new_rows_differ(grown, tmp_path / "run")
+
+
+def moments_of(checkpoint):
+    out = {}
+    for file in (checkpoint / "tensors").glob("*.safetensors"):
+        out |= {name: x for name, x in load_file(file).items() if name.startswith("exp_avg")}
+    return out
+
+
+def test_the_gradient_of_new_rows_is_that_of_the_whole_model(go, token_data, grown, tmp_path):
+    """AdamW's first moment after one step is a tenth of it, 0 for the old rows, and nothing is kept of what does not learn."""
+    go(tmp_path / "run", steps=1, init=grown, new_rows=NEW, micro_rows=3, **NO_SHAPE, **SPLIT | {"save_every": 1})
+    tokens, targets, starts = train.shards.Plan(train.shards.open_sources(token_data), RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    model = Qwen2.from_pretrained(grown)
+    (-model(tokens, targets, starts).mean()).backward()
+    moments, words = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001"), dict(model.named_parameters())
+    words = {name: p.grad for name, p in words.items() if name in WORDS}
+    assert moments.keys() == {f"{kind}.{name}" for kind in ("exp_avg", "exp_avg_sq") for name in words}
+    for name, grad in words.items():
+        got = 10 * moments[f"exp_avg.{name}"]
+        assert (got - grad)[NEW:].abs().max() <= 1e-6 and not got[:NEW].any() and grad[:NEW].any() and grad[NEW:].any()
+
+
+def test_the_norm_that_is_clipped_is_of_the_new_rows(go, grown, tmp_path):
+    go(tmp_path / "run", steps=1, init=grown, new_rows=NEW, save_every=1, clip=0.001, log_every=1, **NO_SHAPE)
+    moments = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001")
+    square = sum(float((10 * x.double()).square().sum()) for name, x in moments.items() if name.startswith("exp_avg."))
+    assert square ** 0.5 == pytest.approx(0.001, rel=1e-3)
+    assert [r["norm"] for r in log_of(tmp_path / "run") if "norm" in r][0] > 0.001
+
+
+def test_new_rows_resumed(go, grown, tmp_path):
+    """Stopped after step 2 of 5 and gone on: the same bits. A checkpoint is a whole model, as the others are."""
+    settings = dict(steps=5, init=grown, new_rows=NEW, save_every=2, keep=9, **NO_SHAPE)
+    whole = go(tmp_path / "run", **settings)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    only_new_rows_differ(grown, exported(tmp_path / "run" / "checkpoints" / "step-00000002", tmp_path / "two"))
+    assert go(tmp_path / "run", resume=True, **settings) == whole
+
+
+def exported(checkpoint, out):
+    train.checkpoint.export(checkpoint, out)
+    return out
+
+
+def test_then_everything_learns(go, grown, tmp_path):
+    """The second stage starts from the first one's model, without new_rows."""
+    go(tmp_path / "first", steps=3, init=grown, new_rows=NEW, **NO_SHAPE)
+    (tmp_path / "first" / "tokenizer_config.json").unlink()  # the shards of these tests have no tokenizer beside it
+    go(tmp_path / "second", steps=3, init=tmp_path / "first", **NO_SHAPE)
+    a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("first", "second"))
+    assert all(not torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("value, needles", [(64, ("new_rows=64", "64")), (65, ("new_rows=65", "64")), (10 ** 9, ("new_rows=", "64")),
+                                            (0, ("new_rows must be positive", "0")), (-1, ("new_rows must be positive", "-1")),
+                                            ("all", ("new_rows must be int", "all"))])
+def test_new_rows_that_are_not_there(monkeypatch, token_data, base, tmp_path, value, needles):
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, new_rows=value, **NO_SHAPE))
+    assert line.startswith("ValueError: ") and all(n in line for n in needles), line
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_new_rows_of_no_model(monkeypatch, token_data, tmp_path):
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", new_rows=NEW))
+    assert "new_rows=48" in line and "init=" in line
+
+
+@pytest.mark.parametrize("first, then", [(NEW, None), (NEW, 40), (None, NEW)])
+def test_resuming_with_other_rows_is_refused(go, monkeypatch, token_data, base, tmp_path, first, then):
+    """It is another run: other parameters learn, and the checkpoint has no moments of theirs."""
+    settings = dict(init=base, steps=4, save_every=2, **NO_SHAPE)
+    go(tmp_path / "run", new_rows=first, **settings)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", new_rows=then, resume=True, **settings))
+    assert "made with another" in line and "new_rows" in line
+
+
+@pytest.mark.slow
+def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
+    """A process may own old rows, new rows or both; a resumed pair gives the same bits."""
+    settings = dict(init=grown, new_rows=NEW, **NO_SHAPE, **SPLIT | {"save_every": 2})
+    torchrun(root, token_data, tmp_path / "two", steps=5, **settings)
+    go(tmp_path / "one", steps=5, **settings)
+    only_new_rows_differ(grown, tmp_path / "two")
+    assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5
+    shutil.copytree(tmp_path / "two", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoints" / "step-00000004")
+    (tmp_path / "again" / "model.safetensors").unlink()
+    torchrun(root, token_data, tmp_path / "again", steps=5, resume=True, **settings)
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_new_rows_of_one_process_alone(root, token_data, go, grown, tmp_path):
+    """Row 32 is the first of the second process: the first one has nothing to learn, and its share stays as it was."""
+    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, new_rows=NEW - 16, **NO_SHAPE, **SPLIT)
+    go(tmp_path / "one", steps=5, init=grown, new_rows=NEW - 16, **NO_SHAPE, **SPLIT)
+    assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5
+    only_new_rows_differ(grown, tmp_path / "two", NEW - 16)
