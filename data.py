@@ -31,7 +31,7 @@ class Source:
         try:
             self.index = json.loads(path.read_text())
             self.name, self.category, self.language = (self.index[k] for k in ("name", "category", "language"))
-            self.eot, self.dtype = self.index["eot"], np.dtype(self.index["dtype"])
+            self.eot, self.bos, self.dtype = self.index["eot"], self.index.get("bos"), np.dtype(self.index["dtype"])
             self.counts = [s["tokens"] for s in self.index["shards"]]
             self.tokens, self.bytes = sum(self.counts), sum(s["bytes"] for s in self.index["shards"])
             self.split, self.tokenizer, self.vocab_size = (self.index[k] for k in ("split", "tokenizer", "vocab_size"))
@@ -145,7 +145,7 @@ class Plan:
     def batch(self, step, rows):
         """tokens, targets, starts (len(rows), length) int64 of these rows of step's global batch."""
         return pack([self.sources[i].read(at, self.length + 1) for i, at in (self.row(step, r) for r in rows)],
-                    self.sources[0].eot)
+                    self.sources[0].eot, self.sources[0].bos)
 
     def epochs(self, steps):
         """{source name: times it is read through in so many steps}."""
@@ -196,16 +196,20 @@ def permute(k, n, key):
             return k
 
 
-def pack(rows, eot):
+def pack(rows, eot, bos=None):
     """Rows of length + 1 ids -> (tokens, targets, starts), each (rows, length) int64.
 
         ids      w1  w2 eot  w1  w2  w3 eot        targets  w2 eot  w1  w2  w3 eot
         tokens   w1  w2 eot  w1  w2  w3            starts    0   0   2   2   2   2
+
+    The eot that ends a document is the one that opens the next; a model that knows texts to begin with BOS (Llama) reads that there.
     """
     ids = torch.from_numpy(np.stack(rows))
     tokens, targets = ids[:, :-1].clone(), ids[:, 1:].clone()
     position = torch.arange(tokens.shape[1]).expand_as(tokens)
     starts = torch.where(tokens == eot, position, 0).cummax(1).values
+    if bos is not None:
+        tokens[tokens == eot] = bos
     return tokens, targets, starts
 
 
@@ -224,7 +228,7 @@ def validation(sources, length, limit, rows):
             pieces.append(np.concatenate([piece, np.full(length + 1 - len(piece), s.eot)]))
         left = [min(length, count - i) for i in range(0, count, length)]
         for i in range(0, len(pieces), rows):
-            tokens, targets, starts = pack(pieces[i:i + rows], s.eot)
+            tokens, targets, starts = pack(pieces[i:i + rows], s.eot, s.bos)
             for b, n in enumerate(left[i:i + rows]):
                 targets[b, n:] = IGNORE
             batches.append((tokens, targets, starts))

@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 import tokenizer
 from configs import load
-from generate import generate
+from generate import generate, ids_of
 from generate import main as talk
 from model import IGNORE, Cache, Qwen2
 
@@ -67,9 +67,9 @@ def encode_pair(t, context, continuation):
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped):] + continuation
     if not context:
-        return [t.eot], t.encode(continuation)
+        return [t.opener], t.encode(continuation)
     ids = t.encode(context)
-    return ids, t.encode(context + continuation)[len(ids):]
+    return ([] if t.bos is None else [t.bos]) + ids, t.encode(context + continuation)[len(ids):]
 
 
 @torch.inference_mode()
@@ -109,8 +109,8 @@ def loglikelihoods(model, pairs, batch_tokens):
 
 
 @torch.inference_mode()
-def total_logprobs(model, documents, batch_tokens, eot):
-    """Log-probability of each whole document (list of ids), its first id predicted from end-of-text. Documents stand one
+def total_logprobs(model, documents, batch_tokens, opener):
+    """Log-probability of each whole document (list of ids), its first id predicted from `opener`. Documents stand one
     behind the other in one row without padding; `starts` keeps them apart."""
     out, order = [0.0] * len(documents), sorted((i for i, d in enumerate(documents) if d), key=lambda i: len(documents[i]))
     device = model.lm_head.weight.device
@@ -122,7 +122,7 @@ def total_logprobs(model, documents, batch_tokens, eot):
         tokens, targets, starts, ends = [], [], [], []
         for i in batch:
             begin = len(tokens)
-            tokens += [eot, *documents[i][:-1]]
+            tokens += [opener, *documents[i][:-1]]
             targets += documents[i]
             starts += [begin] * len(documents[i])
             ends.append(len(tokens))
@@ -139,7 +139,7 @@ def bpb(task, c, model, t, lang, mine):
     lines, n = [row["text"] for row in rows(c, task, lang)], task.get("join", 1)  # join: lines that make up one document
     texts = mine(["\n".join(lines[i:i + n]) for i in range(0, len(lines), n)])
     ids = [t.encode(text) for text in texts]
-    logps = total_logprobs(model, ids, c.batch_tokens, t.eot)
+    logps = total_logprobs(model, ids, c.batch_tokens, t.opener)
     return [(-logp / math.log(2), len(text.encode())) for logp, text in zip(logps, texts)]
 
 
@@ -195,7 +195,7 @@ def translate(task, c, model, t, pair, mine):
     if len(source) != len(reference):
         raise ValueError(f"task {task['name']}: {src} has {len(source)} lines, {tgt} {len(reference)}; they must be aligned")
     both = mine(list(zip(source, reference)))
-    prompts = [t.encode(task["prompt"].format(src=c.names[src], tgt=c.names[tgt], x=x)) for x, _ in both]
+    prompts = [ids_of(t, task["prompt"].format(src=c.names[src], tgt=c.names[tgt], x=x)) for x, _ in both]
     newline = t.encode("a\n")[-1]
     outputs = generate(model, prompts, task.get("max_new", 64), stop={t.eot, newline}, batch=max(1, c.batch_tokens // 128))
     return [(t.decode(ids).split("\n")[0].strip(), y) for ids, (_, y) in zip(outputs, both)]

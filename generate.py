@@ -212,7 +212,7 @@ def complete(model, t, texts, max_new, stop_text=(), how=Decoding(), batch=64):
 
 def ids_of(t, text):
     """Ids of a prompt: BOS first where the tokenizer wants one; an empty text begins with the end-of-text id."""
-    return ([] if t.bos is None else [t.bos]) + t.encode(text) or [t.eot]
+    return ([] if t.bos is None else [t.bos]) + t.encode(text) or [t.opener]
 
 
 def cut(text, stop_text):

@@ -280,7 +280,7 @@ class Shards:
         if not self.written:
             return
         index = {"name": self.name, "category": self.source["category"], "language": tongue(self.source), "split": split,
-                 "dtype": np.dtype(self.dtype).name, "eot": self.t.eot, "vocab_size": self.t.vocab_size,
+                 "dtype": np.dtype(self.dtype).name, "eot": self.t.eot, "bos": self.t.bos, "vocab_size": self.t.vocab_size,
                  "tokenizer": self.t.fingerprint, "documents": self.documents, "shards": self.written}
         (self.folder / "index.tmp").write_text(json.dumps(index, indent=1))
         os.replace(self.folder / "index.tmp", self.folder / "index.json")

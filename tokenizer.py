@@ -74,6 +74,7 @@ class Tokenizer:
         self.eot = next((added[name] for name in SEPARATORS if name in added), None)
         if self.eot is None:
             raise ValueError(f"{path}: none of {', '.join(SEPARATORS)} is a token; one is needed to stand between documents")
+        self.opener = self.eot if bos is None else bos  # what a text begins with when nothing stands before it
         self.stops = [added[name] for name in ENDS if name in added]
         self.template = _template(path.parent, self.config)
         facts = self.digest + json.dumps([sorted(added.items()), sorted(special)] if added else []).encode()

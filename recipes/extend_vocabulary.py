@@ -39,6 +39,11 @@ class Extend:
     max_bytes: int = 200_000_000  # of text read
     min_count: int = 2            # how often a pair must occur
 
+    def __post_init__(self):
+        for name in ("pieces", "max_bytes", "min_count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 def main(argv=None):
     c, = load(Extend, argv=argv)
@@ -55,10 +60,15 @@ def main(argv=None):
     else:
         raise ValueError(f"{c.text} is a single document; name other text to measure on, held_out=")
     merges = learn(old, count_words(old, texts), c.pieces, c.min_count)
+    if checkpoint.read_config(c.model)["vocab_size"] < old.vocab_size:
+        raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {checkpoint.read_config(c.model)['vocab_size']} rows")
     write_tokenizer(c, old, merges)
     new = tokenizer.load(c.out)
     grow(c, old, new, merges)
-    print(f"{len(merges)} new tokens{'' if len(merges) == c.pieces else f' (no more pairs occur {c.min_count} times)'}, ids {old.vocab_size} to {new.vocab_size - 1}; train them first with new_rows={old.vocab_size}")
+    if len(merges) < c.pieces:
+        print(f"no more than {len(merges)} pairs occur {c.min_count} times")
+    if merges:
+        print(f"{len(merges)} new tokens, ids {old.vocab_size} to {new.vocab_size - 1}; train them first with new_rows={old.vocab_size}")
     for name, t in (("before", old), ("after", new)):
         tokens = sum(len(t.encode(text)) for text in held_out)
         size, words = sum(len(text.encode()) for text in held_out), sum(len(text.split()) for text in held_out)
@@ -69,7 +79,7 @@ def main(argv=None):
 def documents(pattern, max_bytes):
     """Texts of the files that fit a pattern, up to max_bytes."""
     out, size = [], 0
-    for path in sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()):
+    for path in [pattern] if Path(pattern).is_file() else sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()):
         for doc in read.documents(path, unit="line"):
             if doc.reason is None and size < max_bytes:
                 out.append(doc.text)
@@ -88,11 +98,11 @@ def count_words(t, texts):
     for text in texts:
         for form in t.forms:
             text = unicodedata.normalize(form, text)
-        words.update(cut.findall(text))
+        words.update(match[0] for match in cut.finditer(text))
     counts = Counter()
     for word, n in words.items():
         counts[tuple(t.bpe.encode_ordinary(word))] += n
-    return counts
+    return {word: n for word, n in counts.items() if len(word) > 1}
 
 
 def learn(t, counts, pieces, min_count):
@@ -108,7 +118,9 @@ def learn(t, counts, pieces, min_count):
             where[pair].add(i)
     heap = [(-n, pair) for pair, n in pairs.items()]
     heapq.heapify(heap)
-    merges, tokens, taken = [], list(t.tokens), set(t.tokens)
+    merges, tokens, taken = [], list(t.tokens), set(t._bytes.values())
+    alone = [x for x in tokens if len(x) > 1 and not any(x[:k] in taken and x[k:] in taken for k in range(1, len(x)))]
+    taken |= {half for x in alone for k in range(1, len(x)) for half in (x[:k], x[k:])}  # words without merges stay so
     while heap and len(merges) < pieces:
         n, pair = heapq.heappop(heap)
         if -n != pairs[pair]:  # its count has changed since it was pushed
@@ -145,25 +157,33 @@ def write_tokenizer(c, old, merges):
     for left, right in merges:
         text.append(text[left] + text[right])
     pieces = [(text[left], text[right]) for left, right in merges]
-    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)}
+    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added  # in the vocabulary they keep their ids
     Path(c.out).mkdir(parents=True, exist_ok=True)
     for file in tokenizer.files(c.model):
         target = Path(c.out) / file.name
         if file.name == "tokenizer.json":
             whole = json.loads(file.read_text(encoding="utf-8"))
-            paired = whole["model"]["merges"] and not isinstance(whole["model"]["merges"][0], str)
-            whole["model"]["vocab"] |= new
-            whole["model"]["merges"] += [list(p) if paired else " ".join(p) for p in pieces]
+            model = whole["model"]
+            spelt = isinstance(model["merges"][0], str) if model["merges"] else False
+            model["vocab"] |= new
+            if len(model["merges"]) > len({"".join(m).replace(" ", "") for m in model["merges"]}):  # Llama 3 lists all neighbours that make a token
+                known = set(text)
+                every = [(x[:k], x[k:]) for x in text for k in range(1, len(x)) if x[:k] in known and x[k:] in known]
+                model["merges"] = [" ".join(p) if spelt else list(p) for p in every]
+            else:
+                model["merges"] += [" ".join(p) if spelt else list(p) for p in pieces]
             target.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
         elif file.name == "vocab.json":
             target.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | new, ensure_ascii=False), encoding="utf-8")
         elif file.name == "merges.txt":
             lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
             target.write_text("\n".join(lines + [" ".join(p) for p in pieces]) + "\n", encoding="utf-8")
-        else:
+        elif file.name != "tokenizer.model" and file.suffix != ".tiktoken":  # those hold the old words only
             target.write_bytes(file.read_bytes())
-    if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json alone no longer says where the control tokens stand
+    if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json alone does not say which tokens are special, nor how a text is cut
         (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added, ensure_ascii=False), encoding="utf-8")
+        name = "GPT2Tokenizer" if old.pattern == vocabulary.GPT2_PATTERN else "Qwen2Tokenizer"
+        (Path(c.out) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name} | old.config, ensure_ascii=False), encoding="utf-8")
 
 
 # ---------------------------------------------------------------------- the weights

@@ -727,13 +727,27 @@ def test_a_tensor_that_the_model_has_no_place_for_is_named(tmp_path, family, nam
 
 
 @pytest.mark.parametrize("change", [{"vocab_size": 10 ** 13}, {"vocab_size": 10 ** 30}, {"intermediate_size": 10 ** 13},
-                                    {"hidden_size": 2 ** 40}, {"head_dim": 10 ** 20}], ids=str)
+                                    {"hidden_size": 2 ** 40}, {"head_dim": 10 ** 20}, {"num_hidden_layers": 10 ** 20},
+                                    {name: 2 ** 30 for name in ("head_dim", "num_attention_heads", "num_key_value_heads")}],
+                         ids=str)
 def test_a_config_far_larger_than_its_weights_is_refused(tmp_path, small_folder, change):
     """Before the memory it asks for is taken."""
     folder = shutil.copytree(small_folder, tmp_path / "folder")
     put(folder, json.loads((folder / "config.json").read_text()) | change)
     with pytest.raises(ValueError, match="config.json"):
         Qwen2.from_pretrained(folder)
+
+
+def test_a_config_with_far_more_layers_than_weights_is_refused(tmp_path, small_folder):
+    """At once: building ten thousand layers takes ten seconds even without memory, and the config may claim a billion."""
+    folder = shutil.copytree(small_folder, tmp_path / "folder")
+    fields = json.loads((folder / "config.json").read_text())
+    put(folder, fields | {"num_hidden_layers": 10_000, "layer_types": ...})
+    begin = time.perf_counter()
+    for attempt in (Qwen2.from_pretrained, lambda f: model_file.main(["export", str(f), str(tmp_path / "out")])):
+        with pytest.raises(ValueError, match="layers"):
+            attempt(folder)
+    assert time.perf_counter() - begin < 3
 
 
 # ---------------------------------------------------------------------- export

@@ -333,6 +333,25 @@ def test_pack_is_as_drawn():
     assert starts.tolist() == [[0, 0, 2, 2, 2, 2]]
 
 
+def test_pack_with_bos():
+    """Llama's texts begin with BOS and end with EOS: EOS is predicted, BOS is read, and no target is lost or added."""
+    ids, bos = [np.array([1, 2, EOT, 1, 2, 3, EOT, EOT])], 6
+    plain, with_bos = pack(ids, EOT), pack(ids, EOT, bos)
+    assert with_bos[0].tolist() == [[1, 2, bos, 1, 2, 3, bos]]
+    assert torch.equal(plain[1], with_bos[1]) and torch.equal(plain[2], with_bos[2])
+
+
+def test_bos_of_the_index_reaches_the_batches(tmp_path, write_source):
+    write_source(tmp_path / "a", documents(9, 1), eot=0)
+    index = json.loads((tmp_path / "a" / "index.json").read_text())
+    (tmp_path / "a" / "index.json").write_text(json.dumps(index | {"bos": 64}))
+    source, = open_sources(tmp_path)
+    tokens, targets, _ = Plan([source], {"en": 1}, 4, 16, 0).batch(0, range(4))
+    assert (tokens == 64).any() and not (tokens == 0).any() and (targets == 0).any() and not (targets == 64).any()
+    first = next(validation([source], 8, 20, 1))[2][0][0]
+    assert first[0, 0] == 64
+
+
 @pytest.mark.parametrize("eot", [0, 5])
 def test_pack_of_random_rows(eot):
     rng = np.random.default_rng(0)

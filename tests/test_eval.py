@@ -90,6 +90,15 @@ def test_loglikelihoods_equal_log_softmax(model, t):
     assert max(wanted) < -1 and len({round(x, 2) for x in wanted}) > 10  # the numbers differ: the test can fail
 
 
+def test_bos_stands_before_every_context(t, monkeypatch):
+    """Llama's: in front of a context, and instead of the end-of-text id where there is none."""
+    plain, empty = evaluate.encode_pair(t, "The house", " is"), evaluate.encode_pair(t, "", "is")
+    monkeypatch.setattr(t, "bos", 7)
+    monkeypatch.setattr(t, "opener", 7)
+    assert evaluate.encode_pair(t, "The house", " is") == ([7, *plain[0]], plain[1])
+    assert evaluate.encode_pair(t, "", "is") == ([7], empty[1])
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100, 500, 8192])
 def test_loglikelihoods_do_not_depend_on_the_batch(model, t, batch_tokens):
     pairs = some_pairs(t)

@@ -193,7 +193,7 @@ def test_many_small_shards_hold_the_same(raw, done, tmp_path):
 
 def test_large_vocabularies_get_32_bits(tmp_path, monkeypatch):
     class Words:  # every word a random id below 151,646
-        vocab_size, eot, fingerprint = 151_646, 151_643, "0123456789abcdef"
+        vocab_size, eot, bos, fingerprint = 151_646, 151_643, None, "0123456789abcdef"
 
         def encode(self, text):
             return [hash(w) % 151_000 for w in text.split()]

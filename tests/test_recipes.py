@@ -186,6 +186,15 @@ def extended(tmp_path_factory):
     return get
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """(a small model folder, its tokenizer)"""
+    folder = tmp_path_factory.mktemp("small")
+    bpe = write_tokenizer(folder, 300)
+    write_model(folder, 303)
+    return folder, bpe
+
+
 @pytest.fixture(params=CASES)
 def case(extended, request):
     return extended(request.param)
@@ -433,34 +442,34 @@ def test_what_is_learned_equals_a_slow_trainer(case):
     assert new_merges(case) == slow_merges(words_of(case.bpe, used), ranks_of(case.bpe), PIECES)
 
 
-def stand_in(size=4):
-    """A tokenizer with a token for each of a few bytes, and no more of it than `learn` needs."""
-    return SimpleNamespace(tokens=[bytes([97 + i]) for i in range(size)])
+LETTERS = [b"\xf1", b"\xf2", b"\xf3", b"\xf4"]  # bytes that no old merge joins
 
 
 @pytest.mark.parametrize("letters, words, longest", [(1, 3, 40), (2, 6, 12), (3, 20, 9), (4, 60, 6)])
-def test_learn_equals_a_slow_trainer_on_any_words(letters, words, longest):
+def test_learn_equals_a_slow_trainer_on_any_words(small, letters, words, longest):
     """Few letters: pairs overlap (aaaa), fall and rise in number, and tie."""
-    seen = Counter()
+    t, ends = tokenizer.load(small[0]), Counter()
+    ranks = {t.tokens.index(x): x for x in LETTERS[:letters]}
     for seed in range(60):
         r = random.Random(seed)
-        counts = {tuple(r.randrange(letters) for _ in range(r.randint(2, longest))): r.randint(1, 5) for _ in range(words)}
-        t, pieces, least = stand_in(), r.choice((3, 10, 1000)), r.choice((1, 2, 2, 6))
-        got = recipe.learn(t, dict(counts), pieces, least)
-        made = list(t.tokens)
+        counts = {tuple(r.choice(list(ranks)) for _ in range(r.randint(2, longest))): r.randint(1, 5) for _ in range(words)}
+        pieces, least = r.choice((3, 10, 1000)), r.choice((1, 2, 2, 6))
+        got, made = recipe.learn(t, dict(counts), pieces, least), list(t.tokens)
         for a, b in got:
             made.append(made[a] + made[b])
-        by_name = {tuple(t.tokens[i] for i in word): n for word, n in counts.items()}
+        by_name = {tuple(ranks[i] for i in word): n for word, n in counts.items()}
         wanted = slow_merges(by_name, {x: i for i, x in enumerate(t.tokens)}, pieces, least)
         assert [(made[a], made[b]) for a, b in got] == wanted, seed
-        seen[len(got) == pieces] += 1
-    assert len(seen) == 2 or letters == 1  # both ends are met: enough pieces, and no more pairs
+        ends[len(got) == pieces] += 1
+    assert len(ends) == 2  # both are met: enough pieces, and no more pairs
 
 
-def test_learn_leaves_its_input_alone():
-    t, counts = stand_in(), {(0, 1, 0, 1): 3, (0, 1): 2}
-    assert recipe.learn(t, counts, 9, 2) == [(0, 1), (4, 4)]
-    assert t.tokens == stand_in().tokens and counts == {(0, 1, 0, 1): 3, (0, 1): 2}
+def test_learn_leaves_its_input_alone(small):
+    t = tokenizer.load(small[0])
+    a, b = (t.tokens.index(x) for x in LETTERS[:2])
+    counts, tokens, first = {(a, b, a, b): 3, (a, b): 2}, list(t.tokens), len(t.tokens)
+    assert recipe.learn(t, counts, 9, 2) == [(a, b), (first, first)]
+    assert t.tokens == tokens and counts == {(a, b, a, b): 3, (a, b): 2}
 
 
 @pytest.mark.parametrize("pattern", [QWEN, QWEN.replace("(?i:", "(").replace(r"\p{N}|", r"(\p{N})|")])
@@ -471,9 +480,9 @@ def test_words_are_cut_as_the_tokenizer_cuts_them(tmp_path, pattern):
     bpe.save(str(tmp_path / "tokenizer.json"))
     t, texts = tokenizer.load(tmp_path), ["cafe\u0301 don't  stop 1987\n\n na\u0131\u0308ve", "caf\u00e9 don't", *sentences("thai", 5)]
     ours = recipe.count_words(t, texts)
-    wanted = {word: n for word, n in words_of(bpe, texts).items() if len(word) > 1}
     ids = bpe.get_vocab()
-    assert {tuple(word): n for word, n in ours.items()} == {tuple(ids[x] for x in word): n for word, n in wanted.items()}
+    wanted = {tuple(ids[x] for x in word): n for word, n in words_of(bpe, texts).items()}
+    assert {word: n for word, n in ours.items() if len(word) > 1} == {word: n for word, n in wanted.items() if len(word) > 1}
 
 
 # ---------------------------------------------------------------------- what is printed
@@ -518,15 +527,6 @@ def test_held_out_text_is_measured_and_not_learned(extended, tmp_path):
 
 # ---------------------------------------------------------------------- settings
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """(a small model folder, its tokenizer)"""
-    folder = tmp_path_factory.mktemp("small")
-    bpe = write_tokenizer(folder, 300)
-    write_model(folder, 303)
-    return folder, bpe
-
-
 @pytest.mark.parametrize("min_count", [1, 2, 30, 200])
 def test_min_count(small, tmp_path, min_count):
     """More pieces than pairs: it ends where no pair occurs so often, and says so."""
@@ -535,7 +535,7 @@ def test_min_count(small, tmp_path, min_count):
     said = extend(folder, text, tmp_path / "out", pieces=5000, min_count=min_count, held_out=held_out)
     wanted = slow_merges(words_of(bpe, lines), ranks_of(bpe), 5000, min_count)
     assert new_merges(SimpleNamespace(before=folder, after=tmp_path / "out")) == wanted and 0 < len(wanted) < 5000
-    assert f"no more than {len(wanted)} pairs occur {min_count} times" in said and f"{len(wanted)} new tokens" in said
+    assert re.search(rf"\b{len(wanted)} new tokens\b.*\bpairs occur {min_count} times", said)
     assert read_config(tmp_path / "out").vocab_size == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
     if min_count == 1:  # every word of the text is one token
         t = tokenizer.load(tmp_path / "out")
@@ -547,7 +547,7 @@ def test_text_that_repeats_nothing(small, tmp_path):
     """No token is added; the model is the old one."""
     folder, _ = small
     said = extend(folder, write_lines(tmp_path / "text.txt", sentences("thai", 20)), tmp_path / "out", min_count=10 ** 6)
-    assert "no more than 0 pairs occur 1000000 times" in said and table(said)["before"] == table(said)["after"]
+    assert "pairs occur 1000000 times" in said and table(said)["before"] == table(said)["after"]
     ours, theirs = weights(tmp_path / "out"), weights(folder)
     assert all(raw(ours[k]) == raw(theirs[k]) for k in theirs)
     assert vocab_and_merges(tmp_path / "out")[0][1] == vocab_and_merges(folder)[0][1] and "new_rows" not in said
@@ -606,25 +606,25 @@ def test_two_documents(small, tmp_path):
 @pytest.mark.parametrize("name", ["qwen2.5, overflowing", "qwen2 in parts", "qwen2 in both", "llama3", "llama3, all merges"])
 def test_extending_twice(extended, tmp_path, name):
     """A second language on top: the first one's tokens are old ones now, and a piece may be made of them."""
-    case, more = extended(name), sentences("georgian" if extended(name).language != "georgian" else "thai", 100, seed=7)
-    both = [a + " " + b for a, b in zip(more, case.lines)]
-    extend(case.after, write_lines(tmp_path / "text.txt", both), tmp_path / "twice", pieces=40)
+    case, more = extended(name), sentences("georgian" if extended(name).language != "georgian" else "thai", 15, seed=7)
+    both = case.lines + more
+    extend(case.after, write_lines(tmp_path / "text.txt", both), tmp_path / "twice", pieces=PIECES)
     t, before, first = tokenizer.load(tmp_path / "twice"), tokenizer.load(case.before), case.ids + PIECES
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "twice"))
     again = SimpleNamespace(**vars(case) | {"before": case.after, "after": tmp_path / "twice"})
-    texts = texts_of(case) + both[:20]
+    texts = texts_of(case) + both[-15:]
     for text in texts:
         assert t.encode(text, special=True) == theirs(text, add_special_tokens=False)["input_ids"], text
-    assert t.added == before.added and t.vocab_size == first + 40
+    assert t.added == before.added and t.vocab_size == first + PIECES
     (vocab, _), learned = vocab_and_merges(tmp_path / "twice")[0], new_merges(again)
-    assert [vocab[a + b] for a, b in learned] == list(range(first, first + 40))
+    assert [vocab[a + b] for a, b in learned] == list(range(first, first + PIECES))
     middle, old, new = tokenizer.load(case.after), weights(case.after), weights(tmp_path / "twice")
     embedding = "model.embed_tokens.weight"
     alone = tokenizers.Tokenizer.from_str(json.dumps({  # the pieces of the first extension, from its own files
         "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
         "model": {"type": "BPE", "vocab": (v := vocab_and_merges(case.after)[0])[0], "merges": [list(p) for p in v[1]]}}))
     replaced = [[x.id for x in alone.model.tokenize(a + b)] for a, b in learned]
-    assert any(case.ids <= i < first for ids in replaced for i in ids)  # some are made of the first extension's
+    assert len({max(ids) >= case.ids for ids in replaced}) == 2  # some are made of the first extension's, some are not
     for k, ids in enumerate(replaced):
         mean = torch.stack([old[embedding][i].float() for i in ids]).mean(0).to(old[embedding].dtype)
         assert raw(new[embedding][first + k]) == raw(mean)
@@ -634,9 +634,10 @@ def test_extending_twice(extended, tmp_path, name):
         assert (ids == middle.encode(text, special=True)) == (max(ids, default=0) < first)
 
 
+@pytest.mark.parametrize("pieces", [15, 400])
 @pytest.mark.parametrize("ignore", [True, False])
-def test_words_that_no_merge_makes(tmp_path, ignore):
-    """Llama 3's vocabulary holds words that no merge leads to; new merges may. The id stays, and ours stays transformers' reading."""
+def test_words_that_no_merge_makes(tmp_path, ignore, pieces):
+    """A vocabulary may hold words that no merge leads to; new merges may. The id stays, and ours stays transformers' reading."""
     known = ["სახლი", "ქალაქში", "წიგნები", "გზა"]
     words = ["".join(STAND_IN[b] for b in x.encode()) for x in known]
     (tmp_path / "before").mkdir()
@@ -647,7 +648,11 @@ def test_words_that_no_merge_makes(tmp_path, ignore):
         (tmp_path / "before" / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     write_model(tmp_path / "before", bpe.get_vocab_size(), "llama")
     lines = sentences("georgian", 200)
-    extend(tmp_path / "before", write_lines(tmp_path / "text.txt", lines), tmp_path / "after", pieces=400)
+    try:
+        extend(tmp_path / "before", write_lines(tmp_path / "text.txt", lines), tmp_path / "after", pieces=pieces)
+    except ValueError as e:  # tiktoken would join their new halves, transformers not: no half-made model is left
+        assert ignore and pieces > 100 and "ignore_merges" in str(e) and not list((tmp_path / "after").glob("*.safetensors"))
+        return
     vocab, _ = vocab_and_merges(tmp_path / "after")[0]
     assert [vocab[w] for w in words] == [300, 301, 302, 303] and len(set(vocab.values())) == len(vocab)
     for folder in ("before", "after"):
@@ -719,7 +724,7 @@ def snapshot(folder):
 def test_a_missing_file(small, tmp_path, monkeypatch, text, name):
     missing = tmp_path / "missing*.txt"
     line = stopped(monkeypatch, small[0], missing if name == "text" else text, tmp_path / "out", **{name: missing} if name != "text" else {})
-    assert str(missing) in line and f"{name}=" in line and not (tmp_path / "out").exists()
+    assert str(missing) in line and "no such file" in line and not (tmp_path / "out").exists()
 
 
 def test_text_without_text(small, tmp_path, monkeypatch):
