@@ -85,6 +85,8 @@ def read_config(folder):
         elif name not in ("model_type", "rope_scaling") and (name, value) != ("head_dim", None):
             if type(value) is not int or not 0 < value <= MAX_SIZE:
                 refuse(name, value, f"expected a whole number from 1 to {MAX_SIZE}")
+    if out["num_attention_heads"] * (out["head_dim"] or 1) > MAX_SIZE:
+        refuse("head_dim", out["head_dim"], f"num_attention_heads times it is above {MAX_SIZE}")
     kinds = get("layer_types", None)
     if kinds is not None and (type(kinds) is not list or any(kind != "full_attention" for kind in kinds)):
         refuse("layer_types", kinds, "only full_attention is implemented")
@@ -149,16 +151,20 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
     if dtype:
         fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
     copies = tok.files(tokenizer) if tokenizer else []
-    if like and (Path(like) / "generation_config.json").exists():
-        copies.append(Path(like) / "generation_config.json")
-    elif any(file.name != "tokenizer_config.json" for file in copies):
+    settings = Path(like or folder) / "generation_config.json"
+    generation = read_json(settings) if like and settings.exists() else {}
+    if generation.get("eos_token_id") is None and any(file.name != "tokenizer_config.json" for file in copies):
         try:
             t = tok.load(tokenizer)
             ends = {"bos_token_id": t.bos, "eos_token_id": t.stops[0] if len(t.stops) == 1 else t.stops}
             fields |= {k: v for k, v in ends.items() if fields.get(k) is None}
-            (folder / "generation_config.json").write_text(json.dumps({k: fields[k] for k in ends}, indent=1))
+            generation |= {k: fields[k] for k in ends}
+            (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))
+            settings = None
         except ValueError as e:
-            warnings.warn(f"no generation_config.json written, so nothing tells generation where to stop: {e}", stacklevel=2)
+            warnings.warn(f"nothing tells generation where to stop, the tokenizer cannot be read: {e}", stacklevel=2)
+    if generation and settings:
+        copies.append(settings)
     for file in copies:
         if file.parent.resolve() != folder.resolve():
             shutil.copyfile(file, folder / file.name)
@@ -270,7 +276,10 @@ def open_weights(folder):
 
 def open_training(folder):
     """The parameters of a checkpoint of train.py: torch's distributed checkpoint in safetensors, each process's rows in its own file."""
-    parts = {}
+    manifest, parts = folder / "manifest.json", {}
+    for name, entry in (read_json(manifest) if manifest.exists() else {}).items():  # without the last rows a matrix looks whole
+        if type(entry) is not dict or not (folder / name).is_file() or (folder / name).stat().st_size != entry.get("bytes"):
+            raise ValueError(f"{folder / name}: missing, or not of the size in {manifest.name}; go back to another checkpoint")
     for file in sorted((folder / "tensors").glob("*.safetensors")):
         found, metadata = read_header(file)
         try:

@@ -237,13 +237,19 @@ class Qwen2(nn.Module):
     def from_pretrained(cls, folder, dtype=torch.float32, param_dtype=None):
         """A model from a Hugging Face folder or a checkpoint of train.py. Nothing is unpickled, and no memory is taken before the
         sizes in config.json have been found in the files."""
+        model = cls.outline(folder, dtype).to(param_dtype or dtype).materialize("cpu")
+        model.load_weights(folder)
+        return model
+
+    @classmethod
+    def outline(cls, folder, dtype=torch.float32):
+        """The model of a folder on the meta device, when its files hold the tensors that its config.json claims."""
         config, stored = read_config(folder), checkpoint.open_weights(folder)
         if config.num_hidden_layers > len(stored):
             raise ValueError(f"{folder}: config.json claims {config.num_hidden_layers} layers, the files hold {len(stored)} tensors")
         with torch.device("meta"):
-            model = cls(config, dtype).to(param_dtype or dtype)
+            model = cls(config, dtype)
         model.match(stored, folder)
-        model.materialize("cpu").load_weights(folder)
         return model
 
     def materialize(self, device):
@@ -362,8 +368,7 @@ def main(argv=None):
     if len(words) < 3 or words[0] != "export":
         raise ValueError("the command is: python model.py export CHECKPOINT OUT [dtype=bfloat16] [max_bytes=5000000000]")
     source, out, (c,) = *words[1:3], load(Export, argv=words[3:])
-    with torch.device("meta"):
-        Qwen2(read_config(source)).match(checkpoint.open_weights(source), source)
+    Qwen2.outline(source)
     checkpoint.export(source, out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
     print(f"saved {out}")
 

@@ -132,7 +132,7 @@ def main(argv=None):
             world.say(f"resume: no whole checkpoint in {out}/checkpoints, so this starts at step 0")
         model = build(config, c, world)
         optimizer = make_optimizer(model, c)
-        step, identity = 0, {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init)}
+        step, identity = 0, {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init), "new_rows": c.new_rows}
         if newest:
             step = restore(newest, model, optimizer, identity)
         elif c.init:
@@ -141,8 +141,9 @@ def main(argv=None):
             model.init_weights(c.seed)
         if world.main:
             begin_log(out, c, config, model, plan, newest)
+            checkpoint.write_beside(out, asdict(config), torch.float32, c.init, Path(c.data) / "tokenizer")
         loop(c, world, plan, model, optimizer, step, identity)
-        model.save_pretrained(out, like=c.init, tokenizer=Path(c.data) / "tokenizer")
+        model.save_pretrained(out, like=out)
         world.say(f"saved {out}")
     world.close()
 
@@ -376,7 +377,7 @@ def save(c, world, model, optimizer, step, identity):
     world.barrier()
     if world.main:
         (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
-        checkpoint.write_beside(tmp, asdict(model.config), torch.float32, c.init, Path(c.data) / "tokenizer")
+        checkpoint.write_beside(tmp, asdict(model.config), torch.float32, like=c.out)
     world.barrier()
     mine = sorted(p for p in tmp.rglob("*") if p.is_file())[world.rank::world.size]  # a terabyte is not hashed by one process
     for p in mine:
@@ -429,8 +430,8 @@ def restore(path, model, optimizer, identity):
     """Load weights and moments into place, resharding as needed; returns the step. ValueError when the run is another one."""
     state = json.loads((Path(path) / "state.json").read_text())
     for key, ours in identity.items():
-        if state["identity"][key] != ours:
-            raise ValueError(f"{path}: made with another {key}: {state['identity'][key]}, this run has {ours}; "
+        if state["identity"].get(key) != ours:
+            raise ValueError(f"{path}: made with another {key}: {state['identity'].get(key)}, this run has {ours}; "
                              "undo the change of settings or data, or start anew in another out=")
     tensors = state_tensors(model, optimizer)
     dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(Path(path) / "tensors")), no_dist=not dist.is_initialized())
@@ -467,7 +468,7 @@ class World:
         if c.threads:
             torch.set_num_threads(c.threads)
         if not cuda:
-            tune_cpu()
+            tune_cpu(flush=not c.new_rows)
         fast = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         self.dtype = torch.bfloat16 if c.dtype == "bfloat16" or (c.dtype == "auto" and fast) else torch.float32
         if c.rows % self.size or self.size % c.replicate:
@@ -533,10 +534,10 @@ class World:
             dist.destroy_process_group()
 
 
-def tune_cpu():
-    """Numbers below 1e-38 count as 0 (AdamW's moments of rare words decay there, and the CPU is slow on them),
-    and freed memory stays in the process (fresh pages cost a small model a fifth of its time). Before any thread starts."""
-    torch.set_flush_denormal(True)
+def tune_cpu(flush):
+    """flush: numbers below 1e-38 count as 0 (AdamW's moments of rare words decay there, and the CPU is slow on them); not where old rows
+    must keep their bits. Freed memory stays in the process (fresh pages cost a small model a fifth of its time). Before any thread starts."""
+    torch.set_flush_denormal(flush)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

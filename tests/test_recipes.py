@@ -15,6 +15,7 @@ import random
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ import torch
 from safetensors import safe_open
 
 import tokenizer
+import train
 from model import Qwen2, read_config
 from recipes import extend_vocabulary as recipe
 
@@ -214,10 +216,18 @@ def vocab_and_merges(folder):
 
 
 def new_merges(case):
-    """The merges that were added, as pairs of pieces in stand-in characters."""
+    """The merges that were added behind the old ones, as pairs of pieces in stand-in characters."""
     (_, old), (_, new) = vocab_and_merges(case.before)[0], vocab_and_merges(case.after)[0]
     assert new[:len(old)] == old
     return new[len(old):]
+
+
+def new_pieces(case):
+    """The tokens that were added, in the order of their ids, which have no gap."""
+    (old, _), (new, _) = vocab_and_merges(case.before)[0], vocab_and_merges(case.after)[0]
+    by_id = {i: piece for piece, i in new.items() if i >= case.ids}
+    assert sorted(by_id) == list(range(case.ids, case.ids + len(by_id))) and not set(by_id.values()) & set(old)
+    return [by_id[i] for i in sorted(by_id)]
 
 
 def weights(folder):
@@ -297,15 +307,17 @@ def test_old_ids_stay(case):
 def test_the_files_hold_the_old_ones(case):
     old, new = vocab_and_merges(case.before), vocab_and_merges(case.after)
     assert len(old) == len(new) == 1 + (case.files == "both") and all(form == new[0] for form in new[1:])
-    learned = new_merges(case)
-    assert len(learned) == PIECES
+    assert len(new_pieces(case)) == PIECES
     for (vocab, merges), (more, longer) in zip(old, new):
-        assert longer == merges + learned and vocab.items() <= more.items()
-        assert {k: i for k, i in more.items() if i >= case.ids} == {a + b: case.ids + k for k, (a, b) in enumerate(learned)}
-        assert set(more.values()) - set(vocab.values()) <= set(range(len(vocab), case.ids + PIECES))
+        assert vocab.items() <= more.items() and set(more.values()) - set(vocab.values()) <= set(range(len(vocab), case.ids + PIECES))
+        assert len(set(longer)) == len(longer) and all(a in more and b in more and a + b in more for a, b in longer)
+        if case.merges == "all":  # every way to make a token of two others, also of the new ones
+            assert set(merges) <= set(longer) and {a + b for a, b in longer} - {a + b for a, b in merges} == set(new_pieces(case))
+        else:
+            assert longer[:len(merges)] == merges and [a + b for a, b in longer[len(merges):]] == new_pieces(case)
     if case.files != "parts":
         before, after = (json.loads((x / "tokenizer.json").read_text(encoding="utf-8")) for x in (case.before, case.after))
-        assert all(type(m) is (str if case.merges == "text" or case.size == 256 else list) for m in after["model"]["merges"])
+        assert {type(m) for m in before["model"]["merges"]} in ({type(m) for m in after["model"]["merges"]}, set())
         for whole in (before, after):
             del whole["model"]["vocab"], whole["model"]["merges"]
         assert before == after
@@ -324,6 +336,18 @@ def test_the_rest_of_the_folder(case):
     assert not left
 
 
+def test_both_forms_are_one_tokenizer(extended, tmp_path):
+    """A reader of vocab.json and merges.txt sees what a reader of tokenizer.json sees."""
+    case = extended("qwen2 in both")
+    shutil.copytree(case.after, tmp_path / "parts")
+    (tmp_path / "parts" / "tokenizer.json").unlink()
+    whole, parts = tokenizer.load(case.after), tokenizer.load(tmp_path / "parts")
+    assert parts.fingerprint == whole.fingerprint != tokenizer.load(case.before).fingerprint
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "parts"))
+    for text in texts_of(case):
+        assert whole.encode(text, special=True) == parts.encode(text, special=True) == theirs(text)["input_ids"], text
+
+
 # ---------------------------------------------------------------------- the weights
 
 def test_a_new_row_is_the_mean_of_those_it_replaces(case):
@@ -332,8 +356,7 @@ def test_a_new_row_is_the_mean_of_those_it_replaces(case):
     rows = max(case.ids + case.padding, case.ids + PIECES)
     names = {"model.embed_tokens.weight"} | ({"lm_head.weight"} if not case.tie else set())
     assert before.keys() == after.keys() and names <= before.keys() and ("lm_head.weight" in before) == (not case.tie)
-    learned = new_merges(case)
-    replaced = [[x.id for x in case.bpe.model.tokenize(a + b)] for a, b in learned]
+    replaced = [[x.id for x in case.bpe.model.tokenize(piece)] for piece in new_pieces(case)]
     assert max(map(len, replaced)) > 4 and min(map(len, replaced)) == 2
     for name in names:
         old, new = before[name], after[name]
@@ -383,6 +406,29 @@ def test_several_files_of_weights(extended, tmp_path):
     extend(tmp_path / "parts", write_lines(tmp_path / "text.txt", case.lines), tmp_path / "out", pieces=PIECES)
     ours, theirs = weights(tmp_path / "out"), weights(case.after)
     assert ours.keys() == theirs.keys() and all(raw(ours[k]) == raw(theirs[k]) for k in ours)
+
+
+def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_path):
+    """From text in the new language to a model of which only the new rows have changed."""
+    case = extended("qwen2 small, grown")
+    t, first = tokenizer.load(case.after), int(re.search(r"new_rows=(\d+)", case.said)[1])
+    write_source(tmp_path / "data" / "th", [t.encode(x) for x in case.lines], eot=t.eot, vocab_size=t.vocab_size, tokenizer=t.fingerprint)
+    (tmp_path / "data" / "tokenizer").mkdir()
+    for file in tokenizer.files(case.after):
+        shutil.copy(file, tmp_path / "data" / "tokenizer")
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
+    train.main([f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", f"init={case.after}", f"new_rows={first}", "mixture={'en': 1}",
+                "tokens=640", "length=32", "rows=4", "micro_rows=4", "dtype=float32", "threads=1", "log_every=1000"])
+    for s, handler in handlers.items():
+        signal.signal(s, handler)
+    before, after = weights(case.before), weights(tmp_path / "out")
+    for name, old in before.items():
+        new = after[name]
+        same = first if name in ("model.embed_tokens.weight", "lm_head.weight") else len(old)
+        assert raw(new[:same]) == raw(old[:same].float()), name
+        assert (new[same:] != weights(case.after)[name][same:].float()).any(-1).sum() > (PIECES / 2 if same == first else -1), name
+    assert first == case.ids and tokenizer.load(tmp_path / "out").fingerprint == t.fingerprint
+    assert read_config(tmp_path / "out") == read_config(case.after)
 
 
 # ---------------------------------------------------------------------- what is learned
@@ -438,8 +484,12 @@ def ranks_file(bpe):
 
 def test_what_is_learned_equals_a_slow_trainer(case):
     """The tenth documents are held out."""
-    used = [x for i, x in enumerate(case.lines) if i % 10]
-    assert new_merges(case) == slow_merges(words_of(case.bpe, used), ranks_of(case.bpe), PIECES)
+    wanted = slow_merges(words_of(case.bpe, [x for i, x in enumerate(case.lines) if i % 10]), ranks_of(case.bpe), PIECES)
+    assert new_pieces(case) == [a + b for a, b in wanted]
+    if case.merges == "all":
+        assert set(wanted) <= set(vocab_and_merges(case.after)[0][1])
+    else:
+        assert new_merges(case) == wanted
 
 
 LETTERS = [b"\xf1", b"\xf2", b"\xf3", b"\xf4"]  # bytes that no old merge joins
@@ -535,7 +585,7 @@ def test_min_count(small, tmp_path, min_count):
     said = extend(folder, text, tmp_path / "out", pieces=5000, min_count=min_count, held_out=held_out)
     wanted = slow_merges(words_of(bpe, lines), ranks_of(bpe), 5000, min_count)
     assert new_merges(SimpleNamespace(before=folder, after=tmp_path / "out")) == wanted and 0 < len(wanted) < 5000
-    assert re.search(rf"\b{len(wanted)} new tokens\b.*\bpairs occur {min_count} times", said)
+    assert f"\n{len(wanted)} new tokens" in f"\n{said}" and f"pairs occur {min_count} times" in said
     assert read_config(tmp_path / "out").vocab_size == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
     if min_count == 1:  # every word of the text is one token
         t = tokenizer.load(tmp_path / "out")
@@ -611,20 +661,18 @@ def test_extending_twice(extended, tmp_path, name):
     extend(case.after, write_lines(tmp_path / "text.txt", both), tmp_path / "twice", pieces=PIECES)
     t, before, first = tokenizer.load(tmp_path / "twice"), tokenizer.load(case.before), case.ids + PIECES
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "twice"))
-    again = SimpleNamespace(**vars(case) | {"before": case.after, "after": tmp_path / "twice"})
+    again = SimpleNamespace(**vars(case) | {"before": case.after, "after": tmp_path / "twice", "ids": first})
     texts = texts_of(case) + both[-15:]
     for text in texts:
         assert t.encode(text, special=True) == theirs(text, add_special_tokens=False)["input_ids"], text
     assert t.added == before.added and t.vocab_size == first + PIECES
-    (vocab, _), learned = vocab_and_merges(tmp_path / "twice")[0], new_merges(again)
-    assert [vocab[a + b] for a, b in learned] == list(range(first, first + PIECES))
     middle, old, new = tokenizer.load(case.after), weights(case.after), weights(tmp_path / "twice")
     embedding = "model.embed_tokens.weight"
     alone = tokenizers.Tokenizer.from_str(json.dumps({  # the pieces of the first extension, from its own files
         "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
         "model": {"type": "BPE", "vocab": (v := vocab_and_merges(case.after)[0])[0], "merges": [list(p) for p in v[1]]}}))
-    replaced = [[x.id for x in alone.model.tokenize(a + b)] for a, b in learned]
-    assert len({max(ids) >= case.ids for ids in replaced}) == 2  # some are made of the first extension's, some are not
+    replaced = [[x.id for x in alone.model.tokenize(piece)] for piece in new_pieces(again)]
+    assert len(replaced) == PIECES and len({max(ids) >= case.ids for ids in replaced}) == 2  # some are made of the first extension's, some are not
     for k, ids in enumerate(replaced):
         mean = torch.stack([old[embedding][i].float() for i in ids]).mean(0).to(old[embedding].dtype)
         assert raw(new[embedding][first + k]) == raw(mean)
