@@ -20,8 +20,8 @@ test-slow: .venv/dev  ## kills, resumes and many processes
 claims: .venv/ok  ## the demo's experiment over three seeds
 	PY=$(PY) bash tests/claims.sh
 
-bench: .venv/dev  ## a training step beside transformers' Qwen2, on this machine
-	$(PY) kernels/bench.py
+bench: .venv/dev  ## ours beside transformers and tokenizers, on this machine
+	$(PY) bench.py
 
 .venv/ok: requirements.txt
 	python3 -m venv .venv

@@ -162,7 +162,7 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
             (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))
             settings = None
         except ValueError as e:
-            warnings.warn(f"nothing tells generation where to stop, the tokenizer cannot be read: {e}", stacklevel=2)
+            warnings.warn(f"generation_config.json names no id that ends a text, as the tokenizer cannot be read: {e}", stacklevel=2)
     if generation and settings:
         copies.append(settings)
     for file in copies:

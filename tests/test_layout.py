@@ -10,7 +10,7 @@ BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py":
           "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 330,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 220, "tinyworld/*.py": 300}
 OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
-IMPORTS = {"configs": set(), "tokenizer": {"vocabulary"}, "vocabulary": set(), "data": set(), "kernels": {"kernels", "model"}, "corpus": {"corpus"},
+IMPORTS = {"configs": set(), "tokenizer": {"vocabulary"}, "vocabulary": set(), "data": set(), "kernels": {"kernels"}, "corpus": {"corpus"},
            "prepare": {"corpus", "tokenizer", "configs"}, "checkpoint": {"tokenizer"}, "model": {"kernels", "checkpoint", "configs"},
            "train": {"model", "data", "checkpoint", "tokenizer", "configs"}, "generate": {"model", "tokenizer", "configs"},
            "eval": {"model", "generate", "tokenizer", "configs"}, "report": {"configs"}, "tinyworld": {"tinyworld", "configs"}}
@@ -32,8 +32,6 @@ def test_imports(part):
                 [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             got = {n.split(".")[0] for n in names} & OURS
             allowed = IMPORTS[part] | ({"configs"} if part == "configs" else set())
-            if part == "kernels" and path.name != "bench.py":
-                allowed = {"kernels"}  # the bench is a program; the kernels themselves know nothing of ours
             assert got <= allowed, f"{path.relative_to(ROOT)} imports {sorted(got - allowed)}"
 
 

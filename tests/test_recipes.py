@@ -495,7 +495,7 @@ def test_what_is_learned_equals_a_slow_trainer(case):
 LETTERS = [b"\xf1", b"\xf2", b"\xf3", b"\xf4"]  # bytes that no old merge joins
 
 
-@pytest.mark.parametrize("letters, words, longest", [(1, 3, 40), (2, 6, 12), (3, 20, 9), (4, 60, 6)])
+@pytest.mark.parametrize("letters, words, longest", [(1, 3, 40), (2, 6, 12), (3, 20, 9), (4, 60, 6), (4, 4, 9)])
 def test_learn_equals_a_slow_trainer_on_any_words(small, letters, words, longest):
     """Few letters: pairs overlap (aaaa), fall and rise in number, and tie."""
     t, ends = tokenizer.load(small[0]), Counter()
