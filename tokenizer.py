@@ -7,6 +7,7 @@ this tokenizer puts before a text, or None.
 """
 import codecs
 import datetime
+import functools
 import hashlib
 import io
 import json
@@ -96,7 +97,7 @@ class Tokenizer:
         return [i for n, part in enumerate(parts) if part for i in ([self._late[part]] if n % 2 else self._ids(part, first and n == 0))]
 
     def normalize(self, text):
-        """The text as the merges see it."""
+        """The text as the merges see it. (Hugging Face knows no mark that came after Unicode 9: runs of those may be ordered otherwise.)"""
         for form in self.forms if not text.isascii() else ():
             text = unicodedata.normalize(form, text)
         return text
@@ -122,12 +123,14 @@ class Tokenizer:
         if self.template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
         said = json.dumps([messages, variables], ensure_ascii=False, default=str)
-        mark = next(c for c in map(chr, range(0xFDD0, 0xFDF0)) if c not in said)  # never a character of a text
+        mark = next(c for c in map(chr, [*range(0xFDD0, 0xFDF0), *range(0xF0000, 0x10FFFE)]) if c not in said)  # of no language
 
         def broken(x):
             if isinstance(x, str):
                 return self._control.sub(lambda m: m[0][0] + mark + m[0][1:], x)
-            return {k: broken(v) for k, v in x.items()} if isinstance(x, dict) else [broken(v) for v in x] if isinstance(x, list) else x
+            if isinstance(x, dict):
+                return {broken(k): broken(v) for k, v in x.items()}
+            return [broken(v) for v in x] if isinstance(x, (list, tuple)) else x
 
         names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items() if k.endswith("_token") and v is not None}
         text = _render(self.template, **names, messages=broken(messages), add_generation_prompt=reply, **broken(variables))
@@ -277,8 +280,9 @@ def _template(folder, config):
     return {t["name"]: t["template"] for t in found}.get("default") if isinstance(found, list) else found
 
 
-def _render(template, **variables):
-    """Jinja in its sandbox: a template is a stranger's program."""
+@functools.lru_cache
+def _compiled(template):
+    """A Jinja template in its sandbox: it is a stranger's program."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def raise_exception(message):
@@ -288,7 +292,11 @@ def _render(template, **variables):
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     env.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
     env.globals |= {"raise_exception": raise_exception, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
+    return env.from_string(template)
+
+
+def _render(template, **variables):
     try:
-        return env.from_string(template).render(**variables)
+        return _compiled(template).render(**variables)
     except Exception as e:  # whatever a stranger's program may do
         raise ValueError(f"the chat template refuses this conversation: {type(e).__name__}: {e}") from None

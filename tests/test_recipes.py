@@ -231,7 +231,7 @@ def new_pieces(case):
 
 
 def weights(folder):
-    """{name: (dtype, shape, rows as bytes)} read without our code."""
+    """{name: tensor}, read without our code."""
     with safe_open(folder / "model.safetensors", "pt") as f:
         return {name: f.get_tensor(name) for name in f.keys()}
 
@@ -696,11 +696,7 @@ def test_words_that_no_merge_makes(tmp_path, ignore, pieces):
         (tmp_path / "before" / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     write_model(tmp_path / "before", bpe.get_vocab_size(), "llama")
     lines = sentences("georgian", 200)
-    try:
-        extend(tmp_path / "before", write_lines(tmp_path / "text.txt", lines), tmp_path / "after", pieces=pieces)
-    except ValueError as e:  # tiktoken would join their new halves, transformers not: no half-made model is left
-        assert ignore and pieces > 100 and "ignore_merges" in str(e) and not list((tmp_path / "after").glob("*.safetensors"))
-        return
+    extend(tmp_path / "before", write_lines(tmp_path / "text.txt", lines), tmp_path / "after", pieces=pieces)
     vocab, _ = vocab_and_merges(tmp_path / "after")[0]
     assert [vocab[w] for w in words] == [300, 301, 302, 303] and len(set(vocab.values())) == len(vocab)
     for folder in ("before", "after"):

@@ -337,7 +337,7 @@ def test_tokenizer_json_of_sentencepiece_kind(llama2, tmp_path, first):
     theirs = published(vocab, merges, normalizer=normalizers.Replace(" ", "▁") if "never" in first else None, pre_tokenizer=(
         pre_tokenizers.Metaspace("▁", prepend_scheme=space, split=False) if "metaspace" in first else None))
     theirs.save(str(tmp_path / "tokenizer.json"))
-    texts = generate(1000, 13, ("<s>", "</s>")) + list(ALL.values()) + ["", " ", "▁a", " a", "<s> a</s>b <s>"]
+    texts = generate(500, 13, ("<s>", "</s>")) + list(ALL.values()) + ["", " ", "▁a", " a", "<s> a</s>b <s>"]
     try:
         t = tokenizer.load(tmp_path)
     except ValueError as e:
@@ -420,7 +420,7 @@ def test_the_lines_are_varied(lines):
 def test_byte_level_ids_equal_the_tokenizers_package(byte_level, lines, kind):
     bpe, folder = byte_level(kind)
     t, about, found = tokenizer.load(folder), KINDS[kind], []
-    for special, count in ((False, 20_000 if kind in ("qwen2.5", "llama3", "gpt2") else 2000), (True, 2000)):
+    for special, count in ((False, 20_000 if kind in ("qwen2.5", "llama3") else 2000), (True, 1500)):
         texts = lines[-count:]  # the samples are last
         wanted = theirs_ids(bpe, texts, special)
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], wanted) is None
@@ -693,7 +693,7 @@ def declared(names, first, special=True):
 
 def test_vocab_and_merges_without_a_configuration(byte_level, tmp_path, lines):
     bpe, whole = byte_level("qwen2")
-    t, same, texts = tokenizer.load(parts(byte_level, "qwen2", tmp_path)), tokenizer.load(whole), lines[:3000]
+    t, same, texts = tokenizer.load(parts(byte_level, "qwen2", tmp_path)), tokenizer.load(whole), lines[:2000]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
     assert (t.vocab_size, t.eot, t.bos, t.added) == (1503, 1500, None, same.added) and t.fingerprint == same.fingerprint
@@ -710,7 +710,7 @@ def test_vocab_and_merges_with_added_tokens(byte_level, tmp_path, lines, beside)
     else:  # names alone: <|...|> is special
         folder = parts(byte_level, "qwen2.5", tmp_path, None, {x: 700 + i for i, x in enumerate((*QWEN_SPECIAL, *TOOLS[:2]))})
         kept = TOOLS[:2]
-    t, texts = tokenizer.load(folder), [x for x in lines[:3000] if TOOLS[2] not in x or TOOLS[2] in kept]
+    t, texts = tokenizer.load(folder), [x for x in lines[:2000] if TOOLS[2] not in x or TOOLS[2] in kept]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
     assert t.added == {x: bpe.token_to_id(x) for x in (*QWEN_SPECIAL, *kept)}
@@ -1112,8 +1112,8 @@ def test_no_injection(byte_level, chatting, kind):
     odd = [*" \n\taé<|>\x00\ue000\uf8ff\ufdd0\ufdd1\ufdef\ufffe\uffff\u2060\u200b\u200d\ufeff\U000f0000\U0010ffff\u0338",
            "\\ufdd0", "{{", "}}", "{%", "".join(map(chr, range(0xfdd0, 0xfdf0)))]
     contents = [*control, *(x + x for x in control), *(f"<|im_{x}end|>" for x in control),
-                *(made for a in odd for x in r.sample(control, 2) for made in (a + x, x + a, x[0] + a + x[1:])),
-                *("".join(r.choices([*control, *halves, *odd], k=r.randint(1, 8))) for _ in range(100))]
+                *(made for a in odd for x in [r.choice(control)] for made in (a + x, x + a, x[0] + a + x[1:])),
+                *("".join(r.choices([*control, *halves, *odd], k=r.randint(1, 8))) for _ in range(60))]
     for i, content in enumerate(contents):
         turns = [("system", "s" if i % 3 else content), ("user", content), ("assistant", content[::-1] if i % 2 else content)]
         assert t.chat(messages_of(turns), reply=False) == plain_chat(bpe, kind, turns), ascii(content)
@@ -1305,14 +1305,14 @@ def test_text_that_is_no_unicode(byte_level, small):
 
 LONG = {
     "spaces": " " * 200_000, "letters": "a" * 200_000, "newlines": "\n" * 200_000, "digits": "7" * 200_000,
-    "marks": "!" * 200_000, "tabs": " \t" * 50_000, "letters and spaces": "a " * 50_000,
+    "marks": "!" * 200_000, "tabs": " \t" * 50_000, "letters and spaces": "a " * 30_000,
     "random letters": "".join(random.Random(8).choices("abcdefghijklmnopqrstuvwxyz", k=100_000)),
     "spaces and a letter": " " * 200_000 + "a", "accents": "a\u0301" * 50_000, "han": "\u4e00\u4e8c" * 50_000,
-    "emoji": "\U0001f468\u200d" * 30_000, "special": "<|im_end|>" * 10_000, "opened": "<|" * 50_000}
+    "emoji": "\U0001f468\u200d" * 30_000, "special": "<|im_end|>" * 10_000, "opened": "<|" * 30_000}
 
 
 @pytest.mark.parametrize("kind, name", [("qwen2", name) for name in LONG] + [
-    (kind, name) for kind in ("llama3", "gpt2") for name in ("spaces", "letters", "newlines", "digits", "marks")])
+    (kind, name) for kind in ("llama3", "gpt2") for name in ("spaces", "newlines", "digits")])
 def test_long_texts(byte_level, kind, name):
     """In seconds, not minutes: a page of spaces must not stop a server or prepare.py."""
     bpe, folder = byte_level(kind)
