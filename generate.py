@@ -58,6 +58,8 @@ def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=
     """The same one by one: yields (row, id) as soon as it is decided; beam search decides at a row's end."""
     if isinstance(stop_text, str) or (stop_text and t is None):
         raise ValueError("stop_text is a list of strings and needs the tokenizer: t=")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     for row, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {row} is empty; give at least one id (the end-of-text id: a text begins)")
@@ -142,7 +144,7 @@ def choose(logits, how, dice):
 
 def narrow(logits, how):
     """logits (B, V) / temperature, minus infinity for all but the likeliest: top_k, then top_p, then min_p."""
-    logits = logits / how.temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / how.temperature  # the likeliest stays 0, however small the temperature
     if how.top_k:
         logits = logits.masked_fill(logits < logits.topk(min(how.top_k, logits.shape[1])).values[:, -1:], -torch.inf)
     if how.top_p is not None:

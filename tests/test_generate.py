@@ -31,7 +31,7 @@ def some_prompts(lengths, seed=1):
     return [torch.randint(V, (n,), generator=g).tolist() for n in lengths]
 
 
-PROMPTS = some_prompts((5, 1, 30) * 4)
+PROMPTS = some_prompts((5, 1, 12, 30) * 3)
 SAME = some_prompts((6,)) * 12  # rows that differ in their index alone
 
 
@@ -134,8 +134,8 @@ def test_a_stop_id_at_once(ours):
 
 def test_a_stop_id_in_the_prompt_does_not_count(ours):
     free = generate(ours, PROMPTS, 8)
-    stop = set(PROMPTS[3]) - set(free[3])
-    assert stop and generate(ours, PROMPTS[3:4], 8, stop) == free[3:4]
+    stop = set(PROMPTS[4]) - set(free[4])
+    assert stop and generate(ours, PROMPTS[4:5], 8, stop) == free[4:5]
 
 
 @pytest.mark.parametrize("how", [Decoding(), Decoding(beams=4), Decoding(temperature=3.0)])
@@ -212,7 +212,7 @@ def test_repetition_penalty_equals_transformers(families, ends, family, beams, s
 def test_repetition_penalty_does_not_see_the_padding(ours):
     """Padding is written with some id, which must not count as said: nearly every id is said by some of these texts."""
     prompts, how = [[x] for x in range(V)], Decoding(repetition_penalty=50.0)
-    together = generate(ours, [*prompts, PROMPTS[2]], 12, how=how, batch=V + 1)[:V]
+    together = generate(ours, [*prompts, PROMPTS[3]], 12, how=how, batch=V + 1)[:V]
     assert together == generate(ours, prompts, 12, how=how, batch=V)  # the same texts, without padding
     said = {x for ids in together for x in ids}
     assert 0 in said and len(said) > 0.9 * V
@@ -296,11 +296,11 @@ def test_the_settings_above_and_their_order_matter(theirs):
 def test_later_ids_are_drawn_anew_from_their_own_context(ours, theirs):
     """The second id follows its distribution behind each first id: a generator seeded again for each id would not."""
     how = dict(temperature=4.0, top_k=3)
-    rows = generate(ours, [PROMPTS[3]] * DRAWS, 2, how=Decoding(**how, seed=5), batch=1000)
+    rows = generate(ours, [PROMPTS[5]] * DRAWS, 2, how=Decoding(**how, seed=5), batch=1000)
     firsts = {ids[0] for ids in rows}
     assert len(firsts) == 3
     for first in firsts:
-        p = warped(theirs, [*PROMPTS[3], first], **how)
+        p = warped(theirs, [*PROMPTS[5], first], **how)
         assert not too_far(tally([ids[1] for ids in rows if ids[0] == first]), p)
 
 
@@ -911,7 +911,7 @@ def test_a_prompt_beyond_the_positions(ours, how):
 
 
 def test_a_text_that_just_fits(ours, theirs):
-    prompt = PROMPTS[2] * 4
+    prompt = PROMPTS[3] * 4
     assert len(prompt) == 120 and generate(ours, [prompt, [1]], 8) == wanted(theirs, [prompt, [1]], 8)
 
 

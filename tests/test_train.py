@@ -584,8 +584,8 @@ def changed(before, after):
     """{tensor: the rows of which a bit has changed}, only those with any."""
     before, after = (load_file(x / "model.safetensors") for x in (before, after))
     assert before.keys() == after.keys() and before["model.norm.weight"].dtype == torch.float32
-    rows = {name: (x.view(torch.int32) != after[name].view(torch.int32)).view(len(x), -1).any(1).nonzero().flatten() for name, x in before.items()}
-    return {name: x.tolist() for name, x in rows.items() if len(x)}
+    different = {name: x.view(torch.int32) != after[name].view(torch.int32) for name, x in before.items()}
+    return {name: x.view(len(x), -1).any(1).nonzero().flatten().tolist() for name, x in different.items() if x.any()}
 
 
 def only_new_rows_differ(before, after, first=NEW):
@@ -593,7 +593,8 @@ def only_new_rows_differ(before, after, first=NEW):
     assert words and changed(before, after) == dict.fromkeys(words, list(range(first, 64)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_rows": 1, "weight_decay": 10.0}, {"recompute": True, "clip": 0.01}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("changes", [{}, {"micro_rows": 1, "weight_decay": 10.0}, {"recompute": True, "clip": 0.01},
+                                     {"dtype": "bfloat16"}])
 def test_new_rows_alone_learn(go, grown, tmp_path, changes):
     go(tmp_path / "run", steps=5, init=grown, new_rows=NEW, **NO_SHAPE, **changes)
     only_new_rows_differ(grown, tmp_path / "run")
@@ -604,7 +605,8 @@ def test_a_single_new_row(go, grown, tmp_path):
     only_new_rows_differ(grown, tmp_path / "run", 63)
 
 
-@pytest.mark.parametrize("bits", [-2 ** 31, 1, 0x7fffff, -0x7fc00000], ids=["minus zero", "smallest", "largest of the smallest", "a negative one"])
+@pytest.mark.parametrize("bits", [-2 ** 31, 1, 0x7fffff, -0x7fc00000],
+                         ids=["minus zero", "smallest", "largest of the smallest", "a negative one"])
 def test_numbers_that_arithmetic_would_change(go, grown, tmp_path, bits):
     """Rows that makers never trained hold such numbers. Where those below 1e-38 count as 0, x - 0 is no longer x."""
     weights = load_file(grown / "model.safetensors")
@@ -625,7 +627,8 @@ def moments_of(checkpoint):
 def test_the_gradient_of_new_rows_is_that_of_the_whole_model(go, token_data, grown, tmp_path):
     """AdamW's first moment after one step is a tenth of it, 0 for the old rows, and nothing is kept of what does not learn."""
     go(tmp_path / "run", steps=1, init=grown, new_rows=NEW, micro_rows=3, **NO_SHAPE, **SPLIT | {"save_every": 1})
-    tokens, targets, starts = train.shards.Plan(train.shards.open_sources(token_data), RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    sources = train.shards.open_sources(token_data)
+    tokens, targets, starts = train.shards.Plan(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
     model = Qwen2.from_pretrained(grown)
     (-model(tokens, targets, starts).mean()).backward()
     moments, words = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001"), dict(model.named_parameters())
@@ -668,9 +671,9 @@ def test_then_everything_learns(go, grown, tmp_path):
     assert all(not torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("value, needles", [(64, ("new_rows=64", "64")), (65, ("new_rows=65", "64")), (10 ** 9, ("new_rows=", "64")),
-                                            (0, ("new_rows must be positive", "0")), (-1, ("new_rows must be positive", "-1")),
-                                            ("all", ("new_rows must be int", "all"))])
+@pytest.mark.parametrize("value, needles", [
+    (64, ("new_rows=64", "64")), (65, ("new_rows=65", "64")), (10 ** 9, ("new_rows=", "64")),
+    (0, ("new_rows must be positive", "0")), (-1, ("new_rows must be positive", "-1")), ("all", ("new_rows must be int", "all"))])
 def test_new_rows_that_are_not_there(monkeypatch, token_data, base, tmp_path, value, needles):
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, new_rows=value, **NO_SHAPE))
     assert line.startswith("ValueError: ") and all(n in line for n in needles), line
