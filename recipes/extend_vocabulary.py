@@ -52,6 +52,8 @@ def main(argv=None):
         raise ValueError(f"{c.model}: its tokenizer is not byte-level BPE in tokenizer.json or vocab.json; only that kind is extended")
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
+    if (rows := checkpoint.read_config(c.model)["vocab_size"]) < old.vocab_size:
+        raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {rows} rows")
     texts = documents(c.text, c.max_bytes)
     if c.held_out:
         held_out = documents(c.held_out, c.max_bytes)
@@ -60,8 +62,6 @@ def main(argv=None):
     else:
         raise ValueError(f"{c.text} is a single document; name other text to measure on, held_out=")
     merges = learn(old, count_words(old, texts), c.pieces, c.min_count)
-    if checkpoint.read_config(c.model)["vocab_size"] < old.vocab_size:
-        raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {checkpoint.read_config(c.model)['vocab_size']} rows")
     write_tokenizer(c, old, merges)
     new = tokenizer.load(c.out)
     grow(c, old, new, merges)
@@ -81,7 +81,9 @@ def documents(pattern, max_bytes):
     out, size = [], 0
     for path in [pattern] if Path(pattern).is_file() else sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()):
         for doc in read.documents(path, unit="line"):
-            if doc.reason is None and size < max_bytes:
+            if size >= max_bytes:
+                return out
+            if doc.reason is None:
                 out.append(doc.text)
                 size += len(doc.text.encode())
     if not out:
@@ -159,6 +161,8 @@ def write_tokenizer(c, old, merges):
     pieces = [(text[left], text[right]) for left, right in merges]
     new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added  # in the vocabulary they keep their ids
     Path(c.out).mkdir(parents=True, exist_ok=True)
+    for left in tokenizer.files(c.out):  # an earlier run's, of another kind perhaps, would be read first
+        left.unlink()
     for file in tokenizer.files(c.model):
         target = Path(c.out) / file.name
         if file.name == "tokenizer.json":

@@ -877,3 +877,24 @@ def test_a_second_run_into_the_same_folder(small, tmp_path, text):
     extend(small[0], text, tmp_path / "out", pieces=20)
     extend(small[0], text, tmp_path / "fresh", pieces=20)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("kind", ["parts", "sentencepiece"])
+def test_another_tokenizer_in_the_folder_written_to(small, tmp_path, text, kind):
+    """A tokenizer of another kind left there would be read first, or beside the new one: it goes, or the run is refused."""
+    out = tmp_path / "out"
+    if kind == "parts":
+        (tmp_path / "other").mkdir()
+        write_tokenizer(tmp_path / "other", 350, files="parts")
+        write_model(tmp_path / "other", 353)
+        extend(tmp_path / "other", text, out, pieces=20)
+    else:
+        tokenizer.train(OLD_TEXT * 4, 400, out)
+    before = snapshot(out)
+    try:
+        extend(small[0], text, out, pieces=20)
+    except ValueError as e:
+        assert str(out) in str(e) and snapshot(out) == before
+        return
+    extend(small[0], text, tmp_path / "fresh", pieces=20)
+    assert snapshot(out) == snapshot(tmp_path / "fresh")

@@ -1,7 +1,6 @@
 """The training loop on tiny shards: the loss falls, the split of the work does not matter, a kill at any moment costs nothing,
 and every misuse is one clear line."""
 import fcntl
-import hashlib
 import json
 import os
 import random
