@@ -4,7 +4,8 @@
 
     out/text/NAME.jsonl       what was kept, clean           out/tokenizer/          the tokenizer
     out/dropped/NAME.jsonl    what was dropped, and why      out/NAME/, NAME-valid/  token shards with index.json
-    out/accounting.json       in = kept + dropped by reason, per source
+    out/account.json          read = kept + dropped by reason, per source
+    out/rejects.jsonl         source, file, line and reason of everything dropped
 """
 import hashlib
 import json
@@ -21,7 +22,7 @@ import numpy as np
 
 import tokenizer
 from configs import load
-from corpus import bitext, clean, dedup, read
+from corpus import bitext, clean, dedup, measure, read
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Prepare:
     unit: str = "paragraph"      # what a document is in a .txt file: line, paragraph or file
     langid: bool = True          # check languages with py3langid (pip install py3langid)
     alike: list = field(default_factory=list)  # groups of languages that the identifier may take for each other, e.g. [["id", "ms"]]
-    thresholds: dict = field(default_factory=dict)  # {"*" or language: {measure: value}}; see THRESHOLDS
+    thresholds: dict = field(default_factory=dict)  # {"*" or language: {measure: (least, most)}}; corpus/measure.py, THRESHOLDS
+    near: bool = True            # drop near-duplicates of web documents, too
+    evaluation: list = field(default_factory=list)  # files under raw (text or jsonl): documents that share 12 words with them are dropped
+    keep_going: bool = False     # go on when a file is damaged; what was read of it is kept
     blocked: list = field(default_factory=list)     # words that no address may contain
     valid: float = 0.02          # share of the documents held out for validation (bits per byte)
     shard_tokens: int = 1 << 26
@@ -59,16 +63,18 @@ class Prepare:
         problems += [f"two sources are named {n!r}" for n, k in names.items() if k > 1]
         problems += [f"names has no English name for language {c!r}" for s in self.sources for c in (s.get("language"), s.get("target"))
                      if "target" in s and c not in self.names]
-        problems += [f"thresholds: no measure {m!r}; they are {list(THRESHOLDS)}" for row in self.thresholds.values() for m in row
-                     if m not in THRESHOLDS]
+        problems += [f"thresholds: {m!r}: {bounds!r} is not a measure with (least, most); the measures are {', '.join(MEASURES)}"
+                     for row in self.thresholds.values() for m, bounds in row.items()
+                     if m not in MEASURES or not (isinstance(bounds, (tuple, list)) and len(bounds) == 2)]
         if problems:
             raise ValueError("Prepare: " + "; ".join(problems))
 
 
 SOURCE = {"name", "path", "category", "language", "target", "clean", "unit"}  # the keys of a source
 
-# measures of web documents and the values a language gets unless its row says otherwise: looser than any single language needs
-THRESHOLDS = {"least_chars": 20, "most_chars": 1_000_000, "full_stops": 0.4, "symbols": 0.1, "repetition": 0.4, "ends": True}
+MEASURES = list(measure.measures(""))
+# the bounds a language gets unless its row says otherwise: looser than any single language needs
+THRESHOLDS = {"chars": (20, 1_000_000), "full_stops": (0.4, 1), "symbols": (0, 0.1), "dup_sentence_chars": (0, 0.4), "ends": (1, 1)}
 
 
 def web_steps(c, source):
@@ -78,26 +84,22 @@ def web_steps(c, source):
     if c.langid and identify is None:
         raise ValueError("langid=True needs a package: pip install py3langid (or set langid=False)")
     wanted = {source["language"], *(code for group in c.alike if source["language"] in group for code in group)}
-    return [clean.repair,
-            partial(clean.url, words=c.blocked),
-            partial(clean.length, least=t["least_chars"], most=t["most_chars"]),
-            partial(clean.punctuation, least=t["full_stops"]),
-            partial(clean.symbols, most=t["symbols"]),
-            partial(clean.repetition, most=t["repetition"]),
-            partial(clean.truncated, wanted=t["ends"]),
+    return [partial(clean.url, words=c.blocked),
+            clean.repair,
+            partial(clean.heuristics, bounds=t),
             *([partial(clean.language, identify=identify, wanted=wanted)] if identify else []),
-            dedup.Exact()]
+            clean.mask,
+            *([dedup.Decontaminate(evaluation_texts(c))] if c.evaluation else [])]
 
 
 def bitext_steps(c, source):
-    """The rules for sentence pairs, then one of the eleven templates in one of the two directions."""
-    return [partial(bitext.rules, most_ratio=4.0), dedup.Exact(),
-            partial(bitext.render, src=c.names[source["language"]], tgt=c.names[source["target"]])]
+    """The rules for sentence pairs; those left when duplicates are gone fill one of the eleven templates, in one direction."""
+    return [partial(bitext.rules, most_ratio=4.0)]
 
 
 def plain_steps(c, source):
     """Knowledge and synthetic text: already chosen, so only repaired and deduplicated."""
-    return [clean.repair, partial(clean.length, least=1, most=1 << 30), dedup.Exact()]
+    return [clean.repair, partial(clean.heuristics, bounds={"chars": (1, 1 << 30)})]
 
 
 def steps_of(c, source):
@@ -117,7 +119,7 @@ def main(argv=None):
         index.unlink()  # shards of an earlier run are not this run's
     with ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
         books = list(pool.map(clean_source, [c] * len(c.sources), c.sources))
-        account(out, c.sources, books)
+        account(c, out, books)
         folder = make_tokenizer(c, books)
         sizes = list(pool.map(tokenize_source, [c] * len(c.sources), c.sources, [folder] * len(c.sources)))
     report(c, books, sizes)
@@ -135,32 +137,82 @@ def files_of(c, source):
     return found
 
 
+def evaluation_texts(c):
+    """(file name, text) of every row of the evaluation files: all strings of a .jsonl row, else the lines of the file."""
+    for pattern in c.evaluation:
+        paths = sorted(Path(c.raw).glob(pattern))
+        if not paths:
+            raise ValueError(f"evaluation: nothing at {Path(c.raw) / pattern}; correct the pattern or raw={c.raw}")
+        for path in paths:
+            for _, line, problem in read.lines(path):
+                row = json.loads(line) if problem is None and line.strip() and ".jsonl" in path.suffixes else line
+                for text in (row.values() if isinstance(row, dict) else [row]):
+                    if isinstance(text, str):
+                        yield path.name, text
+
+
 def clean_source(c, source):
-    """Run the steps of one source over its files; returns {"in": n, "kept": n, "bytes": n, "dropped": {reason: n}}."""
-    steps, book, dropped = steps_of(c, source), Counter(), Counter()
-    kept_file, dropped_file = (Path(c.out) / kind / f"{source['name']}.jsonl" for kind in ("text", "dropped"))
+    """Run the steps of one source over its files; returns {"read": n, "kept": n, "bytes": n, "dropped": {reason: n}, "damaged": [...]}.
+
+    First every document alone: what passes is written with its keys. Then the keys say which of them are duplicates.
+    """
+    web = "target" not in source and not source.get("clean")
+    steps, book, dropped, damaged = steps_of(c, source), Counter(), Counter(), []
+    kept_file, dropped_file, passed_file, key_file = (Path(c.out) / kind / f"{source['name']}.{end}" for kind, end in (
+        ("text", "jsonl"), ("dropped", "jsonl"), ("text", "passed.tmp"), ("text", "keys.tmp")))
     for f in (kept_file, dropped_file):
         f.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{kept_file}.tmp", "w", encoding="utf-8") as kept, open(f"{dropped_file}.tmp", "w", encoding="utf-8") as aside:
-        for path in files_of(c, source):
-            rows = bitext.pairs(path) if "target" in source else read.documents(path, source.get("unit", c.unit))
-            for doc in rows:
-                book["in"] += 1
-                doc.language = source["language"]
-                original = doc.text
-                if doc.reason is None:
-                    doc.reason = run(steps, doc)
-                if doc.reason is None:
-                    book["kept"] += 1
-                    book["bytes"] += len(doc.text.encode())
-                    kept.write(json.dumps({"text": doc.text, "file": doc.file, "line": doc.line}, ensure_ascii=False) + "\n")
-                else:
-                    dropped[doc.reason] += 1
-                    row = doc.more | {"reason": doc.reason, "file": doc.file, "line": doc.line, "text": original}
-                    aside.write(json.dumps(row, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
+
+    def drop(row, reason):
+        dropped[reason] += 1
+        aside.write(json.dumps(row | {"reason": reason}, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
+
+    with open(f"{dropped_file}.tmp", "w", encoding="utf-8") as aside:
+        with open(passed_file, "w", encoding="utf-8") as passed, open(key_file, "wb") as keys:
+            for path in files_of(c, source):
+                for doc in bitext.pairs(path) if "target" in source else read.documents(path, source.get("unit", c.unit)):
+                    book["read"] += 1
+                    doc.language, original = source["language"], doc.text
+                    damaged += [f"{doc.file}, line {doc.line}: {doc.reason}"] if str(doc.reason).startswith("unreadable") else []
+                    doc.reason = doc.reason or run(steps, doc)
+                    row = {"file": doc.file, "line": doc.line}
+                    if doc.reason is not None:
+                        drop(doc.more | row | {"text": original}, doc.reason)
+                        continue
+                    other = doc.more["target"] if "target" in source else ""
+                    passed.write(json.dumps({"text": doc.text, "target": other} | row, ensure_ascii=False) + "\n")
+                    keys.write(np.uint64(len(doc.text)).tobytes() + dedup.exact_key(f"{doc.text}\t{other}").tobytes()
+                               + (measure.signature(doc.text).tobytes() if web and c.near else b""))
+        head, exact = duplicates(key_file, web and c.near)
+        with open(passed_file, encoding="utf-8") as passed, open(f"{kept_file}.tmp", "w", encoding="utf-8") as kept:
+            for i, line in enumerate(passed):
+                row = json.loads(line)
+                other = row.pop("target")
+                if head[i] != i:
+                    drop(row, "duplicate: exact" if (exact[i] == exact[head[i]]).all() else "duplicate: near")
+                    continue
+                if "target" in source:
+                    pair = read.Document(row["text"], more={"target": other})
+                    bitext.render(pair, c.names[source["language"]], c.names[source["target"]])
+                    row["text"] = pair.text
+                book["kept"] += 1
+                book["bytes"] += len(row["text"].encode())
+                kept.write(json.dumps(row, ensure_ascii=False) + "\n")
+    for f in (passed_file, key_file):
+        f.unlink()
     for f in (kept_file, dropped_file):
         os.replace(f"{f}.tmp", f)
-    return {"in": book["in"], "kept": book["kept"], "bytes": book["bytes"], "dropped": dict(sorted(dropped.items()))}
+    return {"read": book["read"], "kept": book["kept"], "bytes": book["bytes"], "dropped": dict(sorted(dropped.items())), "damaged": damaged}
+
+
+def duplicates(key_file, near):
+    """(head, exact): which document of the source stands for each one, and the exact keys; the keys stay on disk."""
+    row = np.dtype([("chars", np.uint64), ("exact", np.uint64, 2), *([("signature", np.uint32, measure.BANDS * measure.ROWS)] if near else [])])
+    if not key_file.stat().st_size:
+        return np.zeros(0, np.int64), np.zeros((0, 2), np.uint64)
+    keys = np.memmap(key_file, row, "r")
+    exact = np.array(keys["exact"])
+    return dedup.clusters(exact, keys["signature"] if near else None, keys["chars"].astype(np.int64)), exact
 
 
 def run(steps, doc):
@@ -172,12 +224,20 @@ def run(steps, doc):
     return None
 
 
-def account(out, sources, books):
-    """Write accounting.json; assert that no document is missing; ValueError when a source has nothing left."""
-    for source, book in zip(sources, books):
-        assert book["in"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
-    (out / "accounting.json").write_text(json.dumps({s["name"]: b for s, b in zip(sources, books)}, indent=1))
-    empty = [f"{s['name']} ({b['in']} read, dropped: {b['dropped'] or 'none'})" for s, b in zip(sources, books) if not b["kept"]]
+def account(c, out, books):
+    """Write account.json and rejects.jsonl; assert that no document is missing; ValueError for damaged files and empty sources."""
+    for source, book in zip(c.sources, books):
+        assert book["read"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
+    (out / "account.json").write_text(json.dumps({s["name"]: b for s, b in zip(c.sources, books)}, indent=1))
+    with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
+        for source in c.sources:
+            for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):
+                row = json.loads(line)
+                rejects.write(json.dumps({"source": source["name"]} | {k: row[k] for k in ("file", "line", "reason")}, ensure_ascii=False) + "\n")
+    damaged = [text for book in books for text in book["damaged"]]
+    if damaged and not c.keep_going:
+        raise ValueError(f"{len(damaged)} damaged files: {'; '.join(damaged[:5])}; replace them, or keep what could be read with keep_going=True")
+    empty = [f"{s['name']} ({b['read']} read, dropped: {b['dropped'] or 'none'})" for s, b in zip(c.sources, books) if not b["kept"]]
     if empty:
         raise ValueError(f"nothing left of source {', '.join(empty)}; what was dropped, and why, is in {out}/dropped")
 
@@ -292,7 +352,7 @@ def report(c, books, sizes):
     for source, book, size in zip(c.sources, books, sizes):
         key = source["language"] if "target" not in source and not source.get("clean") else source["category"]
         g = groups.setdefault(key, [0, 0, 0, 0, Counter()])
-        g[0] += book["in"]
+        g[0] += book["read"]
         g[1] += book["kept"]
         g[2] += sum(s[0] for s in size.values())
         g[3] += sum(s[1] for s in size.values())
@@ -301,7 +361,7 @@ def report(c, books, sizes):
     for key, (given, kept, tokens, size, why) in groups.items():
         reasons = ", ".join(f"{k} {n}" for k, n in why.most_common())
         print(f"{key:12} {given:8,} {kept:8,} {tokens:10,} {tokens / max(1, size):11.3f}  {reasons}")
-    total = sum(b["in"] for b in books), sum(b["kept"] for b in books)
+    total = sum(b["read"] for b in books), sum(b["kept"] for b in books)
     print(f"{c.out}: {total[0]:,} documents in = {total[1]:,} kept + {total[0] - total[1]:,} dropped (see {c.out}/dropped)")
 
 

@@ -1,15 +1,18 @@
 """Filters of web documents: each takes a Document and answers True, or (False, reason).
 
-The measures are the ones Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition.
+What is looked at is what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition.
 Thresholds are the caller's (configs hold them, per language); no filter knows a default language.
 """
+import ipaddress
 import re
 import unicodedata
-from collections import Counter
+
+import regex
+
+from corpus import measure
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff]")
 BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-STOPS = tuple(".!?…。！？؟۔।;:\"'”»)】」』")
 
 
 def repair(doc):
@@ -26,35 +29,30 @@ def url(doc, words):
     return True if bad is None else (False, f"url: {bad}")
 
 
-def length(doc, least, most):
-    """least, most: characters."""
-    n = len(doc.text)
-    return True if least <= n <= most else (False, "length: too short" if n < least else "length: too long")
+def heuristics(doc, bounds):
+    """Drop what lies outside the bounds of some measure: {measure: (least, most)}, measures as in corpus/measure.py."""
+    found = measure.measures(doc.text)
+    for name, (least, most) in bounds.items():
+        if not least <= found[name] <= most:
+            return False, f"{name}: too {'low' if found[name] < least else 'high'}"
+    return True
 
 
-def punctuation(doc, least):
-    """Drop lists and menus: least is the share of lines that must end like a sentence (0 in languages without full stops)."""
-    lines = [line for line in doc.text.split("\n") if line]
-    share = sum(line.endswith(STOPS) for line in lines) / max(1, len(lines))
-    return True if share >= least else (False, "punctuation: few lines end like a sentence")
+EMAIL = regex.compile(r"[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+")
+NUMBERS = regex.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 
 
-def symbols(doc, most):
-    """most: share of characters that are neither letters, marks, digits, spaces nor common punctuation."""
-    odd = sum(1 for c in doc.text if unicodedata.category(c)[0] in "SC" and c != "\n" or c in "#*_=|\\/<>{}")
-    return True if odd <= most * max(1, len(doc.text)) else (False, "symbols: too many")
-
-
-def repetition(doc, most):
-    """most: share of the characters that may stand in lines or sentences already seen in the document."""
-    units = [u for u in re.split(r"(?<=[.!?。！？؟۔।])\s*|\n", doc.text) if u]
-    extra = sum(len(u) * (n - 1) for u, n in Counter(units).items())
-    return True if extra <= most * max(1, sum(map(len, units))) else (False, "repetition: lines said again and again")
-
-
-def truncated(doc, wanted):
-    """wanted: the text must end like a sentence (False for languages without full stops)."""
-    return True if not wanted or doc.text.endswith(STOPS) else (False, "truncated: the text stops in mid-sentence")
+def mask(doc):
+    """Write example addresses over e-mail and public IPv4 addresses (192.0.2.1 is reserved for examples, RFC 5737)."""
+    def public(match):
+        try:
+            return "192.0.2.1" if ipaddress.ip_address(match[0]).is_global else match[0]
+        except ValueError:
+            return match[0]
+    if "@" in doc.text:
+        doc.text = EMAIL.sub("name@example.org", doc.text)
+    doc.text = NUMBERS.sub(public, doc.text)
+    return True
 
 
 def language(doc, identify, wanted):

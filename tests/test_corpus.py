@@ -2,12 +2,15 @@
 import gzip
 import json
 import lzma
+import random
 import zlib
+from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
 
-from corpus import bitext, clean, dedup, read
+from corpus import bitext, clean, dedup, measure, read
 from corpus.read import Document
 
 GOOD = ["The first line.", "Сәлем, әлем!", "第三行。", "Last one, with \"quotes\" and \\ slashes."]
@@ -217,7 +220,7 @@ def test_empty_lines_files_and_texts(tmp_path):
     assert [d.line for d in docs] == [2, 5]  # blank lines are no rows; an empty text is one, and the length filter drops it
     for doc in docs:
         clean.repair(doc)
-        assert clean.length(doc, 1, 100) == (False, "length: too short")
+        assert clean.heuristics(doc, {"chars": (1, 100)}) == (False, "chars: too low")
 
 
 def test_invalid_line_in_plain_text_and_tsv(tmp_path):
@@ -243,20 +246,33 @@ def verdict(step, text, **fields):
     return answer if answer is True else answer[1].split(":")[0]
 
 
+def within(**bounds):
+    return partial(clean.heuristics, bounds=bounds)
+
+
 STOP = "This is a sentence. "
 CASES = [  # filter, a text it keeps, a text it drops, the reason's first word
-    (partial(clean.length, least=5, most=10), "12345", "1234", "length"),
-    (partial(clean.length, least=5, most=10), "1234567890", "12345678901", "length"),
-    (partial(clean.punctuation, least=0.5), "Home\nThis is it.", "Home\nNews\nThis is it.", "punctuation"),
-    (partial(clean.punctuation, least=0.5), "これは文です。", "これは文です", "punctuation"),
-    (partial(clean.punctuation, least=0.0), "ไม่มีจุด", None, None),
-    (partial(clean.symbols, most=0.1), "It costs 5 $ and rose.", "#*|= 5 $ \\<>", "symbols"),
-    (partial(clean.symbols, most=0.1), "नमस्ते दुनिया।", "☃☃☃ snow", "symbols"),
-    (partial(clean.repetition, most=0.3), "One.\nTwo.\nThree.\nOne.", "One.\nOne.\nOne.\nTwo.", "repetition"),
-    (partial(clean.repetition, most=0.3), "我们走。你们来。", "我们走。我们走。我们走。", "repetition"),
-    (partial(clean.truncated, wanted=True), "The end.", "The en", "truncated"),
-    (partial(clean.truncated, wanted=True), "ختم شد۔", "ختم شد", "truncated"),
-    (partial(clean.truncated, wanted=False), "The en", None, None),
+    (within(chars=(5, 10)), "12345", "1234", "chars"),
+    (within(chars=(5, 10)), "1234567890", "12345678901", "chars"),
+    (within(full_stops=(0.5, 1)), "Home\nThis is it.", "Home\nNews\nThis is it.", "full_stops"),
+    (within(full_stops=(0.5, 1)), "これは文です。", "これは文です", "full_stops"),
+    (within(full_stops=(0, 1)), "ไม่มีจุด", None, None),
+    (within(symbols=(0, 0.1)), "It costs 5 $ and rose.", "#*|= 5 $ \\<>", "symbols"),
+    (within(symbols=(0, 0.1)), "नमस्ते दुनिया।", "☃☃☃ snow", "symbols"),
+    (within(dup_sentence_chars=(0, 0.3)), "One.\nTwo.\nThree.\nOne.", "One.\nOne.\nOne.\nTwo.", "dup_sentence_chars"),
+    (within(dup_sentence_chars=(0, 0.3)), "我们走。你们来。", "我们走。我们走。我们走。", "dup_sentence_chars"),
+    (within(ends=(1, 1)), "The end.", "The en", "ends"),
+    (within(ends=(1, 1)), "ختم شد۔", "ختم شد", "ends"),
+    (within(ends=(0, 1)), "The en", None, None),
+    (within(words=(3, 9)), "one two three", "one two", "words"),
+    (within(mean_word=(3, 10)), "these are fine words", "a b c d", "mean_word"),
+    (within(marks=(0, 0.1)), "a fine day " * 4 + "...", "wait... what... no...", "marks"),
+    (within(bullets=(0, 0.9)), "- one\n- two\nthree", "- one\n• two", "bullets"),
+    (within(ellipses=(0, 0.3)), "One...\ntwo\nthree\nfour", "One...\ntwo…", "ellipses"),
+    (within(with_letter=(0.8, 1)), "one two three four 5", "1 2 3 four", "with_letter"),
+    (within(top_2=(0, 0.2)), " ".join(f"w{i} x{i}" for i in range(20)), "buy now " * 9, "top_2"),
+    (within(dup_5=(0, 0.15)), " ".join(f"w{i}" for i in range(40)), "one two three four five six " * 4, "dup_5"),
+    (within(urls=(0, 0.5)), "See https://a.example for more on that and much else.", "https://a.example/b/c/d", "urls"),
     (partial(clean.language, identify=lambda text: text[:2], wanted={"id", "ms"}), "ms", "en", "language"),
 ]
 
@@ -312,27 +328,125 @@ def test_identifier():
         ["en", "de", "kk"]
 
 
-def test_exact_duplicates():
-    step = dedup.Exact()
-    assert step(Document("Hello  World")) is True
-    assert step(Document("hello\nworld ")) == (False, "duplicate: exact")
-    assert step(Document("Hello, world")) is True
-    assert dedup.Exact()(Document("Hello World")) is True  # the memory is the step's own
+# ---------------------------------------------------------------------- measures
+
+TEXTS = ["", " ", "word", "a b a b a b a b", "One line.\nOne line.\nAnother one.", "মানুষ মানুষের জন্য।\nজীবন জীবনের জন্য।", "我们走。你们来。我们走。",
+         "- a\n- b\n\nhttps://x.example/y\n...", "\n".join(f"Line {i % 7} is said again and again, number {i % 5}." for i in range(60)),
+         "ภาษาไทยไม่มีช่องว่าง ภาษาไทยไม่มีช่องว่าง", "שָׁלוֹם עוֹלָם", "x" * 5000]
 
 
-def test_duplicate_pairs_need_both_sides():
-    step = dedup.Exact()
-    assert step(Document("Hello", more={"target": "Hallo"})) is True
-    assert step(Document("Hello", more={"target": "Servus"})) is True
-    assert step(Document("HELLO", more={"target": "hallo"})) == (False, "duplicate: exact")
+def slow_ngrams(words):
+    """The definition, word by word."""
+    total, out = max(1, sum(map(len, words))), {}
+    for n in (2, 3, 4, 5, 6, 7, 8, 9, 10):
+        grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+        counts = Counter(grams)
+        if n < 5:
+            best = max(counts.values(), default=0)
+            size = max((sum(map(len, g)) for g, k in counts.items() if k == best), default=0)
+            out[f"top_{n}"] = min(1.0, best * size / total) if best > 1 else 0.0
+        else:
+            seen, again = set(), set()
+            for i, gram in enumerate(grams):
+                again |= set(range(i, i + n)) if gram in seen else set()
+                seen.add(gram)
+            out[f"dup_{n}"] = sum(len(words[i]) for i in again) / total
+    return out
 
 
-@pytest.mark.parametrize("value", [None, 3, ["x"]])
-def test_duplicates_of_documents_with_a_field_called_target(value):
-    """A web document may bring any field; only the target of a sentence pair is text."""
-    step = dedup.Exact()
-    assert step(Document("Hello", more={"target": value})) is True
-    assert step(Document("Hello", more={"target": value})) == (False, "duplicate: exact")
+@pytest.mark.parametrize("seed", range(12))
+def test_ngrams_equal_the_definition(seed):
+    rng = random.Random(seed)
+    text = TEXTS[seed] if seed < 4 else " ".join(rng.choice("abc def ghij k"[:2 + 4 * (seed % 4)].split() + ["w" * seed]) for _ in range(rng.randint(1, 300)))
+    for text in (text, TEXTS[seed]):
+        found = measure.measures(text)
+        for name, value in slow_ngrams(measure.WORD.findall(text)).items():
+            assert abs(found[name] - value) < 1e-9, (name, text[:80])
+
+
+def test_words_keep_their_marks():
+    """Python's own word characters leave out combining marks, and would cut the first of these into five."""
+    for text, words in (("বাংলাদেশের মানুষ", 2), ("नेपालको राजधानी", 2), ("שָׁלוֹם עוֹלָם", 2), ("اللُّغَةُ", 1), ("天地玄黄", 4), ("カタカナ", 4), ("don't", 2), ("ไทย", 3)):
+        assert len(measure.WORD.findall(text)) == words, text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_measures_are_shares(text):
+    found = measure.measures(text)
+    whole = {"chars", "words", "mean_word", "longest_word", "marks", "newlines"}
+    assert list(found) == list(measure.measures("")) and all(0 <= v <= 1 for k, v in found.items() if k not in whole)
+
+
+def test_masking():
+    doc = Document("Write to anna.k@mail.example.org or Ваня@почта.рф, server 8.8.8.8, not 10.0.0.1 nor version 1.2.3.4.5 nor 999.1.1.1.")
+    assert clean.mask(doc) and doc.text == ("Write to name@example.org or name@example.org, server 192.0.2.1, not 10.0.0.1 nor version 1.2.3.4.5 "
+                                            "nor 999.1.1.1.")
+
+
+# ---------------------------------------------------------------------- duplicates
+
+def keys_of(texts):
+    return np.stack([dedup.exact_key(t) for t in texts]), np.stack([measure.signature(t) for t in texts]), np.array([len(t) for t in texts])
+
+
+def prose(rng, n):
+    return [rng.choice(VOCABULARY) for _ in range(n)]
+
+
+VOCABULARY = ["".join(random.Random(i).choices("abcdefghij", k=6)) for i in range(5000)]
+
+
+def similar(rng, share, n=300):
+    """Two texts of n words whose 5-word shingles have a Jaccard similarity of `share`."""
+    words = prose(rng, n)
+    shared = 2 * (n - 4) * share / (1 + share)
+    cut = n - 4 - round(shared)
+    return " ".join(words), " ".join(words[:n - cut] + prose(rng, cut))
+
+
+@pytest.mark.parametrize("share, least, most", [(0.3, 0, 0), (0.4, 0, 0.02), (0.8, 0.85, 1), (0.9, 0.98, 1)])
+def test_near_duplicates_are_caught_by_similarity(share, least, most):
+    """The 14 bands of 8 catch 0.92 at 0.8 and all at 0.9; agreement of the signatures keeps 0.4 apart (the bands alone join 1 in 100)."""
+    rng = random.Random(0)
+    texts = [t for _ in range(120) for t in similar(rng, share)]
+    head = dedup.clusters(*keys_of(texts))
+    found = (head[::2] == head[1::2]).mean()
+    assert least <= found <= most
+
+
+def test_clusters_do_not_depend_on_order():
+    """Whatever the order, the same texts stay: of each cluster the longest."""
+    rng = random.Random(1)
+    texts = [t for _ in range(40) for t in similar(rng, 0.9)] + ["A short one."] * 3
+    texts += [t + " more" for t in texts[:20]] + [t.upper() for t in texts[:10]]
+    answers = []
+    for seed in range(3):
+        order = list(range(len(texts)))
+        random.Random(seed).shuffle(order)
+        mixed = [texts[i] for i in order]
+        head = dedup.clusters(*keys_of(mixed))
+        assert (head[head] == head).all()
+        answers.append(sorted(set(len(mixed[i]) for i in head)))
+        for i, h in enumerate(head):
+            assert len(mixed[h]) >= len(mixed[i])
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_exact_duplicates_keep_the_first():
+    texts = ["Hello  World", "hello\nworld ", "Hello, world", "Hello World"]
+    exact, _, chars = keys_of(texts)
+    assert dedup.clusters(exact, None, chars * 0).tolist() == [0, 0, 2, 0]
+    assert dedup.clusters(exact[:0], None, chars[:0]).tolist() == []
+
+
+def test_words_of_an_evaluation_set():
+    question = "Which of the nine bridges over the river was built by the weavers of the old town in 1874?"
+    step = dedup.Decontaminate([("belebele", question), ("short", "Six words are enough for this"), ("tiny", "Yes")])
+    other = "The weavers built a bridge. It has stood for a long time, and people cross it on their way to work every day."
+    assert step(Document(other)) is True and step(Document("Yes")) is True
+    assert step(Document(f"{other} {question.upper()} {other}")) == (False, "evaluation: belebele")
+    assert step(Document(f"Note: six words are enough for THIS. {other}")) == (False, "evaluation: short")
+    assert dedup.Decontaminate([])(Document(question)) is True
 
 
 # ---------------------------------------------------------------------- bitext

@@ -1,4 +1,5 @@
 """prepare.py: nothing is lost, the shards hold exactly the kept documents, the bytes do not depend on workers, junk is found."""
+import gzip
 import hashlib
 import json
 from collections import Counter
@@ -69,7 +70,7 @@ def raw(tmp_path_factory):
 
 def words(raw, out, **more):
     settings = dict(raw=str(raw), out=str(out), sources=SOURCES, names=NAMES, langid=False, vocab_size=700, blocked=["casino"],
-                    thresholds={"th": {"full_stops": 0.0, "ends": False}}, valid=0.1, workers=2) | more
+                    thresholds={"th": {"full_stops": (0, 1), "ends": (0, 1)}}, valid=0.1, workers=2) | more
     return [f"{k}={v!r}" for k, v in settings.items()]
 
 
@@ -107,16 +108,16 @@ def shards(folder):
 # ---------------------------------------------------------------------- accounting
 
 def test_in_is_kept_plus_dropped(done):
-    book = json.loads((done / "accounting.json").read_text())
+    book = json.loads((done / "account.json").read_text())
     assert list(book) == [s["name"] for s in SOURCES]
     for name, b in book.items():
         kept, dropped = rows(done / f"text/{name}.jsonl"), rows(done / f"dropped/{name}.jsonl")
-        assert b["in"] == b["kept"] + sum(b["dropped"].values())
+        assert b["read"] == b["kept"] + sum(b["dropped"].values())
         assert b["kept"] == len(kept) and b["dropped"] == dict(Counter(r["reason"] for r in dropped))
         assert b["bytes"] == sum(len(r["text"].encode()) for r in kept)
         places = [(r["file"], r["line"]) for r in kept + dropped]
-        assert len(set(places)) == len(places) == b["in"]  # every row of the input is in exactly one of the two files
-    assert {k: b["in"] for k, b in book.items()} == {"web-en": 64, "web-kk": 41, "web-th": 40, "bitext-en-kk": 50,
+        assert len(set(places)) == len(places) == b["read"]  # every row of the input is in exactly one of the two files
+    assert {k: b["read"] for k, b in book.items()} == {"web-en": 64, "web-kk": 41, "web-th": 40, "bitext-en-kk": 50,
                                                      "moses-en-th": 30,
                                                      "knowledge-en": 30}
 
@@ -125,9 +126,9 @@ def test_dropped_rows_say_why_and_where(done, raw):
     dropped = rows(done / "dropped/web-en.jsonl")
     assert all({"reason", "file", "line", "text"} <= set(r) for r in dropped)
     found = {(Path(r["file"]).name, r["line"]): r["reason"] for r in dropped}
-    expected = {("en-0.jsonl", 11): "punctuation", ("en-0.jsonl", 21): "url: casino", ("en-0.jsonl", 31): "duplicate: exact",
+    expected = {("en-0.jsonl", 11): "full_stops", ("en-0.jsonl", 21): "url: casino", ("en-0.jsonl", 31): "duplicate: exact",
                 ("en-0.jsonl", 36): "not JSON", ("en-0.jsonl", 37): "not UTF-8", ("en-0.jsonl", 38): "lone surrogate",
-                ("en-0.jsonl", 39): "no text", ("en-1.jsonl", 6): "length: too short"}
+                ("en-0.jsonl", 39): "no text", ("en-1.jsonl", 6): "chars: too low"}
     assert set(found) == set(expected) and all(found[k].startswith(v) for k, v in expected.items()), found
     source = rows(raw / "web/en-1.jsonl")
     row = next(r for r in dropped if Path(r["file"]).name == "en-1.jsonl")
@@ -276,7 +277,7 @@ def test_fields_of_a_row_do_not_hide_ours(tmp_path):
     """A document may have fields called file, line, reason or text of its own; the dropped file still says ours."""
     _, dropped = run_rows(tmp_path, [{"text": "Short.", "file": "theirs", "line": -1, "reason": "theirs"}])
     row, = dropped
-    assert row["reason"] == "length: too short" and row["file"].endswith("a.jsonl") and row["line"] == 1
+    assert row["reason"] == "chars: too low" and row["file"].endswith("a.jsonl") and row["line"] == 1
 
 
 def test_a_field_called_target_in_a_web_document(tmp_path):
@@ -307,15 +308,17 @@ def test_control_tokens_in_text_stay_text(tmp_path):
     (dict(sources=[SOURCES[0], SOURCES[0]]), "two sources are named 'web-en'"),
     (dict(sources=[dict(name="a", path="b", category="c")]), "needs name, path, category and language"),
     (dict(names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
-    (dict(thresholds={"kk": {"symbol": 0.2}}), "thresholds: no measure 'symbol'.*symbols"),
+    (dict(thresholds={"kk": {"symbol": (0, 0.2)}}), "thresholds: 'symbol'.*is not a measure.*symbols"),
+    (dict(thresholds={"kk": {"symbols": 0.2}}), "thresholds: 'symbols': 0.2 is not a measure with .least, most."),
+    (dict(evaluation=["nowhere/*"]), "evaluation: nothing at"),
     (dict(tokenizer="nowhere"), "no tokenizer"),
     (dict(sources=[]), "sources is empty"),
     (dict(sources=[dict(SOURCES[0], taget="kk")]), r"source 'web-en' has unknown \['taget'\]; the keys are .*target"),
     (dict(unit="lines"), "unit must be line, paragraph or file, got 'lines'"),
     (dict(sources=[dict(SOURCES[0], name="tokenizer")]), "source name 'tokenizer' is taken"),
     (dict(valid=3.0), "valid is a share"),
-    (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"least_chars": 10_000}}),
-     r"nothing left of source web-en \(25 read, dropped: \{'length: too short': 25\}\)"),
+    (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"chars": (10_000, 20_000)}}),
+     r"nothing left of source web-en \(25 read, dropped: \{'chars: too low': 25\}\)"),
     (dict(sources=[SOURCES[0]], valid=0.999999), "all of its documents were held out; set valid=0"),
 ])
 def test_errors(raw, tmp_path, change, message):
@@ -333,7 +336,7 @@ def test_empty_source(raw, tmp_path):
 def test_all_problems_of_the_settings_at_once():
     with pytest.raises(ValueError) as e:
         prepare.Prepare(raw="", out="", sources=[SOURCES[3], SOURCES[3]], names={}, thresholds={"*": {"x": 1}})
-    assert all(part in str(e.value) for part in ("two sources", "no English name for language 'en'", "no measure 'x'"))
+    assert all(part in str(e.value) for part in ("two sources", "no English name for language 'en'", "'x': 1 is not a measure"))
 
 
 def test_paths_are_looked_up_before_any_work(raw, tmp_path):
@@ -380,9 +383,19 @@ def test_recall_of_planted_junk(planted, kind):
 
 @pytest.mark.parametrize("code", CODES)
 def test_clean_documents_stay(planted, code):
+    """Of a document and its planted near-duplicate one stays, the longer one: that is no loss."""
     reasons = [reason for k, label, reason in planted if label == "clean" and k == code]
     lost = Counter(r for r in reasons if r)
+    lost["duplicate: near"] -= sum(1 for k, label, reason in planted if label == "duplicate_near" and k == code and reason is None)
     assert sum(lost.values()) < 0.03 * len(reasons), lost
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_near_duplicates_are_caught(planted, code):
+    """Either a planted copy or the document it was made of is gone."""
+    copies = sum(1 for k, label, _ in planted if label == "duplicate_near" and k == code)
+    gone = sum(1 for k, label, reason in planted if reason == "duplicate: near" and k == code)
+    assert copies > 10 and gone >= 0.8 * copies, (gone, copies)
 
 
 def test_junk_is_dropped_for_its_own_reason(planted):
@@ -391,3 +404,48 @@ def test_junk_is_dropped_for_its_own_reason(planted):
     for kind, reason in made_for.items():
         found = Counter(r.split(":")[0] for _, label, r in planted if label == kind and r)
         assert found.most_common(1)[0][0] == reason, (kind, found)
+
+
+# ---------------------------------------------------------------------- damaged files, evaluation sets, near-duplicates
+
+def settings_of(tmp_path, **more):
+    source = dict(name="web", path="web/*", category="high", language="en")
+    return words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid=0.0, **more)
+
+
+def test_a_damaged_file_stops_the_run_unless_told(tmp_path):
+    """Named with its line; what could be read is accounted for, and kept when asked."""
+    lines_ = jsonl({"text": document("en", i)} for i in range(80)).encode()
+    (tmp_path / "raw/web").mkdir(parents=True)
+    (tmp_path / "raw/web/a.jsonl.gz").write_bytes(gzip.compress(lines_)[:-600])
+    (tmp_path / "raw/web/b.jsonl").write_bytes(lines_.replace(b'"text"', b'"text" ', 1))
+    with pytest.raises(ValueError, match=r"1 damaged files: .*a.jsonl.gz, line \d+: unreadable from here on.*keep_going=True"):
+        prepare.main(settings_of(tmp_path))
+    assert not list((tmp_path / "out").glob("*/index.json"))
+    prepare.main(settings_of(tmp_path, keep_going=True))
+    book = json.loads((tmp_path / "out/account.json").read_text())["web"]
+    assert book["read"] == book["kept"] + sum(book["dropped"].values()) > 80 and len(book["damaged"]) == 1
+
+
+def test_rejects_name_every_place(done):
+    found = rows(done / "rejects.jsonl")
+    assert all(set(r) == {"source", "file", "line", "reason"} for r in found)
+    book = json.loads((done / "account.json").read_text())
+    assert Counter((r["source"], r["reason"]) for r in found) == Counter(
+        {(name, reason): n for name, b in book.items() for reason, n in b["dropped"].items()})
+
+
+def test_documents_of_an_evaluation_set_are_dropped(tmp_path):
+    write(tmp_path / "raw/web/a.jsonl", jsonl({"text": document("en", i)} for i in range(60)))
+    write(tmp_path / "raw/eval/test.jsonl", jsonl([{"question": document("en", 7), "n": 3}]))
+    prepare.main(settings_of(tmp_path, evaluation=["eval/*.jsonl"]))
+    reasons = {r["line"]: r["reason"] for r in rows(tmp_path / "out/rejects.jsonl")}
+    assert reasons.get(8) == "evaluation: test.jsonl"
+
+
+def test_near_duplicates_can_be_kept(tmp_path):
+    text = "\n".join(document("en", i) for i in range(3))
+    write(tmp_path / "raw/web/a.jsonl", jsonl([{"text": text}, {"text": text + "\nOne more line, which makes it longer."}, {"text": text}]))
+    for near, kept in ((True, [2]), (False, [1, 2])):
+        prepare.main(settings_of(tmp_path, near=near, unit="file"))
+        assert [r["line"] for r in rows(tmp_path / "out/text/web.jsonl")] == kept

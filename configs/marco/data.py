@@ -15,5 +15,5 @@ sources = [dict(name=f"web-{k}", path=f"web/{k}/*", category=paper.group(k), lan
 sources += [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}/*", category="parallel", language="en", target=k) for k in names if k != "en"]
 sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}/*", category=kind, language=k, clean=True)
             for kind in ("knowledge", "synthetic") for k in ("en", "zh")]
-thresholds = {"th": {"full_stops": 0.0, "ends": False}}  # Thai has no full stop
+thresholds = {"th": {"full_stops": (0, 1), "ends": (0, 1)}}  # Thai has no full stop
 valid = 0.0005

@@ -33,5 +33,5 @@ for _p in sorted(_Path(raw, "bitext").glob("*")):
         _path = f"bitext/{_p.name}" + (f"|bitext/{_a}-{_b}.{_b}" if _p.suffix == f".{_a}" else "")
         sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
 langid = False      # the folder says which language a text is in
-thresholds = {"*": {"full_stops": 0.0, "ends": False}}  # chosen text: only length, symbols and repetition are looked at
+thresholds = {"*": {"full_stops": (0, 1), "ends": (0, 1)}}  # chosen text: only length, symbols and repetition are looked at
 valid = 0.0

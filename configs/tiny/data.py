@@ -11,6 +11,6 @@ sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}.jsonl", category=kind, la
             for kind in ("knowledge", "synthetic") for k in names]
 blocked = ["casino"]
 alike = [["id", "ms"]]  # too close for short documents
-thresholds = {"th": {"full_stops": 0.0, "ends": False}}  # Thai has no full stop
+thresholds = {"th": {"full_stops": (0, 1), "ends": (0, 1)}}  # Thai has no full stop
 vocab_size = 8192
 valid = 0.06
