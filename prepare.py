@@ -1,14 +1,17 @@
 """Raw text -> token shards: a visible list of steps, every document accounted for, no torch.
 
     python prepare.py configs/tiny/data.py
+    python prepare.py calibrate language=kk text='good/kk/*.txt'    # the bounds of a new language, for configs/thresholds.py
 
     out/text/NAME.jsonl       what was kept, clean           out/tokenizer/          the tokenizer
     out/dropped/NAME.jsonl    what was dropped, and why      out/NAME/, NAME-valid/  token shards with index.json
     out/account.json          read = kept + dropped by reason, per source
     out/rejects.jsonl         source, file, line and reason of everything dropped
 """
+import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -21,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import tokenizer
-from configs import load
+from configs import load, thresholds
 from corpus import bitext, clean, dedup, measure, read
 
 
@@ -29,18 +32,18 @@ from corpus import bitext, clean, dedup, measure, read
 class Prepare:
     raw: str                     # folder that the sources' paths are relative to
     out: str
-    sources: list                # of {"name", "path" (a file or pattern), "category", "language"} and, for bitext, "target" (a language)
+    sources: list                # of {"name", "path" (file or pattern), "category", "language"}; bitext: and a "target" language
     names: dict                  # {language code: English name}, used by the translation templates
     tokenizer: str | None = None   # folder of the tokenizer to use; None: train one of vocab_size
     vocab_size: int = 4096
-    tokenizer_share: float = 0.3   # a language's share of the tokenizer's text is its size to this power (0: all alike, 1: as they are)
+    tokenizer_share: float = 0.3   # a language's share of the tokenizer's text is its size to this power (0: all alike)
     tokenizer_bytes: int = 8_000_000  # of text the tokenizer is trained on
     unit: str = "paragraph"      # what a document is in a .txt file: line, paragraph or file
     langid: bool = True          # check languages with py3langid (pip install py3langid)
-    alike: list = field(default_factory=list)  # groups of languages that the identifier may take for each other, e.g. [["id", "ms"]]
+    alike: list = field(default_factory=list)  # groups of languages that may pass for each other, e.g. [["id", "ms"]]
     thresholds: dict = field(default_factory=dict)  # {"*" or language: {measure: (least, most)}}; corpus/measure.py, THRESHOLDS
     near: bool = True            # drop near-duplicates of web documents, too
-    evaluation: list = field(default_factory=list)  # files under raw (text or jsonl): documents that share 12 words with them are dropped
+    evaluation: list = field(default_factory=list)  # files under raw: documents that share 12 words with them are dropped
     keep_going: bool = False     # go on when a file is damaged; what was read of it is kept
     blocked: list = field(default_factory=list)     # words that no address may contain
     valid: float = 0.02          # share of the documents held out for validation (bits per byte)
@@ -53,16 +56,16 @@ class Prepare:
         problems += [] if self.sources else ["sources is empty: name at least one file of text"]
         problems += [f"source {s.get('name')!r} has unknown {sorted(set(s) - SOURCE)}; the keys are {sorted(SOURCE)}"
                      for s in self.sources if set(s) - SOURCE]
-        problems += [f"unit must be line, paragraph or file, got {u!r}" for u in {self.unit, *(s.get("unit", "file") for s in self.sources)}
-                     - {"line", "paragraph", "file"}]
-        problems += [f"source name {s['name']!r} is taken: choose one without '/' that is not tokenizer, text, dropped or ...-valid"
+        units = {self.unit, *(s.get("unit", "file") for s in self.sources)} - {"line", "paragraph", "file"}
+        problems += [f"unit must be line, paragraph or file, got {u!r}" for u in units]
+        problems += [f"source name {s['name']!r} is taken: choose one without '/', not tokenizer, text, dropped or ...-valid"
                      for s in self.sources if "/" in str(s.get("name")) or str(s.get("name")).endswith("-valid")
                      or s.get("name") in ("tokenizer", "text", "dropped")]
         problems += [] if 0 <= self.valid < 1 else [f"valid is a share of the documents, 0 <= valid < 1, got {self.valid}"]
         names = Counter(s.get("name") for s in self.sources)
         problems += [f"two sources are named {n!r}" for n, k in names.items() if k > 1]
-        problems += [f"names has no English name for language {c!r}" for s in self.sources for c in (s.get("language"), s.get("target"))
-                     if "target" in s and c not in self.names]
+        problems += [f"names has no English name for language {c!r}" for s in self.sources if "target" in s
+                     for c in (s.get("language"), s["target"]) if c not in self.names]
         problems += [f"thresholds: {m!r}: {bounds!r} is not a measure with (least, most); the measures are {', '.join(MEASURES)}"
                      for row in self.thresholds.values() for m, bounds in row.items()
                      if m not in MEASURES or not (isinstance(bounds, (tuple, list)) and len(bounds) == 2)]
@@ -74,7 +77,8 @@ SOURCE = {"name", "path", "category", "language", "target", "clean", "unit"}  # 
 
 MEASURES = list(measure.measures(""))
 # the bounds a language gets unless its row says otherwise: looser than any single language needs
-THRESHOLDS = {"chars": (20, 1_000_000), "full_stops": (0.4, 1), "symbols": (0, 0.1), "dup_sentence_chars": (0, 0.4), "ends": (1, 1)}
+THRESHOLDS = {"chars": (20, 1_000_000), "full_stops": (0.4, 1), "symbols": (0, 0.1), "dup_sentence_chars": (0, 0.4),
+              "ends": (1, 1)}
 
 
 def web_steps(c, source):
@@ -108,8 +112,38 @@ def steps_of(c, source):
     return plain_steps(c, source) if source.get("clean") else web_steps(c, source)
 
 
+@dataclass(frozen=True)
+class Calibrate:
+    language: str
+    text: str                    # files of good text in it, a pattern
+    unit: str = "file"           # what a document is in a .txt file
+    keep: float = 0.995          # share of these documents that each bound must let pass
+
+
+def calibrate(argv):
+    """Print the row of thresholds of a language: the general bounds, widened until its reference text passes. They are never
+    narrowed, as what a sample of good text lacks is not therefore bad."""
+    c, = load(Calibrate, argv=argv)
+    found = []
+    for path in sorted(p for p in glob.glob(c.text, recursive=True) if Path(p).is_file()):
+        for doc in read.documents(path, c.unit):
+            if doc.reason is None and clean.repair(doc) and doc.text:
+                found.append(measure.measures(doc.text))
+    if len(found) < 10:
+        raise ValueError(f"{c.text}: {len(found)} documents; ten at least are needed to say what is usual")
+    row = {}
+    for name, (least, most) in thresholds.GENERAL.items():
+        low, high = np.quantile([m[name] for m in found], [1 - c.keep, c.keep])
+        low, high = min(least, math.floor(low * 100) / 100), max(most, math.ceil(high * 100) / 100)
+        row |= {name: (low, high)} if (low, high) != (least, most) else {}
+    print(f"{c.language!r}: {row},  # of {len(found)} documents, {sum(m['chars'] for m in found):,} characters")
+
+
 def main(argv=None):
-    c, = load(Prepare, argv=argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["calibrate"]:
+        return calibrate(words[1:])
+    c, = load(Prepare, argv=words)
     out = Path(c.out)
     for source in c.sources:
         files_of(c, source)  # all paths are looked up before any work starts
@@ -152,7 +186,7 @@ def evaluation_texts(c):
 
 
 def clean_source(c, source):
-    """Run the steps of one source over its files; returns {"read": n, "kept": n, "bytes": n, "dropped": {reason: n}, "damaged": [...]}.
+    """Run the steps of one source over its files; returns its book: read, kept, bytes, dropped {reason: n}, damaged [file ...].
 
     First every document alone: what passes is written with its keys. Then the keys say which of them are duplicates.
     """
@@ -202,12 +236,13 @@ def clean_source(c, source):
         f.unlink()
     for f in (kept_file, dropped_file):
         os.replace(f"{f}.tmp", f)
-    return {"read": book["read"], "kept": book["kept"], "bytes": book["bytes"], "dropped": dict(sorted(dropped.items())), "damaged": damaged}
+    return {k: book[k] for k in ("read", "kept", "bytes")} | {"dropped": dict(sorted(dropped.items())), "damaged": damaged}
 
 
 def duplicates(key_file, near):
     """(head, exact): which document of the source stands for each one, and the exact keys; the keys stay on disk."""
-    row = np.dtype([("chars", np.uint64), ("exact", np.uint64, 2), *([("signature", np.uint32, measure.BANDS * measure.ROWS)] if near else [])])
+    signature = [("signature", np.uint32, measure.BANDS * measure.ROWS)] if near else []
+    row = np.dtype([("chars", np.uint64), ("exact", np.uint64, 2), *signature])
     if not key_file.stat().st_size:
         return np.zeros(0, np.int64), np.zeros((0, 2), np.uint64)
     keys = np.memmap(key_file, row, "r")
@@ -225,19 +260,21 @@ def run(steps, doc):
 
 
 def account(c, out, books):
-    """Write account.json and rejects.jsonl; assert that no document is missing; ValueError for damaged files and empty sources."""
+    """Write account.json and rejects.jsonl; no document may be missing; ValueError for damaged files and empty sources."""
     for source, book in zip(c.sources, books):
         assert book["read"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
     (out / "account.json").write_text(json.dumps({s["name"]: b for s, b in zip(c.sources, books)}, indent=1))
     with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
         for source in c.sources:
             for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):
-                row = json.loads(line)
-                rejects.write(json.dumps({"source": source["name"]} | {k: row[k] for k in ("file", "line", "reason")}, ensure_ascii=False) + "\n")
+                row = {"source": source["name"]} | {k: v for k, v in json.loads(line).items() if k in ("file", "line", "reason")}
+                rejects.write(json.dumps(row, ensure_ascii=False) + "\n")
     damaged = [text for book in books for text in book["damaged"]]
     if damaged and not c.keep_going:
-        raise ValueError(f"{len(damaged)} damaged files: {'; '.join(damaged[:5])}; replace them, or keep what could be read with keep_going=True")
-    empty = [f"{s['name']} ({b['read']} read, dropped: {b['dropped'] or 'none'})" for s, b in zip(c.sources, books) if not b["kept"]]
+        raise ValueError(f"{len(damaged)} damaged files: {'; '.join(damaged[:5])}; replace them, or keep what could be read with "
+                         "keep_going=True")
+    empty = [f"{s['name']} ({b['read']} read, dropped: {b['dropped'] or 'none'})" for s, b in zip(c.sources, books)
+             if not b["kept"]]
     if empty:
         raise ValueError(f"nothing left of source {', '.join(empty)}; what was dropped, and why, is in {out}/dropped")
 
@@ -331,7 +368,8 @@ class Shards:
             f.write(raw)
             f.flush()
             os.fsync(f.fileno())
-        self.written.append({"file": file.name, "tokens": self.count, "bytes": self.size, "sha256": hashlib.sha256(raw).hexdigest()})
+        self.written.append({"file": file.name, "tokens": self.count, "bytes": self.size,
+                             "sha256": hashlib.sha256(raw).hexdigest()})
         self.tokens, self.bytes = self.tokens + self.count, self.bytes + self.size
         self.held, self.count, self.size = [], 0, 0
 

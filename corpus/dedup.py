@@ -1,8 +1,8 @@
-"""Duplicates, exact and near, and text of evaluation sets. What stays does not depend on the number of workers or the order of files.
+"""Duplicates, exact and near, and text of evaluation sets. What stays does not depend on the number of workers.
 
-The keys of a document are 16 bytes (exact) and a MinHash signature of 448 bytes (near), kept on disk; one band of eight values is sorted
-at a time, so ten million documents take 240 MB of memory and a minute of sorting. Documents that share a band are neighbours when their
-signatures agree in at least AGREE of 112 places: the bands alone would join one pair in a hundred at a similarity of 0.4.
+The keys of a document are 16 bytes (exact) and a MinHash signature of 448 bytes (near), kept on disk; one band of eight values is
+sorted at a time. Documents that share a band are neighbours when their signatures agree in at least AGREE of 112 places: the
+bands alone would join one pair in a hundred at a similarity of 0.4.
 """
 import hashlib
 
@@ -21,29 +21,36 @@ def exact_key(text):
 def clusters(exact, signatures, chars):
     """exact (N, 2) uint64, signatures (N, 112) uint32 or None, chars (N,) -> head (N,): the document that stands for each one.
 
-    Of a cluster the longest stays, of equals the first. Arrays may be memory maps; documents are numbered in their one fixed order.
+    Of a cluster the longest stays, of equals the first. Arrays may be memory maps, rows stand in the documents' one fixed order.
     """
+    if not len(exact):
+        return np.zeros(0, np.int64)
     parent = np.arange(len(exact))
     order = np.lexsort((exact[:, 1], exact[:, 0]))
     same = (exact[order[1:]] == exact[order[:-1]]).all(1)
     join(parent, order[:-1][same], order[1:][same])
     for band in range(measure.BANDS if signatures is not None else 0):
-        key = np.concatenate([measure.band(signatures[i:i + 65536], band) for i in range(0, len(parent), 65536)] or [np.zeros(0, np.uint64)])
+        key = in_blocks(lambda some: measure.band(signatures[some], band), len(parent))
         order = np.argsort(key, kind="stable")
         same = key[order[1:]] == key[order[:-1]]
-        first = order[np.maximum.accumulate(np.where(np.append(True, ~same), np.arange(len(order)), 0))][1:]  # of each group
+        begins = np.append(True, ~same)
+        first = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))][1:]  # of each group
         for a in (order[:-1], first):  # a document beside the one before it and beside the first of its group
             left, right = a[same], order[1:][same]
             apart = parent[left] != parent[right]
             left, right = left[apart], right[apart]
-            alike = np.concatenate([(signatures[left[i:i + 65536]] == signatures[right[i:i + 65536]]).mean(1) >= AGREE
-                                    for i in range(0, len(left), 65536)] or [np.zeros(0, bool)])
-            join(parent, left[alike], right[alike])
-    head = np.lexsort((np.arange(len(parent)), -np.asarray(chars), parent))  # by cluster, the longest first
-    begins = np.append(True, parent[head[1:]] != parent[head[:-1]]) if len(head) else np.zeros(0, bool)
+            agree = in_blocks(lambda some: (signatures[left[some]] == signatures[right[some]]).mean(1), len(left))
+            join(parent, left[agree >= AGREE], right[agree >= AGREE])
+    best = np.lexsort((np.arange(len(parent)), -np.asarray(chars), parent))  # by cluster, the longest first
+    begins = np.append(True, parent[best[1:]] != parent[best[:-1]])
     out = np.empty(len(parent), np.int64)
-    out[head] = head[begins][np.cumsum(begins) - 1] if len(head) else head
+    out[best] = best[begins][np.cumsum(begins) - 1]
     return out
+
+
+def in_blocks(f, n, size=65536):
+    """f(slice) over range(n) in blocks, joined: the memory of one block at a time."""
+    return np.concatenate([f(slice(i, i + size)) for i in range(0, n, size)] or [np.zeros(0)])
 
 
 def join(parent, left, right):
@@ -58,14 +65,6 @@ def join(parent, left, right):
             parent[max(a, b)] = min(a, b)
     while (parent[parent] != parent).any():
         parent[:] = parent[parent]
-
-
-REHYDRATE = ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1))  # FineWeb-2: documents seen often, but not too often, are repeated
-
-
-def repeats(size):
-    """How often FineWeb-2 repeats a document that stands for `size` near-duplicates."""
-    return next(times for least, times in REHYDRATE if size >= least)
 
 
 # ---------------------------------------------------------------------- evaluation sets

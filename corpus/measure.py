@@ -1,8 +1,8 @@
-"""Numbers about one document, all in one pass: the measures of Gopher (arXiv 2112.11446, A.1.1) and FineWeb (arXiv 2406.17557, 3.6).
+"""Numbers about one document, all in one pass: the measures of Gopher (arXiv 2112.11446, A.1.1) and FineWeb (arXiv 2406.17557).
 
-A word is a run of letters, digits and combining marks (Python's \\w leaves the marks out and cuts Bengali at every vowel sign); one
-Han, Kana or Thai character is a word, as nothing marks its end. Thresholds must therefore be measured with these words: see
-`prepare.py calibrate`. Shares are of characters in words, or of lines that are not blank; an empty document measures 0 everywhere.
+A word is a run of letters, digits and combining marks (Python's \\w leaves the marks out and cuts Bengali at every vowel sign);
+one Han, Kana or Thai character is a word, as nothing marks its end. Bounds must therefore be measured with these words: see
+`prepare.py calibrate`. Shares are of characters, of words, or of lines that are not blank; nothing measures 0.
 """
 import unicodedata
 import zlib
@@ -37,11 +37,14 @@ def measures(text):
         "with_letter": sum(1 for w in words if LETTER.search(w)) / max(1, len(words)),
         "symbols": len(SYMBOL.findall(text)) / size, "digits": len(DIGIT.findall(text)) / size,
         "marks": (text.count("#") + text.count("...") + text.count("\u2026")) / max(1, len(words)),
-        "bullets": sum(line.startswith(BULLETS) for line in lines) / n, "ellipses": sum(line.endswith(ELLIPSES) for line in lines) / n,
-        "full_stops": sum(line.endswith(STOPS) for line in lines) / n, "ends": float(text.endswith(STOPS)), "short_lines": sum(len(line) <= 30 for line in lines) / n,
+        "bullets": sum(line.startswith(BULLETS) for line in lines) / n,
+        "ellipses": sum(line.endswith(ELLIPSES) for line in lines) / n,
+        "full_stops": sum(line.endswith(STOPS) for line in lines) / n, "ends": float(text.endswith(STOPS)),
+        "short_lines": sum(len(line) <= 30 for line in lines) / n,
         "newlines": text.count("\n") / max(1, len(words)), "urls": sum(map(len, URL.findall(text))) / size,
-        "dup_lines": 1 - len(set(lines)) / n, "dup_line_chars": _said_again(lines), "dup_paragraph_chars": _said_again(
-            [p for p in text.split("\n\n") if p.strip()]), "dup_sentence_chars": _said_again(units)}
+        "dup_lines": 1 - len(set(lines)) / n, "dup_line_chars": _said_again(lines),
+        "dup_paragraph_chars": _said_again([p for p in text.split("\n\n") if p.strip()]),
+        "dup_sentence_chars": _said_again(units)}
     return out | ngrams(words, lengths)
 
 
@@ -57,8 +60,8 @@ def _said_again(units):
 
 
 def ngrams(words, lengths):
-    """top_n: share of the characters in the most frequent n-gram (of equals the longest), 0 when none occurs twice; dup_n: in n-grams
-    that occurred before, each word counted once. Rows of word numbers are compared by a 64-bit hash of them."""
+    """top_n: share of the characters in the most frequent n-gram (of equals the longest), 0 when none occurs twice; dup_n: in
+    n-grams that occurred before, each word counted once. Rows of word numbers are compared by a 64-bit hash of them."""
     total, out = max(1, int(lengths.sum())), {}
     numbers = {}
     ids = np.fromiter((numbers.setdefault(w, len(numbers)) for w in words), np.uint64, len(words))
@@ -118,8 +121,8 @@ def word_keys(text):
 
 
 def signature(text):
-    """MinHash of a document, (112,) uint32: of its shingles of five words, or of ten where words are single characters, the least value
-    under each of 112 hashes. A shorter text is one shingle."""
+    """MinHash of a document, (112,) uint32: of its shingles of five words, or of ten where words are single characters, the least
+    value under each of 112 hashes. A shorter text is one shingle."""
     ids = word_keys(text)
     n = 2 * SHINGLE if 2 * len(UNSPACED.findall(text)) > len(ids) else SHINGLE
     key = np.unique(rows(ids, min(n, len(ids)))) if len(ids) else np.zeros(1, np.uint64)

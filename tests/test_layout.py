@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 400,
+BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 420,
           "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 330,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
 OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
@@ -21,6 +21,12 @@ def test_line_budget(pattern):
     for path in ROOT.glob(pattern):
         n = len(path.read_text().splitlines())
         assert n <= BUDGET[pattern], f"{path.name} has {n} lines, its budget is {BUDGET[pattern]}"
+
+
+def test_no_long_line():
+    for path in [*ROOT.glob("*.py"), *(p for part in ("configs", "corpus", "kernels", "recipes", "tinyworld") for p in (ROOT / part).rglob("*.py"))]:
+        for i, line in enumerate(path.read_text().splitlines(), 1):
+            assert len(line) <= 130, f"{path.relative_to(ROOT)}, line {i}: {len(line)} columns, at most 130 please"
 
 
 @pytest.mark.parametrize("part", IMPORTS)

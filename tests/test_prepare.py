@@ -1,4 +1,5 @@
 """prepare.py: nothing is lost, the shards hold exactly the kept documents, the bytes do not depend on workers, junk is found."""
+import ast
 import gzip
 import hashlib
 import json
@@ -449,3 +450,39 @@ def test_near_duplicates_can_be_kept(tmp_path):
     for near, kept in ((True, [2]), (False, [1, 2])):
         prepare.main(settings_of(tmp_path, near=near, unit="file"))
         assert [r["line"] for r in rows(tmp_path / "out/text/web.jsonl")] == kept
+
+
+# ---------------------------------------------------------------------- calibration
+
+def test_calibration_widens_the_general_bounds(tmp_path, capsys):
+    """One character is a word in Thai, so its words are short; nothing is narrowed."""
+    for code in ("en", "kk", "th"):
+        write(tmp_path / f"{code}.jsonl", jsonl({"text": "\n".join(document(code, i + j) for j in range(6))} for i in range(40)))
+        prepare.main(["calibrate", f"language={code}", f"text={tmp_path / code}.jsonl"])
+    found = {}
+    for line in capsys.readouterr().out.splitlines():
+        found |= ast.literal_eval("{" + line.split("},  #")[0] + "}}")
+    general = prepare.thresholds.GENERAL
+    assert set(found) == {"en", "kk", "th"} and found["th"]["mean_word"][0] < 2 and found["th"]["full_stops"] == (0.0, 1)
+    for row in found.values():
+        assert all(low <= general[name][0] and high >= general[name][1] for name, (low, high) in row.items())
+
+
+def test_calibration_needs_documents(tmp_path):
+    write(tmp_path / "kk.jsonl", jsonl([{"text": "Бір сөйлем."}]))
+    with pytest.raises(ValueError, match="1 documents; ten at least"):
+        prepare.main(["calibrate", "language=kk", f"text={tmp_path / 'kk.jsonl'}"])
+
+
+@pytest.mark.parametrize("code", ["arb:ar", "deu:de", "eng:en", "jpn:ja", "kaz:kk", "nep:ne", "zho-CN:zh"])
+def test_good_text_passes_the_bounds(code, root):
+    """NTREX news of another cut than the one the rows were calibrated on: nine lines a document, at least 97 % stay."""
+    file, language = code.split(":")
+    found = sorted((root.parent / "shared/benchmarks/ntrex128").glob(f"*{file}.txt"))
+    if not found:
+        pytest.skip("no NTREX here")
+    lines_ = found[0].read_text(encoding="utf-8").splitlines()
+    texts = ["\n".join(lines_[i:i + 9]) for i in range(0, len(lines_), 9)]
+    bounds = prepare.thresholds.GENERAL | prepare.thresholds.ROWS.get(language, {})
+    lost = Counter(v[1] for v in (prepare.clean.heuristics(prepare.read.Document(t), bounds) for t in texts) if v is not True)
+    assert sum(lost.values()) <= 0.03 * len(texts), lost

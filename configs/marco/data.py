@@ -7,6 +7,7 @@ raw/synthetic/en/*. All three model sizes share Qwen2's tokenizer, so the shards
 do not have: prepare.py stops at a path with nothing in it rather than train without a language.
 """
 from configs.marco import paper
+from configs.thresholds import thresholds
 
 raw, out = "raw", "tokens"
 tokenizer = "models/Qwen2-7B"
@@ -15,5 +16,4 @@ sources = [dict(name=f"web-{k}", path=f"web/{k}/*", category=paper.group(k), lan
 sources += [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}/*", category="parallel", language="en", target=k) for k in names if k != "en"]
 sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}/*", category=kind, language=k, clean=True)
             for kind in ("knowledge", "synthetic") for k in ("en", "zh")]
-thresholds = {"th": {"full_stops": (0, 1), "ends": (0, 1)}}  # Thai has no full stop
 valid = 0.0005
