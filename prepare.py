@@ -6,7 +6,7 @@
     out/text/NAME.jsonl       what was kept, clean           out/tokenizer/          the tokenizer
     out/dropped/NAME.jsonl    what was dropped, and why      out/NAME/, NAME-valid/  token shards with index.json
     out/account.json          read = kept + dropped by reason, per source
-    out/rejects.jsonl         source, file, line and reason of everything dropped
+    out/rejects.jsonl         source, file, offset (bytes), line and reason of everything dropped
 """
 import glob
 import hashlib
@@ -209,7 +209,7 @@ def clean_source(c, source):
                     doc.language, original = source["language"], doc.text
                     damaged += [f"{doc.file}, line {doc.line}: {doc.reason}"] if str(doc.reason).startswith("unreadable") else []
                     doc.reason = doc.reason or run(steps, doc)
-                    row = {"file": doc.file, "line": doc.line}
+                    row = {"file": doc.file, "offset": doc.offset, "line": doc.line}
                     if doc.reason is not None:
                         drop(doc.more | row | {"text": original}, doc.reason)
                         continue
@@ -259,6 +259,9 @@ def run(steps, doc):
     return None
 
 
+PLACE = ("file", "offset", "line", "reason")
+
+
 def account(c, out, books):
     """Write account.json and rejects.jsonl; no document may be missing; ValueError for damaged files and empty sources."""
     for source, book in zip(c.sources, books):
@@ -267,7 +270,7 @@ def account(c, out, books):
     with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
         for source in c.sources:
             for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):
-                row = {"source": source["name"]} | {k: v for k, v in json.loads(line).items() if k in ("file", "line", "reason")}
+                row = {"source": source["name"]} | {k: v for k, v in json.loads(line).items() if k in PLACE}
                 rejects.write(json.dumps(row, ensure_ascii=False) + "\n")
     damaged = [text for book in books for text in book["damaged"]]
     if damaged and not c.keep_going:

@@ -1,7 +1,9 @@
-"""Files -> documents. Every line that cannot be read becomes a counted reject with its file and line; nothing is skipped silently.
+"""Files -> documents. Every line that cannot be read becomes a counted reject with file, line and byte; nothing is lost silently.
 
-Formats by suffix: .jsonl (a `text` field), .txt, .tsv, .parquet; .gz, .xz and .zst around the first three.
+Formats by suffix: .jsonl (a `text` field), .txt, .tsv, .wet (Common Crawl's extracted text), .parquet; .gz, .bz2, .xz and .zst
+around all but the last.
 """
+import bz2
 import gzip
 import json
 import lzma
@@ -18,7 +20,8 @@ class Document:
     language: str = ""
     url: str = ""
     file: str = ""
-    line: int = 0           # from 1
+    line: int = 0           # from 1; of a .wet or .parquet file the record
+    offset: int | None = None  # bytes before it, of the file or of what is compressed in it
     reason: str | None = None  # why it was dropped
     more: dict = field(default_factory=dict)  # other fields of the row
 
@@ -28,6 +31,8 @@ def open_bytes(path):
     suffix = Path(path).suffix
     if suffix == ".gz":
         return gzip.open(path, "rb")
+    if suffix == ".bz2":
+        return bz2.open(path, "rb")
     if suffix == ".xz":
         return lzma.open(path, "rb")
     if suffix == ".zst":
@@ -69,23 +74,37 @@ class _Zst:
 
 def lines(path):
     """Yield (number, text, problem) of every line: text without its newline, or None and what is wrong with it."""
-    rest, number = b"", 0
+    for number, _, text, problem in places(path):
+        yield number, text, problem
+
+
+def places(path):
+    """Yield (number, bytes before it, text, problem) of every line."""
+    rest, number, offset, too_long = b"", 0, 0, False
     try:
         with open_bytes(path) as f:
             while block := f.read1(1 << 20):
                 *whole, rest = (rest + block).split(b"\n")
                 for raw in whole:
                     number += 1
-                    yield number, *_decode(raw)
-                if len(rest) > MAX_LINE:
-                    raise ValueError(f"{path}: line {number + 1} is longer than {MAX_LINE >> 20} MiB; is it text?")
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as e:
+                    if not too_long:
+                        yield number, offset, *_decode(raw)
+                    offset, too_long = offset + len(raw) + 1, False
+                if len(rest) > MAX_LINE and not too_long:
+                    yield number + 1, offset, None, f"line longer than {MAX_LINE >> 20} MiB"
+                    too_long = True
+                if too_long:  # what follows of it is passed over
+                    offset, rest = offset + len(rest), b""
+    except DAMAGE as e:
         if isinstance(e, FileNotFoundError):
             raise
-        yield number + 1, None, f"unreadable from here on: {e}"
+        yield number + 1, offset, None, f"unreadable from here on: {e}"
         return
-    if rest:
-        yield number + 1, *_decode(rest)
+    if rest and not too_long:
+        yield number + 1, offset, *_decode(rest)
+
+
+DAMAGE = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
 def _decode(raw):
@@ -100,17 +119,18 @@ def documents(path, unit="paragraph"):
 
     unit: what a document is in a .txt file: "line", "paragraph" (blank lines between) or "file".
     """
-    kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".xz", ".zst")), "")
-    rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt}.get(kind)
+    kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".bz2", ".xz", ".zst")), "")
+    rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt, ".wet": _wet}.get(kind)
     if rows is None:
-        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv (each plain, .gz, .xz or .zst) or .parquet")
+        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet (each plain, .gz, .bz2, .xz or .zst) "
+                         "or .parquet")
     for doc in (rows(path, unit) if rows is _txt else rows(path)):
         doc.file = str(path)
         yield doc
 
 
 def _jsonl(path):
-    for number, text, problem in lines(path):
+    for number, offset, text, problem in places(path):
         if text is not None and not text.strip():
             continue  # a blank line between records is no record
         row = None
@@ -129,38 +149,66 @@ def _jsonl(path):
             except UnicodeEncodeError:
                 problem = "lone surrogate: the text cannot be written as UTF-8"
         if problem:
-            yield Document(text or "", line=number, reason=problem)
+            yield Document(text or "", line=number, offset=offset, reason=problem)
         else:
-            yield Document(row.pop("text"), url=str(row.pop("url", "")), line=number, more=row)
+            yield Document(row.pop("text"), url=str(row.pop("url", "")), line=number, offset=offset, more=row)
 
 
 def _txt(path, unit):
-    held, first = [], 1
-    for number, text, problem in lines(path):
+    held, first = [], (1, 0)
+    for number, offset, text, problem in places(path):
         if problem:
-            yield Document("", line=number, reason=problem)
+            yield Document("", line=number, offset=offset, reason=problem)
         elif unit == "line":
             if text.strip():
-                yield Document(text, line=number)
+                yield Document(text, line=number, offset=offset)
         elif unit == "paragraph" and not text.strip():
             if held:
-                yield Document("\n".join(held), line=first)
+                yield Document("\n".join(held), line=first[0], offset=first[1])
             held = []
         else:
-            first = first if held else number
+            first = first if held else (number, offset)
             held.append(text)
     if held and any(h.strip() for h in held):
-        yield Document("\n".join(held), line=first)
+        yield Document("\n".join(held), line=first[0], offset=first[1])
 
 
 def _tsv(path):
     """The first column is the text; the others are kept as more["columns"]."""
-    for number, text, problem in lines(path):
+    for number, offset, text, problem in places(path):
         if problem:
-            yield Document("", line=number, reason=problem)
+            yield Document("", line=number, offset=offset, reason=problem)
         elif text.strip():
             first, *others = text.split("\t")
-            yield Document(first, line=number, more={"columns": others})
+            yield Document(first, line=number, offset=offset, more={"columns": others})
+
+
+def _wet(path):
+    """Records of extracted text: header lines, a blank line, then Content-Length bytes. Other kinds of records hold no text."""
+    number, offset, f = 0, 0, open_bytes(path)
+    try:
+        while line := f.readline(1 << 16):
+            if not line.strip():
+                continue
+            number, offset, head = number + 1, f.tell() - len(line), {}
+            if not line.startswith(b"WARC/"):
+                raise EOFError(f"record {number} does not begin with WARC/")
+            while (line := f.readline(1 << 16)).strip():
+                name, _, value = line.decode("utf-8", "replace").partition(":")
+                head[name.strip().lower()] = value.strip()
+            size = int(head["content-length"]) if head.get("content-length", "").isdigit() else MAX_LINE + 1
+            if size > MAX_LINE:
+                raise EOFError(f"record {number} claims a length of {head.get('content-length')!r} bytes")
+            raw = f.read(size)
+            if len(raw) < size:
+                raise EOFError(f"record {number} is cut: {len(raw)} of {size} bytes")
+            if head.get("warc-type") == "conversion":
+                text, problem = _decode(raw)
+                yield Document(text or "", url=head.get("warc-target-uri", ""), line=number, offset=offset, reason=problem)
+    except DAMAGE as e:
+        yield Document("", line=number, offset=offset, reason=f"unreadable from here on: {e}")
+    finally:
+        f.close()
 
 
 def _parquet(path):

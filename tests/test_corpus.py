@@ -1,4 +1,5 @@
 """corpus/: every row of every format comes out once, as a document or as one reject; each filter keeps and drops what it says."""
+import bz2
 import gzip
 import json
 import lzma
@@ -193,11 +194,15 @@ def test_concatenated_compressed_parts_are_one_file(tmp_path, around):
 
 
 def test_line_longer_than_the_limit(tmp_path, monkeypatch):
+    """One reject; what stands before and behind it stays, with its number and place."""
     monkeypatch.setattr(read, "MAX_LINE", 1 << 21)
     path = tmp_path / "a.txt"
-    path.write_bytes(b"short\n" + b"x" * (1 << 23) + b"\nshort\n")
-    with pytest.raises(ValueError, match="a.txt: line 2 is longer than 2 MiB"):
-        list(read.documents(path))
+    path.write_bytes(b"short\n" + b"x" * (1 << 23) + b"\nlast\n")
+    docs = list(read.documents(path, "line"))
+    assert [(d.text, d.line, d.offset, d.reason) for d in docs] == [
+        ("short", 1, 0, None), ("", 2, 6, "line longer than 2 MiB"), ("last", 3, 7 + (1 << 23), None)]
+    path.write_bytes(b"short\n" + b"x" * (1 << 23))  # and at the end of a file
+    assert [(d.line, d.reason) for d in read.documents(path, "line")] == [(1, None), (2, "line longer than 2 MiB")]
 
 
 def test_byte_order_mark_windows_lines_and_separators_inside(tmp_path):
@@ -221,6 +226,37 @@ def test_empty_lines_files_and_texts(tmp_path):
     for doc in docs:
         clean.repair(doc)
         assert clean.heuristics(doc, {"chars": (1, 100)}) == (False, "chars: too low")
+
+
+def wet(texts, kind="conversion"):
+    head = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n"
+    records = [head.format("warcinfo", "", 9) + "Software:\r\n\r\n"]
+    records += [head.format(kind, url, len(text.encode())) + text + "\r\n\r\n" for url, text in texts]
+    return "".join(records).encode()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=["plain", "gz", "bz2", "xz"])
+def test_common_crawl_text(tmp_path, pack):
+    """Texts hold blank lines and WARC/1.0 of their own; lengths say where they end."""
+    texts = [("https://a.example/", "First line.\n\nWARC/1.0\nstill the first"), ("https://b.example/қ", "Екінші мәтін.\n"), ("", "")]
+    path = tmp_path / ("a.warc.wet" + {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}.get(pack, ""))
+    path.write_bytes(pack(wet(texts)))
+    docs = list(read.documents(path))
+    assert [(d.url, d.text, d.reason) for d in docs] == [(u, t, None) for u, t in texts] and [d.line for d in docs] == [2, 3, 4]
+    whole = wet(texts)
+    assert all(whole[d.offset:].startswith(b"WARC/1.0") for d in docs)
+    path.write_bytes(pack(whole[:-20]))
+    *good, bad = read.documents(path)
+    assert [d.text for d in good] == [texts[0][1], texts[1][1]][:len(good)] and bad.reason.startswith("unreadable from here on") or len(good) == 2
+
+
+@pytest.mark.parametrize("spoil, words", [(lambda b: b.replace(b"Content-Length: 9", b"Content-Length: x"), "claims a length"),
+                                          (lambda b: b.replace(b"Content-Length: 9", b"Content-Length: 99999999999"), "claims a length"),
+                                          (lambda b: b[:-12], "is cut"), (lambda b: b"<html>" + b, "does not begin with WARC/")])
+def test_damaged_common_crawl_text(tmp_path, spoil, words):
+    path = tmp_path / "a.wet"
+    path.write_bytes(spoil(wet([("https://a.example/", "One text that is cut in its middle.")])))
+    assert [d for d in read.documents(path)][-1].reason.startswith("unreadable from here on") and words in list(read.documents(path))[-1].reason
 
 
 def test_invalid_line_in_plain_text_and_tsv(tmp_path):

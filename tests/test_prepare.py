@@ -430,10 +430,21 @@ def test_a_damaged_file_stops_the_run_unless_told(tmp_path):
 
 def test_rejects_name_every_place(done):
     found = rows(done / "rejects.jsonl")
-    assert all(set(r) == {"source", "file", "line", "reason"} for r in found)
+    assert all(set(r) == {"source", "file", "offset", "line", "reason"} for r in found)
     book = json.loads((done / "account.json").read_text())
     assert Counter((r["source"], r["reason"]) for r in found) == Counter(
         {(name, reason): n for name, b in book.items() for reason, n in b["dropped"].items()})
+
+
+def test_rejects_name_the_byte(done, raw):
+    """What stands at the offset of a reject in its file is the line that was rejected."""
+    checked = 0
+    for r in rows(done / "rejects.jsonl"):
+        if r["file"].endswith(".jsonl"):
+            whole = Path(r["file"]).read_bytes()
+            assert whole[:r["offset"]].count(b"\n") == r["line"] - 1 and (r["offset"] == 0 or whole[r["offset"] - 1:r["offset"]] == b"\n")
+            checked += 1
+    assert checked > 5
 
 
 def test_documents_of_an_evaluation_set_are_dropped(tmp_path):
