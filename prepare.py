@@ -16,8 +16,8 @@ import os
 import shutil
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ import numpy as np
 import tokenizer
 from configs import load, thresholds
 from corpus import bitext, clean, dedup, measure, read
+from corpus.work import as_before, digest, fingerprint, finish, meet, share, wait
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Prepare:
             raise ValueError("Prepare: " + "; ".join(problems))
 
 
+# a change in the code is a change of the result
+CODE = [__file__, *sorted(str(p) for p in (Path(__file__).parent / "corpus").glob("*.py"))]
 SOURCE = {"name", "path", "category", "language", "target", "clean", "unit"}  # the keys of a source
 
 MEASURES = list(measure.measures(""))
@@ -144,20 +147,37 @@ def main(argv=None):
     if words[:1] == ["calibrate"]:
         return calibrate(words[1:])
     c, = load(Prepare, argv=words)
-    out = Path(c.out)
-    for source in c.sources:
-        files_of(c, source)  # all paths are looked up before any work starts
+    out, rank, size = Path(c.out), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    files = [(source, i, path) for source in c.sources for i, path in enumerate(files_of(c, source))]  # looked up before any work
     if c.tokenizer:
         tokenizer.load(c.tokenizer)
-    for index in out.glob("*/index.json"):
-        index.unlink()  # shards of an earlier run are not this run's
+    if rank == 0:
+        for index in out.glob("*/index.json"):
+            os.replace(index, index.with_name("index.old"))  # not this run's until its text is found to be the same
+    meet(out / "work", rank, size)
     with ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
-        books = list(pool.map(clean_source, [c] * len(c.sources), c.sources))
-        account(c, out, books)
-        folder = make_tokenizer(c, books)
-        sizes = list(pool.map(tokenize_source, [c] * len(c.sources), c.sources, [folder] * len(c.sources)))
-    report(c, books, sizes)
+        do = partial(share, pool, rank, size)
+        do("clean", clean_file, [(c, *file) for file in files], [work(c, source) / f"{i:05}.json" for source, i, _ in files])
+        merged = [work(c, source) / "merged.json" for source in c.sources]
+        do("merge", merge_files, [(c, source) for source in c.sources], merged)
+        books = [json.loads(p.read_text()) for p in merged]
+        if rank == 0:
+            account(c, out, books)
+            make_tokenizer(c, books)
+            finish(out / "work" / "tokenizer.json", "", [])
+        wait([out / "work" / "tokenizer.json"])
+        done = [work(c, source) / "shards.json" for source in c.sources]
+        do("tokenize", tokenize_source, [(c, source) for source in c.sources], done)
+    if rank == 0:
+        report(c, books, [json.loads(p.read_text())["sizes"] for p in done])
 
+
+def work(c, source):
+    """The folder of a source's marks and of what its files gave."""
+    return Path(c.out) / "work" / source["name"]
+
+
+# ---------------------------------------------------------------------- cleaning
 
 def files_of(c, source):
     """The files of a source, in a fixed order; ValueError when there is none. Moses pairs are "a.en|a.kk"."""
@@ -185,45 +205,72 @@ def evaluation_texts(c):
                         yield path.name, text
 
 
-def clean_source(c, source):
-    """Run the steps of one source over its files; returns its book: read, kept, bytes, dropped {reason: n}, damaged [file ...].
-
-    First every document alone: what passes is written with its keys. Then the keys say which of them are duplicates.
-    """
+def clean_file(c, source, i, path, mark):
+    """Run the steps over one file: what passes is written with its keys, the rest aside."""
     web = "target" not in source and not source.get("clean")
+    outputs = passed_file, dropped_file, key_file = [mark.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
+    about = [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
+    later = ("out", "sources", "workers", "keep_going", "tokenizer", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
+             "shard_tokens")
+    settings = {k: v for k, v in asdict(c).items() if k not in later}
+    facts = fingerprint(CODE, about, source, settings, [digest(p) for q in c.evaluation for p in sorted(Path(c.raw).glob(q))])
+    if as_before(mark, facts, outputs):
+        return
+    mark.parent.mkdir(parents=True, exist_ok=True)
     steps, book, dropped, damaged = steps_of(c, source), Counter(), Counter(), []
-    kept_file, dropped_file, passed_file, key_file = (Path(c.out) / kind / f"{source['name']}.{end}" for kind, end in (
-        ("text", "jsonl"), ("dropped", "jsonl"), ("text", "passed.tmp"), ("text", "keys.tmp")))
-    for f in (kept_file, dropped_file):
-        f.parent.mkdir(parents=True, exist_ok=True)
+    with (open(passed_file, "w", encoding="utf-8") as passed, open(dropped_file, "w", encoding="utf-8") as aside,
+          open(key_file, "wb") as keys):
+        for doc in bitext.pairs(path) if "target" in source else read.documents(path, source.get("unit", c.unit)):
+            book["read"] += 1
+            doc.language, original = source["language"], doc.text
+            damaged += [f"{doc.file}, line {doc.line}: {doc.reason}"] if str(doc.reason).startswith("unreadable") else []
+            doc.reason = doc.reason or run(steps, doc)
+            row = {"file": doc.file, "offset": doc.offset, "line": doc.line}
+            if doc.reason is not None:
+                drop(aside, dropped, doc.more | row | {"text": original}, doc.reason)
+                continue
+            other = doc.more["target"] if "target" in source else ""
+            passed.write(json.dumps({"text": doc.text, "target": other} | row, ensure_ascii=False) + "\n")
+            keys.write(np.uint64(len(doc.text)).tobytes() + dedup.exact_key(f"{doc.text}\t{other}").tobytes()
+                       + (measure.signature(doc.text).tobytes() if web and c.near else b""))
+    if about != [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]:
+        raise ValueError(f"{path} changed while it was read; let its writer finish, then run this again")
+    finish(mark, facts, outputs, read=book["read"], dropped=dropped, damaged=damaged)
 
-    def drop(row, reason):
-        dropped[reason] += 1
-        aside.write(json.dumps(row | {"reason": reason}, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
 
-    with open(f"{dropped_file}.tmp", "w", encoding="utf-8") as aside:
-        with open(passed_file, "w", encoding="utf-8") as passed, open(key_file, "wb") as keys:
-            for path in files_of(c, source):
-                for doc in bitext.pairs(path) if "target" in source else read.documents(path, source.get("unit", c.unit)):
-                    book["read"] += 1
-                    doc.language, original = source["language"], doc.text
-                    damaged += [f"{doc.file}, line {doc.line}: {doc.reason}"] if str(doc.reason).startswith("unreadable") else []
-                    doc.reason = doc.reason or run(steps, doc)
-                    row = {"file": doc.file, "offset": doc.offset, "line": doc.line}
-                    if doc.reason is not None:
-                        drop(doc.more | row | {"text": original}, doc.reason)
-                        continue
-                    other = doc.more["target"] if "target" in source else ""
-                    passed.write(json.dumps({"text": doc.text, "target": other} | row, ensure_ascii=False) + "\n")
-                    keys.write(np.uint64(len(doc.text)).tobytes() + dedup.exact_key(f"{doc.text}\t{other}").tobytes()
-                               + (measure.signature(doc.text).tobytes() if web and c.near else b""))
-        head, exact = duplicates(key_file, web and c.near)
-        with open(passed_file, encoding="utf-8") as passed, open(f"{kept_file}.tmp", "w", encoding="utf-8") as kept:
-            for i, line in enumerate(passed):
-                row = json.loads(line)
+def drop(aside, dropped, row, reason):
+    dropped[reason] += 1
+    aside.write(json.dumps(row | {"reason": reason}, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
+
+
+def merge_files(c, source, mark):
+    """The files of a source in their order, without duplicates: text/NAME.jsonl and dropped/NAME.jsonl. The mark is the source's book."""
+    marks = [work(c, source) / f"{i:05}.json" for i in range(len(files_of(c, source)))]
+    parts, web = [json.loads(p.read_text()) for p in marks], "target" not in source and not source.get("clean")
+    outputs = kept_file, dropped_file = [Path(c.out) / kind / f"{source['name']}.jsonl" for kind in ("text", "dropped")]
+    facts = fingerprint(CODE, [part["outputs"] for part in parts], c.names)
+    if as_before(mark, facts, outputs):
+        return
+    book, dropped = Counter(), Counter()
+    for p in outputs:
+        p.parent.mkdir(parents=True, exist_ok=True)
+    with open(mark.with_name("keys"), "wb") as keys:
+        for p in marks:
+            with open(p.with_suffix(".keys"), "rb") as some:
+                shutil.copyfileobj(some, keys)
+    head, exact = duplicates(mark.with_name("keys"), web and c.near)
+    with open(kept_file, "w", encoding="utf-8") as kept, open(dropped_file, "w", encoding="utf-8") as aside:
+        i = 0
+        for p, part in zip(marks, parts):
+            dropped.update(part["dropped"])
+            with open(p.with_suffix(".dropped"), encoding="utf-8") as some:
+                shutil.copyfileobj(some, aside)
+            for line in open(p.with_suffix(".passed"), encoding="utf-8"):
+                row, i = json.loads(line), i + 1
                 other = row.pop("target")
-                if head[i] != i:
-                    drop(row, "duplicate: exact" if (exact[i] == exact[head[i]]).all() else "duplicate: near")
+                if head[i - 1] != i - 1:
+                    same = (exact[i - 1] == exact[head[i - 1]]).all()
+                    drop(aside, dropped, row, "duplicate: exact" if same else "duplicate: near")
                     continue
                 if "target" in source:
                     pair = read.Document(row["text"], more={"target": other})
@@ -232,11 +279,9 @@ def clean_source(c, source):
                 book["kept"] += 1
                 book["bytes"] += len(row["text"].encode())
                 kept.write(json.dumps(row, ensure_ascii=False) + "\n")
-    for f in (passed_file, key_file):
-        f.unlink()
-    for f in (kept_file, dropped_file):
-        os.replace(f"{f}.tmp", f)
-    return {k: book[k] for k in ("read", "kept", "bytes")} | {"dropped": dict(sorted(dropped.items())), "damaged": damaged}
+    mark.with_name("keys").unlink()
+    finish(mark, facts, outputs, read=sum(p["read"] for p in parts), kept=book["kept"], bytes=book["bytes"],
+           dropped=dict(sorted(dropped.items())), damaged=[d for p in parts for d in p["damaged"]])
 
 
 def duplicates(key_file, near):
@@ -266,7 +311,8 @@ def account(c, out, books):
     """Write account.json and rejects.jsonl; no document may be missing; ValueError for damaged files and empty sources."""
     for source, book in zip(c.sources, books):
         assert book["read"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
-    (out / "account.json").write_text(json.dumps({s["name"]: b for s, b in zip(c.sources, books)}, indent=1))
+    told = ("read", "kept", "bytes", "dropped", "damaged")
+    (out / "account.json").write_text(json.dumps({s["name"]: {k: b[k] for k in told} for s, b in zip(c.sources, books)}, indent=1))
     with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
         for source in c.sources:
             for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):
@@ -293,6 +339,10 @@ def make_tokenizer(c, books):
     folder = Path(c.out) / "tokenizer"
     if c.tokenizer and Path(c.tokenizer).resolve() == folder.resolve():
         return str(folder)  # the tokenizer of an earlier run: keep it
+    mark = Path(c.out) / "work" / "trained.json"
+    facts = fingerprint(CODE, [b["outputs"] for b in books], c.vocab_size, c.tokenizer_share, c.tokenizer_bytes)
+    if not c.tokenizer and as_before(mark, facts, sorted(folder.glob("*"))):
+        return str(folder)
     shutil.rmtree(folder, ignore_errors=True)
     if c.tokenizer:
         folder.mkdir(parents=True)
@@ -305,6 +355,7 @@ def make_tokenizer(c, books):
         power = {k: n ** c.tokenizer_share for k, n in size.items() if n}
         budget = {k: c.tokenizer_bytes * p / sum(power.values()) for k, p in power.items()}
         tokenizer.train(sample(c, budget), c.vocab_size, folder)
+        finish(mark, facts, sorted(folder.glob("*")))
     return str(folder)
 
 
@@ -323,9 +374,17 @@ def tongue(source):
     return source["language"] + (f"-{source['target']}" if "target" in source else "")
 
 
-def tokenize_source(c, source, folder):
-    """Write the train and valid shards of a source; returns {split: (tokens, bytes, documents)}."""
-    t, out = tokenizer.load(folder), {}
+def tokenize_source(c, source, mark):
+    """Write the train and valid shards of a source; the mark is {split: (tokens, bytes, documents)}."""
+    t, out = tokenizer.load(Path(c.out) / "tokenizer"), {}
+    text = json.loads((work(c, source) / "merged.json").read_text())["outputs"]
+    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot, t.bos, c.valid, c.shard_tokens)
+    folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
+    if as_before(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))]):
+        for f in folders:
+            if (f / "index.old").exists():
+                os.replace(f / "index.old", f / "index.json")
+        return
     splits = {"train": Shards(c, source, t, ""), "valid": Shards(c, source, t, "-valid")}
     held = c.valid if "target" not in source and not source.get("clean") else 0.0  # bits per byte are of running text
     for text in texts(c, source):
@@ -337,7 +396,7 @@ def tokenize_source(c, source, folder):
     assert sum(size[2] for size in out.values()) == sum(1 for _ in texts(c, source)), f"{source['name']}: documents lost"
     if not out["train"][0]:
         raise ValueError(f"source {source['name']}: all of its documents were held out; set valid=0 or bring more text")
-    return out
+    finish(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))], sizes=out)
 
 
 class Shards:

@@ -3,6 +3,12 @@ import ast
 import gzip
 import hashlib
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -497,3 +503,67 @@ def test_good_text_passes_the_bounds(code, root):
     bounds = prepare.thresholds.GENERAL | prepare.thresholds.ROWS.get(language, {})
     lost = Counter(v[1] for v in (prepare.clean.heuristics(prepare.read.Document(t), bounds) for t in texts) if v is not True)
     assert sum(lost.values()) <= 0.03 * len(texts), lost
+
+
+# ---------------------------------------------------------------------- killed, shared, repeated
+
+def files_of_many(tmp_path, n=6):
+    for i in range(n):
+        write(tmp_path / f"raw/web/{i}.jsonl", jsonl({"text": document("en", 40 * i + j)} for j in range(40)))
+    return settings_of(tmp_path, workers=2)
+
+
+def test_a_second_run_does_nothing_again(tmp_path, monkeypatch):
+    """Same inputs, settings and code: every mark holds. A changed file is read again, and only that file."""
+    settings = files_of_many(tmp_path)
+    prepare.main(settings)
+    first, times = tree(tmp_path / "out"), {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.passed")}
+    prepare.main(settings)
+    assert tree(tmp_path / "out") == first and {p: p.stat().st_mtime_ns for p in times} == times
+    write(tmp_path / "raw/web/3.jsonl", jsonl({"text": document("en", 900 + j)} for j in range(40)))
+    prepare.main(settings)
+    assert [p.name for p in sorted(times) if p.stat().st_mtime_ns != times[p]] == ["00003.passed"]
+    prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "anew")) for w in settings])
+    assert {k: v for k, v in tree(tmp_path / "out").items()} == {k: v for k, v in tree(tmp_path / "anew").items()}
+
+
+def test_damaged_results_are_made_again(tmp_path):
+    settings = files_of_many(tmp_path, 3)
+    prepare.main(settings)
+    first = tree(tmp_path / "out")
+    for name in ("work/web/00001.passed", "text/web.jsonl", "web/shard-00000.bin"):
+        file = tmp_path / "out" / name
+        file.write_bytes(file.read_bytes()[:-1])
+        prepare.main(settings)
+        assert tree(tmp_path / "out") == first, name
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path, root):
+    """SIGKILL of the whole process group at twelve moments; the run after that leaves what an undisturbed one leaves."""
+    settings = files_of_many(tmp_path)
+    prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "anew")) for w in settings])
+    wanted = tree(tmp_path / "anew")
+    for i in range(12):
+        process = subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings], start_new_session=True, stdout=subprocess.DEVNULL)
+        time.sleep(0.4 + 0.12 * i)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if i % 4 == 3:
+            prepare.main(settings)
+            assert tree(tmp_path / "out") == wanted
+            shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_two_ranks_write_the_same(tmp_path, root):
+    """As torchrun starts them, over what an earlier run left."""
+    settings = files_of_many(tmp_path)
+    prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "anew")) for w in settings])
+    for _ in range(2):
+        ranks = [subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings], env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"})
+                 for r in (1, 0)]
+        assert [p.wait(120) for p in ranks] == [0, 0]
+        shutil.rmtree(tmp_path / "out/work" / "x", ignore_errors=True)
+        here = {k: v for k, v in tree(tmp_path / "out").items() if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
+        assert here == {k: v for k, v in tree(tmp_path / "anew").items() if k.split("/")[-1] != "go"}
