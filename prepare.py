@@ -244,7 +244,7 @@ def drop(aside, dropped, row, reason):
 
 
 def merge_files(c, source, mark):
-    """The files of a source in their order, without duplicates: text/NAME.jsonl and dropped/NAME.jsonl. The mark is the source's book."""
+    """The files of a source in their order, without duplicates: text/NAME.jsonl, dropped/NAME.jsonl. The mark is its book."""
     marks = [work(c, source) / f"{i:05}.json" for i in range(len(files_of(c, source)))]
     parts, web = [json.loads(p.read_text()) for p in marks], "target" not in source and not source.get("clean")
     outputs = kept_file, dropped_file = [Path(c.out) / kind / f"{source['name']}.jsonl" for kind in ("text", "dropped")]
@@ -312,7 +312,8 @@ def account(c, out, books):
     for source, book in zip(c.sources, books):
         assert book["read"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
     told = ("read", "kept", "bytes", "dropped", "damaged")
-    (out / "account.json").write_text(json.dumps({s["name"]: {k: b[k] for k in told} for s, b in zip(c.sources, books)}, indent=1))
+    told = {s["name"]: {k: b[k] for k in told} for s, b in zip(c.sources, books)}
+    (out / "account.json").write_text(json.dumps(told, indent=1))
     with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
         for source in c.sources:
             for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):

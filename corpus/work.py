@@ -1,7 +1,8 @@
 """Work that can be killed and shared: many tasks, each with a mark that is written last and says what it was made from.
 
 A task that finds its mark of an earlier run, made from the same facts and with its outputs unharmed, has nothing to do. Ranks (of
-torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and meet at the marks, on a file system all of them see.
+torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and meet at the marks, on a file system that all
+of them see.
 """
 import hashlib
 import json
@@ -11,8 +12,8 @@ from concurrent.futures import as_completed
 
 
 def meet(folder, rank, size):
-    """Begin a run: rank 0 lays the marks of earlier runs aside, then all ranks go. Each says hello with a word of its own until rank 0
-    has answered it, so that nobody takes what an earlier run left for this one's."""
+    """Begin a run: rank 0 lays the marks of earlier runs aside, then all ranks go. Each says hello with a word of its own until
+    rank 0 has answered it, so that nobody takes what an earlier run left for this one's."""
     folder.mkdir(parents=True, exist_ok=True)
     go, word = folder / "go", os.urandom(8).hex()
     if rank == 0:
