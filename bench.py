@@ -2,10 +2,11 @@
 
     python bench.py            # make bench
 
-A training step beside transformers' Qwen2ForCausalLM, same weights, documents and dtype. Unpacked: rows of one full document each. Short: documents of 10 to 100 tokens, which we pack into full rows and transformers
-pads to the longest (its attention mask set, labels -100 on the padding). Both sides compute the same losses, checked below.
-Time is the best of several interleaved steps; forward, backward and fused AdamW. Tokenizing beside the tokenizers package: the lines of the
-tinyworld's web documents in 29 languages one by one, one thread, the same vocabulary, ids equal. Only ratios are worth quoting.
+A training step beside transformers' Qwen2ForCausalLM, same weights, documents and dtype. Unpacked: rows of one full document
+each. Short: documents of 10 to 100 tokens, which we pack into full rows and transformers pads to the longest (its attention mask
+set, labels -100 on the padding). Both sides compute the same losses, checked below. Time is the best of several interleaved
+steps; forward, backward and fused AdamW. Tokenizing beside the tokenizers package: the lines of the tinyworld's web documents in
+29 languages one by one, one thread, the same vocabulary, ids equal. Only ratios are worth quoting.
 """
 import json
 import math
@@ -20,7 +21,8 @@ import tokenizer
 from model import IGNORE, ModelConfig, Qwen2
 from tinyworld.__main__ import main as tell
 
-SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4)
+SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+             num_attention_heads=8, num_key_value_heads=4)
 
 
 def peer(config, folder, dtype):
@@ -117,17 +119,21 @@ def tokenizing():
     from tokenizers import Tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tell([f"out={folder}/raw"])
-        texts = [json.loads(line)["text"] for file in sorted(Path(folder, "raw").glob("web/*.jsonl")) for line in file.open(encoding="utf-8")]
+        files = sorted(Path(folder, "raw").glob("web/*.jsonl"))
+        texts = [json.loads(line)["text"] for file in files for line in file.open(encoding="utf-8")]
         lines = [line for text in texts for line in text.split("\n") if line]
         tokenizer.train(lines, 8192, f"{folder}/sp")
         os.mkdir(f"{folder}/bpe")
-        for name, theirs in (("byte BPE", qwen2_like(lines, 16000, f"{folder}/bpe")), ("sentencepiece", Tokenizer.from_file(f"{folder}/sp/tokenizer.json"))):
+        peers = {"byte BPE": qwen2_like(lines, 16000, f"{folder}/bpe"),
+                 "sentencepiece": Tokenizer.from_file(f"{folder}/sp/tokenizer.json")}
+        for name, theirs in peers.items():
             ours = tokenizer.load(folder + ("/bpe" if name == "byte BPE" else "/sp"))
             differ = sum(ours.encode(line) != theirs.encode(line, add_special_tokens=False).ids for line in lines)
-            mine, other = timed([lambda: [ours.encode(line) for line in lines], lambda: [theirs.encode(line, add_special_tokens=False).ids for line in lines]])
+            mine, other = timed([lambda: [ours.encode(line) for line in lines],
+                                 lambda: [theirs.encode(line, add_special_tokens=False).ids for line in lines]])
             size = sum(len(line.encode()) for line in lines) / 1e6
-            print(f"{name:14} {len(lines):6} lines   ours {size / mine:6.2f} MB/s  tokenizers {size / other:6.2f} MB/s  ratio {other / mine:.2f}  "
-                  f"lines with other ids: {differ}", flush=True)
+            print(f"{name:14} {len(lines):6} lines   ours {size / mine:6.2f} MB/s  tokenizers {size / other:6.2f} MB/s  "
+                  f"ratio {other / mine:.2f}  lines with other ids: {differ}", flush=True)
 
 
 if __name__ == "__main__":

@@ -67,14 +67,16 @@ def read_config(folder):
         refuse("architectures", fields["architectures"], f"this code implements {FAMILIES[family]}")
     for name, values in HARMLESS.items():
         if fields.get(name, values[-1]) not in values:
-            refuse(name, fields[name], f"only {values[0]!r} is implemented" + ("; code of a folder is never run" if name == "auto_map" else ""))
+            why = "; code of a folder is never run" if name == "auto_map" else ""
+            refuse(name, fields[name], f"only {values[0]!r} is implemented{why}")
     theta, scaling = read_rope(get, refuse)
     out = {name: fields.get(name) for name in SIZES} | {  # the others have defaults, Hugging Face's
         "model_type": family, "num_key_value_heads": get("num_key_value_heads", fields.get("num_attention_heads")),
         "head_dim": get("head_dim", 128 if family == "qwen3" else None), "rope_theta": theta, "rope_scaling": scaling,
         "max_position_embeddings": get("max_position_embeddings", 2048 if family == "llama" else 32768),
         "rms_norm_eps": get("rms_norm_eps", 1e-6), "initializer_range": get("initializer_range", 0.02),
-        "tie_word_embeddings": get("tie_word_embeddings", False), "attention_bias": family != "qwen2" and get("attention_bias", False)}
+        "tie_word_embeddings": get("tie_word_embeddings", False),
+        "attention_bias": family != "qwen2" and get("attention_bias", False)}
     for name, value in out.items():
         if name in ("tie_word_embeddings", "attention_bias"):
             if type(value) is not bool:
@@ -118,16 +120,17 @@ def read_rope(get, refuse):
         for name, value in scaling.items():
             if type(value) not in (int, float) or not 0 < value < math.inf:
                 refuse(name, value, "rope type 'llama3' needs a positive number")
-        if scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
-            refuse("high_freq_factor", scaling["high_freq_factor"], f"it must be above low_freq_factor {scaling['low_freq_factor']}")
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        if high <= low:
+            refuse("high_freq_factor", high, f"it must be above low_freq_factor {low}")
     return theta, scaling
 
 
 def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
     """Everything of a Hugging Face folder but the weights: config.json, generation_config.json, tokenizer files.
 
-    config: ModelConfig's fields. dtype: of the weights; None: as like says. like: a folder whose other fields and generation settings
-    are kept. tokenizer: the folder of the tokenizer (default: like). Ids that end a text are written unless like brings its own.
+    config: ModelConfig's fields. dtype: of the weights; None: as like says. like: a folder whose other fields and generation
+    settings are kept. tokenizer: the folder of one (default: like). Ids that end a text are written unless like brings its own.
     """
     folder, tokenizer = Path(folder), tokenizer or like
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,15 +138,16 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
         fields = read_json(Path(like) / "config.json")
         for name, value in read_config(like).items():
             if name != "vocab_size" and config[name] != value:
-                raise ValueError(f"{like}: its {name} is {value}, this model's is {config[name]}; like= must be the folder it came from")
+                raise ValueError(f"{like}: its {name} is {value}, this model's is {config[name]}; "
+                                 "like= must be the folder it came from")
     else:
-        llama = config["model_type"] == "llama"
-        fields = {"architectures": [FAMILIES[config["model_type"]]], "hidden_act": "silu", "attention_dropout": 0.0, "use_cache": True}
-        fields |= {"mlp_bias": False} if llama else {"use_sliding_window": False}
-        fields |= {k: v for k, v in config.items() if (k, config["model_type"]) != ("attention_bias", "qwen2")}
+        family = config["model_type"]
+        fields = {"architectures": [FAMILIES[family]], "hidden_act": "silu", "attention_dropout": 0.0, "use_cache": True}
+        fields |= {"mlp_bias": False} if family == "llama" else {"use_sliding_window": False}
+        fields |= {k: v for k, v in config.items() if (k, family) != ("attention_bias", "qwen2")}
         if config["head_dim"] is None:
             del fields["head_dim"]
-            if config["model_type"] == "qwen3":  # there its absence means 128
+            if family == "qwen3":  # there its absence means 128
                 fields["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
         if config["rope_scaling"]:
             fields["rope_scaling"] = {"rope_type": "llama3"} | config["rope_scaling"]
@@ -162,7 +166,7 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
             (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))
             settings = None
         except ValueError as e:
-            warnings.warn(f"generation_config.json names no id that ends a text, as the tokenizer cannot be read: {e}", stacklevel=2)
+            warnings.warn(f"generation_config.json names no end-of-text id, as the tokenizer cannot be read: {e}", stacklevel=2)
     if generation and settings:
         copies.append(settings)
     for file in copies:
@@ -205,7 +209,7 @@ def read_header(path):
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise ValueError(f"{path}: not a whole safetensors file: its header claims {length} bytes, the file has {size}; {AGAIN}")
+            raise ValueError(f"{path}: not a whole safetensors file: its header claims {length} bytes of {size}; {AGAIN}")
         text = f.read(length)
 
     def once(pairs):
@@ -251,7 +255,7 @@ def open_weights(folder):
             raise ValueError(f"{index}: weight_map must map tensor names to files; {AGAIN}")
         for name, file in wanted.items():
             if Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
-                raise ValueError(f"{index}: {name} is said to lie in {file!r}; a file of this folder ending in .safetensors is needed")
+                raise ValueError(f"{index}: {name} is said to lie in {file!r}; a .safetensors file of this folder is needed")
         files = [folder / file for file in sorted(set(wanted.values()))]
     else:
         files = sorted(folder.glob("*.safetensors"))
@@ -275,7 +279,7 @@ def open_weights(folder):
 
 
 def open_training(folder):
-    """The parameters of a checkpoint of train.py: torch's distributed checkpoint in safetensors, each process's rows in its own file."""
+    """The parameters of train.py's checkpoint, torch's distributed one in safetensors: each process's rows in its own file."""
     manifest, parts = folder / "manifest.json", {}
     for name, entry in (read_json(manifest) if manifest.exists() else {}).items():  # without the last rows a matrix looks whole
         if type(entry) is not dict or not (folder / name).is_file() or (folder / name).stat().st_size != entry.get("bytes"):
@@ -284,8 +288,10 @@ def open_training(folder):
         found, metadata = read_header(file)
         try:
             sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))  # {tensor: {"saved_offsets": [first row, 0, ...]}}
-            firsts = {name: sharding[name]["saved_offsets"] if name in sharding else [0] * len(s.shape) for name, s in found.items()}
-            wrong = [name for name, at in firsts.items() if len(at) != len(found[name].shape) or any(at[1:]) or type(at[0]) is not int]
+            firsts = {name: sharding[name]["saved_offsets"] if name in sharding else [0] * len(s.shape)
+                      for name, s in found.items()}
+            wrong = [name for name, at in firsts.items()
+                     if len(at) != len(found[name].shape) or any(at[1:]) or type(at[0]) is not int]
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as e:
             wrong = [f"DCP_SHARDING_INFO ({e})"]
         if wrong:
@@ -300,8 +306,8 @@ def open_training(folder):
         pieces, at = sorted(pieces, key=lambda p: p[0]), 0
         for first, stored in pieces:
             if first != at or (stored.dtype, stored.shape[1:]) != (pieces[0][1].dtype, pieces[0][1].shape[1:]):
-                raise ValueError(f"{stored.file}: {name} goes on at row {at}, this file holds {stored.dtype} {stored.shape} from row {first}; "
-                                 "go back to another checkpoint")
+                raise ValueError(f"{stored.file}: {name} goes on at row {at}, this file holds {stored.dtype} {stored.shape} "
+                                 f"from row {first}; go back to another checkpoint")
             at += stored.shape[0]
         out[name] = Stored(pieces[0][1].dtype, (at, *pieces[0][1].shape[1:]),
                            [(first, s.shape[0], s.file, s.pieces[0][3]) for first, s in pieces])
@@ -311,8 +317,8 @@ def open_training(folder):
 # ---------------------------------------------------------------------- safetensors out
 
 def write_weights(folder, tensors, max_bytes=5 << 30):
-    """Write (name, tensor) pairs to model.safetensors, or to several files of at most max_bytes and an index. A tensor is asked for
-    when the ones before it are placed, so memory holds one file. What an earlier save left there is removed."""
+    """Write (name, tensor) pairs to model.safetensors, or to several files of at most max_bytes and an index. A tensor is asked
+    for when the ones before it are placed, so memory holds one file. What an earlier save left there is removed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts, pending = [], {}
@@ -330,17 +336,18 @@ def write_weights(folder, tensors, max_bytes=5 << 30):
     flush()
     for old in [folder / "model.safetensors.index.json", *folder.glob("model*.safetensors")]:
         old.unlink(missing_ok=True)
-    names = ["model.safetensors"] if len(parts) == 1 else [f"model-{i + 1:05}-of-{len(parts):05}.safetensors" for i in range(len(parts))]
+    n = len(parts)
+    names = ["model.safetensors"] if n == 1 else [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
     for i, name in enumerate(names):
         os.replace(folder / f"part-{i + 1:05}.tmp", folder / name)
-    if len(parts) > 1:
+    if n > 1:
         index = {"metadata": {"total_size": sum(sum(p.values()) for p in parts)},
                  "weight_map": {key: name for name, p in zip(names, parts) for key in p}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
 def export(source, out, dtype=None, max_bytes=5 << 30):
-    """A Hugging Face folder or a checkpoint of train.py -> a complete Hugging Face folder. dtype None keeps every byte of every tensor."""
+    """A Hugging Face folder or a checkpoint of train.py -> a complete Hugging Face folder. dtype None: tensors byte for byte."""
     if Path(source).resolve() == Path(out).resolve():
         raise ValueError(f"{out}: the export would overwrite what it reads; give another folder")
     stored = open_weights(source)

@@ -107,7 +107,8 @@ def weights(sources, mixture):
         print(f"note: not in the mixture, so not read: {', '.join(unread)}", file=sys.stderr)
     idle = sorted(c for c, langs in groups.items() if mixture.get(c) and all(f"{c}/{k}" in mixture for k in langs))
     if idle:
-        raise ValueError(f"mixture: every language of {idle} has a share of its own, nobody is left to take the category's; leave it out")
+        raise ValueError(f"mixture: every language of {idle} has a share of its own, "
+                         "nobody is left to take the category's; leave it out")
     total, out = sum(mixture.values()), []
     for s in sources:
         peers, own = groups[s.category][s.language], f"{s.category}/{s.language}"
@@ -162,7 +163,7 @@ class Plan:
 def evenly(n):
     """(sum(n),) owners, owner i n[i] times and at every prefix within one of its share: Tijdeman's chairman assignment.
 
-    The j-th turn of i may come from place j sum(n) / n[i] on and must come before (j + 1) sum(n) / n[i]; the most urgent goes first.
+    The j-th turn of i may come from place j sum(n) / n[i] on and must come before (j + 1) sum(n) / n[i]; the most urgent first.
     """
     total, out, ready = sum(n), [], []
     later = [(0.0, i, 0) for i, c in enumerate(n) if c]  # (first place, owner, turn)
@@ -202,7 +203,7 @@ def pack(rows, eot, bos=None):
         ids      w1  w2 eot  w1  w2  w3 eot        targets  w2 eot  w1  w2  w3 eot
         tokens   w1  w2 eot  w1  w2  w3            starts    0   0   2   2   2   2
 
-    The eot that ends a document is the one that opens the next; a model that knows texts to begin with BOS (Llama) reads that there.
+    The eot that ends a document is the one that opens the next; a model whose texts begin with BOS (Llama) reads that there.
     """
     ids = torch.from_numpy(np.stack(rows))
     tokens, targets = ids[:, :-1].clone(), ids[:, 1:].clone()

@@ -49,8 +49,10 @@ class Eval:
             if task.get("kind") not in need:
                 raise ValueError(f"task {task.get('name')}: kind is {task.get('kind')!r}; the kinds are {', '.join(need)}")
             if need[task["kind"]] - set(task) or "name" not in task:
-                raise ValueError(f"task {task.get('name')}: a {task['kind']} task needs name, {', '.join(sorted(need[task['kind']]))}")
-            known = need[task["kind"]] | {"name", "kind", "limit", "where", "languages", "join", "link", "first", "delimiter", "max_new"}
+                raise ValueError(f"task {task.get('name')}: a {task['kind']} task needs name, "
+                                 f"{', '.join(sorted(need[task['kind']]))}")
+            known = need[task["kind"]] | {"name", "kind", "limit", "where", "languages",
+                                          "join", "link", "first", "delimiter", "max_new"}
             if set(task) - known:
                 raise ValueError(f"task {task['name']}: unknown {sorted(set(task) - known)}; the keys are {sorted(known)}")
         if self.dtype not in ("float32", "bfloat16"):
@@ -159,7 +161,8 @@ def choice(task, c, model, t, lang, mine):
         try:
             context, options = task["context"].format(**row), [option.format(**row) for option in task["choices"]]
         except KeyError as e:
-            raise ValueError(f"task {task['name']}, {lang}: the prompt asks for {e}; the rows and labels have {sorted(row)}") from None
+            raise ValueError(f"task {task['name']}, {lang}: the prompt asks for {e}; "
+                             f"the rows and labels have {sorted(row)}") from None
         gold = gold_index(task, row, len(options))
         items.append((options, gold))
         pairs += [encode_pair(t, context, task.get("delimiter", " ") + option) for option in options]
@@ -253,7 +256,8 @@ def json_row(path, number, line):
 
 def files(c, task, lang):
     """SHA-256 of the files that a task reads for a language or a pair."""
-    paths = [Path(c.data) / task["path"].format(lang=code) for code in (lang.split("-") if task["kind"] == "translate" else [lang])]
+    codes = lang.split("-") if task["kind"] == "translate" else [lang]
+    paths = [Path(c.data) / task["path"].format(lang=code) for code in codes]
     return [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.exists()]
 
 
@@ -280,7 +284,8 @@ def main(argv=None):
     for task in c.tasks:
         begin, scores, again = time.time(), [], 0
         for lang in task["pairs"] if task["kind"] == "translate" else task.get("languages", c.languages):
-            asked = [{k: v for k, v in task.items() if k != "pairs"}, c.limit, c.labels.get(lang), c.names, c.dtype, files(c, task, lang)]
+            settings = {k: v for k, v in task.items() if k != "pairs"}
+            asked = [settings, c.limit, c.labels.get(lang), c.names, c.dtype, files(c, task, lang)]
             facts = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
             if (task["name"], lang, facts) in done:
                 again += 1
@@ -301,8 +306,9 @@ def main(argv=None):
                 append(c.out, lines)
         if rank == 0:
             means = {m: [s for k, s in scores if k == m] for m in dict(scores)}
-            print(f"{about['checkpoint']} {task['name']}: " + ", ".join(f"{m} {sum(v) / len(v):.3f} (mean of {len(v)})" for m, v in means.items())
-                  + (f" {again} were in {c.out} already" if again else "") + f"  [{time.time() - begin:.1f} s]", flush=True)
+            told = ", ".join(f"{m} {sum(v) / len(v):.3f} (mean of {len(v)})" for m, v in means.items())
+            print(f"{about['checkpoint']} {task['name']}: {told}" + (f" {again} were in {c.out} already" if again else "")
+                  + f"  [{time.time() - begin:.1f} s]", flush=True)
     if size > 1:
         dist.destroy_process_group()
 

@@ -8,6 +8,7 @@ does not depend on the rows beside it. Finished rows leave the batch.
 """
 import hashlib
 import math
+import os
 import sys
 from dataclasses import dataclass, field
 
@@ -31,12 +32,14 @@ class Decoding:
 
     def __post_init__(self):
         wrong = [f"{name} must be {need}, got {getattr(self, name)}" for name, need, right in (
-            ("temperature", "0 or more", 0 <= self.temperature < math.inf), ("top_k", "at least 1", self.top_k is None or self.top_k >= 1),
+            ("temperature", "0 or more", 0 <= self.temperature < math.inf),
+            ("top_k", "at least 1", self.top_k is None or self.top_k >= 1),
             ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
             ("min_p", "from 0 to 1", self.min_p is None or 0 <= self.min_p <= 1),
             ("repetition_penalty", "above 0", 0 < self.repetition_penalty < math.inf),
             ("length_penalty", "a number", math.isfinite(self.length_penalty)), ("beams", "at least 1", self.beams >= 1),
-            ("beams", "1 when temperature is above 0 (beam search does not sample)", self.beams == 1 or self.temperature == 0)) if not right]
+            ("beams", "1 when temperature is above 0 (beam search does not sample)", self.beams == 1 or self.temperature == 0)
+        ) if not right]
         if wrong:
             raise ValueError("Decoding: " + "; ".join(wrong))
 
@@ -44,8 +47,8 @@ class Decoding:
 def generate(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=None, stop_text=(), allowed_next=None):
     """Lists of ids -> lists of at most max_new new ids, without the stop id that ended them.
 
-    stop: ids. stop_text: strings, found with the tokenizer t; the ids that complete one are kept. allowed_next(prompt and output so far)
-    -> the ids that may come next, or None for all. batch: prompts decoded together.
+    stop: ids. stop_text: strings, found with the tokenizer t; the ids that complete one are kept. allowed_next(prompt and output
+    so far) -> the ids that may come next, or None for all. batch: prompts decoded together.
     """
     out = [[] for _ in prompts]
     for row, i in continuations(model, prompts, max_new, stop, how, batch, t, stop_text, allowed_next):
@@ -58,6 +61,9 @@ def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=
     """The same one by one: yields (row, id) as soon as it is decided; beam search decides at a row's end."""
     if isinstance(stop_text, str) or (stop_text and t is None):
         raise ValueError("stop_text is a list of strings and needs the tokenizer: t=")
+    stop, stop_text = set(stop), list(stop_text)
+    if not all(stop_text):
+        raise ValueError("stop_text holds an empty string, which every text contains")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     for row, prompt in enumerate(prompts):
@@ -70,7 +76,8 @@ def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=
     def ended(new):  # the ids of a row so far
         if new[-1] in stop:
             return True
-        tail = [i for i in new if t.speaks(i)][-4 * max(map(len, stop_text)):] if stop_text else []  # a character is at most four ids
+        # a character is at most four ids
+        tail = [i for i in new if t.speaks(i)][-4 * max(map(len, stop_text)):] if stop_text else []
         return bool(tail) and any(s in t.decode(tail, before=new) for s in stop_text)
 
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row])) if max_new > 0 else []
@@ -93,8 +100,8 @@ def prefill(model, prompts, max_new):
 def one_by_one(model, texts, max_new, how, stop, ended, allowed_next):
     """Greedy or sampled ids, (row, id). texts {row: ids}, which grow."""
     live, begin = list(texts), {row: len(ids) for row, ids in texts.items()}
-    dice = {row: torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(f"{how.seed} {row}".encode(), digest_size=4).digest(), "little"))
-            for row in texts}
+    seeds = {row: hashlib.blake2b(f"{how.seed} {row}".encode(), digest_size=4).digest() for row in texts}
+    dice = {row: torch.Generator().manual_seed(int.from_bytes(seed, "little")) for row, seed in seeds.items()}
     logits, cache, starts = prefill(model, list(texts.values()), max_new)
     for n in range(max_new):
         new = choose(adjust(logits, [texts[row] for row in live], how, allowed_next), how, [dice[row] for row in live])
@@ -126,6 +133,8 @@ def adjust(scores, texts, how, allowed_next):
                 open_[row] = True
                 continue
             allowed = list(allowed)
+            if allowed and not 0 <= min(allowed) <= max(allowed) < scores.shape[1]:
+                raise ValueError(f"allowed_next gave {min(allowed)} to {max(allowed)}; ids are 0 to {scores.shape[1] - 1}")
             if not allowed:
                 raise ValueError(f"allowed_next allows nothing after {ids[-5:]}; allow a stop id at least")
             open_[row, torch.tensor(allowed, device=scores.device)] = True
@@ -134,8 +143,8 @@ def adjust(scores, texts, how, allowed_next):
 
 
 def choose(logits, how, dice):
-    """The next id of each row, (B,): the likeliest, or one drawn with the row's own random number, by inverting the distribution."""
-    if how.temperature == 0:
+    """The next id of each row, (B,): the likeliest, or one drawn by inverting the distribution at the row's own random number."""
+    if how.temperature < 1e-30:  # 0, or nothing but the likeliest is left
         return logits.argmax(-1)
     p = torch.softmax(narrow(logits, how), -1).double().cumsum(-1)
     u = torch.tensor([[torch.rand((), generator=g, dtype=torch.float64)] for g in dice], dtype=torch.float64, device=p.device)
@@ -161,9 +170,9 @@ def narrow(logits, how):
 def beam_search(model, texts, max_new, how, stop, ended, allowed_next):
     """The best text of each row, as (row, id) when it is found. The rules are transformers' (early_stopping=False):
 
-    each step extends every running text by every token and ranks them by summed log-probability. Of the first `beams`, the ended ones
-    are finished, with score sum / length ** length_penalty; the first `beams` that have not ended run on. A row is done when `beams`
-    texts are finished and the best running one, at its present length, scores no better than the worst of them.
+    each step extends every running text by every token and ranks them by summed log-probability. Of the first `beams`, the ended
+    ones are finished, with score sum / length ** length_penalty; the first `beams` that have not ended run on. A row is done when
+    `beams` texts are finished and the best running one, at its present length, scores no better than the worst of them.
     """
     N, live, begin = how.beams, list(texts), {row: len(ids) for row, ids in texts.items()}
     running, finished = {row: [ids] for row, ids in texts.items()}, {row: [] for row in texts}
@@ -279,3 +288,5 @@ if __name__ == "__main__":
         main()
     except ValueError as e:
         sys.exit(f"ValueError: {e}")
+    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C in the middle of an answer, or `| head`
+        os._exit(1)

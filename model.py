@@ -41,7 +41,7 @@ class ModelConfig:
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True      # one matrix reads and predicts words
     initializer_range: float = 0.02       # standard deviation of fresh weights
-    model_type: str = "qwen2"             # qwen2: biases on q, k, v; qwen3: an RMSNorm on every query and key head; llama: neither
+    model_type: str = "qwen2"             # qwen2: biases on q, k, v; qwen3: an RMSNorm on each query and key head; llama: neither
     head_dim: int | None = None           # None: hidden_size / num_attention_heads
     attention_bias: bool = False          # llama, qwen3: biases on q, k, v and o
     rope_scaling: dict | None = None      # Llama 3.1's, see `frequencies`
@@ -50,8 +50,8 @@ class ModelConfig:
         if self.model_type not in checkpoint.FAMILIES:
             raise ValueError(f"model_type is {self.model_type!r}; this code implements {', '.join(checkpoint.FAMILIES)}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
-                             "change one or set head_dim")
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                             f"{self.num_attention_heads}; change one or set head_dim")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
                              f"{self.num_key_value_heads}")
@@ -246,7 +246,8 @@ class Qwen2(nn.Module):
         """The model of a folder on the meta device, when its files hold the tensors that its config.json claims."""
         config, stored = read_config(folder), checkpoint.open_weights(folder)
         if config.num_hidden_layers > len(stored):
-            raise ValueError(f"{folder}: config.json claims {config.num_hidden_layers} layers, the files hold {len(stored)} tensors")
+            raise ValueError(f"{folder}: config.json claims {config.num_hidden_layers} layers, "
+                             f"the files hold {len(stored)} tensors")
         with torch.device("meta"):
             model = cls(config, dtype)
         model.match(stored, folder)
@@ -276,7 +277,8 @@ class Qwen2(nn.Module):
                              f"not of this model {extra[:3]} ({len(extra)})")
         for name, p in params.items():
             if stored[name].shape != tuple(p.shape):
-                raise ValueError(f"{stored[name].file}: {name} has shape {stored[name].shape}, config.json asks for {tuple(p.shape)}")
+                raise ValueError(f"{stored[name].file}: {name} has shape {stored[name].shape}, "
+                                 f"config.json asks for {tuple(p.shape)}")
         return stored
 
     def save_pretrained(self, folder, dtype=None, max_bytes=5 << 30, like=None, tokenizer=None):
@@ -299,7 +301,7 @@ class Qwen2(nn.Module):
 
 
 def own_rows(p):
-    """(this process's rows of a parameter or gradient, the number of the first): all of it unless FSDP2 has sharded it on dim 0."""
+    """(this process's rows of a parameter or gradient, the number of the first): all of it unless FSDP2 sharded it on dim 0."""
     if not hasattr(p, "device_mesh"):
         return p.detach(), 0
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset

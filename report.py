@@ -245,7 +245,8 @@ def report(c):
     for what, text in ((BPB, "documents"), (LINES, "parallel sentences")):
         for group in ("English", "Chinese"):
             rise = round(0 - gain(found, what, GROUPS[group])[2] / 100, 8)
-            kept.append(f"{group} {'lost' if rise > c.bound else 'kept'} on {text}: bits per byte {rise:+.1%}, bound {c.bound:+.1%}.")
+            verdict = "lost" if rise > c.bound else "kept"
+            kept.append(f"{group} {verdict} on {text}: bits per byte {rise:+.1%}, bound {c.bound:+.1%}.")
     translation = [["direction", "pairs", *(f"{name} {k}" for name in ("chrF++", "BLEU") for k in (*found, "gain"))]]
     for key, pairs in directions(found).items():
         translation.append([", ".join(key), len(pairs)])

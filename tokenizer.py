@@ -1,4 +1,4 @@
-"""Text <-> ids. The files decide: byte-level BPE runs in tiktoken (Qwen2, Qwen3, Llama 3), the rest in sentencepiece (Llama 2, ours).
+"""Text <-> ids. The files decide: tiktoken runs byte-level BPE (Qwen2, Qwen3, Llama 3), sentencepiece the rest (Llama 2, ours).
 
     t = load("Qwen/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.chat([{"role": "user", "content": "Salam!"}])
 
@@ -15,8 +15,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from vocabulary import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens, declared_tokens,
-                        from_tiktoken, from_tokenizer_json, from_vocab, model_proto, read_json)
+from vocabulary import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
+                        declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto, read_json)
 
 ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>", EOT, "<|end_of_text|>", "</s>")  # tokens that end a turn or a text
 SEPARATORS = (EOT, "<|end_of_text|>", "</s>")  # of these the first known one stands between documents
@@ -27,13 +27,15 @@ FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "token
 def load(folder):
     """The tokenizer of a folder; ValueError when it holds none or one that this code does not implement."""
     folder = Path(folder)
-    for path in (folder / "tokenizer.model", folder / "tokenizer.json", folder / "vocab.json", *sorted(folder.glob("*.tiktoken"))):
+    named = [folder / name for name in ("tokenizer.model", "tokenizer.json", "vocab.json")]
+    for path in named + sorted(folder.glob("*.tiktoken")):
         if path.exists():
             try:
                 return _load(folder, path)
             except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as e:
                 raise ValueError(f"{path}: damaged, or of a shape that is not implemented ({type(e).__name__}: {e})") from None
-    raise ValueError(f"{folder}: no tokenizer; expected tokenizer.model (sentencepiece), vocab.json or tokenizer.json or *.tiktoken (byte-level BPE)")
+    raise ValueError(f"{folder}: no tokenizer; expected tokenizer.model (sentencepiece), "
+                     "vocab.json or tokenizer.json or *.tiktoken (byte-level BPE)")
 
 
 def _load(folder, path):
@@ -66,10 +68,10 @@ class Tokenizer:
         self.added, self.bos, self.config = added, bos, read_json(path.parent / "tokenizer_config.json", {})
         self.special = {added[name] for name in special}
         self._late = {self.normalize(name): added[name] for name in normalized if name not in special}
+        early = [name for name in added if name not in self._late]
         self._all, self._plain, self._normal = (
             re.compile("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")") if names else None
-            for names in ([name for name in added if name not in self._late], [name for name in added if name not in special and name not in self._late],
-                          list(self._late)))
+            for names in (early, [name for name in early if name not in special], list(self._late)))
         self._control = re.compile("|".join(map(re.escape, special)) or "$^")
         self.vocab_size = max(ids) + 1
         self.eot = next((added[name] for name in SEPARATORS if name in added), None)
@@ -93,11 +95,11 @@ class Tokenizer:
         text = self.normalize(text)
         if self._normal is None:
             return self._ids(text, first)
-        parts = self._normal.split(text)
-        return [i for n, part in enumerate(parts) if part for i in ([self._late[part]] if n % 2 else self._ids(part, first and n == 0))]
+        return [i for n, part in enumerate(self._normal.split(text)) if part
+                for i in ([self._late[part]] if n % 2 else self._ids(part, first and n == 0))]
 
     def normalize(self, text):
-        """The text as the merges see it. (Hugging Face knows no mark that came after Unicode 9: runs of those may be ordered otherwise.)"""
+        """The text as the merges see it. (Hugging Face knows marks up to Unicode 9: runs of newer ones may differ in order.)"""
         for form in self.forms if not text.isascii() else ():
             text = unicodedata.normalize(form, text)
         return text
@@ -132,7 +134,8 @@ class Tokenizer:
                 return {broken(k): broken(v) for k, v in x.items()}
             return [broken(v) for v in x] if isinstance(x, (list, tuple)) else x
 
-        names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items() if k.endswith("_token") and v is not None}
+        names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items()
+                 if k.endswith("_token") and v is not None}
         text = _render(self.template, **names, messages=broken(messages), add_generation_prompt=reply, **broken(variables))
         parts = self._all.split(text) if self._all else [text]
         return [i for n, part in enumerate(parts) if part
@@ -171,15 +174,15 @@ class ByteBPE(Tokenizer):
         import tiktoken
         lacking = set(range(256)) - {token[0] for token in v.tokens if len(token) == 1}
         if lacking:
-            raise ValueError(f"{v.path}: no token for byte {min(lacking)} ({len(lacking)} are lacking); byte-level BPE needs all 256")
+            raise ValueError(f"{v.path}: no token for byte {min(lacking)} ({len(lacking)} lacking); byte-level BPE needs all 256")
         if len(set(v.tokens)) < len(v.tokens) or len(set(v.ids)) < len(v.ids):
             raise ValueError(f"{v.path}: a token or an id stands twice")
         self.pattern = v.pattern
         if v.pattern not in (QWEN2_PATTERN, LLAMA3_PATTERN, GPT2_PATTERN):  # what a pattern leaves out is a word of its own
             self.pattern = rf"{v.pattern}|(?s:.+?)(?=(?:{v.pattern})|\z)"
+        ranks = {t: rank for rank, t in enumerate(v.tokens)}
         try:
-            self.bpe = tiktoken.Encoding(str(v.path), pat_str=self.pattern, mergeable_ranks={t: rank for rank, t in enumerate(v.tokens)},
-                                         special_tokens={})
+            self.bpe = tiktoken.Encoding(str(v.path), pat_str=self.pattern, mergeable_ranks=ranks, special_tokens={})
         except ValueError as e:
             raise ValueError(f"{v.path}: tiktoken cannot use its pattern {v.pattern!r} ({e})") from None
         self.tokens, self.forms = v.tokens, v.forms
@@ -202,7 +205,8 @@ class SentencePiece(Tokenizer):
         """whole: the content of tokenizer.json, when that is to be used."""
         import sentencepiece
         folder, self.metaspace = Path(folder), None
-        path, config = folder / ("tokenizer.json" if whole else "tokenizer.model"), read_json(folder / "tokenizer_config.json", {})
+        path = folder / ("tokenizer.json" if whole else "tokenizer.model")
+        config = read_json(folder / "tokenizer_config.json", {})
         added, special, bos = {}, [], None
         try:
             if whole is None:
@@ -217,7 +221,8 @@ class SentencePiece(Tokenizer):
         except (RuntimeError, OSError) as e:
             raise ValueError(f"{path}: not a sentencepiece model ({e})") from None
         sp, n = self.sp, self.sp.vocab_size()
-        self._bytes = {i: bytes([int(sp.id_to_piece(i)[3:5], 16)]) if sp.is_byte(i) else sp.id_to_piece(i).replace("\u2581", " ").encode() for i in range(n)}
+        self._bytes = {i: bytes([int(sp.id_to_piece(i)[3:5], 16)]) if sp.is_byte(i)
+                       else sp.id_to_piece(i).replace("\u2581", " ").encode() for i in range(n)}
         control = {sp.id_to_piece(i): i for i in range(n) if sp.is_control(i)}
         if whole is None:
             more, marked = declared_tokens(folder, config, {})
@@ -229,7 +234,8 @@ class SentencePiece(Tokenizer):
     def _ids(self, text, first=True):
         if (self.metaspace == "always" or (self.metaspace and first)) and not text.startswith((" ", "\u2581")):
             text = " " + text
-        return self.sp.encode(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not text.isprintable() else text)
+        whole = text if text.isprintable() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return self.sp.encode(whole)
 
 
 def train(texts, vocab_size, out):
@@ -259,11 +265,12 @@ def train(texts, vocab_size, out):
     merges = [[p[:k], p[k:]] for p in sorted(normal, key=lambda p: -sp.get_score(vocab[p])) for k in range(1, len(p))
               if p[:k] in vocab and p[k:] in vocab]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    replace = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+    decoders = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
     whole = {"version": "1.0", "added_tokens": [{"id": vocab[p], "content": p} | flags for p in ("<unk>", *QWEN_SPECIAL)],
-             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, "pre_tokenizer": None, "post_processor": None,
-             "decoder": {"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]},
-             "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocab, "merges": merges}}
+             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, "pre_tokenizer": None,
+             "post_processor": None, "decoder": {"type": "Sequence", "decoders": decoders},
+             "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True,
+                       "vocab": vocab, "merges": merges}}
     (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     (out / "tokenizer_config.json").write_text(json.dumps(
         {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "eos_token": EOT, "unk_token": "<unk>",
@@ -282,13 +289,13 @@ def _template(folder, config):
 
 @functools.lru_cache
 def _compiled(template):
-    """A Jinja template in its sandbox: it is a stranger's program."""
+    """A Jinja template in its sandbox: it is a stranger's program. A loss mask's mark ({% generation %}) says nothing here."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def raise_exception(message):
         raise ValueError(message)
 
-    template = re.sub(r"(\{%-?\s*)(end)?generation(\s*-?%\})", lambda m: m[1] + ("endif" if m[2] else "if true") + m[3], template)  # a loss mask's mark
+    template = re.sub(r"(\{%-?\s*)(end)?generation(\s*-?%\})", lambda m: m[1] + ("endif" if m[2] else "if true") + m[3], template)
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     env.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
     env.globals |= {"raise_exception": raise_exception, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}

@@ -132,7 +132,8 @@ def main(argv=None):
             world.say(f"resume: no whole checkpoint in {out}/checkpoints, so this starts at step 0")
         model = build(config, c, world)
         optimizer = make_optimizer(model, c)
-        step, identity = 0, {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init), "new_rows": c.new_rows}
+        step = 0
+        identity = {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init), "new_rows": c.new_rows}
         if newest:
             step = restore(newest, model, optimizer, identity)
         elif c.init:
@@ -174,8 +175,8 @@ def loop(c, world, plan, model, optimizer, step, identity):
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, c)
         if not math.isfinite(norm):
-            raise FloatingPointError(f"step {step}: the gradient norm is {norm}; weights unchanged since. Lower lr or look at the rows of "
-                                     f"this step; resume=True goes back to the newest checkpoint in {c.out}/checkpoints")
+            raise FloatingPointError(f"step {step}: the gradient norm is {norm}; weights unchanged since. Lower lr or look at "
+                                     f"this step's rows; resume=True goes back to the newest checkpoint in {c.out}/checkpoints")
         optimizer.step()
         optimizer.zero_grad()
         step += 1
@@ -306,13 +307,13 @@ class Meter:
         seconds = time.perf_counter() - self.time
         speed = self.tokens * self.world.size / seconds
         memory = torch.cuda.max_memory_allocated() if self.world.device.type == "cuda" else resident_bytes()
-        row = {"step": step, "tokens": step * self.c.rows * self.c.length, "loss": round(loss, 5), "lr": lr, "norm": round(norm, 4),
-               "tokens_per_s": round(speed), "mfu": round(self.flops / seconds / self.peak, 4), "memory_gb": round(memory / 1e9, 2),
-               "eta_s": round((self.c.steps - step) * seconds / self.steps)}
+        row = {"step": step, "tokens": step * self.c.rows * self.c.length, "loss": round(loss, 5), "lr": lr,
+               "norm": round(norm, 4), "tokens_per_s": round(speed), "mfu": round(self.flops / seconds / self.peak, 4),
+               "memory_gb": round(memory / 1e9, 2), "eta_s": round((self.c.steps - step) * seconds / self.steps)}
         if self.world.main:
             write_log(self.c.out, row)
-            print(f"step {step}/{self.c.steps} loss {loss:.4f} lr {lr:.2e} norm {norm:.2f} {speed:,.0f} tok/s mfu {row['mfu']:.0%} "
-                  f"{row['memory_gb']} GB eta {row['eta_s'] // 60}:{row['eta_s'] % 60:02}", flush=True)
+            print(f"step {step}/{self.c.steps} loss {loss:.4f} lr {lr:.2e} norm {norm:.2f} {speed:,.0f} tok/s "
+                  f"mfu {row['mfu']:.0%} {row['memory_gb']} GB eta {row['eta_s'] // 60}:{row['eta_s'] % 60:02}", flush=True)
         self.restart()
 
 
@@ -344,7 +345,7 @@ def begin_log(out, c, config, model, plan, newest):
           + (f", from {newest}" if newest else ""), flush=True)
     for name, epochs in plan.epochs(c.steps).items():
         if epochs > c.max_epochs:
-            print(f"warning: source {name} is read {epochs:.1f} times (max_epochs={c.max_epochs}): give it less weight or more text")
+            print(f"warning: source {name} is read {epochs:.1f} times (max_epochs={c.max_epochs}): lower its weight or add text")
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -455,7 +456,7 @@ def fsync(path):
 # ---------------------------------------------------------------------- processes
 
 class World:
-    """This process among the others: device, rank, mesh, and the few collective calls. torchrun's variables are read here only."""
+    """This process among the others: device, rank, mesh and the few collective calls. torchrun's variables are read here only."""
 
     def __init__(self, c):
         env = os.environ
@@ -469,15 +470,18 @@ class World:
             torch.set_num_threads(c.threads)
         if not cuda:
             tune_cpu(flush=not c.new_rows)
-        fast = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = torch.cuda.is_bf16_supported() if cuda else (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
         self.dtype = torch.bfloat16 if c.dtype == "bfloat16" or (c.dtype == "auto" and fast) else torch.float32
         if c.rows % self.size or self.size % c.replicate:
-            raise ValueError(f"rows={c.rows} must be a multiple of the {self.size} processes, and those of replicate={c.replicate}")
+            raise ValueError(f"rows={c.rows} must be a multiple of {self.size} processes, and those of replicate={c.replicate}")
         if "TORCHELASTIC_RUN_ID" in env:
             die_with_parent()
         if self.size > 1:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=1))  # saving 72 B takes a while
-            names, shape = (("replicate", "shard"), (c.replicate, self.size // c.replicate)) if c.replicate > 1 else (("shard",), (self.size,))
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=1))  # saving 72 B is slow
+            names, shape = ("shard",), (self.size,)
+            if c.replicate > 1:
+                names, shape = ("replicate", "shard"), (c.replicate, self.size // c.replicate)
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
     def sum(self, numbers):
@@ -535,8 +539,9 @@ class World:
 
 
 def tune_cpu(flush):
-    """flush: numbers below 1e-38 count as 0 (AdamW's moments of rare words decay there, and the CPU is slow on them); not where old rows
-    must keep their bits. Freed memory stays in the process (fresh pages cost a small model a fifth of its time). Before any thread starts."""
+    """flush: numbers below 1e-38 count as 0 (AdamW's moments of rare words decay there, and the CPU is slow on them); not where
+    old rows must keep their bits. Freed memory stays in the process (fresh pages cost a small model a fifth of its time).
+    Before any thread starts."""
     torch.set_flush_denormal(flush)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -17,8 +17,9 @@ QWEN2_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| 
 LLAMA3_PATTERN = QWEN2_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN_SPECIAL = [EOT, IM_START, IM_END]
-LLAMA3_SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(4)), "<|start_header_id|>",
-                  "<|end_header_id|>", "<|reserved_special_token_4|>", "<|eot_id|>", *(f"<|reserved_special_token_{i}|>" for i in range(5, 251))]
+LLAMA3_SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(4)),
+                  "<|start_header_id|>", "<|end_header_id|>", "<|reserved_special_token_4|>", "<|eot_id|>",
+                  *(f"<|reserved_special_token_{i}|>" for i in range(5, 251))]
 
 
 class Vocabulary(NamedTuple):
@@ -74,13 +75,15 @@ def from_vocab(folder):
     vocab, config = read_json(folder / "vocab.json"), read_json(folder / "tokenizer_config.json", {})
     name = str(config.get("tokenizer_class", "GPT2Tokenizer" if EOT in vocab else "Qwen2Tokenizer")).removesuffix("Fast")
     if name not in ("Qwen2Tokenizer", "GPT2Tokenizer"):
-        raise ValueError(f"{folder / 'tokenizer_config.json'}: tokenizer_class {name!r} with vocab.json is not implemented; tokenizer.json is needed")
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: tokenizer_class {name!r} with vocab.json is not implemented; "
+                         "tokenizer.json is needed")
     path = folder / "merges.txt"
     if not path.exists():
         raise ValueError(f"{path}: missing; vocab.json is of no use without it")
     lines = path.read_text(encoding="utf-8").split("\n")
     merges = [line.split(" ") for i, line in enumerate(lines) if line and not (i == 0 and line.startswith("#version"))]
-    added, special = declared_tokens(folder, config, {EOT: vocab[EOT]} if EOT in vocab else {n: len(vocab) + i for i, n in enumerate(QWEN_SPECIAL)})
+    default = {EOT: vocab[EOT]} if EOT in vocab else {n: len(vocab) + i for i, n in enumerate(QWEN_SPECIAL)}
+    added, special = declared_tokens(folder, config, default)
     pattern, forms = (QWEN2_PATTERN, ["NFC"]) if name == "Qwen2Tokenizer" else (GPT2_PATTERN, [])
     return _merged(path, vocab, merges, pattern, forms, added, special, None, False)
 
@@ -88,8 +91,8 @@ def from_vocab(folder):
 def _merged(path, vocab, merges, pattern, forms, added, special, bos, whole_words, normalized=()):
     """Vocabulary of pieces and their merges, written in GPT-2's stand-in characters.
 
-    tiktoken joins any neighbours that make a token, a list of merges only the pairs it names. The two agree when it names them all, and
-    when every token is reached by its own merge; one that never is reached is left out here, as no text has it.
+    tiktoken joins any neighbours that make a token, a list of merges only the pairs it names. The two agree when it names them
+    all, and when every token is reached by its own merge; one that never is reached is left out here, as no text has it.
     """
     to_byte = {char: byte for byte, char in byte_characters().items()}
     order = [piece for piece in vocab if len(piece) == 1 and piece in to_byte]
@@ -98,7 +101,8 @@ def _merged(path, vocab, merges, pattern, forms, added, special, bos, whole_word
         if len(merge) != 2 or "".join(merge) not in vocab:
             raise ValueError(f"{path}: the merge {merge} does not fit the vocabulary; the tokenizer's files are damaged")
         made[merge[0] + merge[1]] = made.get(merge[0] + merge[1], 0) + 1
-    if len(merges) > len(made) and all(n == sum(p[:k] in vocab and p[k:] in vocab for k in range(1, len(p))) for p, n in made.items()):
+    if len(merges) > len(made) and all(
+            n == sum(p[:k] in vocab and p[k:] in vocab for k in range(1, len(p))) for p, n in made.items()):
         order += made  # Llama 3's list names all neighbours that make a token
     else:
         rank, pairs, halves = {piece: i for i, piece in enumerate(order)}, {}, {}
@@ -109,19 +113,20 @@ def _merged(path, vocab, merges, pattern, forms, added, special, bos, whole_word
                 order.append(left + right)
     known = set(order)
     rest = {piece: i for piece, i in vocab.items() if piece not in known and piece not in added}
-    if whole_words:  # ignore_merges: a word that is a token is taken whole; tiktoken does so, but would join its halves elsewhere, too
+    if whole_words:  # ignore_merges: a word that is a token is taken whole; tiktoken does so, but also joins its halves elsewhere
         for piece in rest:
             if any(piece[:k] in vocab and piece[k:] in vocab for k in range(1, len(piece))):
-                raise ValueError(f"{path}: ignore_merges with a token of two halves that no merge joins, {piece!r}, is not implemented")
+                raise ValueError(f"{path}: ignore_merges with a token, {piece!r}, whose halves no merge joins is not implemented")
         order, rest = [*order, *rest], {}
     table = str.maketrans({char: chr(byte) for char, byte in to_byte.items()})
-    as_bytes = lambda piece: piece.translate(table).encode("latin-1") if to_byte.keys() >= set(piece) else piece.encode()  # noqa: E731
-    return Vocabulary(path, [as_bytes(piece) for piece in order], [vocab[piece] for piece in order], pattern, forms, added, special, bos,
-                      normalized, {i: as_bytes(piece) for piece, i in rest.items()})
+    def as_bytes(piece):
+        return piece.translate(table).encode("latin-1") if to_byte.keys() >= set(piece) else piece.encode()
+    return Vocabulary(path, [as_bytes(piece) for piece in order], [vocab[piece] for piece in order], pattern, forms,
+                      added, special, bos, normalized, {i: as_bytes(piece) for piece, i in rest.items()})
 
 
 def _meet(a, b, limit, pairs, halves):
-    """Whether tokens a and b, side by side, both come to be before merge `limit`: whether no earlier merge joins their inner ends.
+    """Whether tokens a and b, side by side, both come to be before merge `limit`: no earlier merge joins their inner ends.
 
     Back in time from the end: of two neighbours the one made last falls into its halves, until bytes meet. Of two merges of one
     rank the left one goes first.
@@ -149,10 +154,11 @@ def from_tiktoken(folder, path):
     if len(ranks) < len(pairs):
         raise ValueError(f"{path}: a token stands twice")
     tokens, config = sorted(ranks, key=ranks.get), read_json(folder / "tokenizer_config.json", {})
-    about = " ".join([str(config.get("tokenizer_class")), str(read_json(folder / "config.json", {}).get("model_type")), path.name]).lower()
+    model_type = read_json(folder / "config.json", {}).get("model_type")
+    about = f"{config.get('tokenizer_class')} {model_type} {path.name}".lower()
     llama = "qwen" not in about and ("llama" in about or path.name == "tokenizer.model" or len(tokens) == 128000)
     if not llama and "qwen" not in about and len(tokens) != 151643:
-        raise ValueError(f"{path}: {len(tokens)} ranks of an unknown family; tokenizer_config.json must name the class (Qwen or Llama)")
+        raise ValueError(f"{path}: {len(tokens)} ranks of unknown family; tokenizer_config.json must name a Qwen or Llama class")
     names = LLAMA3_SPECIAL if llama else QWEN_SPECIAL + [f"<|extra_{i}|>" for i in range(205)]
     added, special = declared_tokens(folder, config, {name: len(tokens) + i for i, name in enumerate(names)})
     bos = added.get("<|begin_of_text|>") if llama else None
@@ -162,7 +168,7 @@ def from_tiktoken(folder, path):
 
 def byte_characters():
     """GPT-2's printable stand-in for every byte: itself where printable, else the characters from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("\u00a1"), ord("\u00ac") + 1), *range(ord("\u00ae"), ord("\u00ff") + 1)]
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     rest = [b for b in range(256) if b not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(rest)}
 
@@ -174,10 +180,11 @@ def model_proto(path, whole):
     model = whole["model"]
     steps = _steps(whole.get("normalizer"), "normalizers") + _steps(whole.get("pre_tokenizer"), "pretokenizers")
     shapes = [(step.get("type"), step.get("prepend", step.get("prepend_scheme"))) for step in steps]
-    known = {(("Prepend", "\u2581"), ("Replace", None)): (True, None), (("Replace", None),): (False, None), (("Metaspace", "never"),): (False, None),
-             (("Metaspace", "first"),): (True, "first"), (("Metaspace", "always"),): (True, "always")}
+    known = {(("Prepend", "\u2581"), ("Replace", None)): (True, None), (("Replace", None),): (False, None),
+             (("Metaspace", "never"),): (False, None), (("Metaspace", "first"),): (True, "first"),
+             (("Metaspace", "always"),): (True, "always")}
     if tuple(shapes) not in known or any(step.get("split") for step in steps):
-        raise ValueError(f"{path}: the normalizer and pre-tokenizer {json.dumps(steps)[:200]} with byte fallback are not implemented")
+        raise ValueError(f"{path}: normalizer and pre-tokenizer {json.dumps(steps)[:200]} with byte fallback are not implemented")
     space, metaspace = known[tuple(shapes)]
     vocab, merges = model["vocab"], [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     rank = {}
@@ -188,12 +195,15 @@ def model_proto(path, whole):
     control = {token["content"] for token in whole.get("added_tokens", [])}
     out = b""
     for piece, i in sorted(vocab.items(), key=lambda x: x[1]):
-        kind = 2 if piece == model.get("unk_token") else 3 if piece in control else 6 if re.fullmatch("<0x[0-9A-F]{2}>", piece) else \
-            1 if piece in rank or len(piece) == 1 else 3  # unknown, control, byte, normal; what no merge makes never comes from text
+        # unknown, control, byte, normal; what no merge makes never comes from text
+        kind = (2 if piece == model.get("unk_token") else 3 if piece in control else 6 if re.fullmatch("<0x[0-9A-F]{2}>", piece)
+                else 1 if piece in rank or len(piece) == 1 else 3)
         out += _field(1, _field(1, piece.encode()) + _field(2, -float(rank.get(piece, 0))) + _field(3, kind))
     ids = [vocab.get(str(name), -1) for name in (model.get("unk_token"), "<s>", "</s>")]
-    out += _field(2, _field(3, 2) + _field(35, 1) + b"".join(_field(n, i) for n, i in zip((40, 41, 42, 43), [*ids, -1])))  # BPE, byte fallback
-    return out + _field(3, _field(1, b"identity") + _field(3, int(space and not metaspace)) + _field(4, 0) + _field(5, 1)), space, metaspace
+    named = b"".join(_field(n, i) for n, i in zip((40, 41, 42, 43), [*ids, -1]))
+    out += _field(2, _field(3, 2) + _field(35, 1) + named)  # BPE, byte fallback
+    normalizer = _field(1, b"identity") + _field(3, int(space and not metaspace)) + _field(4, 0) + _field(5, 1)
+    return out + _field(3, normalizer), space, metaspace
 
 
 def _field(number, value):
@@ -232,16 +242,17 @@ def added_tokens(path, whole):
     tokens = whole.get("added_tokens", [])
     for token in tokens:
         if any(token.get(flag) for flag in ("lstrip", "rstrip", "single_word")):
-            raise ValueError(f"{path}: added token {token['content']!r} takes the spaces or words around it; that is not implemented")
+            raise ValueError(f"{path}: added token {token['content']!r} takes spaces or words around it; that is not implemented")
     added = {token["content"]: token["id"] for token in tokens}
     steps = _steps(whole.get("post_processor"), "processors")
-    first = [s["single"][0].get("SpecialToken", {}).get("id") for s in steps if s.get("type") == "TemplateProcessing" and s.get("single")]
+    first = [s["single"][0].get("SpecialToken", {}).get("id") for s in steps
+             if s.get("type") == "TemplateProcessing" and s.get("single")]
     return added, [token["content"] for token in tokens if token.get("special")], added.get(first[0]) if first else None
 
 
 def declared_tokens(folder, config, default):
     """({content: id}, control tokens) that the files beside a vocabulary declare."""
-    known = {entry["content"]: (int(i), entry.get("special", False)) for i, entry in config.get("added_tokens_decoder", {}).items()}
+    known = {x["content"]: (int(i), x.get("special", False)) for i, x in config.get("added_tokens_decoder", {}).items()}
     for name, i in read_json(folder / "added_tokens.json", {}).items():
         known.setdefault(name, (i, name.startswith("<|") and name.endswith("|>")))
     known = known or {name: (i, True) for name, i in default.items()}

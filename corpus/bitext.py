@@ -25,7 +25,7 @@ TEMPLATES = {
 
 
 def pairs(path):
-    """Yield pair Documents. A .tsv holds source and target columns; .jsonl fields "text" and "target"; "a.en|a.kk" are Moses files."""
+    """Yield pair Documents. A .tsv holds source and target columns; .jsonl fields "text" and "target"; "a.en|a.kk" are Moses."""
     if "|" in str(path):
         yield from _moses(*str(path).split("|"))
         return

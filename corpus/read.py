@@ -122,8 +122,8 @@ def documents(path, unit="paragraph"):
     kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".bz2", ".xz", ".zst")), "")
     rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt, ".wet": _wet}.get(kind)
     if rows is None:
-        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet (each plain, .gz, .bz2, .xz or .zst) "
-                         "or .parquet")
+        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet (each plain, .gz, .bz2, .xz or "
+                         ".zst) or .parquet")
     for doc in (rows(path, unit) if rows is _txt else rows(path)):
         doc.file = str(path)
         yield doc

@@ -70,7 +70,8 @@ def _causal(q, k, v):
     in bfloat16, so short documents take the textbook form (a tenth to a half of the time at 50 tokens)."""
     N, L, H, D = q.shape
     if L > 128:
-        o = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True)
+        o = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+                                           is_causal=True, enable_gqa=True)
         return o.transpose(1, 2)
     K = k.shape[2]
     q = q.view(N, L, K, H // K, D).permute(0, 2, 3, 1, 4).reshape(N * K, -1, D)  # the queries of a group, one after the other

@@ -1,13 +1,13 @@
 """New words for a new language: a Qwen2 or Llama 3 checkpoint gets tokens of its own for text that it cuts too finely.
 
     python recipes/extend_vocabulary.py model=Qwen/Qwen2-1.5B text='kk/*.txt' pieces=4000 out=out/qwen2-kk
-    python train.py CONFIG init=out/qwen2-kk new_rows=151646 ...      # first the new rows alone, then, without new_rows, everything
+    python train.py CONFIG init=out/qwen2-kk new_rows=151646 ...   # first the new rows alone, then, without new_rows, everything
 
 Byte-level BPE is trained further where its makers stopped: the text is cut by the old tokenizer, and the most frequent pair of
-neighbouring tokens becomes a new one, again and again. New merges come after all old ones, so text without new tokens keeps its ids.
-A new row is the mean of the rows of the old tokens it replaces (Chinese-LLaMA's start, with the pieces the model knows); no other
-row changes, nor those beyond the tokenizer's ids that published checkpoints are padded with. Until it is trained, the new model gives
-old tokens the logits it gave them before.
+neighbouring tokens becomes a new one, again and again. New merges come after all old ones, so text without new tokens keeps its
+ids. A new row is the mean of the rows of the old tokens it replaces (Chinese-LLaMA's start, with the pieces the model knows); no
+other row changes, nor those beyond the tokenizer's ids that published checkpoints are padded with. Until it is trained, the new
+model gives old tokens the logits it gave them before.
 """
 import glob
 import heapq
@@ -35,7 +35,7 @@ class Extend:
     text: str                     # file or pattern ('kk/*.jsonl.gz'): text of the new language
     out: str                      # folder for the new model
     pieces: int = 1000            # tokens to add; fewer when the text repeats nothing more
-    held_out: str | None = None   # file or pattern to measure on; None: every tenth document (of a .txt: line), left out of the training
+    held_out: str | None = None   # file or pattern to measure on; None: every tenth document (.txt: line), left out of training
     max_bytes: int = 200_000_000  # of text read
     min_count: int = 2            # how often a pair must occur
 
@@ -48,8 +48,9 @@ class Extend:
 def main(argv=None):
     c, = load(Extend, argv=argv)
     old = tokenizer.load(c.model)
-    if not isinstance(old, tokenizer.ByteBPE) or not any((Path(c.model) / name).exists() for name in ("tokenizer.json", "vocab.json")):
-        raise ValueError(f"{c.model}: its tokenizer is not byte-level BPE in tokenizer.json or vocab.json; only that kind is extended")
+    written = any((Path(c.model) / name).exists() for name in ("tokenizer.json", "vocab.json"))
+    if not isinstance(old, tokenizer.ByteBPE) or not written:
+        raise ValueError(f"{c.model}: its tokenizer is not byte-level BPE in tokenizer.json or vocab.json; only that is extended")
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
     if (rows := checkpoint.read_config(c.model)["vocab_size"]) < old.vocab_size:
@@ -68,7 +69,8 @@ def main(argv=None):
     if len(merges) < c.pieces:
         print(f"no more than {len(merges)} pairs occur {c.min_count} times")
     if merges:
-        print(f"{len(merges)} new tokens, ids {old.vocab_size} to {new.vocab_size - 1}; train them first with new_rows={old.vocab_size}")
+        print(f"{len(merges)} new tokens, ids {old.vocab_size} to {new.vocab_size - 1}; "
+              f"train them first with new_rows={old.vocab_size}")
     for name, t in (("before", old), ("after", new)):
         tokens = sum(len(t.encode(text)) for text in held_out)
         size, words = sum(len(text.encode()) for text in held_out), sum(len(text.split()) for text in held_out)
@@ -79,7 +81,8 @@ def main(argv=None):
 def documents(pattern, max_bytes):
     """Texts of the files that fit a pattern, up to max_bytes."""
     out, size = [], 0
-    for path in [pattern] if Path(pattern).is_file() else sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file()):
+    paths = [pattern] if Path(pattern).is_file() else sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
+    for path in paths:
         for doc in read.documents(path, unit="line"):
             if size >= max_bytes:
                 return out
@@ -159,7 +162,7 @@ def write_tokenizer(c, old, merges):
     for left, right in merges:
         text.append(text[left] + text[right])
     pieces = [(text[left], text[right]) for left, right in merges]
-    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added  # in the vocabulary they keep their ids
+    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added  # added ones keep their ids
     Path(c.out).mkdir(parents=True, exist_ok=True)
     for left in tokenizer.files(c.out):  # an earlier run's, of another kind perhaps, would be read first
         left.unlink()
@@ -170,7 +173,8 @@ def write_tokenizer(c, old, merges):
             model = whole["model"]
             spelt = isinstance(model["merges"][0], str) if model["merges"] else False
             model["vocab"] |= new
-            if len(model["merges"]) > len({"".join(m).replace(" ", "") for m in model["merges"]}):  # Llama 3 lists all neighbours that make a token
+            made = {"".join(m).replace(" ", "") for m in model["merges"]}
+            if len(model["merges"]) > len(made):  # Llama 3 lists all neighbours that make a token
                 known = set(text)
                 every = [(x[:k], x[k:]) for x in text for k in range(1, len(x)) if x[:k] in known and x[k:] in known]
                 model["merges"] = [" ".join(p) if spelt else list(p) for p in every]
@@ -178,16 +182,18 @@ def write_tokenizer(c, old, merges):
                 model["merges"] += [" ".join(p) if spelt else list(p) for p in pieces]
             target.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
         elif file.name == "vocab.json":
-            target.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | new, ensure_ascii=False), encoding="utf-8")
+            vocab = json.loads(file.read_text(encoding="utf-8")) | new
+            target.write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
         elif file.name == "merges.txt":
             lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
             target.write_text("\n".join(lines + [" ".join(p) for p in pieces]) + "\n", encoding="utf-8")
         elif file.name != "tokenizer.model" and file.suffix != ".tiktoken":  # those hold the old words only
             target.write_bytes(file.read_bytes())
-    if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json alone does not say which tokens are special, nor how a text is cut
+    if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json does not say which tokens are special, nor how a text is cut
         (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added, ensure_ascii=False), encoding="utf-8")
         name = "GPT2Tokenizer" if old.pattern == vocabulary.GPT2_PATTERN else "Qwen2Tokenizer"
-        (Path(c.out) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name} | old.config, ensure_ascii=False), encoding="utf-8")
+        config = json.dumps({"tokenizer_class": name} | old.config, ensure_ascii=False)
+        (Path(c.out) / "tokenizer_config.json").write_text(config, encoding="utf-8")
 
 
 # ---------------------------------------------------------------------- the weights
@@ -212,7 +218,8 @@ def grow(c, old, new, merges):
                 tensor = whole
             yield name, tensor
 
-    checkpoint.write_beside(c.out, config | {"vocab_size": rows}, next(iter(stored.values())).dtype, like=c.model, tokenizer=c.out)
+    dtype = next(iter(stored.values())).dtype
+    checkpoint.write_beside(c.out, config | {"vocab_size": rows}, dtype, like=c.model, tokenizer=c.out)
     checkpoint.write_weights(c.out, tensors())
 
 
