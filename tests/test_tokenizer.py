@@ -186,6 +186,17 @@ def test_digits_stand_alone(small):
     assert [t.decode([i]) for i in t.encode("1987")] == ["1", "9", "8", "7"]
 
 
+def test_transformers_reads_what_we_trained(small):
+    """tokenizer.json beside tokenizer.model, whatever the model's family: the same ids, and the same text back."""
+    transformers = pytest.importorskip("transformers")
+    t, theirs = tokenizer.load(small), transformers.PreTrainedTokenizerFast.from_pretrained(str(small))
+    assert theirs.eos_token_id == t.eot
+    for name, text in ALL.items():
+        if "\u2581" not in text and name != "fallback spelt":  # text that spells a byte token is that token for transformers
+            assert theirs(text, add_special_tokens=False)["input_ids"] == t.encode(text), name
+            assert theirs.decode(t.encode(text)) == text, name
+
+
 def test_training_is_deterministic(small, tmp_path):
     """The fingerprint is of what was learned: not of the folder it was written to."""
     for name in ("again", "elsewhere"):
