@@ -354,5 +354,5 @@ def export(source, out, dtype=None, max_bytes=5 << 30):
     write_beside(out, read_config(source), dtype, like=source)
     write_weights(out, ((name, s.read().to(dtype or s.dtype)) for name, s in stored.items()), max_bytes)
     if (Path(out) / "tokenizer.model").exists() and read_config(out)["model_type"] != "llama":
-        print("note: transformers' AutoTokenizer takes the tokenizer of every Qwen model for Qwen's own; this one is sentencepiece, "
-              f"load it with PreTrainedTokenizerFast.from_pretrained({str(out)!r})")
+        print("note: transformers' AutoTokenizer takes the tokenizer of every Qwen model for Qwen's own; this one is "
+              f"sentencepiece, load it with PreTrainedTokenizerFast.from_pretrained({str(out)!r})")
