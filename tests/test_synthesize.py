@@ -1,9 +1,10 @@
-"""corpus/synthesize.py and recipes/synthetic_data.py: prompts to the letter, every filter on planted and on clean answers, ROUGE-L
+"""corpus/synthesize.py and recipes/synthetic_data.py: prompts to the letter, filters on planted and clean answers, ROUGE-L
 against a naive one, an endpoint that fails in every way, kills, and a tiny checkpoint that answers."""
 import fcntl
 import hashlib
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -32,18 +33,20 @@ BENCHMARKS = ROOT.parent / "shared" / "benchmarks"
 
 # ---------------------------------------------------------------------- prompts
 
-ONE = {"subject": ["physics"], "role_2": ["university students"], "type_passage": ["a letter"], "scene": ["at sea"], "length": [[60, 90]],
-       "style": ["dry"], "ending": ["a joke"]}
+ONE = {"subject": ["physics"], "role_2": ["university students"], "type_passage": ["a letter"], "scene": ["at sea"],
+       "length": [[60, 90]], "style": ["dry"], "ending": ["a joke"]}
 GOLDEN = {
-    "explanation": "You are un instituteur, and your field is physics. Explain these keywords to university students: вода, 火.\n"
-                   "Give each at least three sentences; a short story may help. Close with a summary, then a list of the keywords. Be correct, "
-                   "useful and easy to understand, and do not put everything in the same way.\nWrite in Kazakh.",
-    "story": "You are un instituteur, and your field is physics. You are about to teach new words to university students. First write a letter "
-             "in which every one of these words occurs: вода, 火.\nIt is set at sea. It has 60 to 90 words, its style is dry, and it ends "
-             "with a joke.\nWrite in Kazakh.",
-    "sample": "You make samples for a collection. These are some of it:\n\n(1) Бірінші {мысал}.\n\n(2) Екінші\nмысал.\n\nMake one more, of the "
-              "same field but on something rarer. It should be about as long and as difficult as these, and sensible to a human reader. Do not "
-              "mention that there is a given sample or a created sample: the answer is the new sample and nothing else.\nWrite in Kazakh.",
+    "explanation": "You are un instituteur, and your field is physics. Explain these keywords to university students: вода, "
+                   "火.\nGive each at least three sentences; a short story may help. Close with a summary, then a list of the "
+                   "keywords. Be correct, useful and easy to understand, and do not put everything in the same way.\nWrite "
+                   "in Kazakh.",
+    "story": "You are un instituteur, and your field is physics. You are about to teach new words to university students. "
+             "First write a letter in which every one of these words occurs: вода, 火.\nIt is set at sea. It has 60 to 90 "
+             "words, its style is dry, and it ends with a joke.\nWrite in Kazakh.",
+    "sample": "You make samples for a collection. These are some of it:\n\n(1) Бірінші {мысал}.\n\n(2) Екінші\nмысал.\n\n"
+              "Make one more, of the same field but on something rarer. It should be about as long and as difficult as "
+              "these, and sensible to a human reader. Do not mention that there is a given sample or a created sample: the "
+              "answer is the new sample and nothing else.\nWrite in Kazakh.",
 }
 
 
@@ -56,18 +59,21 @@ def sorted_lists(prompt):
 
 
 def test_golden_prompts():
-    made = synthesize.requests(list(GOLDEN), 0, "Kazakh", ["вода", "火"], ["un instituteur"], ["Бірінші {мысал}.", "Екінші\nмысал."], 2, 2, ONE)
+    made = synthesize.requests(list(GOLDEN), 0, "Kazakh", ["вода", "火"], ["un instituteur"],
+                               ["Бірінші {мысал}.", "Екінші\nмысал."], 2, 2, ONE)
     rows = list(islice(made, 6))
     assert [sorted_lists(row["prompt"]) for row in rows] == 2 * list(GOLDEN.values())
     assert [row["prompt_kind"] for row in rows] == 2 * list(GOLDEN)
     assert set(rows[1]) == {"prompt", "prompt_kind", "keyword", "persona", *ONE}
-    assert rows[1]["length"] == [60, 90] and rows[1]["persona"] == "un instituteur" and set(rows[1]["keyword"].split(", ")) == {"вода", "火"}
+    assert rows[1]["length"] == [60, 90] and rows[1]["persona"] == "un instituteur"
+    assert set(rows[1]["keyword"].split(", ")) == {"вода", "火"}
 
 
 def test_prompts_are_pinned():
     """The choices depend on the seed and the lists alone: not on the process, nor on Python's version as far as this can tell."""
     def made(seed):
-        rows = islice(synthesize.requests(list(GOLDEN), seed, "Thai", [f"k{i}" for i in range(9)], ["a", "b\tart"], list("pqrst")), 30)
+        rows = islice(synthesize.requests(list(GOLDEN), seed, "Thai", [f"k{i}" for i in range(9)], ["a", "b\tart"],
+                                          list("pqrst")), 30)
         return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()[:16]
     assert made(7) == made(7) != made(8)
     assert made(7) == "b000a35a385cb330"
@@ -80,14 +86,13 @@ def test_all_keywords_are_used_alike():
         lists = [row["keyword"].split(", ") for row in rows[n::3]]
         used = Counter(k for some in lists for k in some)
         assert all(len(set(some)) == 3 for some in lists) and set(used) == set(words)
-        assert max(used.values()) - min(used.values()) <= 20 and sum(used.values()) == 300
+        assert max(used.values()) - min(used.values()) <= 12 and sum(used.values()) == 300
     assert rows[0::3] != rows[1::3]  # a kind that stands twice is not asked twice
 
 
 def test_every_slot_of_the_story_is_filled():
-    fields = [name.split("[")[0] for name in ("role_1", "subject", "type_passage", "keywords", "scene", "length[0]", "length[1]", "style",
-                                              "role_2", "ending", "language")]  # the eleven of Table 14
-    assert all("{" + name in synthesize.TEMPLATES["story"] for name in fields)
+    eleven = "role_1 subject type_passage keywords scene length[0] length[1] style role_2 ending language"  # Table 14
+    assert sorted(re.findall(r"{(.*?)}", synthesize.TEMPLATES["story"])) == sorted(eleven.split())
     for row in islice(synthesize.requests(["story"], 2, "Urdu", ["k1", "k2", "k3"], ["a nurse", "a smith\tmetal work"]), 200):
         assert "{" not in row["prompt"] and "}" not in row["prompt"]
         for name in ("persona", "subject", "type_passage", "scene", "style", "role_2", "ending"):
@@ -96,9 +101,11 @@ def test_every_slot_of_the_story_is_filled():
         assert (row["subject"] == "metal work") == (row["persona"] == "a smith")
 
 
-@pytest.mark.parametrize("lists, said", [(dict(keywords=["a", "b"]), "keywords: a prompt takes 3, there are 2"), (dict(keywords=list("abc"), each=0), "takes 0"),
-                                         (dict(keywords=list("abc"), personas=[]), "personas: a prompt takes 1, there are 0"),
-                                         (dict(kinds=["sample"], seeds=["a"]), "seeds: a prompt takes 3, there are 1")])
+@pytest.mark.parametrize("lists, said",
+                         [(dict(keywords=["a", "b"]), "keywords: a prompt takes 3, there are 2"),
+                          (dict(keywords=list("abc"), each=0), "takes 0"),
+                          (dict(keywords=list("abc"), personas=[]), "personas: a prompt takes 1, there are 0"),
+                          (dict(kinds=["sample"], seeds=["a"]), "seeds: a prompt takes 3, there are 1")])
 def test_too_short_lists(lists, said):
     with pytest.raises(ValueError, match=said):
         next(synthesize.requests(**{"kinds": ["story"], "seed": 0, "language": "Thai", "personas": ["a"]} | lists))
@@ -116,9 +123,12 @@ KNOWLEDGE = [
      "def f(x):\n    \"\"\"Half.\"\"\"\n\n    return x / 2"),
     ({"question": "Which?", "choices": ["red", "green"], "answer": 1}, "Which?\nA. red\nB. green\n\nB. green"),
     ({"question": "Which?", "choices": ["red", "green"], "answer": "A"}, "Which?\nA. red\nB. green\n\nA. red"),
-    ({"question": "Which?", "choices": ["red", "green"], "answer": "green", "subject": "art"}, "Which?\nA. red\nB. green\n\nB. green"),
-    ({"question": "Which?", "choices": ["B", "A"], "answer": "A"}, "Which?\nA. B\nB. A\n\nB. A"),  # a choice comes before its letter
-    ({"question": "Neden?", "input": "Metin.", "choices": ["bir", "iki"], "answer": 0}, "Neden?\nMetin.\nA. bir\nB. iki\n\nA. bir"),
+    ({"question": "Which?", "choices": ["red", "green"], "answer": "green", "subject": "art"},
+     "Which?\nA. red\nB. green\n\nB. green"),
+    ({"question": "Which?", "choices": ["B", "A"], "answer": "A"},
+     "Which?\nA. B\nB. A\n\nB. A"),  # a choice comes before its letter
+    ({"question": "Neden?", "input": "Metin.", "choices": ["bir", "iki"], "answer": 0},
+     "Neden?\nMetin.\nA. bir\nB. iki\n\nA. bir"),
 ]
 
 
@@ -129,13 +139,18 @@ def test_knowledge_as_text(row, text):
 
 @pytest.mark.parametrize("row, said", [
     ({"query": "a", "response": "b"}, r"\['query', 'response'\].*question\+answer.*instruction\+output"), ({}, "known are"),
-    ({"question": "a", "answer": "b", "rationale": "c"}, r"\['rationale'\]"), ({"question": "a", "solution": "b"}, r"\['question', 'solution'\]"),
+    ({"question": "a", "answer": "b", "rationale": "c"}, r"\['rationale'\]"),
+    ({"question": "a", "solution": "b"}, r"\['question', 'solution'\]"),
     ({"question": "a", "answer": "b", "prompt": "c", "completion": "d"}, r"\['completion', 'prompt'\]"),
-    ({"question": "", "answer": "b"}, "not empty"), ({"question": "a", "answer": None}, "None"), ({"question": "a", "answer": ["b"]}, "not empty"),
+    ({"question": "", "answer": "b"}, "not empty"), ({"question": "a", "answer": None}, "None"),
+    ({"question": "a", "answer": ["b"]}, "not empty"),
     ({"question": True, "answer": "b"}, "True"), ({"question": "a", "answer": "b", "input": {}}, "{}"),
-    ({"question": "a", "choices": ["b", "c"], "answer": 2}, "got .* 2"), ({"question": "a", "choices": ["b", "c"], "answer": -1}, "-1"),
-    ({"question": "a", "choices": ["b", "c"], "answer": "C"}, "'C'"), ({"question": "a", "choices": ["b", "c"], "answer": True}, "True"),
-    ({"question": "a", "choices": ["b", ""], "answer": 0}, "choices"), ({"question": "a", "choices": "bc", "answer": "b"}, "choices"),
+    ({"question": "a", "choices": ["b", "c"], "answer": 2}, "got .* 2"),
+    ({"question": "a", "choices": ["b", "c"], "answer": -1}, "-1"),
+    ({"question": "a", "choices": ["b", "c"], "answer": "C"}, "'C'"),
+    ({"question": "a", "choices": ["b", "c"], "answer": True}, "True"),
+    ({"question": "a", "choices": ["b", ""], "answer": 0}, "choices"),
+    ({"question": "a", "choices": "bc", "answer": "b"}, "choices"),
     ({"question": "a", "choices": [], "answer": "b"}, "choices"), ({"question": "a", "choices": ["x"] * 27, "answer": 0}, "26"),
     ({"question": "a", "choices": ["b", "c"], "answer": ["b"]}, "choices"),
 ])
@@ -147,8 +162,10 @@ def test_knowledge_that_is_refused(row, said):
 # ---------------------------------------------------------------------- words
 
 @pytest.mark.parametrize("text, words", [
-    ("Don't stop, OLD_man!", "don t stop old man"), ("नमस्ते दुनिया।", "नमस्ते दुनिया"), ("বাংলা ভাষা", "বাংলা ভাষা"), ("漢字です 2024年", "漢 字 で す 2024 年"),
-    ("ที่นี่ x", "ที่ นี่ x"), ("안녕 하세요", "안녕 하세요"), ("می\u200cخواهم", "میخواهم"), ("ＡＢＣ １２", "abc 12"), ("e\u0301te\u0301", "été"),
+    ("Don't stop, OLD_man!", "don t stop old man"), ("नमस्ते दुनिया।", "नमस्ते दुनिया"), ("বাংলা ভাষা", "বাংলা ভাষা"),
+    ("漢字です 2024年", "漢 字 で す 2024 年"),
+    ("ที่นี่ x", "ที่ นี่ x"), ("안녕 하세요", "안녕 하세요"), ("می\u200cخواهم", "میخواهم"), ("ＡＢＣ １２", "abc 12"),
+    ("e\u0301te\u0301", "été"),
     ("co\u00adop", "coop"), ("", ""), ("... !? —", ""), ("кітап-дәптер", "кітап дәптер"), ("១២ ខ្មែរ", "១ ២ ខ្ មែ រ")])
 def test_words(text, words):
     assert synthesize.words(text) == tuple(words.split())
@@ -157,29 +174,34 @@ def test_words(text, words):
 # ---------------------------------------------------------------------- filters
 
 CLEAN = {
-    "en": "Mira kept bees behind the old school. Every spring she painted the hives in new colours so that each swarm knew its door. When the "
-          "river rose, the children carried the hives up the hill, and nobody was stung. I'm sorry, she said to the bees, we are late.",
+    "en": "Mira kept bees behind the old school. Every spring she painted the hives in new colours so that each swarm knew "
+          "its door. When the river rose, the children carried the hives up the hill, and nobody was stung. I'm sorry, she "
+          "said to the bees, we are late.",
     "zh": "村子里有一座小桥，桥下的水很清。每天早晨，老王都牵着牛从桥上走过，去山那边的田里干活。有一天下了大雨，桥被冲坏了，孩子们不能上学，大家就一起砍来木头，三天修好了新桥。",
-    "kk": "Ауыл шетінде қарт бағбан тұрады. Ол алма ағаштарын күн сайын суарып, балаларға күтім жасауды үйретеді. Күзде бүкіл ауыл жиналып, жеміс тереді. "
-          "Ең үлкен алманы бағбан мектепке сыйлайды, ал оқушылар оған өлең оқиды.",
-    "ru": "На краю деревни стоит мельница, которой уже двести лет. Мельник встаёт до рассвета и слушает ветер. Если ветер с юга, он мелет рожь, если с севера, "
-          "чинит крылья и пьёт чай. Дети любят приходить к нему и спрашивать, куда дует сегодня.",
-    "ar": "في آخر الشارع مكتبة صغيرة تفتح أبوابها بعد صلاة العصر. صاحبتها سيدة كبيرة تعرف كل كتاب على الرفوف وتروي للأطفال قصة كل يوم. ذات مساء انقطع النور، "
-          "فأشعلت شمعة وأكملت الحكاية حتى عاد الضوء.",
-    "th": "คุณยายปลูกมะม่วงไว้หลังบ้านสามต้น ทุกฤดูร้อนหลานๆ จะมาช่วยกันเก็บผลไม้ใส่ตะกร้า แล้วนำไปแจกเพื่อนบ้าน วันหนึ่งมีนกตัวเล็กมาทำรังบนต้นที่สูงที่สุด ทุกคนจึงรอจนลูกนกบินได้ก่อนจะเก็บมะม่วง",
-    "ne": "पहाडको फेदीमा एउटा सानो गाउँ छ। त्यहाँका मानिसहरू बिहानै उठेर खेतमा जान्छन्। हिउँदमा बाटो बन्द हुँदा शिक्षकले घरमै केटाकेटीलाई पढाउनुहुन्छ। वसन्त आएपछि सबै मिलेर नयाँ बाटो बनाउँछन् र "
-          "बजारसम्म तरकारी लैजान्छन्।",
+    "kk": "Ауыл шетінде қарт бағбан тұрады. Ол алма ағаштарын күн сайын суарып, балаларға күтім жасауды үйретеді. Күзде "
+          "бүкіл ауыл жиналып, жеміс тереді. Ең үлкен алманы бағбан мектепке сыйлайды, ал оқушылар оған өлең оқиды.",
+    "ru": "На краю деревни стоит мельница, которой уже двести лет. Мельник встаёт до рассвета и слушает ветер. Если ветер с "
+          "юга, он мелет рожь, если с севера, чинит крылья и пьёт чай. Дети любят приходить к нему и спрашивать, куда дует "
+          "сегодня.",
+    "ar": "في آخر الشارع مكتبة صغيرة تفتح أبوابها بعد صلاة العصر. صاحبتها سيدة كبيرة تعرف كل كتاب على الرفوف وتروي للأطفال "
+          "قصة كل يوم. ذات مساء انقطع النور، فأشعلت شمعة وأكملت الحكاية حتى عاد الضوء.",
+    "th": "คุณยายปลูกมะม่วงไว้หลังบ้านสามต้น ทุกฤดูร้อนหลานๆ จะมาช่วยกันเก็บผลไม้ใส่ตะกร้า แล้วนำไปแจกเพื่อนบ้าน "
+          "วันหนึ่งมีนกตัวเล็กมาทำรังบนต้นที่สูงที่สุด ทุกคนจึงรอจนลูกนกบินได้ก่อนจะเก็บมะม่วง",
+    "ne": "पहाडको फेदीमा एउटा सानो गाउँ छ। त्यहाँका मानिसहरू बिहानै उठेर खेतमा जान्छन्। हिउँदमा बाटो बन्द हुँदा शिक्षकले "
+          "घरमै केटाकेटीलाई पढाउनुहुन्छ। वसन्त आएपछि सबै मिलेर नयाँ बाटो बनाउँछन् र बजारसम्म तरकारी लैजान्छन्।",
     "ja": "山のふもとに小さな駅があります。朝と夕方だけ列車が止まり、駅長さんは花に水をやりながら客を待ちます。ある冬の日、雪で列車が遅れたとき、駅長さんは温かいお茶を配り、みんなで歌を歌って待ちました。",
-    "tr": "Deniz kıyısındaki fenerin bekçisi her akşam aynı saatte merdivenleri çıkar. Lambayı yakmadan önce ufka bakar ve gemileri sayar. Bir gece sis o "
-          "kadar yoğundu ki çanı çaldı, balıkçılar sesi duyup limana döndüler.",
-    "ko": "언덕 위의 빵집은 새벽 네 시에 불을 켭니다. 할머니는 반죽을 하며 라디오를 듣고, 손자는 오븐을 지킵니다. 눈이 많이 온 날에는 마을 사람들이 길을 치워 주고, "
-          "할머니는 모두에게 따뜻한 빵을 하나씩 나누어 주었습니다. 그날 아침에는 온 동네에 빵 냄새가 가득했습니다.",
+    "tr": "Deniz kıyısındaki fenerin bekçisi her akşam aynı saatte merdivenleri çıkar. Lambayı yakmadan önce ufka bakar ve "
+          "gemileri sayar. Bir gece sis o kadar yoğundu ki çanı çaldı, balıkçılar sesi duyup limana döndüler.",
+    "ko": "언덕 위의 빵집은 새벽 네 시에 불을 켭니다. 할머니는 반죽을 하며 라디오를 듣고, 손자는 오븐을 지킵니다. 눈이 많이 온 날에는 마을 사람들이 길을 치워 주고, 할머니는 모두에게 따뜻한 빵을 하나씩 "
+          "나누어 주었습니다. 그날 아침에는 온 동네에 빵 냄새가 가득했습니다.",
 }
-PROMPT = "Explain these keywords to adults: apple, river, moon.\nGive each at least three sentences and close with a summary of it all, please."
+PROMPT = ("Explain these keywords to adults: apple, river, moon.\nGive each at least three sentences and close with a summary of "
+          "it all, please.")
 
 
 def steps(seeds=(), **more):
-    return [partial(synthesize.answered, **{"least": 20, "most": 400, "banned": synthesize.BANNED, "refusals": synthesize.REFUSALS} | more),
+    return [partial(synthesize.answered,
+                    **{"least": 20, "most": 400, "banned": synthesize.BANNED, "refusals": synthesize.REFUSALS} | more),
             partial(synthesize.said_before, prompt=0.3, itself=0.3), synthesize.novelty(0.7, seeds)]
 
 
@@ -194,7 +216,7 @@ def test_clean_answers_are_kept():
 
 
 def test_declarations_are_kept():
-    """Articles of the Universal Declaration, ten at a time, in all languages at hand: a text of much the same words in every sentence."""
+    """The Universal Declaration, ten lines at a time, in all languages at hand: much the same words in every sentence."""
     folder = BENCHMARKS / "udhr2"
     if not folder.exists():
         pytest.skip("no declarations here")
@@ -215,11 +237,15 @@ def test_clean_answers_have_their_language():
 
 @pytest.mark.parametrize("code", CLEAN)
 @pytest.mark.parametrize("how, begins", [
-    (lambda x: "", "empty"), (lambda x: " \n ", "empty"), (lambda x: "!!! …", "empty"), (lambda x: " ".join(x.split()[:3])[:15], "length: too short"),
-    (lambda x: x + " As an AI, " + x[::-1], "banned: as an AI"), (lambda x: "Unlike the GIVEN  sample, " + x, "banned: given sample"),
+    (lambda x: "", "empty"), (lambda x: " \n ", "empty"), (lambda x: "!!! …", "empty"),
+    (lambda x: " ".join(x.split()[:3])[:15], "length: too short"),
+    (lambda x: x + " As an AI, " + x[::-1], "banned: as an AI"),
+    (lambda x: "Unlike the GIVEN  sample, " + x, "banned: given sample"),
     (lambda x: x + " (created-sample)", "banned: created sample"), (lambda x: "作为一个人工智能，" + x, "banned: 作为"),
-    (lambda x: "I’m sorry, but I can’t do that. " + x, "refusal: I'm sorry, but I can't"), (lambda x: "抱歉，我无法" + x, "refusal: 抱歉"),
-    (lambda x: "К сожалению, нет. Извините, но я не могу. " + x, None), (lambda x: "Извините, но я не могу: " + x, "refusal: Извините"),
+    (lambda x: "I’m sorry, but I can’t do that. " + x, "refusal: I'm sorry, but I can't"),
+    (lambda x: "抱歉，我无法" + x, "refusal: 抱歉"),
+    (lambda x: "К сожалению, нет. Извините, но я не могу. " + x, None),
+    (lambda x: "Извините, но я не могу: " + x, "refusal: Извините"),
     (lambda x: x + " \ufffd", "broken"), (lambda x: x + " \ud83d", "broken"), (lambda x: x + " " + x, "repetition"),
     (lambda x: x[:40] + " ".join(["la li lu le lo"] * 30), "repetition"),
     (lambda x: PROMPT + " " + " ".join(x.split()[:4])[:20], "echo")])
@@ -230,12 +256,14 @@ def test_planted_faults_are_caught(code, how, begins):
 
 def test_what_only_looks_like_a_fault_is_kept():
     text = CLEAN["en"]
-    for more in ("It served as an aid to all.", "The sample was given to her.", "She said: I can't help you.", "The samples, given away, were few."):
+    for more in ("It served as an aid to all.", "The sample was given to her.", "She said: I can't help you.",
+                 "The samples, given away, were few."):
         assert reason(f"{text} {more}") is None
     assert reason(f"{text} Apple, river and moon were the keywords.") is None  # what a prompt asks for
     assert reason(text, finish="length") == "cut: no end" and reason(text, finish=None) is None
     assert reason(text, finish="content_filter") == reason(text, finish="refusal") == "refusal: by the endpoint"
-    assert reason("word " * 500) == "length: too long" and reason(text, steps(banned=["Behind the old"])) == "banned: Behind the old"
+    assert reason("word " * 500) == "length: too long"
+    assert reason(text, steps(banned=["Behind the old"])) == "banned: Behind the old"
 
 
 def test_a_prompt_copied_in_other_scripts_is_an_echo():
@@ -245,7 +273,7 @@ def test_a_prompt_copied_in_other_scripts_is_an_echo():
 
 
 def test_news_is_kept():
-    """861 articles in 7 languages pass all but the novelty of a thing said twice."""
+    """Every fourth article in 7 languages."""
     folder = BENCHMARKS / "ntrex128"
     if not folder.exists():
         pytest.skip("no NTREX here")
@@ -254,8 +282,8 @@ def test_news_is_kept():
         documents = {}
         for name, line in zip(names, path.read_text().split("\n")):
             documents.setdefault(name, []).append(line)
-        texts = [text for lines in documents.values() if len(synthesize.words(text := "\n".join(lines))) >= 20]
-        assert len(texts) > 100 and [reason(text, some) for text in texts] == [None] * len(texts)
+        texts = [text for lines in list(documents.values())[::4] if len(synthesize.words(text := "\n".join(lines))) >= 20]
+        assert len(texts) > 25 and [reason(text, some) for text in texts] == [None] * len(texts)
 
 
 # ---------------------------------------------------------------------- ROUGE-L
@@ -269,21 +297,6 @@ def naive_lcs(a, b):
     return row[-1]
 
 
-def naive_novelty(most, seeds, texts):
-    """The verdicts by comparing everything with everything."""
-    kept, out = [synthesize.words(s) for s in dict.fromkeys(seeds)], []
-    seeds = len(kept)
-    for text in texts:
-        a = synthesize.words(text)
-        k = next((k for k, b in enumerate(kept) if 2 * naive_lcs(a, b) >= most * (len(a) + len(b))), None)
-        same = a in kept
-        out.append(True if k is None and not same else (False, "duplicate: exact" if same else
-                                                        f"novelty: too like {'a seed' if k < seeds else 'an answer kept'}"))
-        if k is None and not same:
-            kept.append(a)
-    return out
-
-
 @pytest.mark.parametrize("size", [1, 2, 5, 40])
 def test_lcs_is_exact(size):
     r = random.Random(size)
@@ -293,10 +306,28 @@ def test_lcs_is_exact(size):
         assert synthesize.lcs(a, a) == len(a)
 
 
-@pytest.mark.parametrize("a, b, n", [("", "", 0), ("", "abc", 0), ("abc", "", 0), ("abc", "abc", 3), ("abc", "cba", 1), ("aaaa", "aa", 2), ("abcbdab", "bdcaba", 4),
-                                     ("x" * 200, "x" * 130, 130), ("ab" * 100, "ba" * 100, 199), ("abc", "xyz", 0), ("a", "a", 1)])
+@pytest.mark.parametrize("a, b, n",
+                         [("", "", 0), ("", "abc", 0), ("abc", "", 0), ("abc", "abc", 3), ("abc", "cba", 1), ("aaaa", "aa", 2),
+                          ("abcbdab", "bdcaba", 4),
+                          ("x" * 200, "x" * 130, 130), ("ab" * 100, "ba" * 100, 199), ("abc", "xyz", 0),
+                          ("a", "a", 1)])
 def test_lcs_at_the_edges(a, b, n):
     assert synthesize.lcs(a, b) == synthesize.lcs(b, a) == n == naive_lcs(a, b)
+
+
+def naive_novelty(most, seeds, texts):
+    """The verdicts by comparing everything with everything (lcs itself is tested above)."""
+    kept, out = [synthesize.words(s) for s in dict.fromkeys(seeds)], []
+    seeds = len(kept)
+    for text in texts:
+        a = synthesize.words(text)
+        k = next((k for k, b in enumerate(kept) if 2 * synthesize.lcs(a, b) >= most * (len(a) + len(b))), None)
+        same = a in kept
+        out.append(True if k is None and not same else (False, "duplicate: exact" if same else
+                                                        f"novelty: too like {'a seed' if k < seeds else 'an answer kept'}"))
+        if k is None and not same:
+            kept.append(a)
+    return out
 
 
 def drifting(r, size, n):
@@ -332,14 +363,15 @@ def test_the_bound_never_changes_a_verdict(most, size):
 def test_words_said_more_often_than_a_byte_counts():
     """The bags of the bound are bytes."""
     texts = [" ".join(["a"] * n + ["b"] * m + ["c"] * k) for n, m, k in
-             ((300, 10, 0), (600, 300, 5), (200, 0, 0), (301, 40, 0), (255, 10, 0), (256, 256, 256), (256, 300, 200), (900, 1, 1), (10, 10, 10))]
+             ((300, 10, 0), (600, 300, 5), (200, 0, 0), (301, 40, 0), (255, 10, 0), (256, 256, 256), (256, 300, 200), (900, 1, 1),
+              (10, 10, 10))]
     for most in (0.4, 0.6, 0.8, 0.95):
         step = synthesize.novelty(most)
         assert [step(Document(text)) for text in texts] == naive_novelty(most, [], texts)
 
 
 def test_the_bound_skips_most_comparisons(monkeypatch):
-    """Unrelated texts of 150 words with frequent ones among them, as in a language: fewer than one pair in a hundred is compared."""
+    """Unrelated texts of 150 words, some of them frequent, as in a language: fewer than one pair in a hundred is compared."""
     r, calls, lcs = random.Random(3), [], synthesize.lcs
     monkeypatch.setattr(synthesize, "lcs", lambda a, b: calls.append(1) or lcs(a, b))
     weights = [1 / (k + 5) for k in range(5000)]
@@ -376,7 +408,8 @@ def answer(prompt):
 
 
 def reply(text, finish="stop", **message):
-    return 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": text} | message, "finish_reason": finish}]}).encode()
+    return 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": text} | message,
+                                         "finish_reason": finish}]}).encode()
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -481,8 +514,10 @@ def test_a_question_and_its_answer(serve):
 
 @pytest.mark.parametrize("sent, expected", [
     (reply(None), {"text": "", "finish": "stop"}), (reply("", "length"), {"text": "", "finish": "length"}),
-    (reply(None, refusal="No."), {"text": "", "finish": "refusal"}), (reply("<think>\nhm</think>\n\nYes."), {"text": "\n\nYes.", "finish": "stop"}),
-    (reply("a <think>b</think>"), {"text": "a <think>b</think>", "finish": "stop"}), (reply("x", None), {"text": "x", "finish": None}),
+    (reply(None, refusal="No."), {"text": "", "finish": "refusal"}),
+    (reply("<think>\nhm</think>\n\nYes."), {"text": "\n\nYes.", "finish": "stop"}),
+    (reply("a <think>b</think>"), {"text": "a <think>b</think>", "finish": "stop"}),
+    (reply("x", None), {"text": "x", "finish": None}),
     ((200, b'{"choices": [{"message": {"content": "\\ud83d half"}}]}'), {"text": "\ud83d half", "finish": None}),
     ((400, b'{"error": {"code": "content_filter"}}'), {"text": "", "finish": "content_filter"}),
 ])
@@ -492,10 +527,14 @@ def test_answers_of_every_kind(serve, sent, expected):
 
 
 @pytest.mark.parametrize("fault, said", [
-    ((429, b"slow down"), "HTTP 429"), ((500, b"oops"), "HTTP 500 Internal Server Error: oops"), ((503, b""), "HTTP 503"), ((408, b""), "HTTP 408"),
-    (hang_up, "RemoteDisconnected"), (half, "no|JSONDecodeError|IncompleteRead"), ((200, b"<html>"), "JSONDecodeError.*in the reply b'<html>'"),
-    ((200, b'{"choices": []}'), "IndexError.*choices"), ((200, b'{"error": "sk-secret"}'), r"KeyError.*\[key\]"), ((200, b"[]"), "TypeError"),
-    ((200, b'{"choices": [{"message": "hm"}]}'), "AttributeError"), ((200, b"\xff"), "UnicodeDecodeError"), ((200, b"[" * 10 ** 5), "RecursionError"),
+    ((429, b"slow down"), "HTTP 429"), ((500, b"oops"), "HTTP 500 Internal Server Error: oops"), ((503, b""), "HTTP 503"),
+    ((408, b""), "HTTP 408"),
+    (hang_up, "RemoteDisconnected"), (half, "no|JSONDecodeError|IncompleteRead"),
+    ((200, b"<html>"), "JSONDecodeError.*in the reply b'<html>'"),
+    ((200, b'{"choices": []}'), "IndexError.*choices"), ((200, b'{"error": "sk-secret"}'), r"KeyError.*\[key\]"),
+    ((200, b"[]"), "TypeError"),
+    ((200, b'{"choices": [{"message": "hm"}]}'), "AttributeError"), ((200, b"\xff"), "UnicodeDecodeError"),
+    ((200, b"[" * 10 ** 5), "RecursionError"),
 ])
 def test_passing_faults_are_tried_again(serve, waits, fault, said):
     url, seen = serve(lambda number, body: fault if number < 4 else reply("at last"))
@@ -516,7 +555,8 @@ def test_retry_after_is_obeyed(serve, waits):
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 422])
 def test_a_refused_request_is_not_repeated(serve, waits, status):
     other, theirs = serve(lambda number, body: reply("you should not be here"))
-    url, seen = serve(lambda number, body: (status, b'{"error": "the key sk-secret is wrong"}', ("Location", other + "/chat/completions")))
+    said = b'{"error": "the key sk-secret is wrong"}'
+    url, seen = serve(lambda number, body: (status, said, ("Location", other + "/chat/completions")))
     with pytest.raises(ValueError, match=rf"{url}/chat/completions: HTTP {status} .*\[key\]") as e:
         synthesize.chat(url + "/chat/completions?api-key=hidden", "m", "Hello?", key="sk-secret")
     assert len(seen) == 1 and not theirs and "sk-secret" not in str(e.value) and "hidden" not in str(e.value)
@@ -544,13 +584,15 @@ def shared_lists(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lists")
     (folder / "kw.txt").write_text("\ufeffөзен\nүй\n\nбазар\n көпір \nүй\nқала\nнан\nтаң\n")
     (folder / "p.txt").write_text("a nurse\na smith\tmetal work\nмұғалім\n")
-    rows = [{"text": CLEAN["kk"]}, {"question": "2 + 2?", "answer": 4}, {"text": CLEAN["ru"]}, {"problem": "x", "solution": "y", "id": 1}]
+    rows = [{"text": CLEAN["kk"]}, {"question": "2 + 2?", "answer": 4}, {"text": CLEAN["ru"]},
+            {"problem": "x", "solution": "y", "id": 1}]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 def line_of(folder):
-    return [f"keywords={folder}/kw.txt", f"personas={folder}/p.txt", f"seeds={folder}/seeds.jsonl", "language=kk", "langid=[]", "n=60"]
+    return [f"keywords={folder}/kw.txt", f"personas={folder}/p.txt", f"seeds={folder}/seeds.jsonl", "language=kk", "langid=[]",
+            "n=60"]
 
 
 @pytest.fixture
@@ -597,8 +639,10 @@ def whole(uninterrupted, tmp_path):
 
 def test_everything_is_accounted_for(uninterrupted):
     out, seen = uninterrupted
-    account, kept, bad, raw = json.loads((out / "account.json").read_text()), *(rows_of(out / f"{x}.jsonl") for x in ("synthetic", "rejects", "raw"))
-    assert account["read"] == 60 == len(raw) == len(seen) and account["kept"] == len(kept) and sum(account["dropped"].values()) == len(bad)
+    account = json.loads((out / "account.json").read_text())
+    kept, bad, raw = (rows_of(out / name) for name in (*FINAL[:2], "raw.jsonl"))
+    assert account["read"] == 60 == len(raw) == len(seen)
+    assert account["kept"] == len(kept) and sum(account["dropped"].values()) == len(bad) == 60 - len(kept)
     assert account["dropped"] == dict(Counter(row["reason"] for row in bad)) and list(account) == ["read", "kept", "dropped"]
     assert {reason.split(":")[0] for reason in account["dropped"]} == {"empty", "refusal", "banned", "length", "duplicate"}
     ids = [row["id"] for row in raw]
@@ -606,7 +650,8 @@ def test_everything_is_accounted_for(uninterrupted):
     said = {row["id"]: row["text"] for row in raw}
     for row in kept:
         assert row["text"] == said[row["id"]] == answer(row["prompt"]) and row["prompt_kind"] in synthesize.TEMPLATES
-        assert (row["prompt_kind"] == "sample") == (not row["keyword"]) and set(row) >= {"text", "id", "prompt_kind", "keyword", "persona", "prompt"}
+        assert (row["prompt_kind"] == "sample") == (not row["keyword"])
+        assert set(row) >= {"text", "id", "prompt_kind", "keyword", "persona", "prompt"}
     assert all(row["text"] == said[row["id"]] and set(row) == {"id", "reason", "text"} for row in bad)
     prompts = [body["messages"][0]["content"] for _, _, body in seen]
     assert "(1) " in prompts[2] and "2 + 2?\n\n4" in "".join(prompts) and all("Write in Kazakh." in p for p in prompts)
@@ -622,7 +667,8 @@ def test_threads_and_late_answers_do_not_show(words, whole, serve, tmp_path):
         return reply(answer(body["messages"][0]["content"]))
     url, seen = serve(late)
     recipe.main([*words, *told(url, threads=8), f"out={tmp_path}/late"])
-    assert finals(tmp_path / "late") == finals(whole) and (tmp_path / "late/raw.jsonl").read_bytes() == (whole / "raw.jsonl").read_bytes()
+    assert finals(tmp_path / "late") == finals(whole)
+    assert (tmp_path / "late/raw.jsonl").read_bytes() == (whole / "raw.jsonl").read_bytes()
     assert [body for _, _, body in seen] != sorted((body for _, _, body in seen), key=str) and len(seen) == 60
 
 
@@ -657,7 +703,9 @@ def test_more_and_fewer_requests(words, whole, endpoint, tmp_path):
     assert not endpoint[1] and finals(whole) == finals(tmp_path / "fewer")
 
 
-@pytest.mark.parametrize("word", ["seed=1", "max_new=5", "name=other", "kinds=['story']", "each=2", "body={'top_p': 0.5}", "temperature=0.1"])
+@pytest.mark.parametrize("word",
+                         ["seed=1", "max_new=5", "name=other", "kinds=['story']", "each=2", "body={'top_p': 0.5}",
+                          "temperature=0.1"])
 def test_answers_to_other_requests_are_not_used(words, whole, endpoint, word):
     with pytest.raises(ValueError, match=r"raw.jsonl: 0000\S* answers a request that these settings do not make.*out="):
         recipe.main([*words, *told(endpoint[0]), f"out={whole}", word])
@@ -695,22 +743,26 @@ def test_nothing_left(words, serve, tmp_path):
     url, _ = serve(lambda number, body: reply("no"))
     with pytest.raises(ValueError, match="nothing is left.*rejects.jsonl"):
         recipe.main([*words, *told(url), f"out={tmp_path}/none"])
-    assert json.loads((tmp_path / "none/account.json").read_text()) == {"read": 60, "kept": 0, "dropped": {"length: too short": 60}}
+    assert json.loads((tmp_path / "none/account.json").read_text()) == {"read": 60, "kept": 0,
+                                                                        "dropped": {"length: too short": 60}}
 
 
 def test_what_utf8_cannot_hold_is_dropped(words, serve, tmp_path):
     url, _ = serve(lambda number, body: reply("\ud83d half" if number == 1 else answer(body["messages"][0]["content"])))
     recipe.main([*words, *told(url, threads=1), f"out={tmp_path}/out"])
-    assert rows_of(tmp_path / "out/rejects.jsonl")[0] == {"id": rows_of(tmp_path / "out/raw.jsonl")[0]["id"], "reason": "broken characters", "text": "\ud83d half"}
+    first, rejected = (rows_of(tmp_path / "out" / name)[0] for name in ("raw.jsonl", "rejects.jsonl"))
+    assert rejected == {"id": first["id"], "reason": "broken characters", "text": "\ud83d half"}
 
 
 def test_the_language_is_checked(words, serve, tmp_path):
     pytest.importorskip("py3langid")
     texts = list(CLEAN)
     url, _ = serve(lambda number, body: reply(CLEAN[texts[number - 1]]))
-    recipe.main([*words, *told(url, threads=1), f"out={tmp_path}/out", "langid=None", f"n={len(texts)}", "kinds=['story']", f"seeds={None}"])
+    line = [*words, *told(url, threads=1), f"out={tmp_path}/out", "langid=None", "kinds=['story']", "seeds=None"]
+    recipe.main([*line, f"n={len(texts)}"])
     assert [row["text"] for row in rows_of(tmp_path / "out/synthetic.jsonl")] == [CLEAN["kk"]]
-    assert {row["reason"] for row in rows_of(tmp_path / "out/rejects.jsonl")} == {f"language: {code}" for code in texts if code != "kk"}
+    reasons = [row["reason"] for row in rows_of(tmp_path / "out/rejects.jsonl")]
+    assert reasons == [f"language: {code}" for code in texts if code != "kk"]
 
 
 @pytest.mark.parametrize("answers", [5, 37, 59])
@@ -734,13 +786,15 @@ def test_killed_and_resumed(words, whole, serve, tmp_path, answers):
 
 
 def test_the_end_of_a_wrong_command(words, tmp_path):
-    ran = subprocess.run([sys.executable, ROOT / "recipes/synthetic_data.py", *words, f"out={tmp_path}/out"], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, ROOT / "recipes/synthetic_data.py", *words, f"out={tmp_path}/out"], capture_output=True,
+                         text=True)
     assert ran.returncode == 1 and ran.stderr.startswith("ValueError: Synthetic: ") and "Traceback" not in ran.stderr
 
 
 # ---------------------------------------------------------------------- a checkpoint
 
-CHAT = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+CHAT = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+        "{{ '<|im_start|>assistant\\n' }}")
 
 
 @pytest.fixture(scope="module")
@@ -750,7 +804,8 @@ def folders(tmp_path_factory):
     plain, chatty = base / "plain", base / "chatty"
     tokenizer.train([*CLEAN.values(), *GOLDEN.values()] * 2, 700, plain)
     config = ModelConfig(vocab_size=tokenizer.load(plain).vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.3, tie_word_embeddings=False)
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.3,
+                         tie_word_embeddings=False)
     Qwen2(config).init_weights(6).save_pretrained(plain)
     shutil.copytree(plain, chatty)
     settings = json.loads((chatty / "tokenizer_config.json").read_text())
@@ -814,14 +869,22 @@ def test_a_checkpoint_goes_on_after_a_kill(words, folders, kind, tmp_path):
 # ---------------------------------------------------------------------- what is refused
 
 @pytest.mark.parametrize("more, said", [
-    ([], "model must be set where endpoint is not"), (["model=a", "endpoint=http://a", "name=b"], "model must be"), (["endpoint=http://a"], "name must be"),
-    (["model=a", "name=b"], "name must be"), (["endpoint=ftp://a", "name=b"], "endpoint must be http"), (["model=a", "kinds=[]"], "kinds must be of explanation"),
-    (["model=a", "kinds=['poem']"], "kinds must be of explanation, story, sample"), (["model=a", "n=0"], "n must be above 0"), (["model=a", "threads=0"], "threads"),
-    (["model=a", "timeout=0"], "timeout"), (["model=a", "batch=-1"], "batch"), (["model=a", "max_new=0"], "max_new"), (["model=a", "novelty=0.0"], "novelty"),
-    (["model=a", "novelty=1.5"], "novelty"), (["model=a", "banned=['...']"], "banned must be phrases"), (["model=a", "langid=None", "language=Swahili"], "langid must be set"),
-    (["model=a", "kind=story"], "no setting named 'kind'"), (["model=a", "n=many"], "n must be int"), (["model=a", "each=8"], "keywords: a prompt takes 8, there are 7"),
-    (["model=a", "shots=5"], "seeds: a prompt takes 5, there are 4"), (["model=a", "seeds=None"], "seeds: a prompt takes 3, there are 0"),
-    (["model=a", "personas=None"], "personas: a prompt takes 1, there are 0"), (["model=/nowhere"], "/nowhere"), (["model=a", "keywords=a.csv"], "a.csv: unknown format"),
+    ([], "model must be set where endpoint is not"), (["model=a", "endpoint=http://a", "name=b"], "model must be"),
+    (["endpoint=http://a"], "name must be"),
+    (["model=a", "name=b"], "name must be"), (["endpoint=ftp://a", "name=b"], "endpoint must be http"),
+    (["model=a", "kinds=[]"], "kinds must be of explanation"),
+    (["model=a", "kinds=['poem']"], "kinds must be of explanation, story, sample"), (["model=a", "n=0"], "n must be above 0"),
+    (["model=a", "threads=0"], "threads"),
+    (["model=a", "timeout=0"], "timeout"), (["model=a", "batch=-1"], "batch"), (["model=a", "max_new=0"], "max_new"),
+    (["model=a", "novelty=0.0"], "novelty"),
+    (["model=a", "novelty=1.5"], "novelty"), (["model=a", "banned=['...']"], "banned must be phrases"),
+    (["model=a", "langid=None", "language=Swahili"], "langid must be set"),
+    (["model=a", "kind=story"], "no setting named 'kind'"), (["model=a", "n=many"], "n must be int"),
+    (["model=a", "each=8"], "keywords: a prompt takes 8, there are 7"),
+    (["model=a", "shots=5"], "seeds: a prompt takes 5, there are 4"),
+    (["model=a", "seeds=None"], "seeds: a prompt takes 3, there are 0"),
+    (["model=a", "personas=None"], "personas: a prompt takes 1, there are 0"), (["model=/nowhere"], "/nowhere"),
+    (["model=a", "keywords=a.csv"], "a.csv: unknown format"),
 ])
 def test_bad_settings(words, tmp_path, more, said):
     with pytest.raises(ValueError, match=said):
@@ -835,8 +898,10 @@ def test_a_language_by_its_name(words, serve, tmp_path):
     assert all(body["messages"][0]["content"].endswith("Write in Swahili.") for _, _, body in seen)
 
 
-@pytest.mark.parametrize("content, said", [(b'{"text": "a"}\n{"q": "b"}\n', r"seeds.jsonl: line 2: .*\['q'\]"), (b"[1]\n", "line 1: no text"),
-                                           (b'["question", "answer"]\n', "line 1"), (b"{\n", "line 1: not JSON"), (b"\xff\n", "line 1: not UTF-8")])
+@pytest.mark.parametrize("content, said",
+                         [(b'{"text": "a"}\n{"q": "b"}\n', r"seeds.jsonl: line 2: .*\['q'\]"), (b"[1]\n", "line 1: no text"),
+                          (b'["question", "answer"]\n', "line 1"), (b"{\n", "line 1: not JSON"),
+                          (b"\xff\n", "line 1: not UTF-8")])
 def test_bad_seeds_are_named(words, tmp_path, content, said):
     (tmp_path / "seeds.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=said):
