@@ -75,7 +75,7 @@ def main(argv=None):
             fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"{out} is in use by another process; stop it or set out= another folder") from None
-        places = answered(out / "raw.jsonl", requests())
+        places = places_of(out / "raw.jsonl", requests())
         (out / "account.json").unlink(missing_ok=True)
         begin, last, before = time.monotonic(), 0, len(places)
         for row, answer in (ask_model if c.model else ask_endpoint)(c, requests(), set(places)) if before < c.n else ():
@@ -83,7 +83,7 @@ def main(argv=None):
             raw.write((json.dumps({"id": row["id"]} | answer) + "\n").encode())  # escaped: it may hold what UTF-8 cannot
             raw.flush()
             took, done = time.monotonic() - begin, len(places) - before
-            if took > last + 5 or len(places) == c.n:
+            if len(places) == c.n or took > last + 5 and (c.endpoint or len(places) % c.batch == 0):  # a batch comes at once
                 last, left = took, (c.n - len(places)) * took / done
                 print(f"{len(places)} of {c.n} answers, {done / took:.2f} a second, {left:.0f} s left", flush=True)
         sort_out(c, out, requests(), places, steps)
@@ -121,7 +121,7 @@ def steps_of(c, seeds):
             synthesize.novelty(c.novelty, seeds)]
 
 
-def answered(path, rows):
+def places_of(path, rows):
     """{id: where its answer begins} in raw.jsonl. A last line that a kill has cut is taken away, to be asked again."""
     places, end, ids = {}, 0, {row["id"] for row in rows}
     with open(path, "r+b") as f:
