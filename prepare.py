@@ -1,12 +1,14 @@
 """Raw text -> token shards: a visible list of steps, every document accounted for, no torch.
 
     python prepare.py configs/tiny/data.py
-    python prepare.py calibrate language=kk text='good/kk/*.txt'    # the bounds of a new language, for configs/thresholds.py
+    python prepare.py calibrate language=kk text='good/kk/*.txt'               # a new language's row for configs/thresholds.py
+    python prepare.py perplexity language=kk text='good/kk/*.txt' out=kk.npz   # a model of good text, for the setting perplexity
 
     out/text/NAME.jsonl       what was kept, clean           out/tokenizer/          the tokenizer
     out/dropped/NAME.jsonl    what was dropped, and why      out/NAME/, NAME-valid/  token shards with index.json
     out/account.json          read = kept + dropped by reason, per source
     out/rejects.jsonl         source, file, offset (bytes), line and reason of everything dropped
+    out/samples.jsonl         a few of the dropped for each reason, to be read
 """
 import glob
 import hashlib
@@ -15,6 +17,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -25,7 +28,7 @@ import numpy as np
 
 import tokenizer
 from configs import load, thresholds
-from corpus import bitext, clean, dedup, measure, read
+from corpus import bitext, clean, dedup, measure, perplexity, read, similarity
 from corpus.work import as_before, digest, fingerprint, finish, meet, share, wait
 
 
@@ -40,10 +43,15 @@ class Prepare:
     tokenizer_share: float = 0.3   # a language's share of the tokenizer's text is its size to this power (0: all alike)
     tokenizer_bytes: int = 8_000_000  # of text the tokenizer is trained on
     unit: str = "paragraph"      # what a document is in a .txt file: line, paragraph or file
-    langid: bool = True          # check languages with py3langid (pip install py3langid)
+    fix: bool = False            # mend text that was decoded wrongly (pip install ftfy)
+    langid: bool | str = True    # check languages with py3langid (pip install py3langid), or with the fastText model at this path
+    scripts: dict = field(default_factory=dict)     # {language: Unicode scripts}, for languages that corpus/clean.py lacks
     alike: list = field(default_factory=list)  # groups of languages that may pass for each other, e.g. [["id", "ms"]]
     thresholds: dict = field(default_factory=dict)  # {"*" or language: {measure: (least, most)}}; corpus/measure.py, THRESHOLDS
+    perplexity: dict = field(default_factory=dict)  # {language: file under raw that `prepare.py perplexity` wrote}
+    filter_bitext: bool = True   # False: all pairs with two sides pass, whatever their score (the paper's Figure 7)
     near: bool = True            # drop near-duplicates of web documents, too
+    rehydrate: bool = False      # repeat a document that many copies were found of, up to 8 times (FineWeb-2's table)
     evaluation: list = field(default_factory=list)  # files under raw: documents that share 12 words with them are dropped
     keep_going: bool = False     # go on when a file is damaged; what was read of it is kept
     blocked: list = field(default_factory=list)     # words that no address may contain
@@ -59,6 +67,11 @@ class Prepare:
                      for s in self.sources if set(s) - SOURCE]
         units = {self.unit, *(s.get("unit", "file") for s in self.sources)} - {"line", "paragraph", "file"}
         problems += [f"unit must be line, paragraph or file, got {u!r}" for u in units]
+        problems += [f"scripts: {e}" for e in map(unusable, self.scripts.values()) if e]
+        problems += [f"source {s['name']}: vectors and least_score are for bitext, which has a target" for s in self.sources
+                     if "target" not in s and {"vectors", "least_score"} & set(s)]
+        problems += [f"source {s['name']}: vectors are two files, \"en.npy|kk.npy\", got {s['vectors']!r}" for s in self.sources
+                     if str(s.get("vectors", "|")).count("|") != 1]
         problems += [f"source name {s['name']!r} is taken: choose one without '/', not tokenizer, text, dropped or ...-valid"
                      for s in self.sources if "/" in str(s.get("name")) or str(s.get("name")).endswith("-valid")
                      or s.get("name") in ("tokenizer", "text", "dropped")]
@@ -74,9 +87,17 @@ class Prepare:
             raise ValueError("Prepare: " + "; ".join(problems))
 
 
+def unusable(scripts):
+    try:
+        clean.written(scripts)
+    except ValueError as e:
+        return e
+
+
 # a change in the code is a change of the result
 CODE = [__file__, *sorted(str(p) for p in (Path(__file__).parent / "corpus").glob("*.py"))]
-SOURCE = {"name", "path", "category", "language", "target", "clean", "unit"}  # the keys of a source
+# the keys of a source; target, vectors ("en.npy|kk.npy") and least_score are for bitext
+SOURCE = {"name", "path", "category", "language", "target", "clean", "unit", "vectors", "least_score", "licence"}
 
 MEASURES = list(measure.measures(""))
 # the bounds a language gets unless its row says otherwise: looser than any single language needs
@@ -86,22 +107,46 @@ THRESHOLDS = {"chars": (20, 1_000_000), "full_stops": (0.4, 1), "symbols": (0, 0
 
 def web_steps(c, source):
     """The cascade of a web source, in order: each step keeps a document or names the reason why not."""
-    t = THRESHOLDS | c.thresholds.get("*", {}) | c.thresholds.get(source["language"], {})
-    identify = clean.identifier(set(c.names)) if c.langid else None
-    if c.langid and identify is None:
-        raise ValueError("langid=True needs a package: pip install py3langid (or set langid=False)")
-    wanted = {source["language"], *(code for group in c.alike if source["language"] in group for code in group)}
+    language = source["language"]
+    bounds = THRESHOLDS | c.thresholds.get("*", {}) | c.thresholds.get(language, {})
+    scripts = (clean.SCRIPTS | c.scripts).get(language)
+    wanted = {language, *(code for group in c.alike if language in group for code in group)}
     return [partial(clean.url, words=c.blocked),
-            clean.repair,
-            partial(clean.heuristics, bounds=t),
-            *([partial(clean.language, identify=identify, wanted=wanted)] if identify else []),
+            partial(clean.repair, fix=mender(c)),
+            *([partial(clean.script, pattern=clean.written(scripts), name=scripts)] if scripts else []),
+            *([partial(clean.language, identify=identifier(c), wanted=wanted)] if c.langid else []),
+            partial(clean.heuristics, bounds=bounds),
+            *([partial(perplexity.perplexity, model=perplexity.load(Path(c.raw) / c.perplexity[language]))]
+              if language in c.perplexity else []),
             clean.mask,
             *([dedup.Decontaminate(evaluation_texts(c))] if c.evaluation else [])]
 
 
 def bitext_steps(c, source):
     """The rules for sentence pairs; those left when duplicates are gone fill one of the eleven templates, in one direction."""
-    return [partial(bitext.rules, most_ratio=4.0)]
+    if not c.filter_bitext:
+        return [bitext.two_sides]
+    return [partial(bitext.rules, most_ratio=4.0, source=source["language"], target=source["target"],
+                    least_score=source.get("least_score"), identify=identifier(c) if c.langid else None, alike=c.alike)]
+
+
+def identifier(c):
+    """text -> language code, by the identifier that the settings name."""
+    if isinstance(c.langid, str):
+        return clean.fasttext_identifier(c.langid)
+    if (identify := clean.identifier(set(c.names))) is None:
+        raise ValueError("langid=True needs a package: pip install py3langid (or set langid=False)")
+    return identify
+
+
+def mender(c):
+    if not c.fix:
+        return None
+    try:
+        from ftfy import fix_text
+    except ImportError:
+        raise ValueError("fix=True needs a package: pip install ftfy") from None
+    return fix_text
 
 
 def plain_steps(c, source):
@@ -116,22 +161,27 @@ def steps_of(c, source):
 
 
 @dataclass(frozen=True)
-class Calibrate:
+class Reference:
     language: str
     text: str                    # files of good text in it, a pattern
+    out: str | None = None       # of `perplexity`: the file of the model
     unit: str = "file"           # what a document is in a .txt file
     keep: float = 0.995          # share of these documents that each bound must let pass
+
+
+def reference(argv):
+    """(settings, an iterator over the repaired documents of good text)."""
+    c, = load(Reference, argv=argv)
+    paths = sorted(p for p in glob.glob(c.text, recursive=True) if Path(p).is_file())
+    return c, (doc.text for path in paths for doc in read.documents(path, c.unit)
+               if doc.reason is None and clean.repair(doc) and doc.text)
 
 
 def calibrate(argv):
     """Print the row of thresholds of a language: the general bounds, widened until its reference text passes. They are never
     narrowed, as what a sample of good text lacks is not therefore bad."""
-    c, = load(Calibrate, argv=argv)
-    found = []
-    for path in sorted(p for p in glob.glob(c.text, recursive=True) if Path(p).is_file()):
-        for doc in read.documents(path, c.unit):
-            if doc.reason is None and clean.repair(doc) and doc.text:
-                found.append(measure.measures(doc.text))
+    c, good = reference(argv)
+    found = [measure.measures(text) for text in good]
     if len(found) < 10:
         raise ValueError(f"{c.text}: {len(found)} documents; ten at least are needed to say what is usual")
     row = {}
@@ -142,10 +192,23 @@ def calibrate(argv):
     print(f"{c.language!r}: {row},  # of {len(found)} documents, {sum(m['chars'] for m in found):,} characters")
 
 
+def learn_perplexity(argv):
+    """Write a perplexity model of good text, with the bound that nearly all of its held-out tenth stays below."""
+    c, good = reference(argv)
+    if not c.out:
+        raise ValueError("perplexity: out= names the file to write, for example kk.npz")
+    try:
+        model = perplexity.train(good, c.keep)
+    except ValueError as e:
+        raise ValueError(f"{c.text}: {e}") from None
+    perplexity.save(c.out, model)
+    print(f"{c.out}: {model['total']:,} characters counted; documents above {model['most']:.2f} bits per character will be dropped")
+
+
 def main(argv=None):
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["calibrate"]:
-        return calibrate(words[1:])
+    if words[:1] in (["calibrate"], ["perplexity"]):
+        return (calibrate if words[0] == "calibrate" else learn_perplexity)(words[1:])
     c, = load(Prepare, argv=words)
     out, rank, size = Path(c.out), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     files = [(source, i, path) for source in c.sources for i, path in enumerate(files_of(c, source))]  # looked up before any work
@@ -169,7 +232,9 @@ def main(argv=None):
         done = [work(c, source) / "shards.json" for source in c.sources]
         do("tokenize", tokenize_source, [(c, source) for source in c.sources], done)
     if rank == 0:
-        report(c, books, [json.loads(p.read_text())["sizes"] for p in done])
+        sizes = [json.loads(p.read_text())["sizes"] for p in done]
+        write_account(c, out, books, sizes)
+        report(c, books, sizes)
 
 
 def work(c, source):
@@ -188,6 +253,8 @@ def files_of(c, source):
         found = sorted(str(p) for p in Path(c.raw).glob(source["path"]))
     if not found:
         raise ValueError(f"source {source['name']}: nothing at {Path(c.raw) / source['path']}; correct its path or raw={c.raw}")
+    if "vectors" in source and len(found) > 1:
+        raise ValueError(f"source {source['name']}: its vectors are of one file, its path finds {len(found)}; make each a source")
     return found
 
 
@@ -207,35 +274,83 @@ def evaluation_texts(c):
 
 def clean_file(c, source, i, path, mark):
     """Run the steps over one file: what passes is written with its keys, the rest aside."""
-    web = "target" not in source and not source.get("clean")
+    pair, web = "target" in source, "target" not in source and not source.get("clean")
     outputs = passed_file, dropped_file, key_file = [mark.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
+    ranked_file = Path(c.out) / "ranked" / f"{source['name']}.tsv"
+    outputs += [ranked_file] if "vectors" in source else []
     about = [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
-    later = ("out", "sources", "workers", "keep_going", "tokenizer", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
-             "shard_tokens")
-    settings = {k: v for k, v in asdict(c).items() if k not in later}
-    facts = fingerprint(CODE, about, source, settings, [digest(p) for q in c.evaluation for p in sorted(Path(c.raw).glob(q))])
+    facts = fingerprint(CODE, about, source, {k: v for k, v in asdict(c).items() if k not in LATER}, beside(c, source))
     if as_before(mark, facts, outputs):
         return
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    steps, book, dropped, damaged = steps_of(c, source), Counter(), Counter(), []
+    for file in outputs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    scores, ranked = margins(c, source), []
+    steps, book, dropped, damaged, told = steps_of(c, source), Counter(), Counter(), [], progress(path)
     with (open(passed_file, "w", encoding="utf-8") as passed, open(dropped_file, "w", encoding="utf-8") as aside,
           open(key_file, "wb") as keys):
-        for doc in bitext.pairs(path) if "target" in source else read.documents(path, source.get("unit", c.unit)):
+        for doc in (bitext.pairs(path, source["language"], source["target"]) if pair
+                    else read.documents(path, source.get("unit", c.unit))):
             book["read"] += 1
+            told(book["read"], doc.offset)
             doc.language, original = source["language"], doc.text
             damaged += [f"{doc.file}, line {doc.line}: {doc.reason}"] if str(doc.reason).startswith("unreadable") else []
-            doc.reason = doc.reason or run(steps, doc)
             row = {"file": doc.file, "offset": doc.offset, "line": doc.line}
+            if scores is not None:
+                at = (book["read"] if ".tmx" in Path(path).suffixes else doc.line) - 1
+                if at >= len(scores):
+                    raise ValueError(f"{path}, line {doc.line}: {source['vectors']} have {len(scores)} rows only; embed this file")
+                doc.more["score"] = float(scores[at])
+                ranked.append((doc.more["score"], doc.text, doc.more.get("target") or ""))
+            doc.reason = doc.reason or run(steps, doc)
             if doc.reason is not None:
                 drop(aside, dropped, doc.more | row | {"text": original}, doc.reason)
                 continue
-            other = doc.more["target"] if "target" in source else ""
+            other = doc.more["target"] if pair else ""
             passed.write(json.dumps({"text": doc.text, "target": other} | row, ensure_ascii=False) + "\n")
             keys.write(np.uint64(len(doc.text)).tobytes() + dedup.exact_key(f"{doc.text}\t{other}").tobytes()
                        + (measure.signature(doc.text).tobytes() if web and c.near else b""))
     if about != [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]:
         raise ValueError(f"{path} changed while it was read; let its writer finish, then run this again")
+    if scores is not None:
+        similarity.write_ranked(ranked_file, *zip(*ranked)) if ranked else ranked_file.write_text("")
     finish(mark, facts, outputs, read=book["read"], dropped=dropped, damaged=damaged)
+
+
+# settings that cleaning does not look at
+LATER = ("out", "sources", "workers", "keep_going", "tokenizer", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
+         "shard_tokens", "rehydrate")
+
+
+def beside(c, source):
+    """Digests of the other files that cleaning a source reads."""
+    files = [p for q in c.evaluation for p in sorted(Path(c.raw).glob(q))]
+    files += [Path(c.raw) / p for p in source.get("vectors", "").split("|") if p]
+    files += [Path(c.raw) / c.perplexity[k] for k in c.perplexity if k == source["language"]]
+    return [digest(p) for p in [*files, *([c.langid] if isinstance(c.langid, str) else [])]]
+
+
+def margins(c, source):
+    """The margin score of each line's pair (corpus/similarity.py), when the source names the vectors of both sides."""
+    if "vectors" not in source or not c.filter_bitext:
+        return None
+    x, y = (np.load(Path(c.raw) / p, mmap_mode="r", allow_pickle=False) for p in source["vectors"].split("|"))
+    return similarity.margin(x, y)
+
+
+def progress(path, every=10):
+    """A function (documents, offset) that says every ten seconds how far a file is, how fast, and how long the rest will take."""
+    begin = last = time.time()
+    packed = Path(path.split("|")[0]).suffix in (".gz", ".bz2", ".xz", ".zst")
+    size = os.stat(path.split("|")[0]).st_size
+
+    def told(n, offset):
+        nonlocal last
+        now = time.time()
+        if now - last > every:
+            last, spent = now, now - begin
+            left = f", {spent * (size - offset) / offset:,.0f} s left" if offset and not packed else ""  # packed: size unknown
+            print(f"{path}: {n:,} documents, {n / spent:,.0f} a second{left}", flush=True)
+    return told
 
 
 def drop(aside, dropped, row, reason):
@@ -248,7 +363,7 @@ def merge_files(c, source, mark):
     marks = [work(c, source) / f"{i:05}.json" for i in range(len(files_of(c, source)))]
     parts, web = [json.loads(p.read_text()) for p in marks], "target" not in source and not source.get("clean")
     outputs = kept_file, dropped_file = [Path(c.out) / kind / f"{source['name']}.jsonl" for kind in ("text", "dropped")]
-    facts = fingerprint(CODE, [part["outputs"] for part in parts], c.names)
+    facts = fingerprint(CODE, [part["outputs"] for part in parts], c.names, c.filter_bitext)
     if as_before(mark, facts, outputs):
         return
     book, dropped = Counter(), Counter()
@@ -259,6 +374,7 @@ def merge_files(c, source, mark):
             with open(p.with_suffix(".keys"), "rb") as some:
                 shutil.copyfileobj(some, keys)
     head, exact = duplicates(mark.with_name("keys"), web and c.near)
+    copies, alone = np.bincount(head), bitext.one_to_one()
     with open(kept_file, "w", encoding="utf-8") as kept, open(dropped_file, "w", encoding="utf-8") as aside:
         i = 0
         for p, part in zip(marks, parts):
@@ -274,8 +390,14 @@ def merge_files(c, source, mark):
                     continue
                 if "target" in source:
                     pair = read.Document(row["text"], more={"target": other})
-                    bitext.render(pair, c.names[source["language"]], c.names[source["target"]])
+                    if c.filter_bitext and (verdict := alone(pair)) is not True:
+                        drop(aside, dropped, row | {"target": other}, verdict[1])
+                        continue
+                    codes = source["language"], source["target"]
+                    bitext.render(pair, c.names[codes[0]], c.names[codes[1]], codes)
                     row["text"] = pair.text
+                elif copies[i - 1] > 1:
+                    row["copies"] = int(copies[i - 1])  # of the text, itself among them
                 book["kept"] += 1
                 book["bytes"] += len(row["text"].encode())
                 kept.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -305,20 +427,24 @@ def run(steps, doc):
 
 
 PLACE = ("file", "offset", "line", "reason")
+SHOWN = 5  # of the dropped of a source and reason in samples.jsonl
 
 
 def account(c, out, books):
     """Write account.json and rejects.jsonl; no document may be missing; ValueError for damaged files and empty sources."""
     for source, book in zip(c.sources, books):
         assert book["read"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
-    told = ("read", "kept", "bytes", "dropped", "damaged")
-    told = {s["name"]: {k: b[k] for k in told} for s, b in zip(c.sources, books)}
-    (out / "account.json").write_text(json.dumps(told, indent=1))
-    with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
+    write_account(c, out, books)
+    with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects, open(out / "samples.jsonl", "w", encoding="utf-8") as few:
         for source in c.sources:
+            shown = Counter()
             for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):
-                row = {"source": source["name"]} | {k: v for k, v in json.loads(line).items() if k in PLACE}
+                whole = json.loads(line)
+                row = {"source": source["name"]} | {k: v for k, v in whole.items() if k in PLACE}
                 rejects.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if (shown.update([row["reason"]]) or shown[row["reason"]]) <= SHOWN:
+                    sides = {k: v[:2000] for k, v in whole.items() if k in ("text", "target") and isinstance(v, str)}
+                    few.write(json.dumps(row | sides) + "\n")  # escaped: it may hold what UTF-8 cannot
     damaged = [text for book in books for text in book["damaged"]]
     if damaged and not c.keep_going:
         raise ValueError(f"{len(damaged)} damaged files: {'; '.join(damaged[:5])}; replace them, or keep what could be read with "
@@ -329,10 +455,29 @@ def account(c, out, books):
         raise ValueError(f"nothing left of source {', '.join(empty)}; what was dropped, and why, is in {out}/dropped")
 
 
-def texts(c, source):
+def write_account(c, out, books, sizes=None):
+    """account.json: what became of the documents of each source; once the shards stand, their tokens, too."""
+    told = ("read", "kept", "bytes", "dropped", "damaged")
+    rows = {s["name"]: {k: b[k] for k in told} | {k: s.get(k) for k in ("category", "language", "target", "licence")}
+            for s, b in zip(c.sources, books)}
+    for row, size in zip(rows.values(), sizes or ()):
+        row["tokens"] = {split: n for split, (n, _, _) in size.items()}
+    (out / "account.tmp").write_text(json.dumps(rows, indent=1))
+    os.replace(out / "account.tmp", out / "account.json")
+
+
+def repeats(copies):
+    """How often a document stands in the shards that this many copies were found of (FineWeb-2's table)."""
+    return next(n for least, n in ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1)) if copies >= least)
+
+
+def kept_rows(c, source):
     with open(Path(c.out) / "text" / f"{source['name']}.jsonl", encoding="utf-8") as f:
-        for line in f:
-            yield json.loads(line)["text"]
+        yield from map(json.loads, f)
+
+
+def texts(c, source):
+    return (row["text"] for row in kept_rows(c, source))
 
 
 def make_tokenizer(c, books):
@@ -379,7 +524,7 @@ def tokenize_source(c, source, mark):
     """Write the train and valid shards of a source; the mark is {split: (tokens, bytes, documents)}."""
     t, out = tokenizer.load(Path(c.out) / "tokenizer"), {}
     text = json.loads((work(c, source) / "merged.json").read_text())["outputs"]
-    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot, t.bos, c.valid, c.shard_tokens)
+    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot, t.bos, c.valid, c.shard_tokens, c.rehydrate)
     folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
     if as_before(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))]):
         for f in folders:
@@ -388,13 +533,17 @@ def tokenize_source(c, source, mark):
         return
     splits = {"train": Shards(c, source, t, ""), "valid": Shards(c, source, t, "-valid")}
     held = c.valid if "target" not in source and not source.get("clean") else 0.0  # bits per byte are of running text
-    for text in texts(c, source):
-        h = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
-        splits["valid" if h < held * 2 ** 32 else "train"].add(text)
+    written = 0
+    for row in kept_rows(c, source):
+        h = int.from_bytes(hashlib.blake2b(row["text"].encode(), digest_size=4).digest(), "little")
+        split = "valid" if h < held * 2 ** 32 else "train"
+        for _ in range(repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1):
+            splits[split].add(row["text"])
+            written += 1
     for split, shards in splits.items():
         shards.finish(split)
         out[split] = (shards.tokens, shards.bytes, shards.documents)
-    assert sum(size[2] for size in out.values()) == sum(1 for _ in texts(c, source)), f"{source['name']}: documents lost"
+    assert sum(size[2] for size in out.values()) == written, f"{source['name']}: documents lost"
     if not out["train"][0]:
         raise ValueError(f"source {source['name']}: all of its documents were held out; set valid=0 or bring more text")
     finish(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))], sizes=out)
@@ -469,5 +618,5 @@ def report(c, books, sizes):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:  # OSError: a full disk, above all
+        sys.exit(f"{type(e).__name__}: {e}")

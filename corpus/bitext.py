@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import regex
 
+from corpus.clean import DENSE, LETTERS, SCRIPTS, size, written
 from corpus.read import Document, documents, lines, places
 
 # {src} and {tgt} are language names, {x} the sentence, {y} its translation
@@ -46,11 +47,8 @@ LENGTH = {row[:2]: tuple(map(float, row[2:].split())) for row in (
     "en 1 1,zh .33 .92,ar .90 1.63,de 1.16 1.18,es 1.19 1.21,fr 1.19 1.23,ko .50 1.19,ja .44 1.27,pt 1.08 1.11,tr 1.03 1.12,"
     "bn .97 2.60,id 1.09 1.09,th .95 2.72,kk 1.04 1.91,ne .96 2.58,he .8 1.4,it 1.1 1.1,ms 1.2 1.2,nl 1.1 1.1,pl 1 1,ru .9 1.7,"
     "uk .9 1.7,ur 1.0 1.8,vi 1.1 1.4,cs .9 1.0,el 1.2 2.2,hu 1.0 1.1,ro 1.0 1.1,az 1.0 1.1").split(",")}
-DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # no spaces, and much in a character: each is counted as a word
-SCRIPT = {code: regex.compile(rf"\p{{{script}}}+") for code, script in (dict.fromkeys(LENGTH, "Latin") | {"ru": "Cyrillic",
-    "uk": "Cyrillic", "kk": "Cyrillic", "ar": "Arabic", "ur": "Arabic", "zh": "Han", "ko": "Hangul", "th": "Thai", "el": "Greek",
-    "he": "Hebrew", "bn": "Bengali", "ne": "Devanagari"}).items()} | {"ja": regex.compile(f"[{DENSE}]+")}
-LETTERS, WORD, ONE = regex.compile(r"[\p{L}\p{M}]+"), regex.compile(f"[{DENSE}]|[^\\s{DENSE}]+"), regex.compile(f"[{DENSE}]")
+SCRIPT = {code: written(scripts) for code, scripts in SCRIPTS.items()}
+WORD, ONE = regex.compile(f"[{DENSE}]|[^\\s{DENSE}]+"), regex.compile(f"[{DENSE}]")  # a dense character counts as a word
 ADDRESS = regex.compile(r"(?:https?://|www\.)[!-~--[\"'()<>]]+|(?<![\w.+-])[\w.+-]++@[\w-]+\.[\w.-]+", regex.V1 | regex.A)
 # UTF-8 read as Latin-1 or Windows-1252: what C2 to F4 become, then what 80 to BF become, twice; the frequent Ã©, Â° and â€ once
 LOW = "[\x80-\xbfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]"
@@ -155,6 +153,12 @@ def tmx(path, source, target):
         yield Document("", **place, reason=f"unreadable from here on: the file ends within <{opened[-1].tag}>")
 
 
+def two_sides(doc):
+    """Drop what is no pair at all: the only rule that is left when nothing is to be filtered."""
+    doc.text, doc.more["target"] = (" ".join(side.split()) for side in (doc.text, doc.more["target"]))
+    return True if doc.text and doc.more["target"] else (False, "pair: a side is empty")
+
+
 def rules(doc, most_ratio, source=None, target=None, least_words=1, most_chars=1024, least_score=None, identify=None, alike=()):
     """Hard rules, the cheap ones first: what breaks one is hardly a sentence and its translation. source, target: language codes;
     without them neither scripts nor languages are looked at. identify: text -> code; alike: groups of codes that it may confuse.
@@ -186,11 +190,6 @@ def rules(doc, most_ratio, source=None, target=None, least_words=1, most_chars=1
         return False, f"pair: {reason}"
     doc.text, doc.more["target"] = x, y
     return True
-
-
-def size(text):
-    """UTF-8 bytes: a Chinese character says as much as three Latin ones."""
-    return len(text.encode())
 
 
 def ratio(x, y, source, target):

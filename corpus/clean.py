@@ -1,7 +1,7 @@
 """Filters of web documents: each takes a Document and answers True, or (False, reason).
 
-What is looked at is what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition.
-Thresholds are the caller's (configs hold them, per language); no filter knows a default language.
+What is looked at is what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition; perplexity
+is in corpus/perplexity.py. Thresholds are the caller's (configs hold them, per language); no filter knows a default language.
 """
 import ipaddress
 import re
@@ -15,9 +15,19 @@ CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff]")
 BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 
 
-def repair(doc):
-    """Unicode NFC, Unix newlines, no control characters, no space around lines, at most one blank line in a row."""
-    text = unicodedata.normalize("NFC", BREAKS.sub("\n", doc.text))
+DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # scripts without spaces between words
+# Unicode scripts of Marco-LLM's languages that are not written in Latin letters; several stand one behind the other
+SCRIPTS = {"ru": "Cyrillic", "uk": "Cyrillic", "kk": "Cyrillic", "ar": "Arabic", "ur": "Arabic", "zh": "Han", "ko": "Hangul",
+           "th": "Thai", "el": "Greek", "he": "Hebrew", "bn": "Bengali", "ne": "Devanagari", "ja": "Han scx=Hiragana scx=Katakana"}
+SCRIPTS |= {code: "Latin" for code in "en de es fr pt tr id it ms nl pl vi cs hu ro az".split()}
+LETTERS = regex.compile(r"[\p{L}\p{M}]+")
+
+
+def repair(doc, fix=None):
+    """Unicode NFC, Unix newlines, no control characters, no space around lines, at most one blank line in a row.
+    fix: what is done to the text before, for example ftfy.fix_text, which mends UTF-8 read as Latin-1."""
+    text = fix(doc.text) if fix else doc.text
+    text = unicodedata.normalize("NFC", BREAKS.sub("\n", text))
     text = "\n".join(line.strip() for line in CONTROL.sub("", text).split("\n"))
     doc.text = re.sub(r"\n{3,}", "\n\n", text).strip()
     return True
@@ -27,6 +37,25 @@ def url(doc, words):
     """Drop pages whose address holds a word of the block list."""
     bad = next((w for w in words if w in doc.url.lower()), None)
     return True if bad is None else (False, f"url: {bad}")
+
+
+def written(scripts):
+    """A pattern of what is written in some Unicode scripts, named as in SCRIPTS."""
+    try:
+        return regex.compile("[" + "".join(rf"\p{{{name}}}" for name in scripts.split()) + r"\p{M}]+")
+    except regex.error as e:
+        raise ValueError(f"scripts: {scripts!r} are no Unicode scripts ({e}); Latin, Cyrillic, Arabic ... are") from None
+
+
+def size(text):
+    """UTF-8 bytes: a Chinese character says as much as three Latin ones."""
+    return len(text.encode())
+
+
+def script(doc, pattern, name):
+    """Drop what is mostly written in the letters of another script: a look at the letters costs a hundredth of an identifier."""
+    letters = "".join(LETTERS.findall(doc.text))
+    return True if 2 * size("".join(pattern.findall(letters))) >= size(letters) else (False, f"script: not {name}")
 
 
 def heuristics(doc, bounds):
@@ -73,3 +102,29 @@ def identifier(codes):
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
     model.set_languages([c for c in codes if c in model.nb_classes])
     return lambda text: model.classify(text)[0]
+
+
+# what GlotLID (and other models with FLORES-200's labels) calls Marco-LLM's languages; other labels are used as they are
+LABELS = dict(pair.split("=") for pair in (
+    "eng_Latn=en cmn_Hani=zh zho_Hans=zh zho_Hant=zh arb_Arab=ar deu_Latn=de spa_Latn=es fra_Latn=fr kor_Hang=ko jpn_Jpan=ja "
+    "por_Latn=pt tur_Latn=tr ben_Beng=bn heb_Hebr=he ind_Latn=id ita_Latn=it zsm_Latn=ms nld_Latn=nl pol_Latn=pl rus_Cyrl=ru "
+    "tha_Thai=th ukr_Cyrl=uk urd_Arab=ur vie_Latn=vi ces_Latn=cs ell_Grek=el hun_Latn=hu kaz_Cyrl=kk ron_Latn=ro azj_Latn=az "
+    "npi_Deva=ne").split())
+
+
+def fasttext_identifier(path):
+    """A fastText model (GlotLID, lid.176) as a function text -> code."""
+    try:
+        import fasttext
+    except ImportError:
+        raise ValueError(f"langid={path!r} needs a package: pip install fasttext") from None
+    try:
+        model = fasttext.load_model(str(path)).f  # its own predict() breaks with numpy 2
+    except ValueError as e:
+        raise ValueError(f"langid: {path} is no fastText model ({e})") from None
+
+    def identify(text):
+        found = model.predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")
+        label = found[0][1].removeprefix("__label__") if found else "unknown"
+        return LABELS.get(label, label)
+    return identify

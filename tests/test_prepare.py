@@ -407,7 +407,7 @@ def test_near_duplicates_are_caught(planted, code):
 
 def test_junk_is_dropped_for_its_own_reason(planted):
     """Most of a kind of junk falls to the filter made for it."""
-    made_for = {"spam_url": "url", "wrong_language": "language", "symbols": "symbols", "duplicate_exact": "duplicate"}
+    made_for = {"spam_url": "url", "wrong_language": "script", "symbols": "symbols", "duplicate_exact": "duplicate"}
     for kind, reason in made_for.items():
         found = Counter(r.split(":")[0] for _, label, r in planted if label == kind and r)
         assert found.most_common(1)[0][0] == reason, (kind, found)
