@@ -46,7 +46,7 @@ class Prepare:
     fix: bool = False            # mend text that was decoded wrongly (pip install ftfy)
     langid: bool | str = True    # check languages with py3langid (pip install py3langid), or with the fastText model at this path
     scripts: dict = field(default_factory=dict)     # {language: Unicode scripts}, for languages that corpus/clean.py lacks
-    alike: list = field(default_factory=list)  # groups of languages that may pass for each other, e.g. [["id", "ms"]]
+    alike: list = field(default_factory=lambda: [["id", "ms"]])  # groups of languages too close to be told apart
     thresholds: dict = field(default_factory=dict)  # {"*" or language: {measure: (least, most)}}; corpus/measure.py, THRESHOLDS
     perplexity: dict = field(default_factory=dict)  # {language: file under raw that `prepare.py perplexity` wrote}
     filter_bitext: bool = True   # False: all pairs with two sides pass, whatever their score (the paper's Figure 7)
@@ -606,7 +606,8 @@ def report(c, books, sizes):
         g[1] += book["kept"]
         g[2] += sum(s[0] for s in size.values())
         g[3] += sum(s[1] for s in size.values())
-        g[4].update({reason.split(":")[0]: n for reason, n in book["dropped"].items()})
+        for reason, n in book["dropped"].items():
+            g[4][reason.split(":")[0]] += n
     print(f"{'':12} {'in':>8} {'kept':>8} {'tokens':>10} {'tokens/byte':>11}  dropped")
     for key, (given, kept, tokens, size, why) in groups.items():
         reasons = ", ".join(f"{k} {n}" for k, n in why.most_common())

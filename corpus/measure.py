@@ -15,7 +15,8 @@ WORD = regex.compile(rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{ALONE}]]+|[[{ALONE}]&&[\p{{L
 UNSPACED = regex.compile(rf"[[{ALONE}]&&[\p{{L}}\p{{N}}]]", regex.V1)
 BULLETS = ("-", "*", "\u2022", "\u2023", "\u25b6", "\u25cf", "\u25cb", "\u25a0", "\u25aa", "\u25e6", "\u00b7", "\u2013")
 ELLIPSES = ("...", "\u2026", "[...]", "(...)")
-STOPS = tuple(".!?…。！？؟۔।;:\"'”»)】」』")
+STOPS = tuple(".!?…。！？؟۔।;:\"'”»)】」』")  # what a text ends with
+ENDS = (*STOPS, ",", "，", "、", "،", "؛")  # what a line of running text ends with: in laws and poems a comma, too
 SENTENCE = regex.compile(r"(?<=[.!?。！？؟۔।])\s*|\n")
 SYMBOL = regex.compile(r"[\p{S}\p{C}#*_=|\\/<>{}--\n]", regex.V1)
 DIGIT = regex.compile(r"\p{Nd}")
@@ -39,7 +40,7 @@ def measures(text):
         "marks": (text.count("#") + text.count("...") + text.count("\u2026")) / max(1, len(words)),
         "bullets": sum(line.startswith(BULLETS) for line in lines) / n,
         "ellipses": sum(line.endswith(ELLIPSES) for line in lines) / n,
-        "full_stops": sum(line.endswith(STOPS) for line in lines) / n, "ends": float(text.endswith(STOPS)),
+        "full_stops": sum(line.endswith(ENDS) for line in lines) / n, "ends": float(text.endswith(STOPS)),
         "short_lines": sum(len(line) <= 30 for line in lines) / n,
         "newlines": text.count("\n") / max(1, len(words)), "urls": sum(map(len, URL.findall(text))) / size,
         "dup_lines": 1 - len(set(lines)) / n, "dup_line_chars": _said_again(lines),

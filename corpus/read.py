@@ -1,7 +1,7 @@
 """Files -> documents. Every line that cannot be read becomes a counted reject with file, line and byte; nothing is lost silently.
 
-Formats by suffix: .jsonl (a `text` field), .txt, .tsv, .wet (Common Crawl's extracted text), .parquet; .gz, .bz2, .xz and .zst
-around all but the last.
+Formats by suffix: .jsonl (a `text` field), .txt, .tsv, .wet (Common Crawl's extracted text), .warc (its pages, whose text
+trafilatura extracts), .parquet; .gz, .bz2, .xz and .zst around all but the last.
 """
 import bz2
 import gzip
@@ -120,9 +120,10 @@ def documents(path, unit="paragraph"):
     unit: what a document is in a .txt file: "line", "paragraph" (blank lines between) or "file".
     """
     kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".bz2", ".xz", ".zst")), "")
-    rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt, ".wet": _wet}.get(kind)
+    rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt, ".wet": _wet,
+            ".warc": _warc}.get(kind)
     if rows is None:
-        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet (each plain, .gz, .bz2, .xz or "
+        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet, .warc (each plain, .gz, .bz2, .xz or "
                          ".zst) or .parquet")
     for doc in (rows(path, unit) if rows is _txt else rows(path)):
         doc.file = str(path)
@@ -184,13 +185,33 @@ def _tsv(path):
 
 
 def _wet(path):
-    """Records of extracted text: header lines, a blank line, then Content-Length bytes. Other kinds of records hold no text."""
+    for head, raw, number, offset, problem in records(path):
+        if problem or head["warc-type"] == "conversion":  # other kinds of records hold no text
+            text, problem = (None, problem) if problem else _decode(raw)
+            yield Document(text or "", url=head.get("warc-target-uri", ""), line=number, offset=offset, reason=problem)
+
+
+def _warc(path):
+    """Pages as they were fetched: trafilatura takes the main text out of the HTML and leaves menus and notices behind."""
+    try:
+        import trafilatura
+    except ImportError:
+        raise ValueError(f"{path}: reading pages needs a package: pip install trafilatura; or take the .wet file") from None
+    for head, raw, number, offset, problem in records(path):
+        if problem or head["warc-type"] == "response" and b"text/html" in raw.partition(b"\r\n\r\n")[0].lower():
+            text = None if problem else trafilatura.extract(raw.partition(b"\r\n\r\n")[2], deduplicate=False)
+            yield Document(text or "", url=head.get("warc-target-uri", ""), line=number, offset=offset,
+                           reason=problem or (None if text else "no text: no main text was found in the page"))
+
+
+def records(path):
+    """Yield (headers, content, number, offset, problem) of WARC records: header lines, a blank line, Content-Length bytes."""
     number, offset, f = 0, 0, open_bytes(path)
     try:
         while line := f.readline(1 << 16):
             if not line.strip():
                 continue
-            number, offset, head = number + 1, f.tell() - len(line), {}
+            number, offset, head = number + 1, f.tell() - len(line), {"warc-type": ""}
             if not line.startswith(b"WARC/"):
                 raise EOFError(f"record {number} does not begin with WARC/")
             while (line := f.readline(1 << 16)).strip():
@@ -202,11 +223,9 @@ def _wet(path):
             raw = f.read(size)
             if len(raw) < size:
                 raise EOFError(f"record {number} is cut: {len(raw)} of {size} bytes")
-            if head.get("warc-type") == "conversion":
-                text, problem = _decode(raw)
-                yield Document(text or "", url=head.get("warc-target-uri", ""), line=number, offset=offset, reason=problem)
+            yield head, raw, number, offset, None
     except DAMAGE as e:
-        yield Document("", line=number, offset=offset, reason=f"unreadable from here on: {e}")
+        yield {}, b"", number, offset, f"unreadable from here on: {e}"
     finally:
         f.close()
 

@@ -10,7 +10,6 @@ sources += [dict(name=f"bitext-zh-{k}", path=f"bitext/zh-{k}.tsv", category="par
 sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}.jsonl", category=kind, language=k, clean=True)
             for kind in ("knowledge", "synthetic") for k in names]
 blocked = ["casino"]
-alike = [["id", "ms"]]  # too close for short documents
-thresholds = {"th": {"full_stops": (0, 1), "ends": (0, 1)}}  # Thai has no full stop
+thresholds = {"th": {"full_stops": (0, 1), "ends": (0, 1), "short_lines": (0, 0.78)}}  # Thai has no full stop to tell a menu by
 vocab_size = 8192
 valid = 0.06
