@@ -9,6 +9,7 @@ demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedd
 	$(PY) train.py configs/tiny/stage1.py
 	$(PY) train.py configs/tiny/stage2.py
 	for model in base stage1 stage2; do $(PY) eval.py configs/tiny/eval.py model=out/demo/$$model || exit 1; done
+	$(PY) report.py data=out/demo/tokens
 	$(PY) report.py run=out/demo
 
 test: .venv/dev  ## the default suite
@@ -19,6 +20,9 @@ test-slow: .venv/dev  ## kills, resumes and many processes
 
 claims: .venv/ok  ## the demo's experiment over three seeds
 	PY=$(PY) bash tests/claims.sh
+
+quality: .venv/ok  ## what the cascade does to the tinyworld's planted junk (after make demo), and to GOOD=FOLDER of published text
+	$(PY) quality.py $(if $(GOOD),good=$(GOOD))
 
 bench: .venv/dev  ## ours beside transformers and tokenizers, on this machine
 	$(PY) bench.py
@@ -33,4 +37,4 @@ bench: .venv/dev  ## ours beside transformers and tokenizers, on this machine
 	.venv/bin/pip install -q -r requirements-dev.txt
 	touch $@
 
-.PHONY: demo test test-slow claims bench
+.PHONY: demo test test-slow claims quality bench

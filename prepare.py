@@ -68,8 +68,8 @@ class Prepare:
         units = {self.unit, *(s.get("unit", "file") for s in self.sources)} - {"line", "paragraph", "file"}
         problems += [f"unit must be line, paragraph or file, got {u!r}" for u in units]
         problems += [f"scripts: {e}" for e in map(unusable, self.scripts.values()) if e]
-        problems += [f"source {s['name']}: vectors and least_score are for bitext, which has a target" for s in self.sources
-                     if "target" not in s and {"vectors", "least_score"} & set(s)]
+        problems += [f"source {s['name']}: vectors, align and least_score are for bitext (target)" for s in self.sources
+                     if "target" not in s and {"vectors", "align", "least_score"} & set(s)]
         problems += [f"source {s['name']}: vectors are two files, \"en.npy|kk.npy\", got {s['vectors']!r}" for s in self.sources
                      if str(s.get("vectors", "|")).count("|") != 1]
         problems += [f"source name {s['name']!r} is taken: choose one without '/', not tokenizer, text, dropped or ...-valid"
@@ -96,8 +96,9 @@ def unusable(scripts):
 
 # a change in the code is a change of the result
 CODE = [__file__, *sorted(str(p) for p in (Path(__file__).parent / "corpus").glob("*.py"))]
-# the keys of a source; target, vectors ("en.npy|kk.npy") and least_score are for bitext
-SOURCE = {"name", "path", "category", "language", "target", "clean", "unit", "vectors", "least_score", "licence"}
+# the keys of a source. For bitext: target, least_score, vectors ("en.npy|kk.npy", row i of each is line i of the file) and align
+# (the vectors are a language model's, whose languages lie apart)
+SOURCE = {"name", "path", "category", "language", "target", "clean", "unit", "vectors", "align", "least_score", "licence"}
 
 MEASURES = list(measure.measures(""))
 # the bounds a language gets unless its row says otherwise: looser than any single language needs
@@ -202,7 +203,7 @@ def learn_perplexity(argv):
     except ValueError as e:
         raise ValueError(f"{c.text}: {e}") from None
     perplexity.save(c.out, model)
-    print(f"{c.out}: {model['total']:,} characters counted; documents above {model['most']:.2f} bits per character will be dropped")
+    print(f"{c.out}: {model['total']:,} characters; documents above {model['most']:.2f} bits per character will be dropped")
 
 
 def main(argv=None):
@@ -298,7 +299,7 @@ def clean_file(c, source, i, path, mark):
             if scores is not None:
                 at = (book["read"] if ".tmx" in Path(path).suffixes else doc.line) - 1
                 if at >= len(scores):
-                    raise ValueError(f"{path}, line {doc.line}: {source['vectors']} have {len(scores)} rows only; embed this file")
+                    raise ValueError(f"{path}, line {doc.line}: {source['vectors']} have {len(scores)} rows; embed this file")
                 doc.more["score"] = float(scores[at])
                 ranked.append((doc.more["score"], doc.text, doc.more.get("target") or ""))
             doc.reason = doc.reason or run(steps, doc)
@@ -334,7 +335,7 @@ def margins(c, source):
     if "vectors" not in source or not c.filter_bitext:
         return None
     x, y = (np.load(Path(c.raw) / p, mmap_mode="r", allow_pickle=False) for p in source["vectors"].split("|"))
-    return similarity.margin(x, y)
+    return similarity.margin(*(similarity.aligned(x, y) if source.get("align") else (x, y)))
 
 
 def progress(path, every=10):

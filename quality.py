@@ -2,26 +2,31 @@
 
     make quality                                                   # on the tinyworld as `make demo` makes it
     python quality.py tokens=out/demo/tokens raw=out/demo/raw [good=FOLDER]
+    python -m tinyworld out=out/pairs pairs=2000 noise=0.15 && python quality.py pairs=out/pairs model=out/demo/stage2
 
 good: a folder with ntrex128/*.txt, udhr2/*.txt and sib200-flores/*/*.tsv, the files as they are published. It is cleaned as a
 crawl would be (heuristics with configs/thresholds.py, script, language), sentences grouped into documents of nine.
 """
 import json
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from configs import load, thresholds
 from configs.marco import paper
-from corpus import clean, measure, read
+from corpus import clean, read, similarity
+from recipes import embed_sentences
 
 NTREX = dict(arb="ar", deu="de", eng="en", jpn="ja", kaz="kk", nep="ne", zho="zh")
-FLORES = dict(arb="ar", ben="bn", deu="de", eng="en", spa="es", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko", npi="ne", por="pt",
-              tha="th", tur="tr", zho="zh")
-UDHR = dict(arb="ar", ben="bn", cmn="zh", deu="de", eng="en", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko", nep="ne", por="pt",
-            rus="ru", spa="es", tha="th", tur="tr")
+FLORES = dict(arb="ar", ben="bn", deu="de", eng="en", spa="es", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko", npi="ne",
+              por="pt", tha="th", tur="tr", zho="zh")
+UDHR = dict(arb="ar", ben="bn", cmn="zh", deu="de", eng="en", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko", nep="ne",
+            por="pt", rus="ru", spa="es", tha="th", tur="tr")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Quality:
     raw: str = "out/demo/raw"        # the tinyworld's files, with their labels
     tokens: str = "out/demo/tokens"  # what prepare.py made of them
     good: str | None = None          # folder of good text; None: only the tinyworld
+    pairs: str | None = None         # instead: the tinyworld's files with many pairs, whose similarity is scored
+    model: str | None = None         # by this checkpoint
 
 
 def jsonl(path):
@@ -96,13 +103,14 @@ def documents(c, n=9):
 
 
 def survival(c, identify):
-    """Share of good documents that the cascade keeps and the reasons of the others, by language; languages of single sentences."""
+    """Share of good documents that the cascade keeps, why the others went, by language; and how single sentences are told."""
     kept, total, lost, sentences, confused = Counter(), Counter(), Counter(), Counter(), Counter()
     for code, source, lines in documents(c):
         bounds = thresholds.GENERAL | thresholds.ROWS.get(code, {})
         doc = read.Document("\n".join(lines))
         steps = [clean.repair, partial(clean.script, pattern=clean.written(clean.SCRIPTS[code]), name=code),
-                 partial(clean.language, identify=identify, wanted={code} | ({"ms"} if code == "id" else set())), partial(clean.heuristics, bounds=bounds), clean.mask]
+                 partial(clean.language, identify=identify, wanted={"id", "ms"} if code == "id" else {code}),
+                 partial(clean.heuristics, bounds=bounds), clean.mask]
         verdict = next((v for v in (step(doc) for step in steps) if v is not True), True)
         kept[code] += verdict is True
         total[code] += 1
@@ -126,8 +134,30 @@ def survival(c, identify):
               f"language {told:.1%} of {sentences[code]:5,}{f' (else {most})' if most else ''}")
 
 
+def similarities(c):
+    """How well the margin of a checkpoint's vectors tells misaligned pairs from good ones, by language."""
+    found = {}
+    for path in sorted(Path(c.pairs).glob("bitext/en-*.tsv")):
+        columns = (line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line)
+        rows = list(dict.fromkeys((x, y, label) for x, y, _, label in columns if label in ("clean", "misaligned")))
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "pairs.tsv").write_text("".join(f"{x}\t{y}\n" for x, y, _ in rows), encoding="utf-8")
+            for i in (0, 1):
+                embed_sentences.main([f"model={c.model}", f"text={folder}/pairs.tsv", f"column={i}", f"out={folder}/{i}.npy"])
+            x, y = (np.load(f"{folder}/{column}.npy") for column in (0, 1))
+        good = [label == "clean" for *_, label in rows]
+        code = path.stem.split("-")[1]
+        found[code] = [similarity.auc(similarity.margin(*sides), good) for sides in ((x, y), similarity.aligned(x, y))]
+        print(f"  en-{code}: {len(rows)} pairs, {good.count(False)} misaligned: AUC {found[code][0]:.3f}, "
+              f"aligned {found[code][1]:.3f}", flush=True)
+    plain, best = (sum(v[i] for v in found.values()) / len(found) for i in (0, 1))
+    print(f"margin's AUC on planted misalignments, mean of {len(found)} languages: {plain:.3f}, aligned {best:.3f}")
+
+
 def main(argv=None):
     c, = load(Quality, argv=argv)
+    if c.pairs:
+        return similarities(c)
     identify = clean.identifier(set(paper.NAMES))
     if identify is None:
         raise ValueError("quality.py needs a package: pip install py3langid")

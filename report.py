@@ -1,6 +1,7 @@
 """Results -> the paper's tables and figures in small, beside the paper's own numbers (Marco-LLM, arXiv 2412.04003).
 
     python report.py run=out/demo                                                 # report.md and figures in out/demo
+    python report.py data=out/demo/tokens                                         # funnel and data card of what prepare.py made
     python report.py claims=True runs='["out/claims/seed0", "out/claims/seed1"]'  # claims.md in out/claims
 
 Reads run/results.jsonl (eval.py) and run/<checkpoint>/log.jsonl (train.py). A gain is the last checkpoint against the first.
@@ -13,6 +14,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import correlation, fmean, stdev
 
+import datacard
 from configs import load
 from configs.marco import paper
 
@@ -30,6 +32,7 @@ TABLE5 = [("Belebele", ("belebele", "acc"), LANGS[1:]), ("XCOPA", ("xcopa", "acc
 @dataclass(frozen=True)
 class Report:
     run: str | None = None      # folder with results.jsonl; the report is written into it
+    data: str | None = None     # instead: a folder of prepare.py, see datacard.py
     checkpoints: list = field(default_factory=lambda: ["base", "stage1", "stage2"])  # in the order of training, base first
     choices: dict = field(default_factory=lambda: dict(belebele=25, xcopa=50, mmmlu_unstated=25, mmmlu_stated=25))  # chance in %
     curve: str = "web-{lang}"   # name of a language's held-out source in the training logs
@@ -39,7 +42,7 @@ class Report:
     runs: list = field(default_factory=list)  # their folders, one per seed
 
     def __post_init__(self):
-        if self.claims and len(self.runs) < 2 or not self.claims and self.run is None:
+        if self.claims and len(self.runs) < 2 or not self.claims and self.run is None and self.data is None:
             raise ValueError("""set run=out/demo, or claims=True and two or more runs='["out/seed0", "out/seed1"]'""")
 
 
@@ -317,6 +320,8 @@ def claims(c):
 
 def main(argv=None):
     c, = load(Report, argv=argv)
+    if c.data:
+        return print(datacard.card(c.data))
     (claims if c.claims else plain if c.plain else report)(c)
 
 

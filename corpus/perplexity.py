@@ -2,7 +2,7 @@
 
 Marco-LLM and CCNet (arXiv 1911.00359) drop the web pages that a model of good text finds least likely. CCNet's is of words, which
 leaves little to count in a small language: this one is of characters, orders 1 to 6, and needs no notion of a word. With N counts
-of pieces, h the characters before c, h' those without the first, each order leans on the one below (a Dirichlet prior of weight K):
+of pieces, h the characters before c, h' those without the first, each order leans on the one below (a Dirichlet prior, weight K):
 
     p(c | h) = (N(hc) + K p(c | h')) / (N(h) + K)
 
@@ -14,12 +14,12 @@ import re
 import numpy as np
 
 ORDER, SLOTS = 6, 1 << 22  # 16 MiB of counts
-K = 4.0  # NTREX news, 7 languages: of 1, 2, 4, 8 the larger gave fewer bits on held-out text, the smaller told shuffled words better
+K = 4.0  # NTREX, 7 languages: of 1, 2, 4, 8 the larger gave fewer bits on held-out text, the smaller told shuffled words better
 RARE = 1 / 65536  # what an unseen character gets when nothing is known
 
 
 def pieces(text):
-    """(ORDER, T) int64: the slot of the piece of n + 1 characters that ends at each place. Case, digits and spaces are evened out."""
+    """(ORDER, T) int64: the slot of the piece of n + 1 characters that ends at each place. Case, digits, spaces are evened out."""
     text = re.sub(r"\d", "0", " " * (ORDER - 1) + " ".join(text.lower().split()))
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
     key, out = np.zeros(len(codes), np.uint64), []

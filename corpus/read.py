@@ -123,8 +123,8 @@ def documents(path, unit="paragraph"):
     rows = {".jsonl": _jsonl, ".json": _jsonl, ".tsv": _tsv, ".parquet": _parquet, ".txt": _txt, ".wet": _wet,
             ".warc": _warc}.get(kind)
     if rows is None:
-        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet, .warc (each plain, .gz, .bz2, .xz or "
-                         ".zst) or .parquet")
+        raise ValueError(f"{path}: unknown format {kind!r}; expected .jsonl, .txt, .tsv, .wet, .warc (each plain, .gz, .bz2, "
+                         ".xz or .zst) or .parquet")
     for doc in (rows(path, unit) if rows is _txt else rows(path)):
         doc.file = str(path)
         yield doc
