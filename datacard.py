@@ -75,7 +75,8 @@ def card(folder):
     paper_share = {k: f"{n / sum(used.values()):.2%}" for k, n in used.items()}
     shares = [[k, f"{n:,}", f"{n / total:.2%}", paper_share.get(k, "")] for k, n in tokens.items()]
     sources = [[name, row["category"], row["language"] + (f"-{row['target']}" if row["target"] else ""),
-                row["licence"] or "not stated", f"{row['read']:,}", f"{row['kept']:,}", f"{row['tokens']['train']:,}"] for name, row in rows.items()]
+                row["licence"] or "not stated", f"{row['read']:,}", f"{row['kept']:,}", f"{row['tokens']['train']:,}"]
+               for name, row in rows.items()]
     gone = whole["read"] - whole["kept"]
     text = ["# Data card", f"{whole['read']:,} documents read = {whole['kept']:,} kept + {gone:,} dropped; {total:,} tokens for "
             "training. Every dropped document is in `rejects.jsonl` with file, byte, line and reason, a few for each reason in "

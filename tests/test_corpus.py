@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import regex
 
 from corpus import bitext, clean, dedup, measure, read
 from corpus.read import Document
@@ -398,6 +399,26 @@ def test_ngrams_equal_the_definition(seed):
         found = measure.measures(text)
         for name, value in slow_ngrams(measure.WORD.findall(text)).items():
             assert abs(found[name] - value) < 1e-9, (name, text[:80])
+
+
+def slow_words(text):
+    """(length, whether a letter is in it) of every word by the pattern that defines one."""
+    return [(len(w), bool(regex.search(r"\p{L}", w))) for w in measure.WORD.findall(text)]
+
+
+def test_fast_words_equal_the_definition():
+    """Text of all scripts, and any code points in any order, marks where they do not belong among them."""
+    rng = random.Random(0)
+    kinds = ["ab", "й", "ไทย", "ั่", "文字", "かな", "́̈", "ِّ", "नि", "7٣", " ", "-", "\U000E0101", "\U00020000", "\U00031350", "𝒜"]
+    texts = [*TEXTS, *("".join(rng.choices(kinds, k=40)) for _ in range(300)),
+             *("".join(chr(rng.choice((rng.randrange(0x3000), rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))) for _ in range(60))
+               for _ in range(300))]
+    for text in texts:
+        keys, lengths, lettered = measure.words_of(*measure.classes_of(text))
+        assert list(zip(lengths.tolist(), lettered.tolist())) == slow_words(text), ascii(text)
+        words = measure.WORD.findall(text)
+        assert len(set(zip(words, keys.tolist()))) == len(set(words)) == len(set(keys.tolist())), ascii(text)  # a key is a word's
+        assert (measure.classes_of(text)[1] & measure.SYMBOL != 0).sum() == len(regex.findall(measure.CLASSES[measure.SYMBOL], text, regex.V1))
 
 
 def test_words_keep_their_marks():
