@@ -39,10 +39,11 @@ class Report:
     bound: float = 0.01         # English and Chinese are kept while their bits per byte rise by no more than this share
     plain: bool = False         # instead: one table per task of whatever was measured, in any languages
     claims: bool = False        # instead: test the claims over several runs
+    ablation: str | None = None  # instead: "without,with": checkpoints NAME-without and NAME-with of several runs, side by side
     runs: list = field(default_factory=list)  # their folders, one per seed
 
     def __post_init__(self):
-        if self.claims and len(self.runs) < 2 or not self.claims and self.run is None and self.data is None:
+        if (self.claims or self.ablation) and len(self.runs) < 2 or not (self.claims or self.ablation) and self.run is None and self.data is None:
             raise ValueError("""set run=out/demo, or claims=True and two or more runs='["out/seed0", "out/seed1"]'""")
 
 
@@ -318,8 +319,27 @@ def claims(c):
     print(table(rows, terminal=True), f"wrote {file}", sep="\n", flush=True)
 
 
+def ablation(c):
+    """What one change does, by name of the model and metric: both means, their difference over the runs with its standard error."""
+    without, with_ = c.ablation.split(",")
+    found = {}
+    for i, run in enumerate(c.runs):
+        for row in map(json.loads, filter(whole, (Path(run) / "results.jsonl").read_text().splitlines())):
+            name, _, kind = row["checkpoint"].rpartition("-")
+            found.setdefault((name, row["task"], row["metric"]), {}).setdefault((kind, i), []).append(row["score"])
+    rows = [["model", "task", "metric", without, with_, "difference", "each run"]]
+    for what, scores in found.items():
+        a, b = ([fmean(scores.get((kind, i), [math.nan])) for i in range(len(c.runs))] for kind in (without, with_))
+        each = [y - x for x, y in zip(a, b)]
+        rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {stdev(each) / math.sqrt(len(each)):.3f}",
+                     " ".join(f"{x:+.2f}" for x in each)])
+    print(table(rows, terminal=True), flush=True)
+
+
 def main(argv=None):
     c, = load(Report, argv=argv)
+    if c.ablation:
+        return ablation(c)
     if c.data:
         return print(datacard.card(c.data))
     (claims if c.claims else plain if c.plain else report)(c)

@@ -22,8 +22,8 @@ TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)  # lengths of word n-grams
 
 # what a code point is, a bit each: a word of its own, part of a longer word, mark, letter, symbol, digit, mark without width
 SINGLE, RUN, MARK, LETTER, SYMBOL, DIGIT, THIN = (1 << i for i in range(7))
-CLASSES = {SINGLE: rf"[[{ALONE}]&&[\p{{L}}\p{{N}}]]", RUN: rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{ALONE}]]", MARK: r"\p{M}", LETTER: r"\p{L}",
-           SYMBOL: r"[\p{S}\p{C}#*_=|\\/<>{}--\n]", DIGIT: r"\p{Nd}", THIN: r"\p{Mn}"}
+CLASSES = {SINGLE: rf"[[{ALONE}]&&[\p{{L}}\p{{N}}]]", RUN: rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{ALONE}]]", MARK: r"\p{M}",
+           LETTER: r"\p{L}", SYMBOL: r"[\p{S}\p{C}#*_=|\\/<>{}--\n]", DIGIT: r"\p{Nd}", THIN: r"\p{Mn}"}
 
 
 def _class_table():

@@ -309,3 +309,339 @@ def test_files_may_not_grow(tmp_path, root, limit):
     shutil.rmtree(tmp_path / "out")
     prepare.main(settings)
     assert tree(tmp_path / "out") == first
+
+
+# ---------------------------------------------------------------------- the options, one by one
+
+def reasons_of(dropped):
+    return {r["line"]: r["reason"] for r in dropped}
+
+
+def test_scripts(tmp_path, prepared):
+    """Another script is dropped, a few words of one are not; a language that no table knows is not checked unless told."""
+    other = " ".join("кітап қала өзен базар".split() * 3) + "."
+    write(tmp_path / "raw/a.jsonl", jsonl([{"text": good(1)}, {"text": other}, {"text": f"{good(2)} {other[:20]}."}]))
+    sources = [web(), web("unknown", language="xx"), web("told", language="sw")]
+    _, dropped = prepared(*sources, scripts={"sw": "Latin"})
+    assert reasons_of(dropped) == {2: "script: not Latin"} == reasons_of(rows(tmp_path / "out/dropped/told.jsonl"))
+    assert len(rows(tmp_path / "out/text/unknown.jsonl")) == 3
+
+
+@pytest.mark.parametrize("scripts", ["Klingon", 5, "", ["Latin"]])
+def test_unusable_scripts(prepared, scripts):
+    with pytest.raises(ValueError, match="scripts: "):
+        prepared(scripts={"sw": scripts})
+
+
+def test_a_fasttext_model_by_path(tmp_path, prepared):
+    """Its labels are GlotLID's; what is no model, and what is not there, is named."""
+    fasttext = pytest.importorskip("fasttext")
+    english = [" ".join(random.Random(i).choices("the river house market teacher bread winter green bridge".split(), k=12)) for i in range(200)]
+    write(tmp_path / "train.txt", "".join(f"__label__eng_Latn {a}\n__label__xxx_Latn {good(i)}\n" for i, a in enumerate(english)))
+    model = fasttext.train_supervised(str(tmp_path / "train.txt"), dim=8, epoch=30, bucket=1000, minn=2, maxn=3, thread=1, verbose=0)
+    model.save_model(str(tmp_path / "lid.bin"))
+    write(tmp_path / "raw/a.jsonl", jsonl([{"text": f"{english[i]}." if i % 2 else good(900 + i)} for i in range(20)]))
+    kept, dropped = prepared(langid=str(tmp_path / "lid.bin"), near=False)
+    assert reasons_of(dropped) == {i: "language: xxx_Latn" for i in range(1, 21, 2)} and len(kept) == 10
+    (tmp_path / "lid.bin").write_bytes(b"no model" * 9)
+    for path in (tmp_path / "lid.bin", tmp_path / "none.bin"):
+        with pytest.raises((ValueError, OSError), match=path.name):
+            prepared(langid=str(path))
+
+
+def test_wrongly_decoded_text_is_mended(tmp_path, prepared):
+    pytest.importorskip("ftfy")
+    right = "Déjà vu à la fenêtre du café, où l’été naît après la forêt."
+    write(tmp_path / "raw/a.jsonl", jsonl([{"text": right.encode().decode("cp1252", "replace").replace("\ufffd", "\xa0")}, {"text": good(1)}]))
+    assert prepared()[0][0]["text"] != right
+    mended = prepared(fix=True)[0]
+    assert [r["text"] for r in mended] == [right.replace("’", "'"), good(1)]  # ftfy straightens quotation marks
+
+
+def warc(pages):
+    head = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: {}\r\nContent-Length: {}\r\n\r\n"
+    bodies = [(kind, url, f"HTTP/1.1 200 OK\r\nContent-Type: {of}\r\n\r\n{body}") for kind, url, of, body in pages]
+    return "".join(head.format(kind, url, len(body.encode())) + body + "\r\n\r\n" for kind, url, body in bodies).encode()
+
+
+def test_pages(tmp_path, prepared):
+    """The main text of fetched pages; menus stay behind, other records are none, a cut record is named with its byte."""
+    pytest.importorskip("trafilatura")
+    page = "<html><body><nav><a href='/'>Home</a></nav><article>{}</article><footer>All rights reserved</footer></body></html>"
+    texts = [" ".join(good(9 * i + j) for j in range(9)) for i in range(3)]
+    pages = [("response", f"https://a.example/{i}", "text/html", page.format(f"<p>{t}</p>")) for i, t in enumerate(texts)]
+    pages += [("response", "https://casino.example", "text/html", page.format(f"<p>{good(5, 60)}</p>")),
+              ("response", "https://a.example/i.png", "image/png", "PNG"), ("request", "https://a.example", "text/html", "GET"),
+              ("response", "https://a.example/empty", "text/html", "<html></html>")]
+    whole = warc(pages)
+    write(tmp_path / "raw/a.warc.gz", gzip.compress(whole))
+    kept, dropped = prepared(web(path="a.warc.gz"))
+    assert [r["text"] for r in kept] == texts
+    assert reasons_of(dropped) == {4: "url: casino", 7: "no text: no main text was found in the page"}
+    assert [whole[r["offset"]:][:5] for r in dropped] == [b"WARC/"] * 2
+    write(tmp_path / "raw/a.warc", whole[:-60])
+    with pytest.raises(ValueError, match=r"a\.warc, line 7: unreadable from here on: record 7 is cut"):
+        prepared(web(path="a.warc"))
+
+
+def shuffled(text, i):
+    letters = list(text[:-1])
+    random.Random(i).shuffle(letters)
+    return "".join(letters).strip() + "."
+
+
+def test_perplexity(tmp_path, prepared):
+    """A model of reference text keeps 99 % of it and drops what is made of its letters in another order."""
+    reference = [good(i, 18) for i in range(1000)]
+    write(tmp_path / "raw/a.jsonl", jsonl({"text": t} for t in reference))
+    prepare.main(["perplexity", "language=en", f"text={tmp_path / 'raw/a.jsonl'}", f"out={tmp_path / 'raw/en.npz'}"])
+    write(tmp_path / "raw/b.jsonl", jsonl({"text": shuffled(good(2000 + i, 18), i)} for i in range(50)))
+    kept, dropped = prepared(web(path="[ab].jsonl"), perplexity={"en": "en.npz"})
+    assert {r["reason"] for r in dropped} == {"perplexity: too high"}
+    assert sum(r["file"].endswith("a.jsonl") for r in kept) >= 990
+    assert sum(r["file"].endswith("b.jsonl") for r in dropped) == 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["eng", "kaz", "arb", "zho-CN"])
+def test_perplexity_of_real_text(root, code):
+    """NTREX news, six lines a document: nine tenths of unseen documents stay, all with shuffled characters go."""
+    found = sorted((root.parent / "shared/benchmarks/ntrex128").glob(f"*{code}.txt"))
+    if not found:
+        pytest.skip("no NTREX here")
+    lines = found[0].read_text(encoding="utf-8").splitlines()
+    texts = ["\n".join(lines[i:i + 6]) for i in range(0, len(lines), 6)]
+    model = perplexity.train(texts[:250])
+    unseen = texts[250:]
+    stay = [perplexity.perplexity(read.Document(t), model) is True for t in unseen]
+    broken = [perplexity.perplexity(read.Document(shuffled(t, i)), model) is True for i, t in enumerate(unseen)]
+    assert len(stay) > 50 and sum(stay) >= 0.9 * len(stay) and not any(broken)
+    held = texts[9:250:10]
+    assert sum(perplexity.perplexity(read.Document(t), model) is True for t in texts[:250]) >= 0.99 * 250 and len(held) == 25
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("perplexity") / "en.npz"
+    perplexity.save(path, perplexity.train([good(i, 18) for i in range(300)], 1.0))
+    return path
+
+
+SPOILT = {"empty": lambda raw: b"", "cut": lambda raw: raw[:len(raw) // 2], "cut by a byte": lambda raw: raw[:-1],
+          "other text": lambda raw: b"hello" * 99, "a flipped byte": lambda raw: raw[:len(raw) // 2] + b"\x00\xff" + raw[len(raw) // 2 + 2:]}
+
+
+@pytest.mark.parametrize("kind", [*SPOILT, "npy", "list", "word", "half", "shares"])
+def test_damaged_perplexity_models_are_named(tmp_path, language_model, kind):
+    path, table = tmp_path / "en.npz", np.zeros(perplexity.SLOTS, np.uint32)
+    about = {"list": "[]", "word": '{"most": "a", "total": 3}', "half": '{"most": 3.0}', "shares": '{"most": 3.0, "total": 9}'}
+    if kind in SPOILT:
+        path.write_bytes(SPOILT[kind](language_model.read_bytes()))
+    else:
+        with open(path, "wb") as f:
+            if kind == "npy":
+                np.save(f, table[:9])
+            else:
+                np.savez_compressed(f, table=table / 2 if kind == "shares" else table, about=about[kind])
+    with pytest.raises(ValueError, match="en.npz is no perplexity model"):
+        perplexity.load(path)
+
+
+# ---------------------------------------------------------------------- sentence pairs
+
+PLANTED = range(0, 200, 9)  # lines (from 0) whose sides do not belong together
+
+
+def pair_source(**more):
+    return dict(name="pairs", path="a.tsv", category="parallel", language="en", target="kk") | more
+
+
+def write_pairs(folder, seed=1):
+    """200 pairs with vectors; those PLANTED have vectors of sentences that are not translations."""
+    write(folder / "a.tsv", "".join(f"{sentence('en', 37 * i)}\t{sentence('kk', 37 * i)}\n" for i in range(200)))
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(200, 32)).astype(np.float32)
+    y = x + 0.2 * rng.normal(size=x.shape).astype(np.float32)
+    y[list(PLANTED)] = rng.normal(size=(len(PLANTED), 32))
+    np.save(folder / "en.npy", x)
+    np.save(folder / "kk.npy", y)
+    return x, y
+
+
+def test_scores_tell_planted_misalignments(tmp_path, prepared):
+    """They alone are dropped, and stand at the end of the ranked list."""
+    write_pairs(tmp_path / "raw")
+    kept, dropped = prepared(pair_source(vectors="en.npy|kk.npy", least_score=1.2))
+    assert reasons_of(dropped) == {i + 1: "pair: score too low" for i in PLANTED} and len(kept) == 200 - len(PLANTED)
+    ranked = [line.split("\t") for line in (tmp_path / "out/ranked/pairs.tsv").read_text(encoding="utf-8").splitlines()]
+    scores = [float(score) for score, _, _ in ranked]
+    assert len(ranked) == 200 and scores == sorted(scores, reverse=True)
+    assert {x for _, x, _ in ranked[-len(PLANTED):]} == {sentence("en", 37 * i) for i in PLANTED}
+    adds_up(tmp_path / "out")
+
+
+@pytest.mark.parametrize("spoil", ["fewer", "more", "differ", "nan", "text"])
+def test_vectors_of_other_sentences(tmp_path, prepared, spoil):
+    """A table with fewer or more rows than the file has lines was made from another file."""
+    x, y = write_pairs(tmp_path / "raw")
+    y[3, 3] = np.nan if spoil == "nan" else y[3, 3]
+    part = {"fewer": slice(0, 150), "more": [*range(200), 0]}.get(spoil, slice(None))
+    np.save(tmp_path / "raw/en.npy", x[part])
+    np.save(tmp_path / "raw/kk.npy", y[part] if spoil != "differ" else y[:150])
+    if spoil == "text":
+        (tmp_path / "raw/kk.npy").write_text("These are no numbers.")
+    with pytest.raises(ValueError, match=r"kk\.npy"):
+        prepared(pair_source(vectors="en.npy|kk.npy"))
+    assert not list((tmp_path / "out").glob("*/index.json"))
+
+
+@pytest.mark.parametrize("vectors", [{}, dict(vectors="en.npy|kk.npy", least_score=1.2)], ids=["rules", "scores"])
+def test_unfiltered_pairs(tmp_path, prepared, vectors):
+    """The switch of Figure 7 lets every pair with two sides pass, and changes nothing else."""
+    write_pairs(tmp_path / "raw")
+    bad = ["Home\tHome", "One.\t" + "Бір екі үш. " * 30, "It was 1914.\tБұл 1815 жыл еді.", "\tЖоқ.", "None.\t", "alone",
+           f"{sentence('en', 37)}\t{sentence('kk', 74)}", f"{sentence('en', 37)}\t{sentence('kk', 37)}"]
+    if not vectors:
+        with open(tmp_path / "raw/a.tsv", "a", encoding="utf-8") as f:
+            f.write("\n".join(bad) + "\n")
+    write(tmp_path / "raw/a.jsonl", jsonl([{"text": good(i)} for i in range(30)] + [{"text": "Short."}, {"text": good(1)}]))
+    kept, dropped = prepared(pair_source(**vectors), web(), filter_bitext=False)
+    others = {k: v for k, v in tree(tmp_path / "out").items() if "/web" in k}
+    assert len(kept) == (200 if vectors else 204)
+    assert {line: reason.split(":")[0] for line, reason in reasons_of(dropped).items()} == (
+        {} if vectors else {204: "pair", 205: "pair", 206: "no pair", 208: "duplicate"})
+    adds_up(tmp_path / "out")
+    kept, dropped = prepared(pair_source(**vectors), web())
+    assert len(kept) == (200 - len(PLANTED) if vectors else 200) and adds_up(tmp_path / "out")
+    again = {k: v for k, v in tree(tmp_path / "out").items() if "/web" in k}
+    assert {k for k in others if others[k] != again[k]} == {k for k in others if k.startswith("work") and k.endswith(".json")}
+
+
+def test_one_to_one(tmp_path, prepared):
+    x, y = ([sentence(code, 37 * i) for i in range(3)] for code in ("en", "kk"))
+    pairs = [(x[0], y[0]), (x[0], y[1]), (x[1], y[0]), (x[0], y[0]), (x[1], y[1]), (x[2], y[2])]
+    write(tmp_path / "raw/a.tsv", "".join(f"{a}\t{b}\n" for a, b in pairs))
+    kept, dropped = prepared(pair_source())
+    assert [r["line"] for r in kept] == [1, 5, 6] and set(reasons_of(dropped)) == {2, 3, 4}
+    assert reasons_of(dropped)[4] == "duplicate: exact"
+
+
+# ---------------------------------------------------------------------- what is repeated, shown and counted
+
+COPIES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1000: 1}  # FineWeb-2's table at its edges: found, written
+
+
+def documents_of(folder, t):
+    """Counter of the texts in the shards."""
+    _, ids = shards(folder)
+    return Counter(t.decode(piece[:-1].tolist()) for piece in np.split(ids, np.flatnonzero(ids == t.eot) + 1)[:-1])
+
+
+def test_rehydration(tmp_path, prepared, token_model):
+    """As often as the table says, in the shards only; what is held out stands there once, however many copies were found."""
+    texts = [(n, good(100 * n + j, 5)) for n in COPIES for j in range(40 if n < 9 else 1)]
+    lines = [{"text": text} for n, text in texts for _ in range(n)]
+    random.Random(5).shuffle(lines)
+    write(tmp_path / "raw/a.jsonl", jsonl(lines[:1500]))
+    write(tmp_path / "raw/b.jsonl", jsonl(lines[1500:]))
+    t = tokenizer.load(token_model)
+    for rehydrate in (True, False):
+        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid=0.2)
+        train, valid = documents_of(tmp_path / "out/web", t), documents_of(tmp_path / "out/web-valid", t)
+        assert {r["text"]: r.get("copies", 1) for r in kept} == {text: n for n, text in texts}
+        assert 20 < len(valid) == sum(valid.values()) and not set(train) & set(valid)
+        assert train == {text: COPIES[n] if rehydrate else 1 for n, text in texts if text not in valid}
+        tokens = adds_up(tmp_path / "out")["web"]["tokens"]
+        assert tokens == {"train": len(shards(tmp_path / "out/web")[1]), "valid": len(shards(tmp_path / "out/web-valid")[1])}
+
+
+# ---------------------------------------------------------------------- all of it, killed, shared and shuffled
+
+def everything(folder, language_model, token_model, seed=0):
+    """Raw files with every new feature on, created in an order of the seed's, and the settings for them."""
+    raw = folder / "raw"
+    texts = [good(i) for i in range(160)]
+    files = {f"web/{i}.jsonl": [{"text": t, "url": f"https://a.example/{i}"} for t in texts[20 * i:20 * i + 20]] for i in range(8)}
+    for i, file in enumerate(files.values()):
+        file += [{"text": texts[i]}, {"text": texts[0]}, {"text": "Short."}, {"text": shuffled(good(500 + i, 18), i)}, {"content": "x"},
+                 {"text": texts[3 * i], "url": "https://casino.example"}, {"text": "кітап қала өзен базар кітап."}, {"text": good(900, 18)}]
+    order = sorted(files)
+    random.Random(seed).shuffle(order)
+    for name in order:
+        write(raw / name, jsonl(files[name]))
+    write(raw / "test.jsonl", jsonl([{"question": good(900, 18)}]))
+    shutil.copy(language_model, raw / "en.npz")
+    write_pairs(raw)
+    sources = [web(path="web/*.jsonl", licence="CC0"), pair_source(vectors="en.npy|kk.npy", least_score=1.2)]
+    return dict(sources=sources, tokenizer=token_model, perplexity={"en": "en.npz"}, rehydrate=True, valid=0.1, blocked=["casino"],
+                evaluation=["test.jsonl"])
+
+
+def results(out):
+    """What a run leaves, but for words that processes said to each other."""
+    return {k: v for k, v in tree(out).items() if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
+
+
+REASONS = {"duplicate: exact": 15, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8, "script: not Latin": 8,
+           "evaluation: test.jsonl": 8, "no text: the row is not an object with a string in 'text'": 8}
+
+
+def test_all_at_once_with_any_workers_and_file_order(tmp_path, language_model, token_model):
+    """Every reason is counted, samples are five of each, and neither workers nor the order of creation change a byte."""
+    found, raw = [], tmp_path / "raw"
+    for seed, workers in enumerate((1, 2, 7)):
+        if raw.exists():
+            shutil.rmtree(raw)
+        settings = everything(tmp_path, language_model, token_model, seed)
+        prepare.main(all_words(raw, tmp_path / "out", workers=workers, **settings))
+        book = adds_up(tmp_path / "out")
+        found.append({k: v for k, v in tree(tmp_path / "out").items() if not (k.startswith("work") and k.endswith(".json"))})
+        shutil.rmtree(tmp_path / "out")  # the marks hold the times of the raw files
+    assert book["web"]["dropped"] == REASONS and book["pairs"]["dropped"] == {"pair: score too low": len(PLANTED)}
+    assert book["web"]["licence"] == "CC0" and book["web"]["kept"] == 160
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_two_ranks(tmp_path, root, language_model, token_model):
+    settings = everything(tmp_path, language_model, token_model)
+    prepare.main(all_words(tmp_path / "raw", tmp_path / "out", **settings))
+    wanted = results(tmp_path / "out")
+    for fresh in (False, True):
+        if fresh:
+            shutil.rmtree(tmp_path / "out")
+        words = all_words(tmp_path / "raw", tmp_path / "out", **settings)
+        ranks = [subprocess.Popen([sys.executable, str(root / "prepare.py"), *words], env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"})
+                 for r in (1, 0)]
+        assert [p.wait(RAN) for p in ranks] == [0, 0]
+        assert results(tmp_path / "out") == wanted
+
+
+KILLER = """
+import builtins, os, signal
+original, replace = builtins.open, os.replace
+def count(path):
+    if os.environ["OUT"] in str(path):
+        tally = os.open(os.environ["TALLY"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(tally, b".")
+        if os.fstat(tally).st_size == int(os.environ["AT"]):
+            os.killpg(0, signal.SIGKILL)
+        os.close(tally)
+def opened(path, mode="r", *args, **more):
+    if "w" in mode:
+        count(path)
+    return original(path, mode, *args, **more)
+def replaced(a, b, *args, **more):
+    count(b)
+    return replace(a, b, *args, **more)
+builtins.open, os.replace = opened, replaced
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_every_third_write(tmp_path, root, language_model, token_model):
+    """SIGKILL of all processes as the n-th file is opened for writing or put in its place, in every stage."""
+    settings = everything(tmp_path, language_model, token_model)
+    words = all_words(tmp_path / "raw", tmp_path / "out", **settings)
+    prepare.main(words)
+    wanted, (tmp_path / "site").mkdir()) if False else results(tmp_path / "out")

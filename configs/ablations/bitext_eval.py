@@ -1,0 +1,10 @@
+"""Figure 7 in small, the scores: translation from and into English."""
+from configs.tiny.eval import *
+
+data, out = "out/figure7/raw/benchmarks", "out/figure7/results.jsonl"
+languages = ["en", "zh", "de", "es", "ru", "kk"]
+_xx = [_k for _k in languages if _k != "en"]
+_task = next(_t for _t in tasks if _t["name"] == "translation") | dict(limit=40)
+tasks = [next(_t for _t in tasks if _t["name"] == "flores"),
+         _task | dict(name="into_english", pairs=[f"{_k}-en" for _k in _xx]),
+         _task | dict(name="from_english", pairs=[f"en-{_k}" for _k in _xx])]
