@@ -331,7 +331,8 @@ def ablation(c):
     for what, scores in found.items():
         a, b = ([fmean(scores.get((kind, i), [math.nan])) for i in range(len(c.runs))] for kind in (without, with_))
         each = [y - x for x, y in zip(a, b)]
-        rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {stdev(each) / math.sqrt(len(each)):.3f}",
+        error = stdev(each) / math.sqrt(len(each))
+        rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {error:.3f}",
                      " ".join(f"{x:+.2f}" for x in each)])
     print(table(rows, terminal=True), flush=True)
 

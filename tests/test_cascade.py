@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -143,7 +144,6 @@ def packed(kind, lines):
     if kind == "gz":
         whole = gzip.compress(lines)
         cut = whole[:len(whole) // 2]
-        import zlib
         return cut, zlib.decompressobj(31).decompress(cut).count(b"\n")
     zstandard = pytest.importorskip("zstandard")
     packer = zstandard.ZstdCompressor()
@@ -259,10 +259,6 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, prepared, monkeypatch, c
     shutil.rmtree(tmp_path / "out")
     prepared(keep_going=True)
     assert tree(tmp_path / "out") == first
-
-
-LIMITS = {"cleaning": (2_000, "00000"), "merging": (140_000, "text/web.jsonl"), "the tokenizer": (20_000, ""),
-          "shards": (90_000, "shard-00000.bin")}
 
 
 def full_disk(tmp_path, root, token_model, where):
@@ -644,4 +640,37 @@ def test_killed_at_every_third_write(tmp_path, root, language_model, token_model
     settings = everything(tmp_path, language_model, token_model)
     words = all_words(tmp_path / "raw", tmp_path / "out", **settings)
     prepare.main(words)
-    wanted, (tmp_path / "site").mkdir()) if False else results(tmp_path / "out")
+    wanted = results(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    write(tmp_path / "site/sitecustomize.py", KILLER)
+    for at in itertools.count(1, 3):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "OUT": str(tmp_path / "out"), "AT": str(at),
+                                    "TALLY": str(tmp_path / f"tally-{at}")}
+        process = subprocess.run([sys.executable, str(root / "prepare.py"), *words], env=environment, start_new_session=True,
+                                 capture_output=True, timeout=RAN)
+        if process.returncode == 0:
+            break  # no more writes than these
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        if at % 2:  # every other time the run goes on from what the last two kills left
+            prepare.main(words)
+            assert results(tmp_path / "out") == wanted, at
+            shutil.rmtree(tmp_path / "out")
+    assert at > 40 and results(tmp_path / "out") == wanted
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments(tmp_path, root, language_model, token_model):
+    """The same by the clock, each run going on from what the last left."""
+    words = all_words(tmp_path / "raw", tmp_path / "out", **everything(tmp_path, language_model, token_model))
+    prepare.main(words)
+    wanted, rng = results(tmp_path / "out"), random.Random(4)
+    for i in range(20):
+        if i % 4 == 0:
+            shutil.rmtree(tmp_path / "out")
+        process = subprocess.Popen([sys.executable, str(root / "prepare.py"), *words], start_new_session=True, stdout=subprocess.DEVNULL)
+        time.sleep(0.3 + 1.2 * rng.random())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if i % 4 == 3:
+            prepare.main(words)
+            assert results(tmp_path / "out") == wanted
