@@ -72,7 +72,7 @@ def card(folder):
     whole = {k: sum(line[k] for line in found.values()) for k in ("read", *STAGES, "kept")}
     steps = [[k, f"{f['read']:,}", *(f"{f[s]:,}" if f[s] else "" for s in STAGES), f"{f['kept']:,}",
               f"{f['kept'] / max(1, f['read']):.1%}"] for k, f in (found | {"all": whole}).items()]
-    paper_share = {k: f"{n / sum(used.values()):.2%}" for k, n in used.items()}
+    paper_share = {k: f"{n / paper.TOTAL[1]:.2%}" for k, n in used.items()}
     shares = [[k, f"{n:,}", f"{n / total:.2%}", paper_share.get(k, "")] for k, n in tokens.items()]
     sources = [[name, row["category"], row["language"] + (f"-{row['target']}" if row["target"] else ""),
                 row["licence"] or "not stated", f"{row['read']:,}", f"{row['kept']:,}", f"{row['tokens']['train']:,}"]

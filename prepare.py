@@ -28,7 +28,7 @@ import numpy as np
 
 import tokenizer
 from configs import load, thresholds
-from corpus import bitext, clean, dedup, measure, perplexity, read, similarity
+from corpus import bitext, clean, dedup, measure, perplexity, read, similarity, synthesize
 from corpus.work import as_before, digest, fingerprint, finish, meet, share, wait
 
 
@@ -302,6 +302,8 @@ def clean_file(c, source, i, path, mark):
                     raise ValueError(f"{path}, line {doc.line}: {source['vectors']} have {len(scores)} rows; embed this file")
                 doc.more["score"] = float(scores[at])
                 ranked.append((doc.more["score"], doc.text, doc.more.get("target") or ""))
+            if source.get("clean") and str(doc.reason).startswith("no text"):
+                answered(doc)
             doc.reason = doc.reason or run(steps, doc)
             if doc.reason is not None:
                 drop(aside, dropped, doc.more | row | {"text": original}, doc.reason)
@@ -315,6 +317,15 @@ def clean_file(c, source, i, path, mark):
     if scores is not None:
         similarity.write_ranked(ranked_file, *zip(*ranked)) if ranked else ranked_file.write_text("")
     finish(mark, facts, outputs, read=book["read"], dropped=dropped, damaged=damaged)
+
+
+def answered(doc):
+    """Give a row without "text" the text of its question and answer (corpus/synthesize.py), or the reason why it has none."""
+    try:
+        row = json.loads(doc.text)
+        doc.text, doc.reason = synthesize.render_knowledge(row if isinstance(row, dict) else {}), None
+    except ValueError as e:
+        doc.reason = f"no text: {e}"
 
 
 # settings that cleaning does not look at

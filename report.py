@@ -43,7 +43,8 @@ class Report:
     runs: list = field(default_factory=list)  # their folders, one per seed
 
     def __post_init__(self):
-        if (self.claims or self.ablation) and len(self.runs) < 2 or not (self.claims or self.ablation) and self.run is None and self.data is None:
+        several, one = self.claims or self.ablation, self.run or self.data
+        if len(self.runs) < 2 if several else not one:
             raise ValueError("""set run=out/demo, or claims=True and two or more runs='["out/seed0", "out/seed1"]'""")
 
 
@@ -320,7 +321,7 @@ def claims(c):
 
 
 def ablation(c):
-    """What one change does, by name of the model and metric: both means, their difference over the runs with its standard error."""
+    """What one change does, by model and metric: both means, and their difference with its standard error over the runs."""
     without, with_ = c.ablation.split(",")
     found = {}
     for i, run in enumerate(c.runs):

@@ -19,7 +19,7 @@ RARE = 1 / 65536  # what an unseen character gets when nothing is known
 
 
 def pieces(text):
-    """(ORDER, T) int64: the slot of the piece of n + 1 characters that ends at each place. Case, digits, spaces are evened out."""
+    """(ORDER, T) int64: the slot of the piece of n + 1 characters that ends at each place. Case, digits, spaces are made even."""
     text = re.sub(r"\d", "0", " " * (ORDER - 1) + " ".join(text.lower().split()))
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
     key, out = np.zeros(len(codes), np.uint64), []

@@ -104,10 +104,10 @@ BAD_LINES = {  # what stands in line 500 of 1,000, and the reason it is dropped 
 def corrupted(tmp_path_factory, token_model):
     """One run over a source of 1,000 lines for each corruption: (raw folder, out folder)."""
     base, monkeypatch = tmp_path_factory.mktemp("corrupted"), pytest.MonkeyPatch()
-    lines = [json.dumps({"text": good(i), "id": 7}).encode() for i in range(1000)]  # and all have the same id
+    lines = [json.dumps({"text": good(i, 5), "id": 7}).encode() for i in range(1000)]  # and all have the same id
     for name, (bad, _) in BAD_LINES.items():
         write(base / f"raw/{name}.jsonl", b"\n".join([*lines[:499], bad, *lines[500:]]) + b"\n")
-    odd = [json.dumps({"text": good(i).replace(" ", "\u2028", i == 3)}, ensure_ascii=False).encode() for i in range(1000)]
+    odd = [json.dumps({"text": good(i, 5).replace(" ", "\u2028", i == 3)}, ensure_ascii=False).encode() for i in range(1000)]
     write(base / "raw/windows.jsonl", b"\xef\xbb\xbf" + b"\r\n".join(odd))
     sources = [web(name, f"{name}.jsonl") for name in (*BAD_LINES, "windows")]
     monkeypatch.setattr(read, "MAX_LINE", 4 << 20)  # the processes of the pool are forks and see it, too
@@ -123,14 +123,14 @@ def test_one_bad_line_of_a_thousand(corrupted, name):
     found, = (r for r in rows(out / "rejects.jsonl") if r["source"] == name)
     assert Path(found["file"]) == raw / f"{name}.jsonl" and found["line"] == 500 and found["reason"].startswith(BAD_LINES[name][1])
     assert (raw / f"{name}.jsonl").read_bytes()[found["offset"]:].startswith(BAD_LINES[name][0][:40])
-    assert [r["text"] for r in rows(out / f"text/{name}.jsonl")] == [good(i) for i in range(1000) if i != 499]
+    assert [r["text"] for r in rows(out / f"text/{name}.jsonl")] == [good(i, 5) for i in range(1000) if i != 499]
     assert shards(out / name)[0]["documents"] == 999
 
 
 def test_odd_but_good_lines(corrupted):
     """A byte order mark, Windows line ends and U+2028 within a text cost nothing; the last becomes a line break."""
     kept = [r["text"] for r in rows(corrupted[1] / "text/windows.jsonl")]
-    assert kept == [good(i).replace(" ", "\n", i == 3) for i in range(1000)]
+    assert kept == [good(i, 5).replace(" ", "\n", i == 3) for i in range(1000)]
 
 
 def test_the_account_of_corrupted_files(corrupted):
@@ -172,19 +172,19 @@ def footer(path, parquet):
 
 
 def page(path, parquet):
-    place = parquet.ParquetFile(path).metadata.row_group(4).column(0).data_page_offset  # of ten
+    place = parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset  # of two
     raw = bytearray(path.read_bytes())
     raw[place + 30:place + 300] = b"\x5a" * 270
     path.write_bytes(raw)
 
 
-@pytest.mark.parametrize("spoil, least", [(footer, 0), (page, 400)])
+@pytest.mark.parametrize("spoil, least", [(footer, 0), (page, 1024)])
 def test_damaged_parquet(tmp_path, prepared, spoil, least):
     """Named; with keep_going another file of the source, and the row groups before the damage, are kept."""
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     write(tmp_path / "raw/b.jsonl", jsonl({"text": good(i)} for i in range(2000, 2010)))
-    table = pyarrow.table({"text": [good(i) for i in range(1000)]})
-    parquet.write_table(table, tmp_path / "raw/a.parquet", row_group_size=100, compression="gzip", use_dictionary=False)
+    table = pyarrow.table({"text": [good(i, 5) for i in range(1500)]})
+    parquet.write_table(table, tmp_path / "raw/a.parquet", row_group_size=1024, compression="gzip", use_dictionary=False)
     spoil(tmp_path / "raw/a.parquet", parquet)
     with pytest.raises(ValueError, match="a.parquet"):
         prepared(web(path="[ab].*"))
@@ -242,7 +242,7 @@ def grow(path):
 def test_a_file_that_changes_while_it_is_read(tmp_path, prepared, monkeypatch, change, message):
     """The error names it, nothing of it counts, and the next run is as if it had always been so."""
     raw = tmp_path / "raw/a.jsonl"
-    write(raw, jsonl({"text": good(i), "ballast": "x" * 3000} for i in range(1000)))  # three times what is read at once
+    write(raw, jsonl({"text": good(i), "ballast": "x" * 8000} for i in range(300)))  # three times what is read at once
     original = prepare.web_steps
 
     def steps(c, source):
@@ -510,7 +510,7 @@ def test_unfiltered_pairs(tmp_path, prepared, vectors):
     kept, dropped = prepared(pair_source(**vectors), web())
     assert len(kept) == (200 - len(PLANTED) if vectors else 200) and adds_up(tmp_path / "out")
     again = {k: v for k, v in tree(tmp_path / "out").items() if "/web" in k}
-    assert {k for k in others if others[k] != again[k]} == {k for k in others if k.startswith("work") and k.endswith(".json")}
+    assert all(k.startswith("work") and k.endswith(".json") for k in others if others[k] != again[k])  # marks know the settings
 
 
 def test_one_to_one(tmp_path, prepared):
@@ -542,7 +542,7 @@ def test_rehydration(tmp_path, prepared, token_model):
     write(tmp_path / "raw/b.jsonl", jsonl(lines[1500:]))
     t = tokenizer.load(token_model)
     for rehydrate in (True, False):
-        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid=0.2)
+        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid=0.2, near=False)
         train, valid = documents_of(tmp_path / "out/web", t), documents_of(tmp_path / "out/web-valid", t)
         assert {r["text"]: r.get("copies", 1) for r in kept} == {text: n for n, text in texts}
         assert 20 < len(valid) == sum(valid.values()) and not set(train) & set(valid)
@@ -556,7 +556,7 @@ def test_rehydration(tmp_path, prepared, token_model):
 def everything(folder, language_model, token_model, seed=0):
     """Raw files with every new feature on, created in an order of the seed's, and the settings for them."""
     raw = folder / "raw"
-    texts = [good(i) for i in range(160)]
+    texts = [good(i, 18) for i in range(160)]  # the model has seen them
     files = {f"web/{i}.jsonl": [{"text": t, "url": f"https://a.example/{i}"} for t in texts[20 * i:20 * i + 20]] for i in range(8)}
     for i, file in enumerate(files.values()):
         file += [{"text": texts[i]}, {"text": texts[0]}, {"text": "Short."}, {"text": shuffled(good(500 + i, 18), i)}, {"content": "x"},
@@ -578,7 +578,7 @@ def results(out):
     return {k: v for k, v in tree(out).items() if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
 
 
-REASONS = {"duplicate: exact": 15, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8, "script: not Latin": 8,
+REASONS = {"duplicate: exact": 16, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8, "script: not Latin": 8,
            "evaluation: test.jsonl": 8, "no text: the row is not an object with a string in 'text'": 8}
 
 
