@@ -19,7 +19,7 @@ import numpy as np
 
 from configs import load, thresholds
 from configs.marco import paper
-from corpus import clean, read, similarity
+from corpus import bitext, clean, read, similarity
 from recipes import embed_sentences
 
 NTREX = dict(arb="ar", deu="de", eng="en", jpn="ja", kaz="kk", nep="ne", zho="zh")
@@ -134,6 +134,29 @@ def survival(c, identify):
               f"language {told:.1%} of {sentences[code]:5,}{f' (else {most})' if most else ''}")
 
 
+def good_pairs(c, identify):
+    """Share of the published translations of NTREX and FLORES that the rules for pairs keep, by language."""
+    texts, kept, total, lost = defaultdict(dict), Counter(), Counter(), Counter()
+    for path in sorted(Path(c.good).glob("ntrex128/newstest*.txt")):
+        texts["ntrex"][NTREX[path.name.split(".")[1][:3]]] = path.read_text(encoding="utf-8").splitlines()
+    for path in sorted(Path(c.good).glob("sib200-flores/*/*.tsv")):
+        found = texts[path.stem].setdefault(FLORES[path.parent.name[:3]], [])
+        found += [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    for sides in texts.values():
+        english = sides.pop("en")
+        for code, lines in sides.items():
+            for x, y in zip(english, lines, strict=True):
+                pair = read.Document(x, more={"target": y})
+                verdict = bitext.rules(pair, most_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
+                kept[code] += verdict is True
+                total[code] += 1
+                lost[verdict if verdict is True else verdict[1]] += 1
+    rate = {code: kept[code] / total[code] for code in total}
+    print(f"good pairs with English: {sum(kept.values()) / sum(total.values()):.1%} of {sum(total.values()):,} kept; least: "
+          + ", ".join(f"{code} {rate[code]:.1%}" for code in sorted(rate, key=rate.get)[:3])
+          + "; lost to " + ", ".join(f"{why} {n}" for why, n in lost.most_common(4) if why is not True))
+
+
 def similarities(c):
     """How well the margin of a checkpoint's vectors tells misaligned pairs from good ones, by language."""
     found = {}
@@ -181,6 +204,7 @@ def main(argv=None):
         f"{code} told as {code} {a}, as {other} {b}" for (a, b), (code, other) in zip(close, (("id", "ms"), ("ms", "id")))))
     if c.good:
         survival(c, identify)
+        good_pairs(c, identify)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@
 raw/web/kk/*.jsonl.gz (CulturaX, FineWeb-2, MADLAD ...), raw/bitext/en-kk/*.tsv (OPUS, CCAligned), raw/knowledge/en/*,
 raw/synthetic/en/*. All three model sizes share Qwen2's tokenizer, so the shards are made once. Delete the lines of sources you
 do not have: prepare.py stops at a path with nothing in it rather than train without a language.
+
+A source may also name its licence="ODC-By", for the data card; one file of pairs its vectors="en.npy|kk.npy" (row i is line i, from
+LASER or recipes/embed_sentences.py, then with align=True) and least_score=1.04, the margin that the CCMatrix family of corpora was cut
+near; a language its perplexity={"kk": "kk.npz"} (`python prepare.py perplexity`), and evaluation=["benchmarks/*"] what must not be in it.
 """
 from configs.marco import paper
 from configs.thresholds import thresholds
