@@ -29,7 +29,7 @@ import numpy as np
 import tokenizer
 from configs import load, thresholds
 from corpus import bitext, clean, dedup, measure, perplexity, read, similarity, synthesize
-from corpus.work import as_before, digest, fingerprint, finish, meet, share, wait
+from corpus.work import as_before, digest, fingerprint, finish, meet, naming, share, wait
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Prepare:
 
 
 def unusable(scripts):
+    if not isinstance(scripts, str) or not scripts.split():
+        return f"{scripts!r} names no Unicode script; 'Han Latin' names two"
     try:
         clean.written(scripts)
     except ValueError as e:
@@ -152,7 +154,7 @@ def mender(c):
 
 def plain_steps(c, source):
     """Knowledge and synthetic text: already chosen, so only repaired and deduplicated."""
-    return [clean.repair, partial(clean.heuristics, bounds={"chars": (1, 1 << 30)})]
+    return [partial(clean.repair, fix=mender(c)), partial(clean.heuristics, bounds={"chars": (1, 1 << 30)})]
 
 
 def steps_of(c, source):
@@ -219,7 +221,7 @@ def main(argv=None):
         for index in out.glob("*/index.json"):
             os.replace(index, index.with_name("index.old"))  # not this run's until its text is found to be the same
     meet(out / "work", rank, size)
-    with ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
+    with naming(out), ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
         do = partial(share, pool, rank, size)
         do("clean", clean_file, [(c, *file) for file in files], [work(c, source) / f"{i:05}.json" for source, i, _ in files])
         merged = [work(c, source) / "merged.json" for source in c.sources]
@@ -278,14 +280,14 @@ def clean_file(c, source, i, path, mark):
     pair, web = "target" in source, "target" not in source and not source.get("clean")
     outputs = passed_file, dropped_file, key_file = [mark.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
     ranked_file = Path(c.out) / "ranked" / f"{source['name']}.tsv"
-    outputs += [ranked_file] if "vectors" in source else []
+    outputs += [ranked_file] if "vectors" in source and c.filter_bitext else []
     about = [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
     facts = fingerprint(CODE, about, source, {k: v for k, v in asdict(c).items() if k not in LATER}, beside(c, source))
     if as_before(mark, facts, outputs):
         return
     for file in outputs:
         file.parent.mkdir(parents=True, exist_ok=True)
-    scores, ranked = margins(c, source), []
+    scores, ranked = margins(c, source, path), []
     steps, book, dropped, damaged, told = steps_of(c, source), Counter(), Counter(), [], progress(path)
     with (open(passed_file, "w", encoding="utf-8") as passed, open(dropped_file, "w", encoding="utf-8") as aside,
           open(key_file, "wb") as keys):
@@ -341,12 +343,17 @@ def beside(c, source):
     return [digest(p) for p in [*files, *([c.langid] if isinstance(c.langid, str) else [])]]
 
 
-def margins(c, source):
+def margins(c, source, path):
     """The margin score of each line's pair (corpus/similarity.py), when the source names the vectors of both sides."""
     if "vectors" not in source or not c.filter_bitext:
         return None
-    x, y = (np.load(Path(c.raw) / p, mmap_mode="r", allow_pickle=False) for p in source["vectors"].split("|"))
-    return similarity.margin(*(similarity.aligned(x, y) if source.get("align") else (x, y)))
+    try:
+        x, y = (np.load(Path(c.raw) / p, mmap_mode="r", allow_pickle=False) for p in source["vectors"].split("|"))
+        if ".tmx" not in Path(path).suffixes and len(x) > (n := sum(1 for _ in read.places(path.split("|")[0]))):
+            raise ValueError(f"{len(x)} rows for the {n} lines of {path}; embed this file")
+        return similarity.margin(*(similarity.aligned(x, y) if source.get("align") else (x, y)))
+    except (ValueError, EOFError) as e:
+        raise ValueError(f"source {source['name']}: vectors {source['vectors']}: {e}") from None
 
 
 def progress(path, every=10):

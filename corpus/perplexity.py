@@ -10,6 +10,8 @@ The counts stand in one table by hash: two pieces in one slot make a text look a
 """
 import json
 import re
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -31,11 +33,12 @@ def pieces(text):
 
 
 def train(texts, keep=0.995):
-    """texts -> a model {"table": (SLOTS,) uint32, "total": characters, "most": bits per character}. Every tenth text is held out:
-    `most` is what the share `keep` of those stays below. ValueError when there are fewer than ten of them."""
+    """texts -> a model {"table": (SLOTS,) uint32, "total": characters, "most": bits per character}. Of every hundred texts the
+    last ten are held out (neighbours are often of one piece): `most` is what the share `keep` of those stays below. ValueError when they
+    are fewer than ten."""
     table, total, held, waiting = np.zeros(SLOTS, np.uint32), 0, [], []
     for i, text in enumerate(texts):
-        if i % 10 == 9:
+        if i % 100 >= 90:
             held.append(text)
             continue
         waiting.append(pieces(text))
@@ -79,8 +82,9 @@ def load(path):
     try:
         with np.load(path, allow_pickle=False) as f:
             model = {"table": f["table"]} | json.loads(str(f["about"]))
-        assert model["table"].shape == (SLOTS,) and model["most"] > 0
-    except (OSError, ValueError, KeyError, AssertionError) as e:
+        assert model["table"].shape == (SLOTS,) and model["table"].dtype == np.uint32, "its table is another"
+        assert model["most"] > 0 and model["total"] > 0
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AssertionError, zipfile.BadZipFile, zlib.error) as e:
         raise ValueError(f"{path} is no perplexity model ({e}); write one with: python prepare.py perplexity") from None
     return model
 

@@ -196,7 +196,7 @@ def _warc(path):
     try:
         import trafilatura
     except ImportError:
-        raise ValueError(f"{path}: reading pages needs a package: pip install trafilatura; or take the .wet file") from None
+        raise ValueError(f"{path}: pip install trafilatura lxml_html_clean to read pages, or take the .wet file") from None
     for head, raw, number, offset, problem in records(path):
         if problem or head["warc-type"] == "response" and b"text/html" in raw.partition(b"\r\n\r\n")[0].lower():
             text = None if problem else trafilatura.extract(raw.partition(b"\r\n\r\n")[2], deduplicate=False)
@@ -237,13 +237,24 @@ def _parquet(path):
         raise ValueError(f"{path}: reading parquet needs a package: pip install pyarrow") from None
     try:
         table = pq.ParquetFile(path)
-    except (OSError, ValueError) as e:  # pyarrow's errors are subclasses; they do not name the file
-        raise ValueError(f"{path}: not a parquet file ({e})") from None
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as e:  # pyarrow's errors are subclasses
+        yield Document("", line=1, reason=f"unreadable from here on: not a parquet file ({e})")
+        return
     if "text" not in table.schema_arrow.names:
         raise ValueError(f"{path}: no column 'text'; the columns are {table.schema_arrow.names}")
-    number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
+    number, batches = 0, table.iter_batches(batch_size=1024)
+    while True:
+        try:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            found = batch.to_pylist()
+        except (OSError, ValueError) as e:  # a ValueError is text that is not UTF-8
+            yield Document("", line=number + 1, reason=f"unreadable from here on: {e}")
+            return
+        for row in found:
             number += 1
             text = row.pop("text")
             problem = None if isinstance(text, str) else "no text: the row's text is null"

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 
 
 def meet(folder, rank, size):
@@ -39,6 +40,16 @@ def share(pool, rank, size, name, f, tasks, marks):
         if spent > 10:
             print(f"{name}: {n} of {len(running)}, {spent / n * (len(running) - n):.0f} s left", flush=True)
     wait(marks)
+
+
+@contextmanager
+def naming(folder):
+    """An OSError within that names no file, as that of a full disk, names this folder."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = e.filename or str(folder)
+        raise
 
 
 def wait(marks):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 640,
+BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 660,
           "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 360, "datacard.py": 130, "quality.py": 220,
-          "configs/__init__.py": 80, "corpus/*.py": 260, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
+          "configs/__init__.py": 80, "corpus/*.py": 265, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
 OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "datacard", "quality", "configs", "corpus", "kernels", "recipes", "tinyworld"}
 IMPORTS = {"configs": set(), "tokenizer": {"vocabulary"}, "vocabulary": set(), "data": set(), "kernels": {"kernels"}, "corpus": {"corpus"},
            "prepare": {"corpus", "tokenizer", "configs"}, "checkpoint": {"tokenizer"}, "model": {"kernels", "checkpoint", "configs"},
