@@ -35,7 +35,7 @@ def pieces(text):
 def train(texts, keep=0.995):
     """texts -> a model {"table": (SLOTS,) uint32, "total": characters, "most": bits per character}.
 
-    Of every hundred texts the last ten are held out (neighbours are often of one piece); the share `keep` of those stays below `most`.
+    Of every hundred texts the last ten are held out (neighbours are often of one piece); their share `keep` stays below `most`.
     ValueError when they are fewer than ten.
     """
     table, total, held, waiting = np.zeros(SLOTS, np.uint32), 0, [], []
