@@ -1,0 +1,74 @@
+"""Benchmarks of a run's checkpoints by tokens seen, per language and group: the paper's Figure 9, and the same as tables.
+
+    for k in out/marco/stage1/checkpoints/step-*; do python eval.py $k out=out/marco/stage1 preset=paper ...; done
+    python report.py run=out/marco/stage1 steps=True                                    # steps.md and figures in the run
+    python report.py steps=True runs='["out/marco/stage1", "out/marco/stage2"]'         # stages laid end to end
+
+train.py keeps the newest checkpoints only: raise its keep= before the run.
+"""
+import re
+from pathlib import Path
+from statistics import fmean
+
+from configs.marco import paper
+from tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read, table
+
+COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
+
+def tokens_at(run, step):
+    """Tokens seen at a step by run/log.jsonl; between its rows in proportion, as every step has as many."""
+    file = Path(run) / "log.jsonl"
+    log = [row for row in lines(file, ("step",)) if row.get("tokens")] if file.is_file() else []
+    if not log or (steps := max(row["step"] for row in log)) < step:
+        raise ValueError(f"{file} does not reach step {step}; run= must be the folder of the training run of these checkpoints")
+    return round(step * max(row["tokens"] for row in log) / steps)
+
+
+def by_tokens(c):
+    """Write steps.md and its figures: every benchmark of the checkpoints step-N over tokens seen, runs laid end to end."""
+    runs, rows, seen, begin = c.runs or [c.run], [], {}, 0
+    for run in runs:
+        found = [row for row in read(Path(run) / "results.jsonl", c.checkpoints, shots=c.shots, preset=c.preset)
+                 if re.fullmatch(r"step-\d+", row["checkpoint"])]
+        if not found:
+            raise ValueError(f"{run}/results.jsonl has no checkpoint named step-N; run eval.py on {run}/checkpoints/step-*")
+        for row in found:
+            row["checkpoint"] = f"{run}/{row['checkpoint']}"
+            seen[row["checkpoint"]] = begin + tokens_at(run, int(row["checkpoint"].rsplit("-", 1)[1]))
+        rows, begin = rows + found, max(seen.values())
+    order, parts = sorted(seen, key=seen.get), {}
+    for row in rows:
+        parts.setdefault((benchmark(row["task"], row["lang"]), row["metric"]), []).append(row)
+    text = ["# Benchmarks by tokens seen", f"Checkpoints of {', '.join(map(str, runs))}; means are unweighted."]
+    for key, some in parts.items():
+        alike(some, " ".join(key))
+        here = [k for k in order if any(row["checkpoint"] == k for row in some)]
+        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and code(row["lang"]) == lang]) for k in here]
+                  for lang in dict.fromkeys(code(row["lang"]) for row in some)}
+        groups = {g: [curves[x] for x in curves if g in groups_of(x)] for g in GROUPS}
+        means = {f"**{g}** ({len(v)})": list(map(fmean, zip(*v))) for g, v in groups.items() if len(v) > 1}
+        head = [" ".join(key), *(f"{seen[k] / 1e6:,.2f} M" for k in here)]
+        shown = table([head, *([name, *(f"{x:.2f}" for x in y)] for name, y in (curves | means).items())])
+        file = Path(runs[0]) / f"steps-{'-'.join(key)}.png".replace("+", "p")
+        text += [f"## {key[0]}, {key[1]}", shown, plot(file, [seen[k] / 1e6 for k in here], curves, means, head[0])]
+    (Path(runs[0]) / "steps.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    print(*text, f"wrote {Path(runs[0]) / 'steps.md'}", sep="\n\n", flush=True)
+
+
+def plot(file, x, curves, means, title):
+    """Draw the curves of the languages, and of group means thick; Markdown that shows the figure."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return "No figure: it needs a package: pip install matplotlib"
+    plt.switch_backend("Agg")
+    figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for name, y in (curves | means).items():
+        group = paper.group(name) if name in paper.LANGUAGES else None
+        ax.plot(x, y, marker="o", ms=3, lw=2.4 if name in means else 1, color=COLORS.get(group, "#888888"))
+        ax.annotate(name.replace("**", ""), (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", fontsize=7, va="center")
+    ax.set(title=title, xlabel="training tokens, millions", ylabel="score", xlim=(0, None))
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+    return f"![{title}]({file.name})"
