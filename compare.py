@@ -4,8 +4,8 @@
     python compare.py samples.jsonl samples.jsonl first=base second=stage2    # two checkpoints of one file
 
 Reads what eval.py writes: every number of a sample is a metric (right or wrong: 1 or 0); translations with a reference get
-corpus chrF++ and BLEU. A difference is the second model's score less the first's. p: McNemar's exact test for right and wrong in
-one language, else paired bootstrap. Holm's correction: over the rows of a metric of a benchmark, languages and groups apart.
+corpus chrF++ and BLEU. A difference is the second model's score less the first's. p: McNemar's exact test for right and wrong
+in one language, else paired bootstrap. Holm's correction: over the rows of a metric of a benchmark, languages and groups apart.
 """
 import functools
 import hashlib
@@ -123,16 +123,16 @@ def aligned(a, b, files):
 def measurements(pairs, lang):
     """{metric: (values of a (n, S), values of b, score)} of the pairs of rows."""
     out, kinds = {}, (int, float, bool)
-    mean = functools.partial(_mean, len(pairs))
+    average = functools.partial(mean, len(pairs))
     for name in (k for k in pairs[0][0] if k not in ("doc_id", "shots", "seed")):
         if all(type(row.get(name)) in kinds and math.isfinite(row[name]) for pair in pairs for row in pair):
-            out[name] = (*(np.array([[row[name]] for row in side], np.float64) for side in zip(*pairs)), mean)
+            out[name] = (*(np.array([[row[name]] for row in side], np.float64) for side in zip(*pairs)), average)
     if all(isinstance(row.get(k), str) for pair in pairs for row in pair for k in ("response", "reference")):
         out |= corpus_scores(pairs, lang)
     return out
 
 
-def _mean(n, sums):
+def mean(n, sums):
     return sums[:, 0] / n
 
 

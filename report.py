@@ -2,7 +2,7 @@
 
     python report.py run=out/demo                                                 # report.md and figures in out/demo
     python report.py claims=True runs='["out/claims/seed0", "out/claims/seed1"]'  # claims.md in out/claims
-    python report.py run=out/marco paper=True       # tables.py: the paper's; steps=True: curves.py, scores by tokens seen
+    python report.py run=out/marco paper=True       # tables.py: the paper's; steps=True: figures.py, scores by tokens seen
 
 Reads run/results.jsonl (eval.py) and run/<checkpoint>/log.jsonl (train.py). A gain is the last checkpoint against the first.
 """
@@ -16,7 +16,7 @@ from statistics import correlation, fmean, stdev
 
 from configs import load
 from configs.marco import paper, results
-from curves import COLORS, by_tokens
+from figures import COLORS, by_tokens
 from tables import published, table
 
 LANGS = list(paper.LANGUAGES)  # the paper's order: English, Chinese, 8 other high-resource, 19 low-resource

@@ -91,9 +91,9 @@ def read(path, checkpoints, **only):
 
 
 def alike(rows, name):
-    """ValueError that names two rows of one benchmark and metric that were not measured alike. All have the same shots and preset,
-    and the same signature but for its tokenizer, which is the target language's; all checkpoints have the same tasks and
-    languages, and in each the same items, prompt and signature."""
+    """ValueError that names two rows of one benchmark and metric that were not measured alike. All have the same shots and
+    preset, and the same signature but for its tokenizer, which is the target language's; all checkpoints have the same tasks
+    and languages, and in each the same items, prompt and signature."""
     first, places = {}, {}
     plain = lambda row: "|".join(x for x in (row["signature"] or "").split("|") if not x.startswith("tok:"))
     for row in rows:
@@ -110,8 +110,8 @@ def alike(rows, name):
                                  "settings, or choose with checkpoints=, shots= or preset=")
     for a, b in ((a, b) for a in places for b in places):
         if lacking := [" ".join(at) for at in places[a] if at not in places[b]]:
-            raise ValueError(f"{name}: {a} has {', '.join(lacking[:6])} ({len(lacking)} in all), {b} has not, so their means are "
-                             "not of the same tests. Run eval.py on both, or choose with checkpoints=")
+            raise ValueError(f"{name}: {a} has {', '.join(lacking[:6])} ({len(lacking)} in all), {b} has not, and their means are "
+                             "of other tests. Run eval.py on both, or choose with checkpoints=")
 
 
 def select(rows, name, suite, shots):
@@ -214,8 +214,8 @@ def told(name, suite, rows):
     signatures = dict.fromkeys(row["signature"] for row in rows if row["signature"])
     items = {(row["task"], row["lang"]): row["n"] for row in rows}
     share = "".join(f"{a} of {b} languages or sets, " for a, b in [part(name, suite, rows)] if b)
-    return (f"{name}. Paper: {theirs}. Ours: {rows[0]['metric']}, {rows[0]['shots']}-shot, preset {rows[0].get('preset')}; {share}"
-            f"{len(items)} tasks, {sum(items.values()):,} items" + "".join(f", `{x}`" for x in signatures) + ".")
+    return (f"{name}. Paper: {theirs}. Ours: {rows[0]['metric']}, {rows[0]['shots']}-shot, preset {rows[0].get('preset')}; "
+            f"{share}{len(items)} tasks, {sum(items.values()):,} items" + "".join(f", `{x}`" for x in signatures) + ".")
 
 
 def published(c):

@@ -1,4 +1,4 @@
-"""Benchmarks of a run's checkpoints by tokens seen, per language and group: the paper's Figure 9, and the same as tables.
+"""Figures 9 and 10 of the paper: benchmarks of a run's checkpoints by tokens seen, also as tables; verdicts by language.
 
     for k in out/marco/stage1/checkpoints/step-*; do python eval.py $k out=out/marco/stage1 preset=paper ...; done
     python report.py run=out/marco/stage1 steps=True                                    # steps.md and figures in the run
@@ -13,6 +13,7 @@ from statistics import fmean
 from configs.marco import paper
 from tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read, table
 
+MISSING = "No figure: it needs a package: pip install matplotlib"
 COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
 
 def tokens_at(run, step):
@@ -55,20 +56,46 @@ def by_tokens(c):
     print(*text, f"wrote {Path(runs[0]) / 'steps.md'}", sep="\n\n", flush=True)
 
 
-def plot(file, x, curves, means, title):
-    """Draw the curves of the languages, and of group means thick; Markdown that shows the figure."""
+def pyplot():
+    """matplotlib.pyplot that draws into files, or None where it is not installed."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        return "No figure: it needs a package: pip install matplotlib"
+        return None
     plt.switch_backend("Agg")
+    return plt
+
+
+def plot(file, x, curves, means, title):
+    """Draw the curves of the languages, and of group means thick; Markdown that shows the figure."""
+    if (plt := pyplot()) is None:
+        return MISSING
     figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
     for name, y in (curves | means).items():
         group = paper.group(name) if name in paper.LANGUAGES else None
         ax.plot(x, y, marker="o", ms=3, lw=2.4 if name in means else 1, color=COLORS.get(group, "#888888"))
-        ax.annotate(name.replace("**", ""), (x[-1], y[-1]), xytext=(5, 0), textcoords="offset points", fontsize=7, va="center")
+        ax.annotate(name.replace("**", ""), (x[-1], y[-1]), (5, 0), textcoords="offset points", fontsize=7, va="center")
     ax.set(title=title, xlabel="training tokens, millions", ylabel="score", xlim=(0, None))
     ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
     plt.close(figure)
     return f"![{title}]({file.name})"
+
+
+def preferences(file, rows, title):
+    """Draw win, tie and loss of every language as one bar; Markdown that shows the figure."""
+    if (plt := pyplot()) is None:
+        return MISSING
+    figure, ax = plt.subplots(figsize=(7, 1 + 0.25 * len(rows)), layout="constrained")
+    names, left = [paper.NAMES.get(code(row["lang"]), row["lang"]) for row in rows], [0.0] * len(rows)
+    for kind, color in (("win", "#1f6fb4"), ("tie", "#cccccc"), ("loss", "#d0581a")):
+        width = [100 * row[kind] for row in rows]
+        ax.barh(names, width, left=left, color=color, label=kind)
+        left = [a + b for a, b in zip(left, width)]
+    ax.set_title(title, fontsize=8)
+    ax.set(xlabel="% of conversations", xlim=(0, 100))
+    ax.invert_yaxis()
+    figure.legend(ncols=3, loc="outside lower center", frameon=False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+    return f"![win, tie, loss]({file.name})"
