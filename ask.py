@@ -77,8 +77,8 @@ def ask_model(c, model, t, temperature, conversations):
     for i in range(0, len(conversations), c.batch):
         prompts = [t.chat(messages) for messages in conversations[i:i + c.batch]]
         fit = [k for k, prompt in enumerate(prompts) if len(prompt) <= room]
-        new = generate(model, [prompts[k] for k in fit], c.max_new, t.stops, Decoding(temperature, seed=c.seed + i), c.batch)
-        new = dict(zip(fit, new))
+        how = Decoding(temperature, seed=int(key_of(c.seed, conversations[i:i + c.batch]), 16))  # no two batches throw alike
+        new = dict(zip(fit, generate(model, [prompts[k] for k in fit], c.max_new, t.stops, how, c.batch)))
         for k, prompt in enumerate(prompts):
             if k in new:
                 yield {"text": t.decode(new[k], before=prompt), "finish": "length" if len(new[k]) == c.max_new else "stop"}
@@ -89,17 +89,16 @@ def ask_model(c, model, t, temperature, conversations):
 # ---------------------------------------------------------------------- a file of what came, so that a stopped run goes on
 
 def kept(file):
-    """{id: row} of a file that an earlier run began; a last line that a kill has cut is taken away. The file is locked."""
+    """({id: row} of a file that an earlier run may have begun, the file, open to add to and locked). A last line that a kill has
+    cut is taken away."""
     f = open(file, "a+b")
     try:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise ValueError(f"{file} is in use by another process; stop it or set out= another folder") from None
-    rows = {row["id"]: row for row in tables.lines(file, ("id",))}
     f.seek(0)
-    text = f.read()
-    f.truncate(text.rfind(b"\n") + 1)
-    return rows, f
+    f.truncate(f.read().rfind(b"\n") + 1)
+    return {row["id"]: row for row in tables.lines(file, ("id",))}, f
 
 
 def key_of(*facts):

@@ -110,7 +110,7 @@ def alike(rows, name):
                                  "settings, or choose with checkpoints=, shots= or preset=")
     for a, b in ((a, b) for a in places for b in places):
         if lacking := [" ".join(at) for at in places[a] if at not in places[b]]:
-            raise ValueError(f"{name}: {a} has {', '.join(lacking[:6])} ({len(lacking)} in all), {b} has not, and their means are "
+            raise ValueError(f"{name}: {a} has {', '.join(lacking[:6])} ({len(lacking)} in all), {b} has not: their means are "
                              "of other tests. Run eval.py on both, or choose with checkpoints=")
 
 
