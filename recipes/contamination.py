@@ -3,9 +3,9 @@
     python recipes/contamination.py data=out/marco/tokens eval='belebele/*.jsonl' tokenizer=Qwen/Qwen2-7B out=found.jsonl
 
 The 13-grams are runs of 13 token ids of the shards' own tokenizer within one field of an item. 13 words, as GPT-3 counted, are
-more: where a language is cut finely 13 tokens are three or four words, which chance repeats. So beside the items of which any run
-is found stand those that are "seen": half of their runs or more. Memory: 64 MB, about 50 bytes for each token of the evaluation
-files, and the blocks of shards in work.
+more: where a language is cut finely, 13 tokens are three or four words, which chance repeats. So beside the items of which any
+run is found stand those that are "seen": half of a field's runs or more. Shards are streamed; memory is 64 MB, about 50 MB for
+each thread, and about 50 bytes for each token of the evaluation files.
 """
 import csv
 import glob
@@ -34,7 +34,7 @@ class Contamination:
     tokenizer: str                 # folder that the shards were made with
     fields: list = field(default_factory=list)  # of a row to look for; none: all texts but ids, links and licences
     n: int = 13                    # tokens in a run
-    seen: float = 0.5              # an item is seen when this share of its runs is found
+    seen: float = 0.5              # an item is seen when this share of the runs of one of its fields is found
     block: int = 1 << 20           # tokens at a time
     threads: int = os.cpu_count() or 1
     out: str | None = None         # .jsonl of the items of which something was found, with the share and a sample
@@ -52,7 +52,7 @@ FILTER = 26  # bits of a hash that a table of 64 MB knows; only what stands in i
 # ---------------------------------------------------------------------- the evaluation set
 
 def items(path):
-    """(line, row as a dict) of an evaluation file; of a .txt each line is a row."""
+    """(number, row as a dict) of an evaluation file; of a .txt each line is a row."""
     suffix = Path(path).suffix
     if suffix == ".parquet":
         try:
@@ -62,7 +62,7 @@ def items(path):
         yield from enumerate(parquet.read_table(path).to_pylist(), 1)
     elif suffix in (".csv", ".tsv"):
         with open(path, encoding="utf-8", newline="") as f:
-            yield from enumerate(csv.DictReader(f, delimiter="," if suffix == ".csv" else "\t"), 2)
+            yield from enumerate(csv.DictReader(f, delimiter="," if suffix == ".csv" else "\t"), 1)
     elif suffix == ".jsonl":
         yield from enumerate(tables.lines(path, ()), 1)
     elif suffix == ".txt":
@@ -89,20 +89,20 @@ def runs(t, text, n):
 
 
 def wanted(c, t):
-    """Every item of the files: (file, line, [(text, its runs)])."""
+    """Every item of the files: (file, number, [(text, its runs)])."""
     paths = [path for pattern in c.eval.split(",") for path in sorted(glob.glob(pattern))]
     if not paths:
         raise ValueError(f"eval={c.eval}: no such file; correct the pattern")
     for path in paths:
-        for line, row in items(path):
-            yield path, line, [(text, some) for text in texts(row, c.fields) if (some := runs(t, text, c.n)) is not None]
+        for number, row in items(path):
+            yield path, number, [(text, some) for text in texts(row, c.fields) if (some := runs(t, text, c.n)) is not None]
 
 
 # ---------------------------------------------------------------------- the shards
 
 def search(c, keys, sources):
-    """Which of the sorted hashes occur in the shards, (K,) bool. Documents end with an id that no evaluation text holds, so no run
-    found goes from one into the next."""
+    """Which of the sorted hashes occur in the shards, (K,) bool. Documents end with an id that no evaluation text holds, so what
+    is found lies within one of them."""
     found, table = np.zeros(len(keys), bool), np.zeros(1 << FILTER, bool)
     top = lambda x: x >> np.uint64(64 - FILTER)
     table[top(keys)] = True
@@ -128,9 +128,8 @@ def search(c, keys, sources):
 
 
 def share(some, known):
-    """(runs found, runs) of the fields of an item; of the two spellings of a field the one of which more is found."""
-    best = [max(((int(np.isin(x, known).sum()), len(x)) for x in both), key=lambda of: of[0] / of[1]) for _, both in some]
-    return sum(found for found, _ in best), sum(n for _, n in best)
+    """Share of the runs that is found, of the field and the spelling where it is highest; None where no field has a run."""
+    return max((float(np.isin(x, known).mean()) for _, both in some for x in both), default=None)
 
 
 def sample(c, t, some, known):
@@ -155,22 +154,21 @@ def main(argv=None):
         raise ValueError(f"eval={c.eval}: no text has {c.n} tokens; correct the files or fields=")
     known = keys[search(c, keys, sources)]
     files, rows = {}, []
-    for path, line, some in asked:
-        book = files.setdefault(path, {"items": 0, "short": 0, "any": 0, "seen": 0, "shares": 0.0})
-        found, n = share(some, known)
+    for path, number, some in asked:
+        book, found = files.setdefault(path, {"items": 0, "short": 0, "any": 0, "seen": 0, "shares": 0.0}), share(some, known)
         book["items"] += 1
-        book["short"] += not n
-        book["any"] += found > 0
-        book["seen"] += n > 0 and found >= c.seen * n
-        book["shares"] += found / n if n else 0.0
+        book["short"] += found is None
+        book["any"] += bool(found)
+        book["seen"] += found is not None and found >= c.seen
+        book["shares"] += found or 0.0
         if found:
-            rows.append({"file": path, "line": line, "share": found / n, "sample": sample(c, t, some, known)})
+            rows.append({"file": path, "row": number, "share": found, "sample": sample(c, t, some, known)})
     head = ["file", "items", f"no run of {c.n}", "any run found", "seen", "seen %", "mean share %"]
     rate = lambda x, b: f"{100 * x / max(1, b['items'] - b['short']):.1f}"
     lines = [[path, *(b[k] for k in ("items", "short", "any", "seen")), rate(b["seen"], b), rate(b["shares"], b)]
              for path, b in files.items()]
-    print(tables.table([head, *lines], terminal=True), "", f"{sum(s.tokens for s in sources):,} tokens of {len(sources)} sources; "
-          f"seen: at least {c.seen:.0%} of an item's runs of {c.n} token ids; percentages are of the items that have a run", sep="\n")
+    print(tables.table([head, *lines], terminal=True), "", f"{sum(s.tokens for s in sources):,} tokens, {len(sources)} sources; "
+          f"seen: at least {c.seen:.0%} of a field's runs of {c.n} token ids; percentages: of items that have a run", sep="\n")
     if c.out:
         Path(c.out).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
