@@ -3,9 +3,10 @@
     python compare.py out/base/samples.jsonl out/mine/samples.jsonl
     python compare.py samples.jsonl samples.jsonl first=base second=stage2    # two checkpoints of one file
 
-Reads what eval.py writes: every number of a sample is a metric (right or wrong: 1 or 0); translations with a reference get
-corpus chrF++ and BLEU. A difference is the second model's score less the first's. p: McNemar's exact test for right and wrong
-in one language, else paired bootstrap. Holm's correction: over the rows of a metric of a benchmark, languages and groups apart.
+Reads what eval.py writes: every number of a sample is a metric (right or wrong: 1 or 0), bits and bytes are bits per byte,
+translations get corpus chrF++ and BLEU. A difference is the second model's score less the first's. p: McNemar's exact test for
+right and wrong in one language, else paired bootstrap. Holm's correction is over the rows of one metric of a benchmark,
+languages and groups apart.
 """
 import functools
 import hashlib
@@ -84,9 +85,13 @@ def chance(drawn):
 
 # ---------------------------------------------------------------------- samples
 
+NO_METRIC = ("doc_id", "bits", "bytes", "empty", "looping")  # numbers of a sample that are none, or none to compare models by
+WAYS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}  # sacreBLEU's tokenizer of a target language, eval.py's too; others: 13a
+
+
 def read(path, checkpoint, patterns="*"):
-    """({(task, lang): {doc_id: row}}, the checkpoint's name) of a checkpoint's newest weights; of two rows for one document the
-    later counts. ValueError names file and line."""
+    """({(task, lang): {doc_id: row}}, the checkpoint's name) of a checkpoint's newest weights and each task's newest prompts; of
+    two rows for one document the later counts. ValueError names file and line."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; eval.py writes samples.jsonl beside results.jsonl")
     rows = tables.lines(path, ("checkpoint", "task", "lang", "doc_id"))
@@ -96,15 +101,21 @@ def read(path, checkpoint, patterns="*"):
     if checkpoint not in names:
         raise ValueError(f"{path} has samples of {', '.join(names) or 'nothing'}: name the checkpoint with first= (of a) or "
                          f"second= (of b); it is {checkpoint}")
-    rows, found = [row for row in rows if row["checkpoint"] == checkpoint], {}
-    for row in (row for row in rows if row.get("weights") == rows[-1].get("weights")):
-        if any(fnmatchcase(row["task"], p) for p in patterns.split(",")):
+    rows, found, newest = [row for row in rows if row["checkpoint"] == checkpoint], {}, {}
+    rows = [row for row in rows if row.get("weights") == rows[-1].get("weights")
+            and any(fnmatchcase(row["task"], p) for p in patterns.split(","))]
+    for row in rows:
+        newest[row["task"], row["lang"]] = row.get("prompt")
+    for row in rows:
+        if row.get("prompt") == newest[row["task"], row["lang"]]:
             found.setdefault((row["task"], row["lang"]), {})[row["doc_id"]] = row
     return found, checkpoint
 
 
 def asked(row):
     """What the model was given: prompts of different shots or wording differ here."""
+    if "messages" in row:
+        return [message for message in row["messages"] if message["role"] != "assistant"]
     return [pair["context"] for pair in row["pairs"]] if "pairs" in row else row.get("context")
 
 
@@ -122,14 +133,15 @@ def aligned(a, b, files):
 
 def measurements(pairs, lang):
     """{metric: (values of a (n, S), values of b, score)} of the pairs of rows."""
-    out, kinds = {}, (int, float, bool)
-    average = functools.partial(mean, len(pairs))
-    for name in (k for k in pairs[0][0] if k not in ("doc_id", "shots", "seed")):
-        if all(type(row.get(name)) in kinds and math.isfinite(row[name]) for pair in pairs for row in pair):
-            out[name] = (*(np.array([[row[name]] for row in side], np.float64) for side in zip(*pairs)), average)
-    if all(isinstance(row.get(k), str) for pair in pairs for row in pair for k in ("response", "reference")):
-        out |= corpus_scores(pairs, lang)
-    return out
+    every = [row for pair in pairs for row in pair]
+    have = lambda *names: all(type(row.get(k)) in (int, float, bool) and math.isfinite(row[k]) for row in every for k in names)
+    column = lambda *names: [np.array([[row[k] for k in names] for row in side], np.float64) for side in zip(*pairs)]
+    out = {k: (*column(k), functools.partial(mean, len(pairs))) for k in every[0] if k not in NO_METRIC and have(k)}
+    if have("bits", "bytes"):
+        out["bits_per_byte"] = (*column("bits", "bytes"), lambda sums: sums[:, 0] / sums[:, 1])
+    said = all(isinstance(row.get("response"), str) and isinstance(row.get("gold"), list) and row["gold"]
+               and isinstance(row["gold"][0], str) for row in every)
+    return out | corpus_scores(pairs, lang) if said and not set(out) & {"f1", "em", "exact_match", "acc"} else out
 
 
 def mean(n, sums):
@@ -138,17 +150,20 @@ def mean(n, sums):
 
 def corpus_scores(pairs, lang):
     """chrF++ and BLEU of translations: sacreBLEU's counts of every sentence add up to the corpus score (tests compare the two).
-    BLEU is of whole words (13a), of characters where the target's script has no spaces."""
+    BLEU is left out where its tokenizer for the target language is not installed."""
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise ValueError("comparing translations needs a package: pip install sacrebleu") from None
-    word = {"zh": "zh", "ja": "char", "th": "char"}.get(tables.code(lang).split("-")[-1], "13a")
-    out = {}
-    for name, m in (("chrf++", CHRF(word_order=2)), ("bleu", BLEU(tokenize=word))):
-        counts = [np.array(m._extract_corpus_statistics([x["response"] for x in side], [[x["reference"] for x in side]]), float)
+    way, out = WAYS.get(tables.code(lang).split("-")[-1], "13a"), {"chrf++": CHRF(word_order=2)}
+    try:
+        out["bleu"] = BLEU(tokenize=way)
+    except (ImportError, RuntimeError):
+        print(f"no BLEU for {lang}: pip install 'sacrebleu[{way[:2]}]'", flush=True)
+    for name, metric in out.items():
+        counts = [metric._extract_corpus_statistics([row["response"].strip() for row in side], [[row["gold"][0] for row in side]])
                   for side in zip(*pairs)]
-        out[name] = (*counts, functools.partial(_corpus, m))
+        out[name] = (*(np.array(some, float) for some in counts), functools.partial(_corpus, metric))
     return out
 
 

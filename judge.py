@@ -167,14 +167,26 @@ def answers(c, side, questions):
     out = {}
     for (lang, i), row in rows.items():
         of = questions[lang][i] if lang in questions and i < len(questions[lang]) else row
-        turns, said = of.get("turns", of.get("context")), row["response"]
-        turns = [turns] if isinstance(turns, str) else [x if isinstance(x, str) else x["content"] for x in turns or ()
-                                                       if isinstance(x, str) or x["role"] == "user"]
+        said = row.get("responses", row["response"])
         said = [said] if isinstance(said, str) else said
+        turns = of["turns"] if "turns" in of else asked(of, len(said))
         if len(turns) != len(said):
             raise ValueError(f"{who}: document {i} of {lang} has {len(turns)} questions, {len(said)} answers; set questions=")
-        out[lang, i] = {"lang": lang, "doc_id": i, "turns": turns, "said": said, "reference": of.get("reference")}
+        out[lang, i] = {"lang": lang, "doc_id": i, "turns": turns, "said": said, "reference": of.get("reference", of.get("gold"))}
     return out, name
+
+
+def asked(row, n):
+    """What a person said before each of a sample's n answers; what stood in the conversation before the first is a part of it."""
+    turns, before, old = [], [], sum(m["role"] == "assistant" for m in row.get("messages", ())) - n
+    for message in row.get("messages", ()):
+        if message["role"] == "assistant" and old <= 0:
+            turns, before = [*turns, "\n\n".join(before)], []
+        else:
+            before += [message["content"]] * (message["role"] != "system")
+            old -= message["role"] == "assistant"
+    context = row.get("context", [])
+    return turns or ([context] if isinstance(context, str) else context)
 
 
 # ---------------------------------------------------------------------- verdicts

@@ -155,10 +155,10 @@ def test_groups(tmp_path):
 
 def translation(checkpoint, lang, lines, reference):
     return [{"checkpoint": checkpoint, "weights": "w", "task": "flores", "lang": lang, "doc_id": i, "context": f"T {i}", "response": x,
-             "reference": y} for i, (x, y) in enumerate(zip(lines, reference))]
+             "gold": [y], "empty": float(not x), "looping": 0.0} for i, (x, y) in enumerate(zip(lines, reference))]
 
 
-@pytest.mark.parametrize("lang, tok", [("en-de", "13a"), ("en-zh", "zh"), ("eng_Latn-tha_Thai", "char")])
+@pytest.mark.parametrize("lang, tok", [("en-de", "13a"), ("en-zh", "zh"), ("eng_Latn-tha_Thai", "13a")])
 def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
     from sacrebleu.metrics import BLEU, CHRF
     rng = np.random.default_rng(0)
@@ -173,6 +173,36 @@ def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
         row = rows[name]
         assert (row["a"], row["b"]) == pytest.approx([metric.corpus_score(x, [reference]).score for x in (one, two)])
         assert row["low"] < row["difference"] < row["high"] and row["low"] > 0 and row["test"] == "bootstrap" and row["p"] < 0.02
+
+
+def test_bits_per_byte_are_of_all_bytes(tmp_path):
+    of = lambda k, scale: [{"checkpoint": k, "weights": "w", "task": "heldout", "lang": "kk", "doc_id": i, "bits": scale * n, "bytes": n}
+                           for i, n in enumerate((10, 400, 70, 20))]
+    rows = compare.compare(compare.Compare(*(str(write(tmp_path / f"{k}.jsonl", of(k, x))) for k, x in (("a", 3), ("b", 2)))))[0]
+    row, = rows
+    assert (row["metric"], row["a"], row["b"], row["low"], row["high"]) == ("bits_per_byte", 3, 2, -1, -1)
+
+
+def test_question_answering_is_no_translation(tmp_path):
+    row = {"checkpoint": "a", "weights": "w", "task": "tydiqa_goldp_ko", "lang": "ko", "doc_id": 0, "context": "c", "response": "r",
+           "gold": ["r", "s"], "f1": 1.0, "em": 1.0, "empty": 0.0, "looping": 0.0, "in_language": 0.0}
+    assert set(compare.measurements([(row, row)], "ko")) == {"f1", "em", "in_language"}
+
+
+def test_a_tokenizer_that_is_not_installed(tmp_path, monkeypatch, capsys):
+    import sacrebleu.metrics
+
+    def refuse(tokenize):
+        raise RuntimeError(tokenize)
+
+    monkeypatch.setattr(sacrebleu.metrics, "BLEU", refuse)
+    row = translation("a", "en-ja", ["x"], ["x"])[0]
+    assert set(compare.measurements([(row, row)], "en-ja")) == {"chrf++"} and "sacrebleu[ja]" in capsys.readouterr().out
+
+
+def test_conversations_are_compared_by_what_was_asked():
+    talk = lambda said: {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": said}]}
+    assert compare.asked(talk("x")) == compare.asked(talk("y")) != compare.asked({"messages": [{"role": "user", "content": "How?"}]})
 
 
 def test_scores_between_0_and_1_use_the_bootstrap(tmp_path):
@@ -199,6 +229,8 @@ def test_newest_weights_and_later_rows_count(tmp_path):
     path = write(tmp_path / "a.jsonl", old + choice("a", "en", [0, 0]) + choice("a", "en", [0, 1]))
     found, name = compare.read(path, None)
     assert name == "a" and [row["acc"] for row in found["belebele_en", "en"].values()] == [0.0, 1.0]
+    shorter = [{**row, "prompt": "five shots"} for row in choice("a", "en", [1])]  # another prompt: no document of the old one
+    assert len(compare.read(write(path, choice("a", "en", [0, 1]) + shorter), None)[0]["belebele_en", "en"]) == 1
 
 
 def test_a_cut_line_is_left_out_and_a_bad_one_named(tmp_path):

@@ -16,9 +16,14 @@ LANGS = ("en", "kk", "arb_Arab")
 
 
 def samples(path, name, said, langs=LANGS, n=3, **more):
-    """A samples.jsonl of conversations of two turns; said(lang, i, turn) -> what the model answers."""
-    rows = [{"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": lang, "doc_id": i, "context": [f"{lang} {i}?", "And why?"],
-             "response": [said(lang, i, turn) for turn in (0, 1)], **more} for lang in langs for i in range(n)]
+    """A samples.jsonl of conversations of two turns, as eval.py writes them; said(lang, i, turn) -> what the model answers."""
+    rows = []
+    for lang, i in ((lang, i) for lang in langs for i in range(n)):
+        answers = [said(lang, i, turn) for turn in (0, 1)]
+        talk = [{"role": role, "content": x} for pair in zip((f"{lang} {i}?", "And why?"), answers)
+                for role, x in zip(("user", "assistant"), pair)]
+        rows.append({"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": lang, "doc_id": i, "gold": None, "messages": talk,
+                     "responses": answers, "response": answers[-1], "empty": 0.0} | more)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -234,7 +239,7 @@ def test_answers_that_do_not_go_together(sides, serve, tmp_path):
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", langs=("en", "kk", "fr"))
     with pytest.raises(ValueError, match="document 0 of arb_Arab in"):
         run(sides, url)
-    samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", context="rendered")
+    samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", messages=[], context="rendered")
     with pytest.raises(ValueError, match="document 0 of en has 1 questions, 2 answers; set questions="):
         run(sides, url)
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", task="talk")
@@ -243,16 +248,24 @@ def test_answers_that_do_not_go_together(sides, serve, tmp_path):
     assert not seen
 
 
-def test_messages_and_prompts_as_contexts(tmp_path, serve):
+def test_questions_and_prompts_as_contexts(tmp_path, serve):
     url, seen = serve(by_length)
     for name, word in (("a", "word"), ("b", "long")):
-        rows = [{"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en", "doc_id": 0, "response": word,
-                 "context": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]},
-                {"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en", "doc_id": 1, "response": word, "context": "How?"}]
+        rows = [{"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en", "doc_id": 0, "response": [word],
+                 "context": ["Why?"]}, {"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en", "doc_id": 1, "response": word, "context": "How?"}]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows, _ = run([f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", f"out={tmp_path}/out"], url, "threads=1")
     assert rows["en"]["win"] == 1 and parts(seen[0][2]["messages"][0]["content"])[0] == "Person: Why?\n\nAssistant: word"
     assert parts(seen[2][2]["messages"][0]["content"])[1] == "Person: How?\n\nAssistant: long"
+
+
+def test_what_was_asked():
+    """Two turns; and one answer to a conversation that was there before, of which the person's and the assistant's words are both
+    what was asked."""
+    talk = lambda *said: [{"role": r, "content": x} for r, x in zip(("system", "user", "assistant", "user", "assistant"), said)]
+    messages = talk("Be kind.", "Why?", "So.", "And?", "Well.")
+    assert judge.asked({"messages": messages}, 2) == ["Why?", "And?"]
+    assert judge.asked({"messages": messages}, 1) == ["Why?\n\nSo.\n\nAnd?"]
 
 
 @pytest.fixture
@@ -285,7 +298,7 @@ def test_samples_get_their_questions_from_the_file(questions, tmp_path, serve):
     """Contexts of two models' templates differ; the questions are what they are."""
     url, _ = serve(by_length)
     for name, word in (("a", "word"), ("b", "long")):
-        samples(tmp_path / f"{name}.jsonl", name, lambda lang, i, turn: word, ("en",), 1, context=f"<{name}> rendered")
+        samples(tmp_path / f"{name}.jsonl", name, lambda lang, i, turn: word, ("en",), 1, messages=[], context=f"<{name}> rendered")
     rows, _ = run([f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", f"out={tmp_path}/out", *questions], url)
     assert rows["en"]["win"] == 1
 

@@ -3,7 +3,8 @@
 A table is {"title", "cells" (its columns here; several stand as rows in the paper), "rows": {model: one value a cell}} and,
 where the paper prints a mean, "average": {model: it}. The mean of the cells is another than printed, by more than 0.15, in:
 Table 9, Marco-72B (76.37); 10, Llama3.1-70B (84.58); 11, GPT-4 into English (39.47); 15, Qwen2.5-7B (37.68), Qwen2.5-72B
-(47.42), Marco-72B (61.69); 16, Qwen2-72B (91.32, by subjects). In Table 17 several cells of Llama3.1-8B equal those of 70B, and Qwen2-7B's Math its SAT-Math.
+(47.42), Marco-72B (61.69); 16, Qwen2-72B (91.32, by subjects). In Table 17 several cells of Llama3.1-8B equal those of 70B,
+and Qwen2-7B's Math its SAT-Math.
 """
 
 # Table 4, base models: benchmark -> (names of our tasks begin so, split, metric, shots, languages). XCOPA's, XStoryCloze's
@@ -12,7 +13,7 @@ Table 9, Marco-72B (76.37); 10, Llama3.1-70B (84.58); 11, GPT-4 into English (39
 _ALL_BUT_ENGLISH = "zh ar de es fr ko ja pt tr bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne"
 BASE = {
     "AGIEval": (["agieval"], "test", "acc", 5, None),
-    "ARC": (["arc"], "test", "acc", 25, "en"),
+    "ARC": (["arc_challenge"], "test", "acc", 25, "en"),
     "Belebele": (["belebele"], "test", "acc", 1, _ALL_BUT_ENGLISH),
     "CEval": (["ceval"], "val", "acc", 5, "zh"),
     "Flores": (["flores"], "devtest", "bleu", 1, " ".join(f"en-{x} {x}-en" for x in _ALL_BUT_ENGLISH.split())),
