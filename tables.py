@@ -122,6 +122,8 @@ def select(rows, name, suite, shots):
     if metric == "bleu" and any(row["metric"] == "spbleu" for row in mine):
         metric = "spbleu"  # one tokenizer for all languages
     mine, wanted = [row for row in mine if row["metric"] == metric], published if shots is None else shots
+    if own := [row["task"] for row in mine if row.get("preset") is None]:
+        return [], f"{name} is left out: {own[0]} is a test of one's own, of no preset of eval.py."
     same = [row for row in mine if row["shots"] == wanted]
     if mine and not same and wanted is not None:
         has = mine[0]["shots"]

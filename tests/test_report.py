@@ -519,6 +519,12 @@ def test_other_shots_than_the_papers(tmp_path):
     assert paper_tables(tmp_path, twice, "tables=[8]", "shots=0")[0]["Table 8"]["base"]["Belebele"] == "10.0"
 
 
+def test_tests_of_ones_own_are_not_the_published(tmp_path):
+    """tinyworld's belebele is none."""
+    found, text = paper_tables(tmp_path, change(BOTH, lambda r: r["task"].startswith("bel"), preset=None))
+    assert "Belebele" not in found["Table 8"]["base"] and "Belebele is left out: belebele_zho_Hans is a test of one's own" in text
+
+
 def test_spbleu_is_preferred(tmp_path):
     more = [row | {"metric": "spbleu", "score": 33.0, "signature": "tok:flores200"} for row in suite("base", 0) if row["metric"] == "bleu"]
     found, text = paper_tables(tmp_path, suite("base", 0) + more)
