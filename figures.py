@@ -6,6 +6,7 @@
 
 train.py keeps the newest checkpoints only: raise its keep= before the run.
 """
+import math
 import re
 from pathlib import Path
 from statistics import fmean
@@ -67,15 +68,23 @@ def pyplot():
 
 
 def plot(file, x, curves, means, title):
-    """Draw the curves of the languages, and of group means thick; Markdown that shows the figure."""
+    """Draw the curves of the languages, and of group means thick; Markdown that shows the figure. Of many languages only the
+    outermost get names."""
     if (plt := pyplot()) is None:
         return MISSING
     figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for name, y in (curves | means).items():
-        group = paper.group(name) if name in paper.LANGUAGES else None
-        ax.plot(x, y, marker="o", ms=3, lw=2.4 if name in means else 1, color=COLORS.get(group, "#888888"))
-        ax.annotate(name.replace("**", ""), (x[-1], y[-1]), (5, 0), textcoords="offset points", fontsize=7, va="center")
-    ax.set(title=title, xlabel="training tokens, millions", ylabel="score", xlim=(0, None))
+    colors = {f"**{name}**": COLORS[key] for name, key in zip(GROUPS, COLORS)}
+    last = sorted(curves, key=lambda name: curves[name][-1])
+    named, at = {*means, "en", "zh", *(last if len(last) < 12 else last[:1] + last[-1:])}, -math.inf
+    low, high = min(map(min, curves.values())), max(map(max, curves.values()))
+    for name, y in sorted((curves | means).items(), key=lambda item: item[1][-1]):
+        color = COLORS[paper.group(name)] if name in paper.LANGUAGES else colors.get(name.rsplit(" (", 1)[0], "#888888")
+        ax.plot(x, y, lw=2.4 if name in means else 0.9, alpha=1 if name in means else 0.5, marker="o", ms=3, color=color)
+        if name in named:
+            at = max(y[-1], at + 0.045 * (high - low))  # a line of text above the name below
+            ax.annotate(name.replace("**", ""), (x[-1], at), (5, 0), textcoords="offset points", fontsize=8, va="center",
+                        color=color)
+    ax.set(title=title, xlabel="training tokens, millions", xlim=(0, None))
     ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
     plt.close(figure)
