@@ -236,10 +236,10 @@ def row_of(c, benchmark, metric, place, n, exact, drawn, p=None, of=(None, None)
 
 
 def show(c, rows, names):
-    """Print one table for each benchmark and metric; shares in percent and points."""
+    """Print one table for each benchmark and metric; shares in percent, their differences in points."""
     for key in dict.fromkeys((row["benchmark"], row["metric"]) for row in rows):
         part = [row for row in rows if (row["benchmark"], row["metric"]) == key]
-        scale = 100 if max(max(row["a"], row["b"]) for row in part) <= 1 else 1  # BLEU and chrF++ are of 100 already
+        scale = 1 if key[1] in tables.NO_SHARE else 100
         of = lambda row, x, low, high, sign="": "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(
             *(scale * row[k] for k in (x, low, high)), s=sign)
         lines = [[" ".join(key), "language", "n", *names, "difference", "p", "Holm", "test"]]

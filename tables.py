@@ -20,6 +20,7 @@ FLORES = dict(zip(  # FLORES-200's code: the paper's
 KNOWN = sorted({name for suite in (results.BASE, results.CHAT) for names, *_ in suite.values() for name in names}
                | set("cmmlu global_mmlu include_base_44 mgsm xnli paws xwinograd sib200 m_arc m_hellaswag".split()),
                key=len, reverse=True)
+NO_SHARE = ("bleu", "spbleu", "chrf++", "bits_per_byte")  # metrics that are no share of 1
 GROUPS = ("English", "Chinese", "other high-resource", "low-resource", "other languages", "from English", "into English",
           "any to any", "all")
 
@@ -139,7 +140,7 @@ def select(rows, name, suite, shots):
 
 def points(row):
     """A score in the paper's unit: percent; BLEU and chrF++ are so already, and bits per byte stay what they are."""
-    return row["score"] * (1 if row["metric"] in ("bleu", "spbleu", "chrf++", "bits_per_byte") else 100)
+    return row["score"] * (1 if row["metric"] in NO_SHARE else 100)
 
 
 def mean(rows):

@@ -158,6 +158,16 @@ def translation(checkpoint, lang, lines, reference):
              "gold": [y], "empty": float(not x), "looping": 0.0} for i, (x, y) in enumerate(zip(lines, reference))]
 
 
+def test_a_bleu_below_1_is_no_share(tmp_path, capsys):
+    a, b = (write(tmp_path / f"{k}.jsonl", translation(k, "en-de", [x] * 3, ["we know what we are"] * 3))
+            for k, x in (("a", "u v w x y"), ("b", "u v w x we")))
+    found, _ = run(capsys, a, b)
+    shown = [float(found["flores bleu", "flores", "en-de"][k].split()[0]) for k in (1, 2)]
+    assert shown == pytest.approx([row[k] for row in compare.compare(compare.Compare(str(a), str(b)))[0] if row["metric"] == "bleu"
+                                   for k in "ab"], abs=0.05)
+    assert found["flores bleu", "flores", "en-de"][1].startswith("0.0 [0.0, 0.0]")
+
+
 @pytest.mark.parametrize("lang, tok", [("en-de", "13a"), ("en-zh", "zh"), ("eng_Latn-tha_Thai", "13a")])
 def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
     from sacrebleu.metrics import BLEU, CHRF
