@@ -100,7 +100,7 @@ def draw(found, path):
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
     names = list(found)[::-1]
-    figure, ax = plt.subplots(figsize=(7, 1 + 0.17 * len(names)))
+    figure, ax = plt.subplots(figsize=(7, 1 + 0.17 * len(names)), layout="tight")
     left = [0.0] * len(names)
     shown = [s for s in ("kept", *STAGES) if any(found[k][s] for k in names)]
     for s, color in zip(shown, "#cfd8dc #111111 #00876a #1f6fb4 #d0581a #8e5ea2 #c2185b #e0b000 #7a9e3a".split()):
@@ -111,6 +111,5 @@ def draw(found, path):
     ax.tick_params(labelsize=7)
     ax.legend(fontsize=7, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, handlelength=1,
               columnspacing=1)
-    figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

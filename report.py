@@ -3,25 +3,27 @@
     python report.py run=out/demo                                                 # report.md and figures in out/demo
     python report.py data=out/demo/tokens                                         # funnel and data card of what prepare.py made
     python report.py claims=True runs='["out/claims/seed0", "out/claims/seed1"]'  # claims.md in out/claims
+    python report.py run=out/marco paper=True       # tables.py: the paper's; steps=True: figures.py, scores by tokens seen
 
 Reads run/results.jsonl (eval.py) and run/<checkpoint>/log.jsonl (train.py). A gain is the last checkpoint against the first.
 """
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import correlation, fmean, stdev
 
 import datacard
 from configs import load
-from configs.marco import paper
+from configs.marco import paper, results
+from figures import COLORS, by_tokens
+from tables import published, table
 
 LANGS = list(paper.LANGUAGES)  # the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
 GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": paper.HIGH[2:], "low-resource": paper.LOW, "all": LANGS}
 whole = lambda line: line.count("{") == line.count("}") > 0  # not blank, not cut by a program's sudden end
-COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
 BPB, LINES = ("heldout", "bits_per_byte"), ("flores", "bits_per_byte")
 BLEU, CHRF = ("translation", "bleu"), ("translation", "chrf++")
 # Rows of Table 5, our task, and the languages there (Table 4): Belebele all but English, XCOPA six, MMLU English
@@ -33,17 +35,24 @@ TABLE5 = [("Belebele", ("belebele", "acc"), LANGS[1:]), ("XCOPA", ("xcopa", "acc
 class Report:
     run: str | None = None      # folder with results.jsonl; the report is written into it
     data: str | None = None     # instead: a folder of prepare.py, see datacard.py
-    checkpoints: list = field(default_factory=lambda: ["base", "stage1", "stage2"])  # in the order of training, base first
+    checkpoints: list | None = None  # in the order of training, base first; None: base, stage1, stage2 (paper, steps: all)
     choices: dict = field(default_factory=lambda: dict(belebele=25, xcopa=50, mmmlu_unstated=25, mmmlu_stated=25))  # chance in %
     curve: str = "web-{lang}"   # name of a language's held-out source in the training logs
     bound: float = 0.01         # English and Chinese are kept while their bits per byte rise by no more than this share
     plain: bool = False         # instead: one table per task of whatever was measured, in any languages
     claims: bool = False        # instead: test the claims over several runs
     ablation: str | None = None  # instead: "without,with": checkpoints NAME-without and NAME-with of several runs, side by side
-    runs: list = field(default_factory=list)  # their folders, one per seed
+    runs: list = field(default_factory=list)  # their folders, one per seed; of steps: one per stage, in order
+    paper: bool = False         # instead: the paper's tables with our rows under the published ones
+    tables: list = field(default_factory=list)  # ... of these numbers; none: all
+    shots: int | None = None    # ... of scores with so many shots; None: the paper's, where it says
+    preset: str | None = None   # ... of scores of this preset of eval.py; None: any, but one
+    steps: bool = False         # instead: benchmarks of the checkpoints step-N by tokens seen
 
     def __post_init__(self):
-        several, one = self.claims or self.ablation, self.run or self.data
+        if strange := [n for n in self.tables if n not in results.TABLES]:
+            raise ValueError(f"tables={strange}: the paper's result tables are {', '.join(map(str, results.TABLES))}")
+        several, one = self.claims or self.ablation, self.run or self.data or self.steps and self.runs
         if len(self.runs) < 2 if several else not one:
             raise ValueError("""set run=out/demo, or claims=True and two or more runs='["out/seed0", "out/seed1"]'""")
 
@@ -115,15 +124,6 @@ def directions(found):
     out = {(way, g): [x for x in map(ways[way].format, langs) if x in done] for way in ways for g, langs in GROUPS.items()}
     out["any to any", "without English"] = [pair for pair in sorted(done) if "en" not in pair.split("-")]
     return {key: pairs for key, pairs in out.items() if pairs}
-
-
-def table(rows, terminal=False):
-    """Rows of cells, the first one the header, as an aligned Markdown table; as plain columns for the terminal."""
-    rows = [[str(cell).replace("**", "") if terminal else str(cell) for cell in row] for row in rows]
-    width = [max(map(len, column)) for column in zip(*rows)]
-    lines = [[row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:]))] for row in rows]
-    lines[1:1] = [] if terminal else [["-" * width[0], *("-" * (w - 1) + ":" for w in width[1:])]]
-    return "\n".join("  ".join(line) if terminal else f"| {' | '.join(line)} |" for line in lines)
 
 
 def main_rows(c, found):
@@ -344,6 +344,9 @@ def main(argv=None):
         return ablation(c)
     if c.data:
         return print(datacard.card(c.data))
+    if c.paper or c.steps:
+        return (published if c.paper else by_tokens)(c)
+    c = replace(c, checkpoints=c.checkpoints or ["base", "stage1", "stage2"])
     (claims if c.claims else plain if c.plain else report)(c)
 
 

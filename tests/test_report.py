@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import report
-from configs.marco import paper
+import tables
+from configs.marco import paper, results
 
 LANGS = list(paper.LANGUAGES)
 TASKS = ("belebele", "xcopa", "mmmlu_unstated", "mmmlu_stated")
@@ -353,3 +354,239 @@ def test_plain_takes_any_languages_and_tasks(tmp_path, capsys):
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["kk", "2.000", "1.000", "-50.0%"] in shown and ["sw", "3.000", "2.400", "-20.0%"] in shown
     assert ["mean", "2.500", "1.700", "-32.0%"] in shown and "| sw " in (tmp_path / "report.md").read_text()
+
+
+# ---------------------------------------------------------------------- the published tables (tables.py)
+
+CODES = {v: k for k, v in tables.FLORES.items()}
+
+
+def test_published_means_are_the_means_of_their_cells():
+    """As far as they are: the exceptions are the paper's, and results.py names them."""
+    odd = {}
+    for number, t in results.TABLES.items():
+        assert {len(row) for row in t["rows"].values()} == {len(t["cells"])} and len(set(t["cells"])) == len(t["cells"])
+        for model, printed in t.get("average", {}).items():
+            row = t["rows"][model]
+            halves = (row[:14], row[14:]) if number == 11 else (row,)
+            for half, mean in zip(halves, printed if number == 11 else (printed,)):
+                if abs(np.mean(half) - mean) > 0.15:
+                    odd[number, model] = round(float(np.mean(half)), 2)
+    assert odd == {(9, "Marco-72B"): 76.37, (10, "Llama3.1-70B"): 84.58, (11, "GPT-4"): 39.47, (15, "Qwen2.5-7B"): 37.68,
+                   (15, "Qwen2.5-72B"): 47.42, (15, "Marco-72B"): 61.69}
+
+
+def test_published_tables_agree_with_each_other():
+    """Table 8's MMMLU and Belebele are the printed means of 9 and 10; its AGIEval and C-Eval the averages of 17 and 16."""
+    for name, number in (("MMMLU", 9), ("Belebele", 10), ("TyDiQA", 15)):
+        for model, row in results.TABLES[8]["rows"].items():
+            printed = results.TABLES[number]["average"].get(model)
+            assert printed == row[results.TABLES[8]["cells"].index(name)] or (model, name) == ("Llama3.1-8B", "MMMLU")
+    for name, number in (("AGIEval", 17), ("CEval", 16)):
+        t = results.TABLES[number]
+        for model, row in results.TABLES[8]["rows"].items():
+            assert t["rows"][model][t["cells"].index("average")] == row[results.TABLES[8]["cells"].index(name)]
+
+
+def test_categories_give_the_published_means():
+    """Which sets and subjects a mean is over: with Marco's published set scores (Table 17) ours comes out as printed, and the 52
+    subjects' categories weigh Table 16's average."""
+    t = results.TABLES[17]
+    row = dict(zip(t["cells"], t["rows"]["Marco-Chat-7B"]))
+    made = [{"task": "agieval_" + x.lower().replace(" w/o ", "_without_").replace("-", "_"), "lang": "zh", "metric": "acc",
+             "score": row[x] / 100} for x in t["cells"] if x not in results.AGIEVAL]
+    for name in results.AGIEVAL:
+        assert tables.ours(17, name, {"AGIEval": made}) == pytest.approx(row[name], abs=0.06)
+    assert tables.ours(8, "AGIEval", {"AGIEval": made}) == pytest.approx(61.5, abs=0.06)
+    names = [x for k, v in results.CEVAL.items() if k not in ("average", "hard") for x in v]
+    assert len(names) == len(set(names)) == 52 and set(results.CEVAL["hard"]) < set(results.CEVAL["STEM"])
+    for model, row in results.TABLES[16]["rows"].items():
+        row = dict(zip(results.TABLES[16]["cells"], row))
+        whole = sum(row[k] * len(results.CEVAL[k]) for k in ("STEM", "social science", "humanities", "other")) / 52
+        assert whole == pytest.approx(91.32 if model == "Qwen2-72B" else row["average"], abs=0.06), model  # printed: 90.6
+
+
+def score(checkpoint, task, lang, value, metric="acc", shots=1, **more):
+    return {"checkpoint": checkpoint, "weights": "w-" + checkpoint, "tokenizer": "t", "task": task, "lang": lang, "metric": metric,
+            "score": value, "n": 50, "stderr": 0.02, "shots": shots, "prompt": f"{task} {lang}", "signature": None, "low": 0, "high": 1,
+            "preset": "paper", "group": task} | more
+
+
+def suite(k, up):
+    """Belebele in all 28 languages, XCOPA in two of six, translation both ways, C-Eval, one set of AGIEval: 0.5 + up everywhere."""
+    out = [score(k, f"belebele_{CODES[x]}", CODES[x], 0.5 + up) for x in LANGS[1:]]
+    out += [score(k, f"xcopa_{x}", x, 0.6 + up, shots=5) for x in ("th", "vi")]
+    out += [score(k, "flores", f"{CODES[a]}-{CODES[b]}", s + 100 * up, "bleu", signature=f"nrefs:1|tok:{t}|version:2")
+            for a, b, s, t in (("en", "ar", 10, "13a"), ("ar", "en", 30, "13a"), ("zh", "ja", 50, "ja-mecab"))]
+    out += [score(k, f"ceval-valid_{x}", "zh", 0.25 + up + 0.5 * (x in results.CEVAL["hard"]), shots=5) for x in results.CEVAL["average"]]
+    out += [score(k, "agieval_sat_en_without_passage", "en", 0.3 + up, shots=5)]
+    return out + [score(k, "belebele", "mean", 0.99, "acc_macro")]
+
+
+def paper_tables(folder, lines, *words):
+    """{table: {row name: {column: cell}}} of paper.md, and its text."""
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    report.main([f"run={folder}", "paper=True", *words])
+    text, found = (folder / "paper.md").read_text(encoding="utf-8"), {}
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        head, _, *rest = [[x.strip().replace("**", "") for x in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        for name, *cells in rest:
+            found.setdefault(head[0], {}).setdefault(name, {}).update(zip(head[1:], cells))
+    return found, text
+
+
+def test_ours_stand_under_the_published(tmp_path, capsys):
+    found, text = paper_tables(tmp_path, suite("base", 0) + suite("mine", 0.05))
+    assert set(found) == {f"Table {n}" for n in (5, 6, 7, 8, 10, 11, 12, 16, 17)}  # nothing of MMMLU and TyDiQA: no Table 9, 15
+    five = found["Table 5"]
+    assert list(five) == [*results.TABLES[5]["rows"], "base", "mine", "mine - base"]
+    assert list(five["base"]) == ["AGIEval (1 of 21)", "Belebele", "CEval", "Flores (2 of 56)", "XCOPA (2 of 6)"]  # no empty column
+    ceval = (44 * 25 + 8 * 75) / 52
+    assert list(five["base"].values()) == ["30.0", "50.0", f"{ceval:.1f}", "20.0", "60.0"] and five["Marco-7B"]["Belebele"] == "78.8"
+    assert set(five["mine - base"].values()) == {"5.0"}
+    six = found["Table 6"]
+    assert six["base"]["th"] == "55.0" and six["base"]["kk"] == "50.0"  # Belebele and XCOPA; Belebele
+    assert six["base"]["zh"] == f"{(50 + ceval) / 2:.1f}" and six["Marco-7B"]["kk"] == "66.1"
+    assert six["Marco-7B"]["mean (29)"] == "75.5" and "Marco-72B" not in six and "Marco-72B" in found["Table 7"]
+    assert "The paper does not say which benchmarks it averages" in text
+    eleven = found["Table 11"]
+    assert eleven["base"] == {"en-ar": "10.0", "ar-en": "30.0", "from English (1)": "10.0", "into English (1)": "30.0"}
+    assert eleven["Google"]["into English (1)"] == "46.8" and found["Table 12"]["mine"] == {"zh-ja": "55.0", "mean (1)": "55.0"}
+    assert found["Table 16"]["base"]["hard"] == "75.0" and found["Table 16"]["base"]["humanities"] == "25.0"
+    assert found["Table 17"]["mine"] == {"SAT-EN w/o passage": "35.0"} and found["Table 10"]["mine"]["mean (20)"] == "55.0"
+    assert "Belebele. Paper: test, acc, 1-shot. Ours: acc, 1-shot, preset paper; 28 of 28 languages or sets, 28 tasks, 1,400" in text
+    assert "`nrefs:1|tok:13a|version:2`" in text and "split and shots not published" in text
+    assert text.replace("\n\n", "\n").split("\n")[0] in capsys.readouterr().out
+
+
+def test_one_checkpoint_one_table(tmp_path):
+    found, _ = paper_tables(tmp_path, suite("base", 0) + suite("mine", 0.05), "tables=[10]", "checkpoints=['mine']")
+    assert list(found) == ["Table 10"] and list(found["Table 10"])[-1] == "mine"
+
+
+def test_subjects_count_once_for_their_language(tmp_path):
+    """MMMLU: the mean over a language's subjects; of tasks in Hugging Face's and in FLORES' codes alike."""
+    lines = [score("m", f"mmmlu_{x}_{s}", x[:2], v, shots=0)
+             for x, s, v in (("AR_XY", "anatomy", 0.2), ("AR_XY", "law", 0.4), ("SW_KE", "law", 0.4))]
+    found, text = paper_tables(tmp_path, lines)
+    assert found["Table 9"]["m"] == {"ar": "30.0", "sw": "40.0", "mean (2)": "35.0"}
+    assert found["Table 8"]["m"] == {"MMMLU (2 of 14)": "35.0"}  # and not 33.3, the mean of three
+    assert found["Table 9"]["GPT-4 (70B block)"]["mean (2)"] == f"{(71.1 + 68.1) / 2:.1f}"
+
+
+def change(lines, pick, **values):
+    return [row | values if pick(row) else row for row in lines]
+
+
+BOTH = suite("base", 0) + suite("mine", 0.05)
+
+
+@pytest.mark.parametrize("pick, values, said", [
+    (lambda r: r["checkpoint"] == "mine" and r["task"].startswith("bel"), {"shots": 0},
+     "Belebele: belebele_zho_Hans .* of base has shots 1, .* of mine has shots 0: not one measurement"),
+    (lambda r: r["checkpoint"] == "mine" and r["task"] == "xcopa_th", {"prompt": "other"},
+     r"XCOPA: xcopa_th \(th\) of base has prompt 'xcopa_th th', xcopa_th \(th\) of mine has prompt 'other'"),
+    (lambda r: r["checkpoint"] == "mine" and r["metric"] == "bleu", {"signature": "nrefs:1|tok:13a|version:1"}, "Flores: .* signature"),
+    (lambda r: r["lang"] == "arb_Arab-eng_Latn", {"signature": "nrefs:1|tok:13a|version:1"},
+     "Flores: .*eng_Latn-arb_Arab.* of base has signature 'nrefs:1.version:2', .*arb_Arab-eng_Latn.* has signature 'nrefs:1.version:1'"),
+    (lambda r: r["checkpoint"] == "base", {"preset": "lm-eval"}, "AGIEval: .* base has preset 'lm-eval', .* mine has preset 'paper'"),
+    (lambda r: r["task"] == "xcopa_vi" and r["checkpoint"] == "base", {"n": 49}, r"xcopa_vi \(vi\) of base has n 49"),
+    (lambda r: r["task"] == "xcopa_vi" and r["checkpoint"] == "base", {"shots": 0}, "xcopa_th .* shots 5, xcopa_vi .* shots 0"),
+])
+def test_scores_of_different_measurements_are_not_mixed(tmp_path, pick, values, said):
+    with pytest.raises(ValueError, match=said):
+        paper_tables(tmp_path, change(BOTH, pick, **values))
+
+
+def test_means_over_other_languages_are_not_mixed(tmp_path):
+    lines = [row for row in BOTH if (row["checkpoint"], row["lang"]) != ("mine", "kaz_Cyrl")]
+    with pytest.raises(ValueError, match=r"Belebele: base has belebele_kaz_Cyrl kaz_Cyrl \(1 in all\), mine has not"):
+        paper_tables(tmp_path, lines)
+    assert "kk" in paper_tables(tmp_path, lines, "checkpoints=['base']")[0]["Table 10"]["base"]
+
+
+def test_other_shots_than_the_papers(tmp_path):
+    """They are left out and named; asked for, they stand there with their shots; of rows with both, the paper's count."""
+    zero = change(BOTH, lambda r: r["task"].startswith("bel"), shots=0)
+    found, text = paper_tables(tmp_path, zero)
+    assert "Belebele" not in found["Table 5"]["base"] and "Belebele" in found["Table 8"]["base"]
+    assert "Belebele is left out: ours has 0 shots, not 1; shots=0 shows it." in text
+    found, text = paper_tables(tmp_path, zero, "shots=0")
+    assert found["Table 5"]["base"]["Belebele"] == "50.0" and "Paper: test, acc, 1-shot. Ours: acc, 0-shot" in text
+    assert "CEval is left out: ours has 5 shots, not 0" in text
+    twice = BOTH + change([r for r in BOTH if r["task"].startswith("bel")], lambda r: True, shots=0, score=0.1)
+    assert paper_tables(tmp_path, twice, "tables=[5]")[0]["Table 5"]["base"]["Belebele"] == "50.0"
+    with pytest.raises(ValueError, match="has shots 1, .* has shots 0"):  # Table 8 says nothing of shots
+        paper_tables(tmp_path, twice, "tables=[8]")
+    assert paper_tables(tmp_path, twice, "tables=[8]", "shots=0")[0]["Table 8"]["base"]["Belebele"] == "10.0"
+
+
+def test_tests_of_ones_own_are_not_the_published(tmp_path):
+    """tinyworld's belebele is none."""
+    found, text = paper_tables(tmp_path, change(BOTH, lambda r: r["task"].startswith("bel"), preset=None))
+    assert "Belebele" not in found["Table 8"]["base"] and "Belebele is left out: belebele_zho_Hans is a test of one's own" in text
+
+
+def test_spbleu_is_preferred(tmp_path):
+    more = [row | {"metric": "spbleu", "score": 33.0, "signature": "tok:flores200"} for row in suite("base", 0) if row["metric"] == "bleu"]
+    found, text = paper_tables(tmp_path, suite("base", 0) + more)
+    assert found["Table 11"]["base"]["en-ar"] == "33.0" and "Ours: spbleu" in text
+
+
+def test_newest_weights_only(tmp_path):
+    old = change(suite("base", 0.3), lambda r: True, weights="old", shots=9)
+    assert paper_tables(tmp_path, old + suite("base", 0))[0]["Table 5"]["base"]["Belebele"] == "50.0"
+
+
+@pytest.mark.parametrize("lines, words, said", [
+    ([], [], "has no row with a score"), (BOTH, ["checkpoints=['other']"], r"no row with checkpoints=\['other'\]; its checkpoints: base"),
+    (BOTH, ["preset='lm-eval'"], "no row with preset=lm-eval"), (BOTH, ["tables=[13]"], r"tables=\[13\]: the paper's result tables"),
+    (BOTH, ["tables=[9]"], "no score for any of the published tables"),
+    (change(BOTH, lambda r: True, shots=3), ["tables=[5]"], "no score .* Belebele is left out: ours has 3 shots"),
+    ([{"checkpoint": "x"}], [], "results.jsonl, line 1: lacks one of")])
+def test_nothing_to_show(tmp_path, lines, words, said):
+    with pytest.raises(ValueError, match=said):
+        paper_tables(tmp_path, lines, *words)
+
+
+# ---------------------------------------------------------------------- Figure 9 (figures.py)
+
+def steps_run(folder, scores, per_step=1000, last=400):
+    """A run whose checkpoints step-N have {N: score of Arabic} (and 0.1 more of Kazakh), and whose log knows every hundredth step."""
+    folder.mkdir()
+    lines = [score(f"step-{n}", f"mmmlu_{x}", x, s + 0.1 * (x == "kk")) for n, s in scores.items() for x in ("ar", "kk")]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [
+        *lines, score("base", "mmmlu_ar", "ar", 0.9), score("step-100", "mmmlu", "mean", 0.3, "acc_macro")]))
+    log = [{"step": n, "tokens": per_step * n} for n in range(0, last + 1, 100)] + [{"step": last, "bpb": {}}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    return folder
+
+
+def test_benchmarks_by_tokens_seen(tmp_path, capsys):
+    run = steps_run(tmp_path / "run", {400: 0.4, 100: 0.25, 250: 0.3})
+    report.main([f"run={run}", "steps=True"])
+    text = (run / "steps.md").read_text()
+    rows = {cells[0]: cells[1:] for line in text.splitlines() if line.startswith("|")
+            for cells in [[x.strip().replace("**", "") for x in line.strip("|").split("|")]]}
+    assert rows["mmmlu acc"] == ["0.10 M", "0.25 M", "0.40 M"]  # in order, base left out, 250 between two rows of the log
+    assert rows["ar"] == ["25.00", "30.00", "40.00"] and rows["kk"] == ["35.00", "40.00", "50.00"]
+    assert rows["all (2)"] == ["30.00", "35.00", "45.00"]
+    assert "macro" not in text and "](steps-mmmlu-acc.png)" in text and (run / "steps-mmmlu-acc.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_stages_are_laid_end_to_end(tmp_path):
+    one, two = steps_run(tmp_path / "one", {200: 0.3, 400: 0.4}), steps_run(tmp_path / "two", {100: 0.5}, per_step=2000)
+    report.main(["steps=True", f"runs=['{one}', '{two}']"])
+    assert re.search(r"mmmlu acc +\| +0.20 M +\| +0.40 M +\| +0.60 M", (one / "steps.md").read_text())
+
+
+def test_steps_that_cannot_be_shown(tmp_path):
+    run = steps_run(tmp_path / "run", {100: 0.25, 500: 0.3})
+    with pytest.raises(ValueError, match="log.jsonl does not reach step 500"):
+        report.main([f"run={run}", "steps=True"])
+    lines = [json.loads(x) for x in (run / "results.jsonl").read_text().splitlines()]
+    for other, said in ((change(lines, lambda r: r["checkpoint"] == "step-500", checkpoint="step-400", shots=5), "has shots 1, .* shots 5"),
+                        (lines[-2:], "has no checkpoint named step-N")):
+        (run / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other))
+        with pytest.raises(ValueError, match=said):
+            report.main([f"run={run}", "steps=True"])
