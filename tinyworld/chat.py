@@ -103,12 +103,17 @@ def split(world, seed, test):
     return pools
 
 
+def belongs(pool, message):
+    """Whether a message on a person or a city is of the pool: one in five, by a hash of what it says, is of the evaluation."""
+    said = w.identity(message)
+    return (zlib.crc32(said.encode()) % 5 == 0) == (pool["name"] == "test") and said not in pool["never"]
+
+
 def drawn(pool, make):
     """The messages of make() that all belong to the pool, asked for until they do, without the slots that they do not say."""
     while True:
         messages = [(relation, {k: v for k, v in slots.items() if k in SAYS[relation]}) for relation, slots in make()]
-        said = [w.identity(m) for m in messages]
-        if all((zlib.crc32(s.encode()) % 5 == 0) == (pool["name"] == "test") and s not in pool["never"] for s in said):
+        if all(belongs(pool, m) for m in messages):
             return messages
 
 
@@ -229,15 +234,16 @@ def preferences(pool, seed, code, n):
             if r.random() < 1 / 3:
                 said, first = [*said, reply(lang, first), prompt(lang, second)], second
             chosen = reply(lang, first)
-            worse = spoilt(r, lang, first, fault, chosen)
+            worse = spoilt(pool, r, lang, first, fault, chosen)
         yield {"prompt": talk(*said), "chosen": chosen, "rejected": worse, "fault": fault}
 
 
-def spoilt(r, lang, task, fault, chosen):
+def spoilt(pool, r, lang, task, fault, chosen):
     """A reply to the task with the fault; None where the task cannot have it."""
     kind, code = task["task"], lang["code"]
     if fault == "wrong fact":
-        return reply(lang, mistaken(r, task))
+        wrong = mistaken(pool, r, task)
+        return wrong and reply(lang, wrong)
     if fault == "wrong language":
         if kind == "translate":  # not translated at all
             worse = w.say(language(pivot(code) if task["own"] else code), task["message"])
@@ -246,7 +252,7 @@ def spoilt(r, lang, task, fault, chosen):
         return None if speaks(worse, reply_language(code, task)) else worse  # a number or a name is in both
     if fault == "rambling":
         lang = language(reply_language(code, task))
-        return lang["joiner"].join([chosen] + r.choice([[chosen] * 3, r.sample(lang["text"]["opening"], 3)]))
+        return lang["joiner"].join([chosen] + r.choice([[chosen] * 3, r.sample(lang["text"]["opening"], 4)]))
     if kind == "list":  # one item only, or all there are
         return reply(lang, task | {"items": r.choice((task["items"][:1], r.sample(w.KEYS[task["class"]], 7)))})
     if kind == "answer" and task["form"]:
@@ -256,13 +262,13 @@ def spoilt(r, lang, task, fault, chosen):
     return w.paragraph(lang, [w.say(lang, m) for m in task["told"]]) if kind == "headline" else None
 
 
-def mistaken(r, task):
-    """The task whose right reply is a wrong one to this."""
+def mistaken(pool, r, task):
+    """A task whose right reply is a wrong one to this; None where it would say what the evaluation asks."""
     if task["task"] == "list":
         name = r.choice([n for n in ("animal", "food", "colour") if n != task["class"]])
         return task | {"class": name, "items": r.sample(w.KEYS[name], len(task["items"]))}
     if task["task"] == "reason":
-        return task | {"key": r.choice([k for k in w.PAIRS if k != task["key"]])}
+        return task | {"key": r.choice([k for k in pool["pairs"] if k != task["key"]])}
     if task["task"] == "headline":
         name, key = task["title"]
         return task | {"title": [name, r.choice([k for k in w.KEYS[name] if k != key])]}
@@ -271,7 +277,8 @@ def mistaken(r, task):
     relation, slots = task["message"]
     slot = ASKS.get(relation) or r.choice([k for k in slots if k not in ("person", "person2")])
     wrong = r.choice([v for v in (range(11, 20) if slot == "number" else w.KEYS[slot]) if v != slots[slot]])
-    return task | {"message": (relation, slots | {slot: wrong})}
+    message = relation, slots | {slot: wrong}
+    return task | {"message": message} if relation in w.COUNTRY_FACTS or belongs(pool, message) else None
 
 
 def questions(pool, seed, code, n, test):

@@ -7,7 +7,7 @@ Each answer gets marks of 0 or 1, by rule (marks() has them), and the score: hal
     fact        it says the right filler and none that contradicts (of a translation: all fillers, in the right pattern)
     language    it is in the language asked for: parse.speaks()
     constraint  short, a full sentence, so many items: where one was set
-    concise     at most twice as long as the right reply in full, and no sentence twice
+    concise     at most two sentences, none twice, and at most twice as long as the right reply in full
 """
 import json
 import re
@@ -105,8 +105,7 @@ def marks(code, task, text, before=""):
     full = chat.reply(lang, task | {"form": None})
     got, right = parse.read(text, target)[0], parse.read(full, target)[0]
     return {"fact": fact(lang, target, task, text, got, right, before), "language": parse.speaks(text, target),
-            "constraint": constraint(lang, target, task, text, got, right),
-            "concise": 0 < len(text.strip()) <= 2 * len(full) and len(set(sentences(text))) == len(sentences(text))}
+            "constraint": constraint(lang, target, task, text, got, right), "concise": concise(lang, target, task, text, full)}
 
 
 def fact(lang, target, task, text, got, right, before):
@@ -149,8 +148,11 @@ def constraint(lang, target, task, text, got, right):
     return None
 
 
-def sentences(text):
-    return [s.strip() for s in re.split(r"[.!?;।。！？؟۔\n]+", text) if s.strip()]
+def concise(lang, target, task, text, full):
+    """Whether the answer does not ramble. Thai has no full stop: there the parts between spaces count, and only that none is twice."""
+    parts = [s.strip() for s in re.split(r"[.!?;।。！？؟۔\n]+" if target != "th" else r"\s+", text) if s.strip()]
+    longest = max(len(full), len(w.say(lang, task["message"])) if task["task"] == "refuse" else 0)  # an invented answer need not be long
+    return 0 < len(text.strip()) <= 2 * longest and len(set(parts)) == len(parts) and (len(parts) <= 2 or target == "th")
 
 
 def score(given):
