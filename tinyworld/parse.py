@@ -51,7 +51,9 @@ def lexicon(code):
             for text in forms.values():
                 for before, after in glued[name] if text else ():
                     out.setdefault(tuple(tokens(before + text + after, code)), set()).add((name, key))
-    return out
+    for form, meant in out.items():  # "ist es" begins four kinds of German weather and tells none of them
+        out[form] = {(name, key) for name, key in meant if sum(name == other for other, _ in meant) == 1}
+    return {form: meant for form, meant in out.items() if meant}
 
 
 def patterns(lang):
