@@ -1,18 +1,18 @@
-"""BayLing 2's instruction set: high-resource instructions in English and Chinese, and a star that binds every language to both.
+"""BayLing 2's instruction set: instructions in English and Chinese, and a star that binds every other language to both.
 
-    python recipes/bayling_data.py "instructions={'en': 'raw/en/*', 'zh': 'raw/zh/*'}" 'bitext=raw/bitext/**' 'aligned=raw/aligned/*' \\
-        out=raw/bayling
+    python recipes/bayling_data.py "instructions={'en': 'raw/en/*', 'zh': 'raw/zh/*'}" 'bitext=raw/bitext/**' \\
+        'aligned=raw/aligned/*' out=raw/bayling
 
-    bitext                sentence pairs in corpus/bitext.py's formats: en-kk.tsv, zh-kk/*.jsonl, en-kk.en with en-kk.kk, en-kk.tmx, or
-                          what prepare.py has cleaned, text/bitext-en-kk.jsonl: nothing is filtered here but empty and equal sides
-    aligned               JSON lines {"question": {"en": "...", "kk": "..."}, "answer": {"en": "...", "kk": "..."}}: what one field says in one
-                          language is answered in another; likewise "document" and "summary", "term" and "explanation", and "text"
-    instructions          chats in JSON lines, passed on as they are (prepare.py reads and accounts for them)
+    bitext          sentence pairs in corpus/bitext.py's formats: en-kk.tsv, zh-kk/*.jsonl, en-kk.en with en-kk.kk, en-kk.tmx, or
+                    what prepare.py has cleaned, text/bitext-en-kk.jsonl; nothing is filtered here but empty and equal sides
+    aligned         JSON lines {"question": {"en": "...", "kk": "..."}, "answer": {"en": "...", "kk": "..."}}: a question in one
+                    language is answered in another; likewise "document" and "summary", "term" and "explanation", and "text"
+    instructions    chats in JSON lines, passed on as they are: prepare.py reads and accounts for them
 
-Languages are codes of configs/bayling/names.py or FLORES's. The paper (arXiv 2411.16300) gives the sum, 3.2 M, the two pivots and that
-the star runs from and to both; the shares of the categories are ours. Written are OUT/chat/en.jsonl and zh.jsonl,
+Languages are codes of configs/bayling/names.py or FLORES's. The paper (arXiv 2411.16300) gives the sum, 3.2 M, the two pivots and
+the star in both directions; how the sum is split is our choice. Written are OUT/chat/en.jsonl and zh.jsonl, a file
 OUT/crosslingual/SRC-TGT.jsonl for every direction with English or Chinese, and last OUT/account.json. No other language gets
-instructions of its own. The data is read twice, never held: first counted, then each direction takes exactly its number at random.
+instructions of its own. The data is read twice and never held: it is counted, then each direction takes its number at random.
 """
 import json
 import os
@@ -48,7 +48,7 @@ class BayLing:
     def __post_init__(self):
         wrong = []
         if strange := set(self.instructions) - set(HUBS):
-            wrong.append(f"instructions are in en and zh only, as the other languages learn by the star; take out {sorted(strange)}")
+            wrong.append(f"instructions are in en and zh only, the others learn by the star; take out {sorted(strange)}")
         if unknown := [k for k in self.languages or () if code_of(k) is None]:
             wrong.append(f"languages: {unknown} are not in configs/bayling/names.py; add them there with their two names")
         if strange := set(self.counts) - {"instruction", *FIELDS}:
@@ -85,12 +85,16 @@ def rows(c, passed):
             yield category, a, b, row
     for row in json_rows(c.aligned, passed) if c.aligned else ():
         for category, (given, answer) in FIELDS.items():
-            sides = [row.get(name) if isinstance(row.get(name), dict) else {} for name in (given, answer)]
-            sides = [{code_of(k): text for k, text in side.items() if isinstance(text, str) and code_of(k) in wanted} for side in sides]
-            for a, x in sides[0].items():
-                for b, y in sides[1].items():
+            for a, x in by_code(row.get(given), wanted):
+                for b, y in by_code(row.get(answer), wanted):
                     if a != b and {a, b} & set(HUBS) and (made := turn(c, category, a, b, x, y, passed)):
                         yield category, a, b, made
+
+
+def by_code(field, wanted):
+    """[(language, text)] of a field of an aligned row; nothing where it is absent or of another shape."""
+    some = field.items() if isinstance(field, dict) else ()
+    return [(code_of(k), text) for k, text in some if isinstance(text, str) and code_of(k) in wanted]
 
 
 def files(pattern):
@@ -119,7 +123,7 @@ def pairs(c, wanted, passed):
         parts = (path.name.split(".")[0] if "-" in path.name else path.parent.name).split("-")[-2:]
         codes, spec = [code_of(part) for part in parts], str(path)
         if len(codes) != 2 or None in codes:
-            raise ValueError(f"{path}: name the file or its folder SRC-TGT by codes of configs/bayling/names.py, like en-kk.tsv")
+            raise ValueError(f"{path}: name it or its folder like en-kk.tsv, by codes of configs/bayling/names.py")
         if f".{parts[1]}" in path.suffixes:
             continue  # the second of two aligned files comes with the first
         if f".{parts[0]}" in path.suffixes:
@@ -134,7 +138,7 @@ def pairs(c, wanted, passed):
 
 
 def turn(c, category, a, b, x, y, passed):
-    """The chat that asks in a pivot for what x is in language b, where y answers; None, and counted, where it teaches nothing."""
+    """The chat that asks in a pivot's words for what y says in language b; None, and counted, where it teaches nothing."""
     x, y = x.strip(), y.strip()
     reason = "an empty side" if not x or not y else "both sides alike" if x == y else \
         "too long" if max(len(x), len(y)) > c.most_chars else None
@@ -153,7 +157,7 @@ def check(c, available):
         raise ValueError("nothing was found; set instructions=, bitext= and aligned= to files that exist")
     have = {code for _, a, b in available for code in (a, b)}
     if missing := [k for k in c.languages or () if code_of(k) not in have]:
-        raise ValueError(f"no sentence pair or aligned row with English or Chinese is in {missing}; bring some or leave them out")
+        raise ValueError(f"no pair or aligned row binds {missing} to English or Chinese; bring some or leave them out")
     if missing := [k for k in c.instructions if ("instruction", k, k) not in available]:
         raise ValueError(f"instructions: no chat in {', '.join(c.instructions[k] for k in missing)}")
 
@@ -168,7 +172,7 @@ def shares(n, available):
 
 
 def write(c, out, available, quota):
-    """Take exactly quota[direction] of its rows, each subset being equally likely (selection sampling, Knuth's algorithm S)."""
+    """Take exactly quota[direction] of its rows, every subset being as likely (selection sampling, Knuth's algorithm S)."""
     draws = {d: random.Random(f"{c.seed}/{'/'.join(d)}") for d in available}
     left, need, held, paths, written = Counter(available), Counter(quota), defaultdict(list), set(), Counter()
     for old in out.rglob("*.part"):  # of a run that was stopped
@@ -203,13 +207,14 @@ def report(c, out, available, written, passed):
     """Print and keep what was asked for, what there was and what was taken, by category and by direction."""
     by = {name: {"asked": round(n * c.scale), "available": sum(k for d, k in available.items() if d[0] == name),
                  "written": sum(k for d, k in written.items() if d[0] == name)} for name, n in c.counts.items()}
-    account = {"categories": by, "directions": {" ".join(d): k for d, k in sorted(written.items())}, "passed_over": dict(passed),
-               "languages": len({code for d in written for code in d[1:]})}
+    account = {"categories": by, "directions": {" ".join(d): k for d, k in sorted(written.items())},
+               "passed_over": dict(passed), "languages": len({code for d in written for code in d[1:]})}
     (out / "account.tmp").write_text(json.dumps(account, indent=1, ensure_ascii=False), encoding="utf-8")
     os.replace(out / "account.tmp", out / "account.json")
     for name, n in by.items():
-        print(f"{name:12} {n['written']:>10,} of {n['asked']:,} asked for" + ("" if n["written"] == n["asked"] else ": there is no more"))
-    print(f"{out}: {sum(written.values()):,} instructions, {account['languages']} languages; passed over: {dict(passed) or 'none'}")
+        short = "" if n["written"] == n["asked"] else ": there is no more"
+        print(f"{name:12} {n['written']:>10,} of {n['asked']:,} asked for{short}")
+    print(f"{out}: {written.total():,} instructions, {account['languages']} languages; passed over: {dict(passed) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""configs/bayling/ and recipes/bayling_data.py: names of 182 languages, and an instruction set that is exact in its numbers."""
+"""configs/bayling/ and recipes/bayling_data.py: 182 languages with their names, an instruction set exact in its numbers."""
 import json
 import re
 import runpy
@@ -19,9 +19,11 @@ from tinyworld import world as w
 from tinyworld.grammar import language
 
 ROOT = Path(__file__).parent.parent
-ROWS = [{"question": {"en": f"Who {i}?", "kk": f"Кім {i}?", "zh": f"谁{i}？"}, "answer": {"en": f"I {i}.", "kk": f"Мен {i}."}} for i in range(6)]
+ROWS = [{"question": {"en": f"Who {i}?", "kk": f"Кім {i}?", "zh": f"谁{i}？"}, "answer": {"en": f"I {i}.", "kk": f"Мен {i}."}}
+        for i in range(6)]
 ROWS += [{"document": {"kk": "ұзын мәтін", "de": "langer Text"}, "summary": {"en": "long text", "zh": "长文"}},
-         {"term": {"en": "inflation"}, "explanation": {"de": "Preise steigen", "zh": "物价上涨"}}, {"text": {"en": "one", "de": "eins", "kk": "бір"}}]
+         {"term": {"en": "inflation"}, "explanation": {"de": "Preise steigen", "zh": "物价上涨"}},
+         {"text": {"en": "one", "de": "eins", "kk": "бір"}}]
 
 
 @pytest.fixture
@@ -33,10 +35,10 @@ def raw(tmp_path):
              "bitext/kk-zh/part.jsonl": [json.dumps({"text": f"сөйлем {i}", "target": f"句子{i}"}) for i in range(10)],
              "bitext/eng_Latn-deu_Latn.eng_Latn": [f"phrase {i}" for i in range(20)],
              "bitext/eng_Latn-deu_Latn.deu_Latn": [f"Satz {i}" for i in range(20)],
-             "bitext/bitext-de-fr.tsv": ["Satz\tphrase"], "aligned/all.jsonl": [json.dumps(row) for row in ROWS] + ["", "[1]", "{"],
+             "bitext/bitext-de-fr.tsv": ["Satz\tphrase"],
+             "aligned/all.jsonl": [json.dumps(row) for row in ROWS] + ["", "[1]", "{"],
              "en.jsonl": [json.dumps({"instruction": f"do {i}", "output": f"done {i}"}) for i in range(30)],
-             "zh.jsonl": [json.dumps({"messages": [{"role": "user", "content": f"做{i}"}, {"role": "assistant", "content": f"好{i}"}]})
-                          for i in range(5)]}
+             "zh.jsonl": [json.dumps({"messages": [{"role": "user", "content": f"做{i}"}]}) for i in range(5)]}
     for name, some in lines.items():
         (tmp_path / name).write_text("\n".join(some) + "\n", encoding="utf-8")
     return tmp_path
@@ -58,7 +60,7 @@ def read(folder):
 # ---------------------------------------------------------------------- names
 
 def test_names():
-    """Different in both languages, in their own scripts, with well-formed FLORES codes; Marco-LLM's languages as its paper names them."""
+    """Different in both languages, in their scripts, with well-formed FLORES codes; Marco-LLM's 29 as its paper names them."""
     assert len(NAMES) >= 120 and len(FLORES) == len(NAMES)
     for i in range(3):
         assert len({row[i] for row in NAMES.values()}) == len(NAMES)
@@ -69,8 +71,8 @@ def test_names():
     assert {code: NAMES[code][0] for code in paper.NAMES} == paper.NAMES
 
 
-SCRIPTS = {"Latn": "LATIN", "Cyrl": "CYRILLIC", "Arab": "ARABIC", "Hans": "CJK", "Jpan": "HIRAGANA", "Hang": "HANGUL", "Beng": "BENGALI",
-           "Deva": "DEVANAGARI", "Grek": "GREEK", "Hebr": "HEBREW", "Thai": "THAI"}
+SCRIPTS = {"Latn": "LATIN", "Cyrl": "CYRILLIC", "Arab": "ARABIC", "Hans": "CJK", "Jpan": "HIRAGANA", "Hang": "HANGUL",
+           "Beng": "BENGALI", "Deva": "DEVANAGARI", "Grek": "GREEK", "Hebr": "HEBREW", "Thai": "THAI"}
 
 
 @pytest.mark.parametrize("code", paper.NAMES)
@@ -82,7 +84,8 @@ def test_scripts_of_the_29(code):
 
 
 def test_codes():
-    assert [code_of(k) for k in ("kk", "kaz_Cyrl", "KAZ-cyrl", "EN", "zho_Hans", "klingon", "")] == ["kk", "kk", "kk", "en", "zh", None, None]
+    names = ("kk", "kaz_Cyrl", "KAZ-cyrl", "EN", "zho_Hans", "klingon", "")
+    assert [code_of(name) for name in names] == ["kk", "kk", "kk", "en", "zh", None, None]
 
 
 # ---------------------------------------------------------------------- the set
@@ -92,8 +95,9 @@ def test_everything_there_is(raw):
     out = build(raw, counts={"instruction": 100, "translation": 1000, "question": 100, "summary": 100, "explanation": 100})
     made = read(out)
     assert {name: len(rows) for name, rows in made.items()} == {
-        "chat/en.jsonl": 30, "chat/zh.jsonl": 5, "crosslingual/en-kk.jsonl": 40 + 6 + 1, "crosslingual/kk-en.jsonl": 40 + 6 + 1 + 1,
-        "crosslingual/zh-kk.jsonl": 10 + 6, "crosslingual/kk-zh.jsonl": 10 + 1, "crosslingual/zh-en.jsonl": 6, "crosslingual/en-zh.jsonl": 1,
+        "chat/en.jsonl": 30, "chat/zh.jsonl": 5,
+        "crosslingual/en-kk.jsonl": 40 + 6 + 1, "crosslingual/kk-en.jsonl": 40 + 6 + 1 + 1, "crosslingual/zh-kk.jsonl": 10 + 6,
+        "crosslingual/kk-zh.jsonl": 10 + 1, "crosslingual/zh-en.jsonl": 6, "crosslingual/en-zh.jsonl": 1,
         "crosslingual/en-de.jsonl": 20 + 1 + 1, "crosslingual/de-en.jsonl": 20 + 1 + 1, "crosslingual/de-zh.jsonl": 1}
     account = json.loads((out / "account.json").read_text())
     assert account["categories"]["translation"] == {"asked": 1000, "available": 144, "written": 144}
@@ -106,13 +110,15 @@ def test_everything_there_is(raw):
 @pytest.mark.parametrize("file, kind, asked, told", [
     ("en-kk", "translation", "Provide the Kazakh translation for this sentence: sentence 7", "сөйлем 7"),
     ("kk-en", "translation", "Provide the English translation for this sentence: сөйлем 7", "sentence 7"),
-    ("zh-kk", "translation", "提供这句话的哈萨克语翻译：句子7", "сөйлем 7"), ("kk-zh", "translation", "提供这句话的中文翻译：сөйлем 7", "句子7"),
+    ("zh-kk", "translation", "提供这句话的哈萨克语翻译：句子7", "сөйлем 7"),
+    ("kk-zh", "translation", "提供这句话的中文翻译：сөйлем 7", "句子7"),
     ("de-en", "translation", "Provide the English translation for this sentence: Satz 7", "phrase 7"),
-    ("kk-en", "question", "Answer this question in English: Кім 2?", "I 2."), ("zh-kk", "question", "用哈萨克语回答这个问题：谁2？", "Мен 2."),
-    ("zh-en", "question", "用英语回答这个问题：谁2？", "I 2."), ("de-zh", "summary", "用中文概括这段文字：langer Text", "长文"),
+    ("kk-en", "question", "Answer this question in English: Кім 2?", "I 2."),
+    ("zh-kk", "question", "用哈萨克语回答这个问题：谁2？", "Мен 2."), ("zh-en", "question", "用英语回答这个问题：谁2？", "I 2."),
+    ("de-zh", "summary", "用中文概括这段文字：langer Text", "长文"),
     ("en-de", "explanation", "Explain in German what this means: inflation", "Preise steigen")])
 def test_what_is_asked(raw, file, kind, asked, told):
-    """In the pivot's words, between two pivots in the source's; the translation prompts are those of BayLing's scripts."""
+    """In the pivot's words, between two pivots in the source's; translation prompts are those of BayLing's scripts."""
     row = {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": told}], "kind": kind,
            "source": file[:2], "target": file[3:]}
     assert row in read(build(raw, out=f"{file}-{kind}"))[f"crosslingual/{file}.jsonl"]
@@ -120,15 +126,16 @@ def test_what_is_asked(raw, file, kind, asked, told):
 
 def test_prompts_hold_each_category():
     for hub in HUBS:
-        assert set(PROMPTS[hub]) == set(recipe.FIELDS) and all("{tgt}" in p and p.endswith("{x}") for p in PROMPTS[hub].values())
+        assert set(PROMPTS[hub]) == set(recipe.FIELDS)
+        assert all("{tgt}" in p and p.endswith("{x}") for p in PROMPTS[hub].values())
 
 
 def test_counts_are_exact_and_even(raw):
-    """14 translations over 7 directions, of which one has only one: it gives that, and what it leaves goes to the others."""
+    """14 translations over 6 directions are 2 or 3 of each; what a small direction leaves goes to the others."""
     out = build(raw, counts={"instruction": 9, "translation": 28, "question": 5}, aligned=str(raw / "none"), scale=0.5)
     account = json.loads((out / "account.json").read_text())
     assert {k: v["written"] for k, v in account["categories"].items()} == {"instruction": 4, "translation": 14, "question": 0}
-    assert Counter(d.split()[0] for d, n in account["directions"].items() for _ in range(n)) == {"instruction": 4, "translation": 14}
+    assert sum(n for d, n in account["directions"].items() if d.startswith("translation")) == 14
     assert {n for d, n in account["directions"].items() if d.startswith("translation")} == {2, 3}
     assert recipe.shares(20, {"a": 1, "b": 100, "c": 4, "d": 100}) == {"a": 1, "c": 4, "b": 7, "d": 8}
     assert recipe.shares(20, {"a": 1, "b": 2}) == {"a": 1, "b": 2} and recipe.shares(0, {"a": 1}) == {"a": 0}
@@ -162,9 +169,9 @@ def test_chosen_languages(raw):
 
 @pytest.mark.slow
 def test_data_is_streamed(raw):
-    """80,000 instructions of 30 MB are made in less than a fifth of that memory: blocks of 1 MiB, and 256 rows of each direction."""
-    (raw / "bitext/en-fr.tsv").write_text("".join(f"a long sentence in which number {i} stands {'x' * 60}\tune phrase {i} {'y' * 60}\n"
-                                                  for i in range(40_000)))
+    """80,000 instructions of 30 MB take less than a fifth of that: blocks of 1 MiB, and 256 rows of each direction."""
+    lines = (f"a long sentence in which number {i} stands {'x' * 60}\tune phrase {i} {'y' * 60}\n" for i in range(40_000))
+    (raw / "bitext/en-fr.tsv").write_text("".join(lines))
     tracemalloc.start()
     out = build(raw)
     peak = tracemalloc.get_traced_memory()[1]
@@ -177,9 +184,11 @@ def test_data_is_streamed(raw):
 
 @pytest.mark.parametrize("settings, message", [
     ({"instructions": {"kk": "x"}}, r"instructions are in en and zh only.*take out \['kk'\]"),
-    ({"languages": ["kk", "tlh"]}, r"\['tlh'\] are not in configs/bayling/names.py"), ({"languages": ["kk", "sw"]}, r"is in \['sw'\]; bring some"),
-    ({"counts": {"poems": 3}}, r"\['poems'\] are no categories; they are instruction, translation"), ({"scale": 0.0}, "scale and most_chars"),
-    ({"counts": {"question": -1}}, "whole numbers from 0"), ({"instructions": {"en": "/nowhere/*"}}, "no chat in /nowhere"),
+    ({"languages": ["kk", "tlh"]}, r"\['tlh'\] are not in configs/bayling/names.py"),
+    ({"languages": ["kk", "sw"]}, r"binds \['sw'\] to English or Chinese"),
+    ({"counts": {"poems": 3}}, r"\['poems'\] are no categories; they are instruction, translation"),
+    ({"scale": 0.0}, "scale and most_chars"), ({"counts": {"question": -1}}, "whole numbers from 0"),
+    ({"instructions": {"en": "/nowhere/*"}}, "no chat in /nowhere"),
     ({"instructions": {}, "bitext": "/nowhere", "aligned": "/nowhere"}, "nothing was found")])
 def test_settings_that_do_not_fit(raw, settings, message):
     with pytest.raises(ValueError, match=message):
@@ -189,7 +198,7 @@ def test_settings_that_do_not_fit(raw, settings, message):
 
 def test_a_file_without_languages(raw):
     (raw / "bitext/pairs.tsv").write_text("a\tb\n")
-    with pytest.raises(ValueError, match=r"pairs.tsv: name the file or its folder SRC-TGT"):
+    with pytest.raises(ValueError, match=r"pairs.tsv: name it or its folder like en-kk.tsv"):
         build(raw)
 
 
@@ -203,7 +212,8 @@ def test_a_finished_set_is_not_touched_and_an_unfinished_one_is_begun_anew(raw):
 
 
 def test_command(raw):
-    command = [sys.executable, str(ROOT / "recipes/bayling_data.py"), f"instructions={{'en': '{raw}/en.jsonl'}}", f"out={raw}/o", "scale=1e-5"]
+    command = [sys.executable, str(ROOT / "recipes/bayling_data.py"), f"instructions={{'en': '{raw}/en.jsonl'}}", f"out={raw}/o",
+               "scale=1e-5"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "instruction          12 of 12 asked for\n" in done.stdout, done
     assert "translation           0 of 14 asked for: there is no more" in done.stdout
@@ -213,8 +223,9 @@ def test_command(raw):
 
 # ---------------------------------------------------------------------- configs
 
-@pytest.mark.parametrize("name, base, shards", [("llama2_7b", "Llama-2-7b-hf", "llama2"), ("llama2_13b", "Llama-2-13b-hf", "llama2"),
-                                                ("llama3_8b", "Meta-Llama-3-8B", "llama3")])
+@pytest.mark.parametrize("name, base, shards", [
+    ("llama2_7b", "Llama-2-7b-hf", "llama2"), ("llama2_13b", "Llama-2-13b-hf", "llama2"),
+    ("llama3_8b", "Meta-Llama-3-8B", "llama3")])
 def test_training_configs(name, base, shards):
     import train
     from model import ModelConfig

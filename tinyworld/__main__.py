@@ -11,8 +11,9 @@
     benchmarks/mmmlu/kk.csv: facts, "unstated" ones in no document of a low-resource language; xcopa/kk.jsonl: what follows
         from what, among 16 pairs that the documents of every language tell
     benchmarks/heldout/kk.jsonl: more web documents, clean
-    chat/de.jsonl         {"messages", "kind"}: instructions of the ten high-resource languages; the nineteen low-resource ones have none
-    crosslingual/en-kk.jsonl  the same, asked in English and answered in Kazakh; kk-en, zh-kk, kk-zh, en-zh, zh-en likewise
+    chat/de.jsonl         {"messages", "kind"}: instructions in the ten high-resource languages (native=); the nineteen low-resource
+        ones, bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne, have none
+    crosslingual/en-kk.jsonl: the same asked in English, answered in Kazakh; kk-en, zh-kk, kk-zh, en-zh, zh-en likewise
     preferences/kk.jsonl  {"prompt", "chosen", "rejected", "fault"}: in every language, as Marco-LLM aligns in all of them
     eval/chat/kk.jsonl    questions of two turns in MT-bench's shape, with what judge.py needs to know
 """
@@ -49,7 +50,7 @@ class Sizes:
     test: int = 64           # sentences of the translation test
     heldout: int = 32        # web documents of each language kept for bits per byte
     native: list = field(default_factory=lambda: list(paper.HIGH))  # languages with instructions of their own
-    chat: dict = field(default_factory=lambda: {"en": 800, "zh": 600, "high": 120, "low": 120})  # of each native language, by group
+    chat: dict = field(default_factory=lambda: {"en": 800, "zh": 600, "high": 120, "low": 120})  # of a native language, by group
     crosslingual: int = 80   # instructions of each language in each direction with English; half as many with Chinese
     preferences: int = 80    # pairs of each language
     questions: int = 24      # of the chat evaluation, in each language
@@ -64,7 +65,7 @@ def main(argv=None):
         if unknown := set(getattr(c, name)) - set(paper.LANGUAGES):
             raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
     if c.questions and c.test < 2:
-        raise ValueError(f"test must be at least 2: the chat questions translate its sentences; got {c.test} (or set questions=0)")
+        raise ValueError(f"test must be at least 2, as chat questions translate its sentences, got {c.test} (or set questions=0)")
     world, test = w.World(c.seed), w.test_messages(c.seed, c.test)
     held_out = {w.identity(m) for m in test}
     out = Path(c.out)
@@ -181,7 +182,7 @@ def quiz(world, lang, r, all_facts):
 
 
 def instructions(out, world, c, test):
-    """Chats, cross-lingual instructions, preferences and the chat evaluation; no evaluated fact or sentence is in the others."""
+    """Chats, the star, preferences, and the chat evaluation, whose facts and sentences are in none of the others."""
     pools = chat.split(world, c.seed, test)
     for code in c.languages:
         if code in c.native:

@@ -1,17 +1,17 @@
 """Instructions on the tinyworld, in no language yet, and how any language says them and replies to them.
 
-A task is a dict that JSON can hold; prompt(), reply() and reply_language() say the rest, and judge.py scores answers to it:
+A task is a dict that JSON can hold; prompt() and reply() put it into words, judge.py scores answers to it:
 
     {"task": "answer", "message", "told", "form"}    a question; told is said before it; form "brief" or "full" or None
-    {"task": "refuse", "message"}                     a question on a person of whom nothing was told: the world has no answer
+    {"task": "refuse", "message"}                     a question on a person of whom nothing was told: there is no answer
     {"task": "rewrite", "message"}                    a question and its short answer, to be made one sentence
     {"task": "headline", "title", "told"}             the shortest summary: what all sentences of a text are about
     {"task": "list", "class", "items", "more"}        so many of a kind; more: others than in the turn before
     {"task": "reason", "key", "slots", "ask"}         "why": the cause of an effect; "then": the effect of a cause
     {"task": "translate", "message", "own"}           into one's own language, or out of it into the pivot
 
-What evaluations ask is never in the training instructions: a third of the facts, a quarter of the causes, a third of the lists, a
-fifth of what can be said of persons and cities (split()), and every sentence of the translation test.
+What the evaluation asks is never in the training instructions (split()): a third of the facts and of the lists, a quarter of the
+causes, a fifth of what can be said of persons and cities, and every sentence of the translation test.
 """
 import random
 import zlib
@@ -21,7 +21,8 @@ from tinyworld import world as w
 from tinyworld.grammar import ASKS, SLOT, capitalise, language, render, word
 from tinyworld.parse import speaks
 
-KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")  # MT-bench has eight, too
+# eight, as MT-bench has
+KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")
 LISTS = [(name, number) for name in ("animal", "food", "colour") for number in (3, 4)]
 FAULTS = ("wrong fact", "wrong language", "rambling", "ignored constraint")
 # what only the two pivots ask: BayLing 2's star has its prompts in English and Chinese
@@ -91,26 +92,26 @@ def short(lang, message):
 # ---------------------------------------------------------------------- what may be asked
 
 def split(world, seed, test):
-    """The two pools, "train" and "test", of facts, causes and lists; test: messages of the translation test, in neither."""
+    """The pools "train" and "test" of facts, causes and lists; test: messages of the translation test, in neither."""
     r = random.Random(f"{seed}/chat/split")
-    near, far, pairs, lists = (r.sample(some, len(some)) for some in (
-        [(f, c) for f in w.COUNTRY_FACTS for c in w.NEAR], [(f, c) for f in w.COUNTRY_FACTS for c in w.FAR], w.PAIRS, LISTS))
+    near, far = ([(f, c) for f in w.COUNTRY_FACTS for c in countries] for countries in (w.NEAR, w.FAR))
+    near, far, pairs, lists = (r.sample(some, len(some)) for some in (near, far, w.PAIRS, LISTS))
     pools = {}
     for name, part in (("test", lambda some, n: some[:len(some) // n]), ("train", lambda some, n: some[len(some) // n:])):
         facts = {"near": part(near, 3), "far": part(far, 3)}
-        pools[name] = {"name": name, "pairs": part(pairs, 4), "lists": part(lists, 3), "never": {w.identity(m) for m in test},
-                       **{k: [(f, world.facts[f, c]) for f, c in some] for k, some in facts.items()}}
+        pools[name] = {"name": name, "pairs": part(pairs, 4), "lists": part(lists, 3),
+                       "never": {w.identity(m) for m in test}, **{k: [(f, world.facts[f, c]) for f, c in some] for k, some in facts.items()}}
     return pools
 
 
 def belongs(pool, message):
-    """Whether a message on a person or a city is of the pool: one in five, by a hash of what it says, is of the evaluation."""
+    """Whether a message on a person or a city is of the pool: one in five, by a hash of what it says, is the evaluation's."""
     said = w.identity(message)
     return (zlib.crc32(said.encode()) % 5 == 0) == (pool["name"] == "test") and said not in pool["never"]
 
 
 def drawn(pool, make):
-    """The messages of make() that all belong to the pool, asked for until they do, without the slots that they do not say."""
+    """The messages of make(), asked for until all belong to the pool, without the slots that they do not say."""
     while True:
         messages = [(relation, {k: v for k, v in slots.items() if k in SAYS[relation]}) for relation, slots in make()]
         if all(belongs(pool, m) for m in messages):
@@ -142,7 +143,7 @@ def answer(message, told=(), form=None):
 
 
 def turns(pool, r, kind, codes):
-    """Two tasks of a kind that make a conversation. codes: no low-resource language among them may learn of far countries."""
+    """Two tasks of a kind that make a conversation. codes: the languages; low-resource ones never hear of far countries."""
     form = r.choice((None, "brief", "full"))
     if kind == "knowledge":
         first = r.choice(pool["near"] + ([] if set(codes) & set(paper.LOW) else pool["far"]))
@@ -159,7 +160,8 @@ def turns(pool, r, kind, codes):
                 for m, own in zip(drawn(pool, lambda: [w.random_message(r), w.random_message(r)]), (True, False))]
     if kind == "summary":
         title, told = one_text(pool, r)
-        return [{"task": "headline", "title": title, "told": told}, answer(r.choice([m for m in told if m[0] in ASKS]), form=form)]
+        asked = r.choice([m for m in told if m[0] in ASKS])
+        return [{"task": "headline", "title": title, "told": told}, answer(asked, form=form)]
     if kind == "rewriting":
         return [{"task": "rewrite", "message": m} for m in two_persons(pool, r)]
     if kind == "list":
@@ -183,13 +185,12 @@ def chats(pool, seed, code, n):
     r, lang = random.Random(f"{seed}/chat/{code}"), language(code)
     for _ in range(n):
         kind = r.choice(KINDS)
-        tasks = turns(pool, r, kind, [code])
-        tasks = tasks if r.random() < 1 / 3 else tasks[:1]
+        tasks = turns(pool, r, kind, [code])[:2 if r.random() < 1 / 3 else 1]
         yield {"messages": talk(*(text for t in tasks for text in (prompt(lang, t), reply(lang, t)))), "kind": kind}
 
 
 def crosslingual(pool, seed, a, b, n):
-    """n instructions in language a with replies in b, one of which is a pivot: a star around English and Chinese (BayLing 2)."""
+    """n instructions in language a with replies in b; one of the two is a pivot: English or Chinese (BayLing 2's star)."""
     r, x, y = random.Random(f"{seed}/crosslingual/{a}-{b}"), language(a), language(b)
     hub = x if a in PIVOTS else y
     phrase, gap = PIVOTS[hub["code"]], hub["joiner"]
@@ -202,13 +203,15 @@ def crosslingual(pool, seed, a, b, n):
             name = r.choice(("food", "animal", "good", "colour", "place", "object", "subject", "day"))
             key = r.choice(w.KEYS[name])
             source, target = word(x, name, key), word(y, name, key)
-            outward = phrase["look_up"].format(language=hub["language"][b], word=source), capitalise(target, b) + w.stop(y)
-            inward = phrase["gloss"].format(language=hub["language"][a], word=source), phrase["meaning"].format(word=target)
-            ask, tell = outward if hub is x else inward
+            if hub is x:
+                ask = phrase["look_up"].format(language=hub["language"][b], word=source)
+                tell = capitalise(target, b) + w.stop(y)
+            else:
+                ask = phrase["gloss"].format(language=hub["language"][a], word=source)
+                tell = phrase["meaning"].format(word=target)
         else:
             task = turns(pool, r, kind, [a, b])[0]
-            ask = phrase["answer"].format(language=hub["language"][b]) + gap + prompt(x, task)
-            tell = reply(y, task)
+            ask, tell = phrase["answer"].format(language=hub["language"][b]) + gap + prompt(x, task), reply(y, task)
         yield {"messages": talk(ask, tell), "kind": kind}
 
 

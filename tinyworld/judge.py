@@ -2,7 +2,7 @@
 
     python -m tinyworld judge a=A/samples.jsonl b=B/samples.jsonl raw=out/demo/raw [out=results.jsonl]
 
-Each answer gets marks of 0 or 1, by rule (marks() has them), and the score: half for the fact, half for the mean of the others.
+Each answer gets marks of 0 or 1, by rule, and a score: half for the fact, half for the mean of the others.
 
     fact        it says the right filler and none that contradicts (of a translation: all fillers, in the right pattern)
     language    it is in the language asked for: parse.speaks()
@@ -44,7 +44,7 @@ def main(argv=None):
     against, b = answers(c.b, c.task, asked) if c.b else (None, None)
     if b and set(a) != set(b):
         lang, i = min(set(a) ^ set(b))
-        raise ValueError(f"{c.a} and {c.b}: only one of them answers {lang}, question {i}; let both answer the same questions")
+        raise ValueError(f"{c.a} and {c.b}: only one of them answers {lang}, question {i}; let both answer all")
     table = scored(asked, a, b)
     rows = [row | {"checkpoint": name, "task": c.task} | ({"against": against} if row["metric"] == "win_rate" else {})
             for row in summary(c, table)]
@@ -69,11 +69,12 @@ def questions(raw):
 
 
 def answers(path, task, asked):
-    """The checkpoint's name and {(language, question id): [answer, answer]}; ValueError names the line of a row that does not fit."""
+    """The checkpoint's name and {(language, question id): [answer, answer]}; ValueError names a line that does not fit."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is no file; eval.py writes samples.jsonl")
     out, names = {}, set()
     for i, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+        place = f"{path}, line {i}"
         try:
             row = json.loads(line) if line.strip() else {}
             if row.get("task") != task:
@@ -81,13 +82,13 @@ def answers(path, task, asked):
             key, said = (row["lang"], row["doc_id"]), row["response"]
             names.add(row["checkpoint"])
         except (ValueError, KeyError, AttributeError) as e:
-            raise ValueError(f"{path}, line {i}: no sample ({e!r}); a row has checkpoint, task, lang, doc_id, response") from None
+            raise ValueError(f"{place}: no sample ({e!r}); a row has checkpoint, task, lang, doc_id, response") from None
         if key not in asked:
-            raise ValueError(f"{path}, line {i}: eval/chat has no question {key[1]!r} in {key[0]!r}; is raw= another world's?")
+            raise ValueError(f"{place}: eval/chat has no question {key[1]!r} in {key[0]!r}; is raw= another world's?")
         if key in out:
-            raise ValueError(f"{path}, line {i}: a second answer to question {key[1]} in {key[0]}; judge one run at a time")
+            raise ValueError(f"{place}: a second answer to question {key[1]} in {key[0]}; judge one run at a time")
         if not (isinstance(said, list) and len(said) == 2 and all(isinstance(s, str) for s in said)):
-            raise ValueError(f"{path}, line {i}: response must be the two turns' texts, got {said!r}")
+            raise ValueError(f"{place}: response must be the two turns' texts, got {said!r}")
         out[key] = said
     if len(names) != 1:
         raise ValueError(f"{path}: rows of task {task!r} must be of one checkpoint, found {sorted(names) or 'none'}")
@@ -105,11 +106,12 @@ def marks(code, task, text, before=""):
     full = chat.reply(lang, task | {"form": None})
     got, right = parse.read(text, target)[0], parse.read(full, target)[0]
     return {"fact": fact(lang, target, task, text, got, right, before), "language": parse.speaks(text, target),
-            "constraint": constraint(lang, target, task, text, got, right), "concise": concise(lang, target, task, text, full)}
+            "constraint": constraint(lang, target, task, text, got, right),
+            "concise": concise(lang, target, task, text, full)}
 
 
 def fact(lang, target, task, text, got, right, before):
-    """Whether the answer is true and answers what was asked. got, right: what it mentions, and what the right reply in full does."""
+    """Whether the answer is what was asked, and true. got, right: what it and the right reply in full mention."""
     kind = task["task"]
     if kind == "list":
         repeated = parse.read(before, target)[0].get(task["class"], set()) if task["more"] else set()
@@ -120,7 +122,8 @@ def fact(lang, target, task, text, got, right, before):
     if kind in ("answer", "rewrite"):
         asked = ASKS[task["message"][0]]
         short = parse.read(chat.short(lang, task["message"]), target)[0]
-        return got.get(asked) in (short[asked], right[asked]) and all(got[name] <= right.get(name, short.get(name, set())) for name in got)
+        true = all(got[name] <= right.get(name, set()) | short.get(name, set()) for name in got)
+        return true and got.get(asked) in (short[asked], right[asked])
     return got == right and pattern(task) in parse.closest(text, target)
 
 
@@ -138,7 +141,8 @@ def constraint(lang, target, task, text, got, right):
     if task["task"] == "list":
         return len(got.get(task["class"], ())) == len(task["items"])
     if task["task"] == "headline":  # one line, no more than half of the text
-        return "\n" not in text.strip() and 0 < 2 * len(text.strip()) <= len(chat.prompt(lang, task | {"told": task["told"]}))
+        told = w.paragraph(lang, [w.say(lang, m) for m in task["told"]])
+        return "\n" not in text.strip() and 0 < 2 * len(text.strip()) <= len(told)
     form = task.get("form")
     if form == "brief":  # nothing but what was asked, and no whole sentence
         full = w.say(lang, task["message"])
@@ -149,9 +153,9 @@ def constraint(lang, target, task, text, got, right):
 
 
 def concise(lang, target, task, text, full):
-    """Whether the answer does not ramble. Thai has no full stop: there the parts between spaces count, and only that none is twice."""
+    """Whether the answer does not ramble. Thai has no full stop: its parts between spaces are compared, not counted."""
     parts = [s.strip() for s in re.split(r"[.!?;।。！？؟۔\n]+" if target != "th" else r"\s+", text) if s.strip()]
-    longest = max(len(full), len(w.say(lang, task["message"])) if task["task"] == "refuse" else 0)  # an invented answer need not be long
+    longest = max(len(full), len(w.say(lang, task["message"])) if task["task"] == "refuse" else 0)  # an invented answer is false, not long
     return 0 < len(text.strip()) <= 2 * longest and len(set(parts)) == len(parts) and (len(parts) <= 2 or target == "th")
 
 
@@ -167,7 +171,8 @@ def scored(asked, a, b):
     """{metric: {language: {question id: value}}}: of each question the mean of its turns; a win is 1, a tie 1/2."""
     table = {metric: {} for metric in METRICS}
     for lang, i in sorted(a):
-        given = [[marks(lang, task, text, before) for task, text, before in zip(asked[lang, i]["check"], said, ["", said[0]])]
+        tasks = asked[lang, i]["check"]
+        given = [[marks(lang, task, text, before) for task, text, before in zip(tasks, said, ["", said[0]])]
                  for said in ([a[lang, i]] + ([b[lang, i]] if b else []))]
         mean = [sum(map(score, turns)) / len(turns) for turns in given]
         table["answer_score"].setdefault(lang, {})[i] = mean[0]
@@ -180,8 +185,8 @@ def scored(asked, a, b):
 def summary(c, table):
     """A results row for every metric and language, and for the means over the paper's groups (lang "mean").
 
-    Interval and standard error: the questions are drawn again with replacement, in a group the same ones for all its languages,
-    as question i means the same in each; a and b by their common questions (Koehn 2004). n: questions times languages.
+    Interval and standard error: a paired bootstrap over questions (Koehn 2004); in a group the same questions are drawn for all
+    its languages, as question i means the same in each. n: questions times languages.
     """
     for metric, by_language in table.items():
         groups = [(lang, None, [lang]) for lang in by_language]

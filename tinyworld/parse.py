@@ -1,7 +1,7 @@
 """What a text says: the words of any language back to the lexicon's keys. The reverse of grammar.py, without a model.
 
-A text is cut into tokens: words where the script has spaces, single characters in Chinese, Japanese and Thai, numbers. Some are
-fillers of the lexicon (mentions()), the others belong to the patterns; together they tell the language and the pattern.
+A text is cut into tokens: words where the script has spaces, single characters in Chinese, Japanese and Thai, and numbers.
+Some are fillers of the lexicon, the others belong to patterns (read()); together they tell language and pattern.
 """
 import unicodedata
 from functools import lru_cache
@@ -38,7 +38,7 @@ def tokens(text, code):
 
 @lru_cache(maxsize=None)
 def lexicon(code):
-    """{tokens of a form: its (class, key)s}, also with the letters that a pattern writes right before and after its slot."""
+    """{tokens of a form: its (class, key)s}, also with the letters that a pattern has right before and after its slot."""
     lang, glued, out = language(code), {name: {("", "")} for name in CLASSES}, {}
     for pattern in patterns(lang):
         for m in SLOT.finditer(pattern) if code not in UNSPACED else ():
@@ -77,10 +77,14 @@ def read(text, code):
     longest = max(map(len, known))
     while i < len(words):
         n = next((n for n in range(min(longest, len(words) - i), 0, -1) if tuple(words[i:i + n]) in known), 0)
-        for name, key in known[tuple(words[i:i + n])] if n else [("number", int(words[i]))] if words[i].isdecimal() else ():
+        if n:
+            meant = known[tuple(words[i:i + n])]
+        elif words[i].isdecimal():
+            meant = {("number", int(words[i]))}
+        else:
+            meant = others.add(words[i]) or ()
+        for name, key in meant:
             fillers.setdefault(name, set()).add(key)
-        if not n and not words[i].isdecimal():
-            others.add(words[i])
         i += n or 1
     return fillers, others
 

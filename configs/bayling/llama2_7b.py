@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 8 train.py configs/bayling/llama2_7b.py
 
-The paper gives the base models and 3.2 M instructions. Its hyperparameters were not to be found: the learning rate, three epochs and
-steps of 128 chats are as BayLing 1 is remembered (arXiv 2306.10968), everything else is our choice. Nothing of this has been run by us.
+The paper gives the base models and 3.2 M instructions. Its hyperparameters were not to be found: learning rate, three epochs and
+steps of 128 chats are those of BayLing 1 (arXiv 2306.10968) as we remember them; everything else is our choice. Not run by us.
 """
 data = "tokens/bayling-llama2"
 init = "models/Llama-2-7b-hf"

@@ -1,8 +1,8 @@
 """The languages of BayLing 2's star: what English and Chinese call them, and their FLORES-200 codes.
 
-BayLing 2 (arXiv 2411.16300) speaks of more than 100 languages; its list was not to be found, so these are FLORES-200's, but for
-second scripts and most regional forms. Keys are ISO 639-1 codes, or 639-3 where there is none. FLORES names the standard form of
-a macrolanguage (arb_Arab, zsm_Latn, azj_Latn); the name here is the one that a person would use.
+BayLing 2 (arXiv 2411.16300) speaks of more than 100 languages; its list was not to be found, so these are FLORES-200's, without
+second scripts and most regional forms. Keys are ISO 639-1 codes, or 639-3 where there is none. FLORES names one form of a
+macrolanguage (arb_Arab, zsm_Latn, azj_Latn); the name here is the one that people use.
 """
 HUBS = ("en", "zh")  # the pivots: only they have native instructions, and each is bound to every other language
 
@@ -194,7 +194,7 @@ FLORES = {row[2]: code for code, row in NAMES.items()}
 
 
 def code_of(name):
-    """The code of a name in a file or a list: a code ("kk"), a FLORES code ("kaz_Cyrl"), or either in another case; None if unknown."""
+    """The code that a file or a list means: "kk" of "kk", "KK" and "kaz_Cyrl"; None if unknown."""
     folded = {key.lower(): code for key, code in [*FLORES.items(), *((code, code) for code in NAMES)]}
     return folded.get(name.lower().replace("-", "_"))
 
