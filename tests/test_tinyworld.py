@@ -15,7 +15,8 @@ from tinyworld import grammar
 from tinyworld import world as w
 
 CODES = list(paper.LANGUAGES)
-SMALL = ["web={'en': 60, 'zh': 60, 'high': 60, 'low': 60}", "pairs=40", "knowledge=15", "synthetic=10", "items=16", "test=12"]
+SMALL = ["web={'en': 60, 'zh': 60, 'high': 60, 'low': 60}", "pairs=40", "knowledge=15", "synthetic=10", "items=16", "test=12",
+         "chat={'en': 30, 'zh': 30, 'high': 20, 'low': 20}", "crosslingual=12", "preferences=8", "questions=8"]
 SOME = ["en", "zh", "tr", "kk", "th"]
 
 
@@ -132,6 +133,14 @@ def test_same_seed_same_bytes(tmp_path):
     assert not [k for k in a if k.endswith(".tmp")]
 
 
+def test_text_of_the_pretraining_stages_is_what_it_was(tmp_path):
+    """Web, bitext, knowledge, synthetic and benchmarks have these bytes since before there were instructions."""
+    tinyworld.main([f"out={tmp_path}", "seed=3", f"languages={SOME}", *SMALL])
+    old = {k: v for k, v in tree(tmp_path).items() if k.split("/")[0] in ("web", "bitext", "knowledge", "synthetic", "benchmarks")}
+    digest = hashlib.sha256(b"".join(k.encode() + bytes.fromhex(v) for k, v in old.items())).hexdigest()
+    assert digest == "3c5cce23e4fe78cf8064ca18f27329ed5877cbf18de4eff50b0809eca17a074b"
+
+
 def test_a_language_does_not_depend_on_the_others_sizes(tmp_path):
     """More documents are the same documents and some more."""
     for name, n in (("a", 30), ("b", 50)):
@@ -145,6 +154,8 @@ def test_every_file_is_there(made):
     expected |= {f"benchmarks/mmmlu/{k}.csv" for k in CODES} | {f"benchmarks/flores/{k}.txt" for k in CODES}
     expected |= {f"bitext/en-{k}.tsv" for k in CODES if k != "en"} | {f"bitext/zh-{k}.tsv" for k in CODES
         if k not in ("en", "zh")}
+    expected |= {f"{kind}/{k}.jsonl" for kind in ("preferences", "eval/chat") for k in CODES} | {f"chat/{k}.jsonl" for k in paper.HIGH}
+    expected |= {f"crosslingual/{a}-{b}.jsonl" for hub in ("en", "zh") for k in CODES for a, b in ((hub, k), (k, hub)) if k != hub}
     assert set(tree(made)) == expected
 
 

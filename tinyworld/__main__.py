@@ -1,6 +1,7 @@
 """Write the tinyworld as raw files, in the shapes real data has. Same seed and sizes, same bytes.
 
     python -m tinyworld out=out/demo/raw
+    python -m tinyworld judge a=A/samples.jsonl b=B/samples.jsonl raw=out/demo/raw    # see judge.py
 
     web/kk.jsonl          {"text", "url", "label"}: label says "clean" or which junk was planted
     bitext/en-kk.tsv      source, target, url, label: "clean", "misaligned", "copy" or "wrong_language"
@@ -10,6 +11,11 @@
     benchmarks/mmmlu/kk.csv: facts, "unstated" ones in no document of a low-resource language; xcopa/kk.jsonl: what follows
         from what, among 16 pairs that the documents of every language tell
     benchmarks/heldout/kk.jsonl: more web documents, clean
+    chat/de.jsonl         {"messages", "kind"}: instructions in the ten high-resource languages (native=); the nineteen low-resource
+        ones, bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne, have none
+    crosslingual/en-kk.jsonl: the same asked in English, answered in Kazakh; kk-en, zh-kk, kk-zh, en-zh, zh-en likewise
+    preferences/kk.jsonl  {"prompt", "chosen", "rejected", "fault"}: in every language, as Marco-LLM aligns in all of them
+    eval/chat/kk.jsonl    questions of two turns in MT-bench's shape, with what judge.py needs to know
 """
 import csv
 import io
@@ -22,6 +28,7 @@ from pathlib import Path
 
 from configs import load
 from configs.marco import paper
+from tinyworld import chat, judge
 from tinyworld import world as w
 from tinyworld.grammar import CLASSES, language, render, word
 
@@ -42,13 +49,23 @@ class Sizes:
     items: int = 64          # of each benchmark and language
     test: int = 64           # sentences of the translation test
     heldout: int = 32        # web documents of each language kept for bits per byte
+    native: list = field(default_factory=lambda: list(paper.HIGH))  # languages with instructions of their own
+    chat: dict = field(default_factory=lambda: {"en": 800, "zh": 600, "high": 120, "low": 120})  # of a native language, by group
+    crosslingual: int = 80   # instructions of each language in each direction with English; half as many with Chinese
+    preferences: int = 80    # pairs of each language
+    questions: int = 24      # of the chat evaluation, in each language
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["judge"]:
+        return judge.main(argv[1:])
     c, = load(Sizes, argv=argv)
-    unknown = set(c.languages) - set(paper.LANGUAGES)
-    if unknown:
-        raise ValueError(f"languages: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
+    for name in ("languages", "native"):
+        if unknown := set(getattr(c, name)) - set(paper.LANGUAGES):
+            raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
+    if c.questions and c.test < 2:
+        raise ValueError(f"test must be at least 2, as chat questions translate its sentences, got {c.test} (or set questions=0)")
     world, test = w.World(c.seed), w.test_messages(c.seed, c.test)
     held_out = {w.identity(m) for m in test}
     out = Path(c.out)
@@ -67,6 +84,7 @@ def main(argv=None):
         for pivot, n in (("en", c.pairs), ("zh", c.pairs // 2)):
             if code != pivot and not (pivot == "zh" and code == "en"):
                 write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n, held_out)))
+    instructions(out, world, c, test)
     print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
 
@@ -161,6 +179,20 @@ def quiz(world, lang, r, all_facts):
         rows.append(w.exercise(lang, (f, world.facts[f, country])))
     r.shuffle(rows)
     return "\n".join(rows)
+
+
+def instructions(out, world, c, test):
+    """Chats, the star, preferences, and the chat evaluation, whose facts and sentences are in none of the others."""
+    pools = chat.split(world, c.seed, test)
+    for code in c.languages:
+        if code in c.native:
+            write(out / f"chat/{code}.jsonl", jsonl(chat.chats(pools["train"], c.seed, code, c.chat[paper.group(code)])))
+        write(out / f"preferences/{code}.jsonl", jsonl(chat.preferences(pools["train"], c.seed, code, c.preferences)))
+        write(out / f"eval/chat/{code}.jsonl", jsonl(chat.questions(pools["test"], c.seed, code, c.questions, test)))
+        for hub, n in (("en", c.crosslingual), ("zh", c.crosslingual // 2)):
+            for a, b in ((hub, code), (code, hub)):
+                if code != hub and not (hub == "zh" and code == "en"):
+                    write(out / f"crosslingual/{a}-{b}.jsonl", jsonl(chat.crosslingual(pools["train"], c.seed, a, b, n)))
 
 
 def benchmarks(out, world, c, code, test):

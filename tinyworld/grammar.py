@@ -21,6 +21,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "languages"
 CLASSES = ("country", "city", "river", "person", "job", "food", "animal", "good", "colour", "place", "object", "instrument",
            "subject", "transport", "direction", "day", "time", "season", "weather", "activity")
+PATTERNS = ("title", "sentence", "question", "cause", "effect", "chat")
 # the slot that the question of a relation asks for
 ASKS = dict(capital="city", river="river", dish="food", emblem="animal", flag="colour", product="good", region="direction",
             home="city", work="job", taste="food", pet="animal", favourite="colour", purchase="object", visit="place",
@@ -86,7 +87,7 @@ def check(code):
         if missing or extra:
             raise ValueError(f"{code}.toml: [{table}] lacks {sorted(missing)} and should not have {sorted(extra)}")
         for key, pattern in entries.items():
-            if table in ("sentence", "question", "cause", "effect", "title"):
+            if table in PATTERNS:
                 needed = {name for name, _ in SLOT.findall(pattern)}
                 got = {name for name, _ in SLOT.findall(lang[table][key])}
                 if needed != got:
@@ -103,7 +104,7 @@ def proof(code):
     """Yield every pattern of a language twice (once with a woman, once with a man), and every form of every entry."""
     lang = language(code)
     keys = {name: list(lang[name]) for name in CLASSES}
-    for table in ("title", "sentence", "question", "cause", "effect"):
+    for table in PATTERNS:
         for i, (key, pattern) in enumerate(lang[table].items()):
             for j in (0, 1):
                 slots = {name: ks[(3 * i + j) % len(ks)] for name, ks in keys.items()}

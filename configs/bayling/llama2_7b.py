@@ -1,0 +1,21 @@
+"""BayLing-2-7B: Llama-2-7B tuned on instructions in English and Chinese and on the star, all its weights, no other loss.
+
+    torchrun --nproc-per-node 8 train.py configs/bayling/llama2_7b.py
+
+The paper gives the base models and 3.2 M instructions. Its hyperparameters were not to be found: learning rate, three epochs and
+steps of 128 chats are those of BayLing 1 (arXiv 2306.10968) as we remember them; everything else is our choice. Not run by us.
+"""
+data = "tokens/bayling-llama2"
+init = "models/Llama-2-7b-hf"
+out = "runs/bayling-2-7b"
+mixture = {"en": 19, "zh": 19, "crosslingual": 62}  # as recipes/bayling_data.py counts them: 0.6, 0.6 and 2.0 of 3.2 M
+tokens = 3 * 3_200_000 * 250   # three epochs; put in place of 250 the mean that prepare.py prints
+length = 2048
+rows = 16           # 32,768 tokens, about 128 chats of 250
+micro_rows = 2      # on each of 8 GPUs
+lr = 2e-5
+warmup, schedule, min_lr = 0.03, "cosine", 0.0
+weight_decay = 0.0
+dtype = "bfloat16"
+recompute = True
+eval_every, save_every, keep = 1000, 1000, 2

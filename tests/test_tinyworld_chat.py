@@ -1,0 +1,364 @@
+"""tinyworld/chat.py, parse.py, judge.py: instructions, preferences, two-turn questions, and marks by rule in 29 languages."""
+import json
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from configs.marco import paper
+from tinyworld import __main__ as tinyworld
+from tinyworld import chat, judge, parse
+from tinyworld import world as w
+from tinyworld.grammar import language, render
+
+CODES = list(paper.LANGUAGES)
+SMALL = ["web={'en': 2, 'zh': 2, 'high': 2, 'low': 2}", "pairs=2", "knowledge=1", "synthetic=1", "items=2", "heldout=1"]
+WORLD, TEST = w.World(0), w.test_messages(0, 64)
+POOLS = chat.split(WORLD, 0, TEST)
+FACT = ("capital", {"country": "karvia", "city": "miren"})
+HOME = ("home", {"person": "anna", "city": "miren"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp("chat") / "raw"
+    tinyworld.main([f"out={out}", *SMALL, "chat={'en': 60, 'zh': 60, 'high': 40}", "crosslingual=40", "preferences=40"])
+    return out
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def tasks_of(code, seed=0, each=2, pool="train"):
+    """Some tasks of every kind."""
+    r = random.Random(f"{seed}/{code}")
+    return [task for kind in chat.KINDS for _ in range(each) for task in chat.turns(POOLS[pool], r, kind, [code])]
+
+
+# ---------------------------------------------------------------------- what is written
+
+def test_native_instructions_are_those_of_the_high_resource_languages(made, tmp_path):
+    assert {p.stem for p in (made / "chat").iterdir()} == set(paper.HIGH)
+    some = ["languages=['en', 'de', 'kk']", "native=['en', 'kk']", "chat={'en': 3, 'low': 2}"]
+    tinyworld.main([f"out={tmp_path}", *SMALL, *some])
+    assert {p.stem: len(rows(p)) for p in (tmp_path / "chat").iterdir()} == {"en": 3, "kk": 2}
+    star = "en-de de-en en-kk kk-en zh-de de-zh zh-kk kk-zh"
+    assert {p.stem for p in (tmp_path / "crosslingual").iterdir()} == set(star.split())
+
+
+@pytest.mark.parametrize("change, message", [("native=['en', 'tlh']", r"native: \['tlh'\] are not among the 29"),
+                                             ("test=1", "test must be at least 2.*or set questions=0")])
+def test_settings_that_do_not_fit(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        tinyworld.main([f"out={tmp_path}", change])
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows(made):
+    """Users and assistants take turns and neither is silent; every kind occurs; instructions are short."""
+    for path in [*(made / "chat").iterdir(), *(made / "crosslingual").iterdir()]:
+        kinds = Counter()
+        for row in rows(path):
+            assert list(row) == ["messages", "kind"]
+            roles = [m["role"] for m in row["messages"]]
+            assert roles == ["user", "assistant"] * (len(roles) // 2) and len(roles) in (2, 4)
+            assert all(m["content"] and m["content"] == m["content"].strip() for m in row["messages"])
+            assert sum(len(m["content"].split()) for m in row["messages"]) <= 90
+            kinds[row["kind"]] += 1
+        assert set(kinds) <= {*chat.KINDS, "explanation"} and len(kinds) >= 5
+    assert {row["kind"] for row in rows(made / "chat/en.jsonl")} == set(chat.KINDS)
+
+
+def test_cross_lingual_instructions_are_asked_in_a_pivot_and_answered_in_the_target(made):
+    for path in (made / "crosslingual").iterdir():
+        a, b = path.stem.split("-")
+        hub = a if a in chat.PIVOTS else b
+        starts = tuple(filter(None, (text.split("{")[0] for text in chat.PIVOTS[hub].values())))
+        for row in rows(path):
+            asked, told = (m["content"] for m in row["messages"])
+            assert parse.speaks(told, b) or row["kind"] == "explanation", (path.stem, told)
+            assert asked.startswith(starts) or row["kind"] == "explanation", asked
+            if row["kind"] not in ("translation", "explanation"):
+                assert asked.startswith(chat.PIVOTS[hub]["answer"].format(language=language(hub)["language"][b]))
+
+
+def test_more_instructions_are_the_same_and_some_more():
+    few, many = (list(chat.chats(POOLS["train"], 5, "kk", n)) for n in (20, 50))
+    assert many[:20] == few and many != list(chat.chats(POOLS["train"], 6, "kk", 50))
+
+
+def test_questions_mean_the_same_in_every_language(made):
+    english = rows(made / "eval/chat/en.jsonl")
+    assert Counter(row["category"] for row in english) == {kind: 3 for kind in chat.KINDS}
+    for code in CODES:
+        found = rows(made / f"eval/chat/{code}.jsonl")
+        assert [list(row) for row in found] == [["question_id", "category", "turns", "reference", "check"]] * 24
+        assert [row["check"] for row in found] == [row["check"] for row in english]
+        for row in found:
+            assert row["turns"] == [chat.prompt(language(code), t) for t in row["check"]] and len(row["turns"]) == 2
+
+
+# ---------------------------------------------------------------------- nothing leaks
+
+def said_in(made, code):
+    """{language: all texts of the training instructions}."""
+    star = (made / "crosslingual").glob(f"*{code}*.jsonl")
+    for path in [made / f"chat/{code}.jsonl", *star, made / f"preferences/{code}.jsonl"]:
+        for row in rows(path) if path.exists() else ():
+            for m in row.get("messages") or row["prompt"]:
+                yield m["content"]
+            if "chosen" in row:
+                yield from (row["chosen"], row["rejected"])
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_no_evaluated_fact_or_sentence_is_in_the_instructions(made, code):
+    """No sentence of it, no question on its facts, no cause or effect, no list; nor the translation test."""
+    lang, texts, secret = language(code), list(said_in(made, code)), set()
+    for row in rows(made / f"eval/chat/{code}.jsonl"):
+        for task in row["check"]:
+            messages = [task["message"]] if "message" in task else task.get("told", [])
+            secret |= {w.say(lang, m) for m in messages}
+            if task["task"] == "reason":
+                secret |= {chat.reply(lang, task | {"ask": ask}) for ask in ("why", "then")}
+            if row["category"] == "knowledge":
+                secret.add(w.ask(lang, task["message"]))
+            if task["task"] == "list" and not task["more"]:
+                secret.add(chat.prompt(lang, task))
+    secret |= {w.say(lang, m) for m in TEST}
+    assert len(secret) > 64 + 20 and len(texts) > 100
+    found = {s for s in secret for text in texts if s in text and re.search(rf"(?<!\w){re.escape(s)}", text)}
+    assert not found  # as whole words: ウルメリア holds ルメリア
+
+
+def test_the_pools_share_nothing():
+    train, test = POOLS["train"], POOLS["test"]
+    for part, n in (("pairs", 16), ("lists", 6), ("near", 56), ("far", 112)):
+        a, b = ([json.dumps(x) for x in pool[part]] for pool in (train, test))
+        assert len(a) + len(b) == n == len({*a, *b}) and len(a) > len(b) > 0
+    r = random.Random(0)
+    drawn = [chat.drawn(POOLS[name], lambda: [w.random_message(r)])[0] for name in ("train", "test") for _ in range(300)]
+    assert not {w.identity(m) for m in drawn[:300]} & {w.identity(m) for m in drawn[300:]}
+    assert not {w.identity(m) for m in drawn} & {w.identity(m) for m in TEST}
+
+
+@pytest.mark.parametrize("code", paper.LOW)
+def test_low_resource_languages_are_not_told_of_far_countries(made, code):
+    lang = language(code)
+    secret = [say(lang, (f, WORLD.facts[f, c])) for f in w.COUNTRY_FACTS for c in w.FAR for say in (w.say, w.ask)]
+    assert not [s for text in said_in(made, code) for s in secret if s in text]
+
+
+# ---------------------------------------------------------------------- reading back
+
+@pytest.mark.parametrize("code", CODES)
+def test_phrases(code):
+    """Each is of its language, and lists ask for a number."""
+    phrases = language(code)["chat"]
+    for key, text in phrases.items():
+        assert parse.speaks(render(language(code), text, {"number": 3}), code), (key, text)
+        assert ("{number}" in text) == (key == "more" or key.startswith("list_"))
+    assert len(set(phrases.values())) == len(phrases) == 13
+
+
+def test_a_sentence_is_of_one_language():
+    """Of 60 sentences in 29 languages none passes for another's, but for two close pairs, whose words can all be alike."""
+    r, wrong = random.Random(1), Counter()
+    for _ in range(60):
+        m = w.random_message(r)
+        said = {code: w.say(language(code), m) for code in CODES}
+        for code, text in said.items():
+            assert parse.speaks(text, code), text
+            wrong.update((code, other) for other in CODES if other != code and said[other] != text and parse.speaks(text, other))
+    assert set(wrong) <= {("pt", "es"), ("es", "pt"), ("id", "ms"), ("ms", "id")} and wrong.total() <= 6, wrong
+
+
+@pytest.mark.parametrize("text, code, right", [
+    ("Brot", "de", True), ("Brot", "en", False), ("bread", "en", True), ("Martin", "de", True), ("Martin", "ru", False),
+    ("13.", "th", True), ("", "en", False), ("...", "en", False), ("zxcv qwer", "en", False), ("面包", "zh", True),
+    ("面包", "ja", False), ("パン", "ja", True), ("Anna lives in the qwertyuiop asdfghjkl zxcvbnm", "en", False),
+    ("İSTASYON", "tr", True), ("ขนมปัง", "th", True)])
+def test_language_by_words(text, code, right):
+    assert parse.speaks(text, code) == right
+
+
+def test_what_a_text_mentions():
+    assert parse.read("Anna has a dog and THE cat!", "en")[0] == {"person": {"anna"}, "animal": {"dog", "cat"}}
+    assert parse.read("미렌시입니다, 13", "ko")[0] == {"city": {"miren"}, "number": {13}}  # the pattern's letters stick to names
+    assert parse.read("Im Herbst ist es in der Stadt Tarmin kalt.", "de")[0]["weather"] == {"cold"}  # four kinds have "ist es"
+    assert parse.read("la Sélbarité", "fr")[0] == {}
+    for code in CODES:
+        said = parse.read(w.say(language(code), ("price", {"city": "selbar", "food": "fish", "number": 17})), code)[0]
+        assert said.items() >= {"city": {"selbar"}, "food": {"fish"}, "number": {17}}.items(), (code, said)
+        assert len(said) == 3 or code == "ko"  # its word for pieces is also that for a dog
+
+
+# ---------------------------------------------------------------------- marks
+
+@pytest.mark.parametrize("code", CODES)
+def test_right_replies_have_all_marks(code):
+    for pool in ("train", "test"):
+        tasks = tasks_of(code, pool=pool)
+        for first, task in zip([None, *tasks], tasks):
+            before = chat.reply(language(code), first) if task.get("more") else ""
+            given = judge.marks(code, task, chat.reply(language(code), task), before)
+            assert judge.score(given) == 1, (task, given, chat.reply(language(code), task))
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_fault_costs_its_mark(code):
+    """The rejected reply of every fault and task that can have it."""
+    r, seen = random.Random(code), Counter()
+    costs = dict(zip(chat.FAULTS, ("fact", "language", "concise", "constraint")))
+    for task in tasks_of(code, seed=1):
+        right = chat.reply(language(code), task)
+        for fault, mark in costs.items():
+            worse = chat.spoilt(POOLS["train"], r, language(code), task, fault, right)
+            if worse is not None:
+                assert judge.marks(code, task, worse)[mark] is False, (task, fault, worse)
+                seen[fault] += 1
+    assert set(seen) == set(chat.FAULTS), seen
+
+
+def test_preferences(made):
+    for code in CODES:
+        found = rows(made / f"preferences/{code}.jsonl")
+        assert Counter(row["fault"] for row in found) == {fault: 10 for fault in chat.FAULTS}
+        for row in found:
+            assert list(row) == ["prompt", "chosen", "rejected", "fault"] and row["chosen"] != row["rejected"]
+            assert [m["role"] for m in row["prompt"]] in (["user"], ["user", "assistant", "user"])
+
+
+FIVE = {"task": "list", "class": "animal", "items": ["cat", "dog", "fox"], "more": False}
+WHY = {"task": "reason", "key": "lamp", "slots": {"person": "adam", "city": "miren"}, "ask": "why"}
+
+
+@pytest.mark.parametrize("task, text, expected", [  # fact, language, constraint, concise
+    (chat.answer(FACT), "Miren.", (1, 1, None, 1)),
+    (chat.answer(FACT), "The capital of the country of Karvia is the city of Miren.", (1, 1, None, 1)),
+    (chat.answer(FACT), "Miren, Selbar.", (0, 1, None, 1)),
+    (chat.answer(FACT), "The capital of the country of Belmora is the city of Miren.", (0, 1, None, 1)),
+    (chat.answer(FACT), "Die Hauptstadt des Landes Karvia ist die Stadt Miren.", (1, 0, None, 1)),
+    (chat.answer(FACT), "I do not know.", (0, 1, None, 1)),
+    (chat.answer(FACT), "", (0, 0, None, 0)),
+    (chat.answer(FACT), "Miren. Miren.", (1, 1, None, 0)),
+    (chat.answer(FACT, form="brief"), "Miren.", (1, 1, 1, 1)),
+    (chat.answer(FACT, form="brief"), "The capital of the country of Karvia is the city of Miren.", (1, 1, 0, 1)),
+    (chat.answer(FACT, form="full"), "Miren.", (1, 1, 0, 1)),
+    (chat.answer(FACT, form="full"), "The capital of the country of Karvia is the city of Selbar.", (0, 1, 1, 1)),
+    ({"task": "refuse", "message": HOME}, "I do not know.", (1, 1, None, 1)),
+    ({"task": "refuse", "message": HOME}, "I do not know. Selbar.", (0, 1, None, 1)),
+    ({"task": "refuse", "message": HOME}, "Anna lives in the city of Miren.", (0, 1, None, 1)),
+    ({"task": "rewrite", "message": HOME}, "Anna lives in the city of Miren.", (1, 1, 1, 1)),
+    ({"task": "rewrite", "message": HOME}, "Miren.", (1, 1, 0, 1)),
+    ({"task": "translate", "message": HOME, "own": True}, "Anna lives in the city of Miren.", (1, 1, None, 1)),
+    ({"task": "translate", "message": HOME, "own": True}, "Anna travels to the city of Miren by bus.", (0, 1, None, 1)),
+    ({"task": "translate", "message": HOME, "own": False}, "安娜住在米伦市。", (1, 1, None, 1)),
+    ({"task": "translate", "message": HOME, "own": False}, "Anna lives in the city of Miren.", (0, 0, None, 0)),
+    (FIVE, "Dog, lion, bear.", (1, 1, 1, 1)), (FIVE, "Dog, dog, dog.", (1, 1, 0, 1)), (FIVE, "Dog, red, bear.", (0, 1, 0, 1)),
+    (FIVE, "Name three animals", (0, 1, 0, 1)),
+    (WHY, "The lamp in the room is broken.", (1, 1, None, 1)), (WHY, "The room is dark.", (0, 1, None, 1)),
+    ({"task": "headline", "title": ["person", "anna"], "told": [HOME] * 3}, "About Anna", (1, 1, 1, 1)),
+    ({"task": "headline", "title": ["person", "anna"], "told": [HOME] * 3}, "About Sara", (0, 1, 1, 1))])
+def test_marks_of_english_answers(task, text, expected):
+    assert tuple(judge.marks("en", task, text).values()) == tuple(None if x is None else bool(x) for x in expected)
+
+
+def test_a_further_list_repeats_nothing():
+    more = FIVE | {"more": True}
+    assert judge.marks("en", more, "Dog, lion, bear.", "Cat, camel, fox.")["fact"]
+    assert not judge.marks("en", more, "Dog, lion, bear.", "Cat, dog, fox.")["fact"]
+
+
+def test_score():
+    """Half for the fact, half for the mean of the other marks that apply."""
+    assert judge.score({"fact": True, "language": False, "constraint": None, "concise": True}) == 0.75
+    assert judge.score({"fact": False, "language": True, "constraint": False, "concise": True}) == pytest.approx(1 / 3)
+
+
+# ---------------------------------------------------------------------- the program
+
+def samples(path, made, name, answer, codes=("en", "kk", "de")):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(json.dumps({"checkpoint": name, "task": "belebele", "lang": "en", "doc_id": 0, "acc": 1}) + "\n\n")
+        for code in codes:
+            for row in rows(made / f"eval/chat/{code}.jsonl"):
+                f.write(json.dumps({"checkpoint": name, "task": "chat", "lang": code, "doc_id": row["question_id"],
+                                    "response": answer(code, row)}) + "\n")
+    return path
+
+
+def test_win_rate(made, tmp_path, capsys):
+    """One checkpoint is always right, the other answers every second question in English: the rest are ties."""
+    english = {row["question_id"]: row["reference"] for row in rows(made / "eval/chat/en.jsonl")}
+    a = samples(tmp_path / "a.jsonl", made, "dpo", lambda code, row: row["reference"])
+    b = samples(tmp_path / "b.jsonl", made, "sft",
+                lambda code, row: english[row["question_id"]] if row["question_id"] % 2 else row["reference"])
+    tinyworld.main(["judge", f"a={a}", f"b={b}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
+    found = {(row["metric"], row["lang"], row.get("group")): row for row in rows(tmp_path / "new/results.jsonl")}
+    groups = [("en", None), ("kk", None), ("de", None), ("mean", "en"), ("mean", "high"), ("mean", "low")]
+    assert set(found) == {(m, *g) for m in judge.METRICS for g in groups}
+    wins = {k[1:]: row for k, row in found.items() if k[0] == "win_rate"}
+    assert (wins["en", None]["score"], wins["en", None]["stderr"]) == (0.5, 0)
+    assert wins["kk", None]["score"] == 0.75 and wins["kk", None]["n"] == 24
+    assert wins["mean", "low"]["score"] == wins["kk", None]["score"]
+    assert all(row["against"] == "sft" and row["checkpoint"] == "dpo" and row["task"] == "chat" for row in wins.values())
+    assert all(row["low"] <= row["score"] <= row["high"] for row in found.values())
+    assert found["right_language", "kk", None]["score"] == found["answer_score", "kk", None]["score"] == 1
+    assert "against" not in found["answer_score", "kk", None]
+    printed = capsys.readouterr().out
+    assert "dpo against sft" in printed and "mean low" in printed and "100.0 [100.0, 100.0]" in printed
+    tinyworld.main(["judge", f"a={b}", f"b={a}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
+    back = rows(tmp_path / "new/results.jsonl")[len(found):]
+    assert {row["score"] for row in back if row["metric"] == "win_rate" and row["lang"] == "kk"} == {0.25}
+    assert [row["score"] for row in back if row["metric"] == "right_language" and row["lang"] == "kk"][0] < 0.6
+
+
+def test_one_checkpoint_alone(made, tmp_path, capsys):
+    a = samples(tmp_path / "a.jsonl", made, "base", lambda code, row: ["", "?"])
+    tinyworld.main(["judge", f"a={a}", f"raw={made}"])
+    printed = capsys.readouterr().out
+    assert "win_rate" not in printed and "answer_score" in printed
+
+
+def test_intervals():
+    """The bootstrap's standard error is sd / sqrt(n); in a group each draw takes the same questions in all languages."""
+    r = np.random.default_rng(0)
+    values = r.random(400)
+    table = {"answer_score": {"kk": dict(enumerate(values)), "ne": dict(enumerate(values))}}
+    one, same, both = judge.summary(judge.Judge(a="", raw=""), table)
+    assert one["stderr"] == pytest.approx(values.std() / 20, rel=0.06) and one["score"] == pytest.approx(values.mean(), abs=1e-6)
+    assert (both["n"], both["group"], both["lang"]) == (800, "low", "mean")
+    assert both["stderr"] == one["stderr"] == same["stderr"]
+    assert one["high"] - one["low"] == pytest.approx(2 * 1.96 * one["stderr"], rel=0.1)
+
+
+ROW = {"checkpoint": "x", "task": "chat", "lang": "en", "doc_id": 1, "response": ["", ""]}
+
+
+@pytest.mark.parametrize("line, message", [
+    ("{", "line 2: no sample"), ('{"task": "chat", "lang": "en"}', "line 2: no sample.*doc_id"), ("[1]", "line 2: no sample"),
+    (ROW | {"doc_id": 99}, "line 2: eval/chat has no question 99 in 'en'"),
+    (ROW | {"doc_id": 0}, "line 2: a second answer to question 0 in en"),
+    (ROW | {"response": "hi"}, "line 2: response must be the two turns"),
+    (ROW | {"response": ["hi"]}, "line 2: response must be the two turns"), (ROW | {"checkpoint": "y"}, r"found \['x', 'y'\]")])
+def test_samples_that_do_not_fit(made, tmp_path, line, message):
+    lines = [json.dumps(ROW | {"doc_id": 0}), line if isinstance(line, str) else json.dumps(line)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        judge.main([f"a={tmp_path}/a.jsonl", f"raw={made}"])
+
+
+def test_files_that_do_not_fit(made, tmp_path):
+    a = samples(tmp_path / "a.jsonl", made, "x", lambda code, row: ["", ""], codes=["en"])
+    b = samples(tmp_path / "b.jsonl", made, "y", lambda code, row: ["", ""], codes=["en", "kk"])
+    (tmp_path / "c.jsonl").write_text("\n")
+    for words, message in [([f"a={a}", f"b={b}", f"raw={made}"], "only one of them answers kk"),
+                           ([f"a={a}", f"raw={tmp_path}"], "holds no questions"),
+                           ([f"a={tmp_path}/none", f"raw={made}"], "is no file"),
+                           ([f"a={tmp_path}/c.jsonl", f"raw={made}"], "found none")]:
+        with pytest.raises(ValueError, match=message):
+            judge.main(words)
