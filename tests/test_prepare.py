@@ -208,7 +208,7 @@ def test_large_vocabularies_get_32_bits(tmp_path, monkeypatch):
 
     c = prepare.Prepare(raw="", out=str(tmp_path), sources=[SOURCES[0]], names=NAMES)
     s = prepare.Shards(c, SOURCES[0], Words(), "")
-    s.add(" ".join(WORDS["en"]))
+    s.add([([*Words().encode(" ".join(WORDS["en"])), 151_643], None, 1)])
     s.finish("train")
     index, ids = shards(tmp_path / "web-en")
     assert index["dtype"] == "uint32" and ids[-1] == 151_643 and ids[:-1].tolist() == Words().encode(" ".join(WORDS["en"]))
@@ -260,11 +260,11 @@ def test_small_languages_get_their_part_of_the_tokenizer():
         out, sources = "", [dict(name=n, language=n[:2]) for n in ("en1", "en2", "kk1")]
 
     stored = {"en1": ["a" * 100] * 10, "en2": ["b" * 100] * 10, "kk1": ["c" * 100] * 10}
-    original, prepare.texts = prepare.texts, lambda c, s: iter(stored[s["name"]])
+    original, prepare.kept = prepare.kept, lambda c, s: ({"text": text} for text in stored[s["name"]])
     try:
         got = Counter(line[0] for line in prepare.sample(C, {"en": 1200.0, "kk": 300.0}))
     finally:
-        prepare.texts = original
+        prepare.kept = original
     assert got == {"a": 10, "b": 2, "c": 3}
 
 
