@@ -39,7 +39,8 @@ def dpo_loss(logp, reference, tokens, c):
 class Preferences:
     """Sources of pairs with their reference: called as a loss, it keeps the tally of every language.
 
-    tally (languages, 5): pairs, sum of margins, pairs whose margin is above 0, sum of -log-ratios of both answers, their tokens.
+    tally (languages, 5): pairs, sum of margins, pairs whose margin is above 0 (at 0 half), sum of -log-ratios of both answers, their tokens;
+    widest: the largest margin of a pair, either way.
     """
 
     def __init__(self, c, sources, reference):
@@ -49,15 +50,16 @@ class Preferences:
         self.restart()
 
     def restart(self):
-        self.tally = torch.zeros(len(self.languages), 5, dtype=torch.float64)
+        self.tally, self.widest = torch.zeros(len(self.languages), 5, dtype=torch.float64), 0.0
 
     def __call__(self, model, batch):
         logp, tokens = answer_logprobs(model, batch)
         pairs = batch[4].tolist()
         reference = torch.stack([self.reference[i][k] for i, k in pairs]).to(logp.device)
         loss, m, ratio = dpo_loss(logp, reference, tokens, self.c)
-        rows = torch.stack([torch.ones_like(m), m, (m > 0).float(), -ratio.sum(1), tokens.sum(1)], 1).detach().double().cpu()
+        rows = torch.stack([torch.ones_like(m), m, (m.sign() + 1) / 2, -ratio.sum(1), tokens.sum(1)], 1).detach().double().cpu()
         self.tally.index_add_(0, self.language[[i for i, _ in pairs]], rows)
+        self.widest = max(self.widest, float(m.detach().abs().max()))
         return loss
 
     def summary(self, world):
@@ -75,11 +77,23 @@ class Preferences:
 # ---------------------------------------------------------------------- the reference
 
 def objectives(c, world, model, plan, held_out, weights):
-    """The two Preferences: of the plan's pairs, and of the held-out ones. weights: SHA-256 of the model's, which is the reference now.
-    Says what a step's pairs look like before the first update, when every margin should be 0. Collective."""
+    """(Preferences of the plan's pairs, of the held-out ones, noise). weights: SHA-256 of the model's, which is the reference now.
+
+    noise: the largest margin, either way, of the first batch before any step. It would be 0 but for rounding, which depends on what
+    else stands in a batch; above 0.05 it is told, as a run ends with margins of about 1. Collective.
+    """
     rows = [best_fit(s.sizes, c.length, 0) for s in held_out]
-    return [Preferences(c, sources, references(c, world, model, sources, packed, weights))
-            for sources, packed in ((plan.sources, plan.packed), (held_out, rows))]
+    learn, check = (Preferences(c, sources, references(c, world, model, sources, packed, weights))
+                    for sources, packed in ((plan.sources, plan.packed), (held_out, rows)))
+    mine = range(world.rank * c.rows // world.size, (world.rank + 1) * c.rows // world.size)
+    with torch.no_grad():
+        for i in range(0, len(mine), c.micro_rows):
+            learn(model, [x.to(world.device) for x in plan.batch(0, mine[i:i + c.micro_rows])])
+    noise = max(world.gather(learn.widest))
+    learn.restart()
+    if noise > 0.05:
+        world.say(f"warning: before the first step a margin is off by {noise:.3f} through rounding: set dtype=float32")
+    return learn, check, noise
 
 
 def references(c, world, model, sources, packed, weights):
@@ -110,8 +124,8 @@ def reference(c, world, model, source, rows, weights, file):
                                  "file, or set reference= to a folder of this model's own")
         return out
     world.say(f"reference: {source.name}, {len(source.sizes)} pairs")
-    out, batches = torch.zeros(len(source.sizes), 2, dtype=torch.float64), [rows[k:k + c.micro_rows] for k in
-                                                                            range(0, len(rows), c.micro_rows)]
+    out = torch.zeros(len(source.sizes), 2, dtype=torch.float64)
+    batches = [rows[k:k + c.micro_rows] for k in range(0, len(rows), c.micro_rows)]
     for first in range(0, len(batches), world.size):  # every process makes the same number of calls
         mine = first + world.rank
         some = [(pack_chats(source, places, c.length), [(0, k) for k in places]) for places in batches[min(mine, len(batches) - 1)]]

@@ -535,7 +535,8 @@ def report(c, books, sizes):
         g[1] += book["kept"]
         g[2] += sum(s[0] for s in size.values())
         g[3] += sum(s[1] for s in size.values())
-        g[4].update({reason.split(":")[0]: n for reason, n in book["dropped"].items()})
+        for reason, n in book["dropped"].items():
+            g[4][reason.split(":")[0]] += n
     print(f"{'':12} {'in':>8} {'kept':>8} {'tokens':>10} {'tokens/byte':>11}  dropped")
     for key, (given, kept, tokens, size, why) in groups.items():
         reasons = ", ".join(f"{k} {n}" for k, n in why.most_common())

@@ -153,7 +153,9 @@ def main(argv=None):
         elif not newest:
             model.init_weights(c.seed)
         held_out = [s for s in shards.open_sources(c.data, "valid") if (s.kind == "preference") == plan.pairs]
-        objectives = (lm_loss, lm_loss) if c.loss == "lm" else dpo.objectives(c, world, model, plan, held_out, content(c.init, world))
+        learn, check, noise = lm_loss, lm_loss, None
+        if c.loss == "dpo":
+            learn, check, noise = dpo.objectives(c, world, model, plan, held_out, content(c.init, world))
         optimizer = make_optimizer(model, c)
         step = 0
         identity = {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init), "new_rows": c.new_rows}
@@ -163,16 +165,18 @@ def main(argv=None):
             begin_log(out, c, config, model, plan, newest)
             chats = any(s.kind != "text" and w for s, w in zip(sources, plan.weights))
             checkpoint.write_beside(out, asdict(config), torch.float32, c.init, home / "tokenizer", chats)
-        loop(c, world, plan, model, optimizer, step, identity, held_out, *objectives)
+            if c.loss == "dpo":
+                write_log(out, {"step": step, "noise": noise})
+        loop(c, world, plan, model, optimizer, step, identity, held_out, learn, check)
         model.save_pretrained(out, like=out)
         world.say(f"saved {out}")
     world.close()
 
 
-def loop(c, world, plan, model, optimizer, step, identity, held_out, objective, held_out_objective):
+def loop(c, world, plan, model, optimizer, step, identity, held_out, learn, check):
     """Steps `step` to c.steps - 1. Returns when they are done; after SIGTERM saves and leaves with exit code 0.
 
-    objective(model, batch): the loss summed over what a batch is weighed by, supervised tokens or preference pairs.
+    learn(model, batch), and check of the held-out ones: the loss summed over supervised tokens, or over preference pairs.
     """
     mine = range(world.rank * c.rows // world.size, (world.rank + 1) * c.rows // world.size)
     meter = Meter(c, model, world)
@@ -180,7 +184,7 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, objective, 
     while step < c.steps:
         # once in a while: validate
         if step % c.eval_every == 0:
-            validate(c, world, model, held_out, step, held_out_objective)
+            validate(c, world, model, held_out, step, check)
             meter.restart()
         # ---------------------------------------------------------------- one step
         batches = [plan.batch(step, mine[i:i + c.micro_rows]) for i in range(0, len(mine), c.micro_rows)]
@@ -188,7 +192,7 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, objective, 
         count, stop = world.sum([weight, float(stopping())])
         total = 0.0
         for batch in batches:
-            loss = objective(model, [x.to(world.device, non_blocking=True) for x in batch])
+            loss = learn(model, [x.to(world.device, non_blocking=True) for x in batch])
             (loss * (world.size / count)).backward()  # FSDP averages over processes; the gradient is d(sum)/d(weights) / count
             total += loss.detach()
         if c.new_rows:
@@ -205,7 +209,7 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, objective, 
         # ----------------------------------------------------------------
         meter.add(batches)
         if step % c.log_every == 0 or step == c.steps:
-            more = objective.summary(world) if plan.pairs else {}
+            more = learn.summary(world) if plan.pairs else {}
             meter.log(step, world.sum([float(total)])[0] / count, norm, lr_at(step - 1, c), more)
         if step % c.save_every == 0 or stop:
             save(c, world, model, optimizer, step, identity)
@@ -214,7 +218,7 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, objective, 
                 world.close()
                 raise SystemExit(0)
             meter.restart()
-    validate(c, world, model, held_out, step, held_out_objective)
+    validate(c, world, model, held_out, step, check)
 
 
 # ---------------------------------------------------------------------- model and optimizer
@@ -289,7 +293,7 @@ def content(folder, world):
 # ---------------------------------------------------------------------- validation and log
 
 @torch.no_grad()
-def validate(c, world, model, sources, step, objective):
+def validate(c, world, model, sources, step, check):
     """Bits per byte of each held-out source (of chats, of their answers), the paper's Figure 9 while it happens; of preference pairs
     their margins, accuracy and KL in each language. One log line."""
     sums, sizes = [], []
@@ -298,13 +302,13 @@ def validate(c, world, model, sources, step, objective):
         for first in range(0, len(batches), world.size):  # every process makes the same number of calls
             mine = first + world.rank
             counts = mine < len(batches)
-            loss = (objective if counts else lm_loss)(model, [x.to(world.device) for x in batches[mine if counts else -1]])
+            loss = (check if counts else lm_loss)(model, [x.to(world.device) for x in batches[mine if counts else -1]])
             nll += float(loss) if counts else 0.0
         sums.append(nll)
         sizes.append(size)
     sums = world.sum(sums) if sums else []
     if c.loss == "dpo":
-        found, told = {"held_out": objective.summary(world)}, lambda r: f"margin {r['margin']:.2f} right {r['accuracy']:.0%}"
+        found, told = {"held_out": check.summary(world)}, lambda r: f"margin {r['margin']:.2f} right {r['accuracy']:.0%}"
     else:
         found = {"bpb": {s.name.removesuffix("-valid"): round(nll / math.log(2) / size, 4)
                          for s, nll, size in zip(sources, sums, sizes) if size}}
