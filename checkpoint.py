@@ -163,7 +163,7 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None, chats=Fa
             t = tok.load(tokenizer)
             ends = {"bos_token_id": t.bos, "eos_token_id": t.stops[0] if len(t.stops) == 1 else t.stops}
             fields |= {k: v for k, v in ends.items() if fields.get(k) is None or (chats and k == "eos_token_id")}
-            generation |= {k: fields[k] for k in ends}
+            generation |= {k: fields[k] for k in ends if k == "eos_token_id" or generation.get(k) is None}
             (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))
             settings = None
         except ValueError as e:

@@ -47,7 +47,8 @@ class Source:
             raise ValueError(f"{path}: not an index of token shards ({e!r}); run prepare.py again") from None
         if not self.tokens:
             raise ValueError(f"{path}: the source holds no tokens; run prepare.py again with text in it")
-        for file, wanted in [*((f, n * self.dtype.itemsize) for f, n in zip(self.hashes, self.counts)), *zip(self.masks, self.counts)]:
+        sizes = [(file, count * self.dtype.itemsize) for file, count in zip(self.hashes, self.counts)]
+        for file, wanted in [*sizes, *zip(self.masks, self.counts)]:
             size = file.stat().st_size if file.exists() else 0
             if size != wanted:
                 raise ValueError(f"{file}: {size} bytes, its index says {wanted}; run prepare.py again")
@@ -101,8 +102,8 @@ class Source:
 
 
 def open_sources(folders, split="train"):
-    """The sources under a folder, or under a list of folders, with this split, by name; ValueError when a folder has none, when two
-    have one name, or their tokenizers differ."""
+    """The sources under a folder, or under each of a list, with this split, by name; ValueError when a folder has none, when two
+    sources have one name, or their tokenizers differ."""
     sources, folders = [], folders if isinstance(folders, list) else [folders]
     for folder in folders:
         if not Path(folder).is_dir():
@@ -180,8 +181,9 @@ class Plan:
         read = [s for s, w in zip(sources, self.weights) if w]
         self.pairs = any(s.kind == "preference" for s in read)
         if self.pairs and any(s.kind != "preference" for s in read):
-            raise ValueError(f"mixture: {', '.join(s.name for s in read if s.kind == 'preference')} hold preference pairs, "
-                             f"{next(s.name for s in read if s.kind != 'preference')} does not; they cannot be learned in one run")
+            some, other = ([s.name for s in read if (s.kind == "preference") == yes] for yes in (True, False))
+            raise ValueError(f"mixture: {', '.join(some)} hold preference pairs, {', '.join(other)} do not; they cannot be learned "
+                             "in one run")
         self.packed = [best_fit(s.sizes, length, (seed, i)) if s.kind != "text" and w else None
                        for i, (s, w) in enumerate(zip(sources, self.weights))]
         for s, rows in zip(sources, self.packed):
@@ -283,8 +285,11 @@ def pack(rows, eot, bos=None):
 
 
 def best_fit(sizes, length, key):
-    """[[places of some sizes], ...]: rows that hold at most `length`, each size whole and once, but for larger ones. The largest
-    first, each into the fullest row with room for it (best-fit decreasing; Ding et al. 2024, arXiv 2404.10830); like sizes by lot."""
+    """[[places of some sizes], ...]: rows that hold at most `length`, each size whole and once, but for larger ones.
+
+    The largest first, each into the fullest row with room for it (best-fit decreasing; Ding et al. 2024, arXiv 2404.10830); like
+    sizes by lot, as `key` throws it.
+    """
     lot = [permute(k, len(sizes), key) for k in range(len(sizes))]
     order = np.array(lot, int)[np.argsort(-sizes[lot], kind="stable")]
     rows, rooms, waiting = [], [], {}  # rooms: rising; waiting {room: rows that have it}
@@ -337,7 +342,7 @@ def collate(rows):
 
 def validation(sources, length, limit, rows):
     """Yield (source, bytes to predict, [batches of so many rows]): the first `limit` tokens of each source, every token predicted
-    once, in row order. Of chats and pairs the first whole ones that fit; their bytes are in proportion to the tokens to be learned.
+    once, in row order. Of chats and pairs the first whole ones; their bytes are in proportion to the tokens to be learned.
 
     The ring of text is read from the last end-of-text on, so the first document too is predicted from that id. The last row is
     padded with IGNORE targets.
@@ -354,7 +359,8 @@ def validation(sources, length, limit, rows):
             size = s.bytes * count / s.tokens
         else:
             front = s.sizes[:max(1, np.searchsorted(s.sizes.cumsum(), limit, "right"))]
-            out = [(pack_chats(s, places, length), [(i, k) for k in places if s.sides == 2]) for places in best_fit(front, length, 0)]
+            front = best_fit(front, length, 0)
+            out = [(pack_chats(s, places, length), [(i, k) for k in places if s.sides == 2]) for places in front]
             learned = sum(int((row[1] != IGNORE).sum()) for row, _ in out)
             size = s.bytes * learned / sum(int((np.asarray(mark) & 1).sum()) for mark in s.marks)
         yield s, size, [collate(out[k:k + rows]) for k in range(0, len(out), rows)]

@@ -25,10 +25,10 @@ def answer_logprobs(model, batch):
 
 
 def dpo_loss(logp, reference, tokens, c):
-    """Sum over pairs of -log sigmoid(m), m = beta (r_chosen - r_rejected), r = log p(answer) - log p_reference(answer) (Rafailov et
-    al. 2023, arXiv 2305.18290, equation 7). Inputs (P, 2) -> (loss, m (P,), r (P, 2)).
+    """Sum over pairs of -log sigmoid(m), m = beta (r_chosen - r_rejected), r = log p(answer) - log p_reference(answer).
 
-    label_smoothing e: 1 - e of it, and e of that of the pair turned round (conservative DPO). length_normalized: r for each token.
+    Rafailov et al. 2023, arXiv 2305.18290, equation 7. Inputs (P, 2) -> (loss, m (P,), r (P, 2)). label_smoothing e: 1 - e of it,
+    and e of that of the pair turned round (conservative DPO). length_normalized: r for each token of an answer.
     """
     ratio = logp - reference
     chosen, rejected = (c.beta * (ratio / tokens if c.length_normalized else ratio)).unbind(1)
@@ -39,8 +39,8 @@ def dpo_loss(logp, reference, tokens, c):
 class Preferences:
     """Sources of pairs with their reference: called as a loss, it keeps the tally of every language.
 
-    tally (languages, 5): pairs, sum of margins, pairs whose margin is above 0 (at 0 half), sum of -log-ratios of both answers, their tokens;
-    widest: the largest margin of a pair, either way.
+    tally (languages, 5): pairs, sum of margins, pairs whose margin is above 0 (at 0 half), sum of -log-ratios of both answers,
+    their tokens. widest: the largest margin of a pair, either way.
     """
 
     def __init__(self, c, sources, reference):
@@ -65,8 +65,8 @@ class Preferences:
     def summary(self, world):
         """{language: pairs, margin and accuracy (means), kl}, over all processes, and the tally begins anew. Collective.
 
-        kl: nats a token by which the answers are less likely than under the reference. Where they were sampled from it, that is an
-        estimate of KL(reference || model); of other texts it only says how far the model has gone from them.
+        kl: nats a token by which the answers are less likely than under the reference. Where they were sampled from it, that is
+        an estimate of KL(reference || model); of other texts it only says how far the model has gone from them.
         """
         tally = torch.tensor(world.sum(self.tally.flatten().tolist())).view(-1, 5).tolist()
         self.restart()
@@ -77,10 +77,10 @@ class Preferences:
 # ---------------------------------------------------------------------- the reference
 
 def objectives(c, world, model, plan, held_out, weights):
-    """(Preferences of the plan's pairs, of the held-out ones, noise). weights: SHA-256 of the model's, which is the reference now.
+    """(Preferences of the plan's pairs, of the held-out ones, noise). weights: SHA-256 of the model's; it is the reference now.
 
-    noise: the largest margin, either way, of the first batch before any step. It would be 0 but for rounding, which depends on what
-    else stands in a batch; above 0.05 it is told, as a run ends with margins of about 1. Collective.
+    noise: the largest margin, either way, of the first batch before any step. It would be 0 but for rounding, which depends on
+    what else stands in a batch; above 0.2 it is told, as a run ends with margins of about 1. Collective.
     """
     rows = [best_fit(s.sizes, c.length, 0) for s in held_out]
     learn, check = (Preferences(c, sources, references(c, world, model, sources, packed, weights))
@@ -91,7 +91,7 @@ def objectives(c, world, model, plan, held_out, weights):
             learn(model, [x.to(world.device) for x in plan.batch(0, mine[i:i + c.micro_rows])])
     noise = max(world.gather(learn.widest))
     learn.restart()
-    if noise > 0.05:
+    if noise > 0.2:
         world.say(f"warning: before the first step a margin is off by {noise:.3f} through rounding: set dtype=float32")
     return learn, check, noise
 
@@ -107,8 +107,8 @@ def references(c, world, model, sources, packed, weights):
 
 
 def reference(c, world, model, source, rows, weights, file):
-    """Log-probabilities of the answers of a source's pairs, (pairs, 2); 0 for those that fit into no row. ValueError when the file
-    was made by other weights, from other pairs, or in another way."""
+    """Log-probabilities of the answers of a source's pairs, (pairs, 2); 0 for those that fit into no row. ValueError when the
+    file was made by other weights, from other pairs, or in another way."""
     shards = hashlib.sha256(json.dumps([*source.hashes.values(), *source.masks.values()]).encode()).hexdigest()
     facts = {"weights": weights, "shards": shards, "length": str(c.length), "dtype": str(world.dtype)}
     there = world.tell(file.exists())
@@ -120,15 +120,16 @@ def reference(c, world, model, source, rows, weights, file):
             raise ValueError(f"{file}: cannot be read ({e}); delete it, and it is computed again") from None
         for name, ours in facts.items():
             if found.get(name) != ours:
-                raise ValueError(f"{file}: reference log-probabilities of other {name} ({found.get(name)}; here {ours}): delete the "
-                                 "file, or set reference= to a folder of this model's own")
+                raise ValueError(f"{file}: reference log-probabilities of other {name} ({found.get(name)}; here {ours}): delete "
+                                 "the file, or set reference= to a folder of this model's own")
         return out
     world.say(f"reference: {source.name}, {len(source.sizes)} pairs")
     out = torch.zeros(len(source.sizes), 2, dtype=torch.float64)
     batches = [rows[k:k + c.micro_rows] for k in range(0, len(rows), c.micro_rows)]
     for first in range(0, len(batches), world.size):  # every process makes the same number of calls
         mine = first + world.rank
-        some = [(pack_chats(source, places, c.length), [(0, k) for k in places]) for places in batches[min(mine, len(batches) - 1)]]
+        here = batches[min(mine, len(batches) - 1)]
+        some = [(pack_chats(source, places, c.length), [(0, k) for k in places]) for places in here]
         with torch.no_grad():
             logp, _ = answer_logprobs(model, [x.to(world.device) for x in collate(some)])
         if mine < len(batches):

@@ -240,8 +240,8 @@ def clean_file(c, source, i, path, mark):
     web = running(source)
     outputs = passed_file, dropped_file, key_file = [mark.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
     about = [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
-    later = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
-             "shard_tokens")
+    later = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share", "tokenizer_bytes",
+             "valid", "shard_tokens")
     settings = {k: v for k, v in asdict(c).items() if k not in later}
     facts = fingerprint(CODE, about, source, settings, [digest(p) for q in c.evaluation for p in sorted(Path(c.raw).glob(q))])
     if as_before(mark, facts, outputs):

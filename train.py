@@ -1,4 +1,4 @@
-"""The training loop: pretraining, fine-tuning on chats and DPO of a Qwen2 model on a mixture of shards, on one process or many nodes.
+"""The training loop: pretraining, SFT and DPO of a Qwen2 model on a mixture of token shards, on one process or on many nodes.
 
     python train.py configs/tiny/stage1.py lr=1e-3
     torchrun --nproc-per-node 8 train.py configs/marco/stage1.py
@@ -44,7 +44,7 @@ from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
 @dataclass(frozen=True)
 class Train:
     out: str                       # folder of this run: log.jsonl, checkpoints/, and at the end the model itself
-    data: str | list               # folder of token shards (prepare.py), or several: the first one's tokenizer goes with the model
+    data: str | list               # folder of token shards (prepare.py), or several; the model gets the first one's tokenizer
     mixture: dict                  # {category: share}; shares are normalised to sum to 1
     tokens: int                    # to train on; steps = tokens // (rows * length); of chats, the padding of rows included
     loss: str = "lm"               # lm: of every target (pretraining; of chats their answers); dpo: of preference pairs
@@ -156,6 +156,8 @@ def main(argv=None):
         learn, check, noise = lm_loss, lm_loss, None
         if c.loss == "dpo":
             learn, check, noise = dpo.objectives(c, world, model, plan, held_out, content(c.init, world))
+            if world.size > 1:
+                model.reshard()  # the root keeps what it gathered for a forward; optimizer and checkpoints need its shards
         optimizer = make_optimizer(model, c)
         step = 0
         identity = {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init), "new_rows": c.new_rows}
@@ -294,8 +296,8 @@ def content(folder, world):
 
 @torch.no_grad()
 def validate(c, world, model, sources, step, check):
-    """Bits per byte of each held-out source (of chats, of their answers), the paper's Figure 9 while it happens; of preference pairs
-    their margins, accuracy and KL in each language. One log line."""
+    """Bits per byte of each held-out source (of chats, of their answers), the paper's Figure 9 while it happens; of preference
+    pairs their margins, accuracy and KL in each language. One log line."""
     sums, sizes = [], []
     for s, size, batches in shards.validation(sources, c.length, c.eval_tokens, c.micro_rows):
         nll = 0.0

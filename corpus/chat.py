@@ -1,11 +1,11 @@
-"""Chats and preference pairs: readers for the shapes in which people publish them. A row that is none is counted, with the reason.
+"""Chats and preference pairs: readers for the shapes in which people publish them. What is none is counted, with the reason.
 
-A chat is a list of messages {"role", "content"}: perhaps one of the system, then user and assistant in turn, an answer last. A pair
-is two chats, the chosen and the rejected one, with the same questions; what is compared are the answers behind their common beginning.
+A chat is a list of messages {"role", "content"}: perhaps one of the system, then user and assistant in turn, an answer last. A
+pair is two chats, the chosen and the rejected one, with the same questions; the answers behind their common beginning compete.
 
-    messages    {"messages": [{"role", "content"}, ...]}              pairs    {"prompt": text or messages, "chosen", "rejected"}
-    ShareGPT    {"conversations": [{"from", "value"}, ...]}           arena    prompt, response_a, response_b (JSON lists of turns),
-    Alpaca      {"instruction", "input", "output", "history"}                  winner_model_a, winner_model_b, winner_tie
+    messages   {"messages": [{"role", "content"}, ...]}         pairs   {"prompt": text or messages, "chosen", "rejected"}
+    ShareGPT   {"conversations": [{"from", "value"}, ...]}      arena   prompt, response_a, response_b (JSON lists of turns),
+    Alpaca     {"instruction", "input", "output", "history"}            winner_model_a, winner_model_b, winner_tie
 """
 import csv
 import io
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from corpus.read import DAMAGE, MAX_LINE, Document, documents, open_bytes
 
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant",
-         "bot": "assistant", "model": "assistant"}
+ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
+         "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 KINDS = ("chat", "preference")
 
 
 def conversations(path, kind):
-    """Yield a Document for every row of a file (.jsonl, .json, .csv, .parquet; .gz, .xz, .zst but for parquet), more: {"messages"}
-    of a chat, {"chosen", "rejected"} of a pair; text: what is said in them, line by line. Other rows come with .reason set."""
+    """Yield a Document for every row of a .jsonl, .json, .csv (each plain, .gz, .bz2, .xz or .zst) or .parquet file; more:
+    {"messages"} of a chat, {"chosen", "rejected"} of a pair; text: what is said, line by line. Others come with .reason set."""
     for doc, row in rows(path):
         doc.file, doc.more = str(path), {}
         try:
@@ -178,8 +178,8 @@ def pair_of(row):
 
 
 def sides(row):
-    """The chosen and the rejected chat of {"prompt", "chosen", "rejected"}: answers as text or as messages, with or without those of
-    the prompt."""
+    """The chosen and the rejected chat of {"prompt", "chosen", "rejected"}: answers as text or as messages, with or without
+    those of the prompt."""
     if not {"chosen", "rejected"} <= set(row):
         raise ValueError("pair: none of the fields prompt, chosen and rejected, or response_a and response_b")
     prompt = row.get("prompt") or []
@@ -195,8 +195,8 @@ def sides(row):
 
 
 def arena(row):
-    """The winner's and the loser's chat of LMSYS's arena rows. Nobody won a tie, so no pair is made of one: ties and "both bad" are
-    counted, each under its own name."""
+    """The winner's and the loser's chat of LMSYS's arena rows. Nobody won a tie, so no pair is made of one: ties and "both bad"
+    are counted, each under its own name."""
     winner = row.get("winner") or next((name for name in ("model_a", "model_b", "tie")
                                         if str(row.get(f"winner_{name}")).strip() in ("1", "1.0", "True")), None)
     if winner in ("tie", "tie (bothbad)"):

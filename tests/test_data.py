@@ -492,7 +492,7 @@ def test_several_folders(chat_data, token_data, tmp_path, write_source):
 
 def test_chats_that_cannot_be_read(chat_data, tmp_path, write_chats):
     sources = open_sources(chat_data)
-    refused(("preference pairs", "cannot be learned in one run"), Plan, sources, {"preference": 1, "en": 1}, 4, 32, 0)
+    refused(("preference pairs", "cannot be learned"), Plan, sources, {"preference": 1, "en": 1}, 4, 32, 0)
     refused("none of its 120 chats fits into a row of length=3 (", Plan, sources, {"chat/en": 1}, 4, 3, 0)
     folder = write_chats(tmp_path / "a", chats_of(5))
     mask = folder / "shard-00000.mask"
