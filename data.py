@@ -182,8 +182,8 @@ class Plan:
         self.pairs = any(s.kind == "preference" for s in read)
         if self.pairs and any(s.kind != "preference" for s in read):
             some, other = ([s.name for s in read if (s.kind == "preference") == yes] for yes in (True, False))
-            raise ValueError(f"mixture: {', '.join(some)} hold preference pairs, {', '.join(other)} do not; they cannot be learned "
-                             "in one run")
+            raise ValueError(f"mixture: {', '.join(some)} hold preference pairs, {', '.join(other)} do not; they cannot be "
+                             "learned in one run")
         self.packed = [best_fit(s.sizes, length, (seed, i)) if s.kind != "text" and w else None
                        for i, (s, w) in enumerate(zip(sources, self.weights))]
         for s, rows in zip(sources, self.packed):

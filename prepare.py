@@ -230,9 +230,14 @@ def evaluation_texts(c):
         for path in paths:
             for _, line, problem in read.lines(path):
                 row = json.loads(line) if problem is None and line.strip() and ".jsonl" in path.suffixes else line
-                for text in (row.values() if isinstance(row, dict) else [row]):
-                    if isinstance(text, str):
-                        yield path.name, text
+                yield from ((path.name, text) for text in strings(row))
+
+
+def strings(value):
+    """All strings of a JSON value."""
+    if isinstance(value, (dict, list)):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def clean_file(c, source, i, path, mark):
@@ -240,8 +245,8 @@ def clean_file(c, source, i, path, mark):
     web = running(source)
     outputs = passed_file, dropped_file, key_file = [mark.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
     about = [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
-    later = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share", "tokenizer_bytes",
-             "valid", "shard_tokens")
+    later = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share",
+             "tokenizer_bytes", "valid", "shard_tokens")
     settings = {k: v for k, v in asdict(c).items() if k not in later}
     facts = fingerprint(CODE, about, source, settings, [digest(p) for q in c.evaluation for p in sorted(Path(c.raw).glob(q))])
     if as_before(mark, facts, outputs):

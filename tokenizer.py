@@ -13,6 +13,7 @@ import io
 import json
 import re
 import unicodedata
+from itertools import chain
 from pathlib import Path
 
 from vocabulary import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
@@ -142,7 +143,7 @@ class Tokenizer:
         if self.template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
         said = json.dumps([messages, variables], ensure_ascii=False, default=str)
-        mark = next(c for c in map(chr, [*range(0xFDD0, 0xFDF0), *range(0xF0000, 0x10FFFE)]) if c not in said)  # of no language
+        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)  # of no language
 
         def broken(x):
             if isinstance(x, str):

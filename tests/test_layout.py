@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"train.py": 640, "dpo.py": 160, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 380, "eval.py": 480, "prepare.py": 560,
+BUDGET = {"train.py": 650, "dpo.py": 160, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 380, "eval.py": 480, "prepare.py": 560,
           "tokenizer.py": 370, "vocabulary.py": 260, "report.py": 330,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
 OURS = {"train", "dpo", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
