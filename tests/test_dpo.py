@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import configs
 import data
 import dpo
 import generate
 import prepare
 import tokenizer
 import train
-from model import Qwen2
+from configs.marco import paper
+from model import ModelConfig, Qwen2
 
 RUN = dict(length=40, rows=4, micro_rows=4, lr=3e-3, warmup=0.1, dtype="float32", threads=1, eval_every=1000, log_every=1000,
            eval_tokens=2000, clip=1e9)
@@ -344,3 +346,22 @@ def test_misuse(go, tmp_path, changes, message):
 def test_dpo_needs_a_model_to_align(chat_data, tmp_path):
     with pytest.raises(ValueError, match="loss=dpo needs init="):
         train.main([w for w in words(chat_data, "", tmp_path / "run", **DPO) if not w.startswith("init")])
+
+
+# ---------------------------------------------------------------------- the chain
+
+@pytest.mark.parametrize("family, size", [("tiny", ""), ("marco", ""), ("marco", "_72b")])
+def test_the_stages_follow_one_another(root, family, size):
+    """Each starts from the last folder; the paper's text is replayed; all numbers fit the program."""
+    stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, argv=[str(root / f"configs/{family}/{name}{size}.py")])[0]
+                         for name in ("stage2", "sft", "dpo"))
+    assert sft.init == stage2.out and dpo_.init == sft.out and len({stage2.out, sft.out, dpo_.out}) == 3
+    assert (sft.loss, dpo_.loss) == ("lm", "dpo") and set(paper.STAGE2) < set(sft.mixture) and sft.data[1] == stage2.data
+    assert sft.steps > 500 or family == "tiny"
+    shards, = configs.load(prepare.Prepare, argv=[str(root / f"configs/{family}/chats.py")])
+    assert shards.out == sft.data[0] == dpo_.data
+    made = {(s["category"], s["language"]) for s in shards.sources}
+    for c in (sft, dpo_):
+        for name in set(c.mixture) - set(paper.STAGE2):
+            assert tuple(name.split("/")) in made or name in {category for category, _ in made}, name
+    assert {lang for category, lang in made if category == "preferences"} == set(paper.LANGUAGES)

@@ -11,5 +11,4 @@ sources += [dict(name=f"crosslingual-{a}-{b}", path=f"crosslingual/{a}-{b}.jsonl
             for a, b in _star]
 sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}.jsonl", category="preferences", language=k, kind="preference")
             for k in names]
-evaluation = ["eval/chat/*.jsonl"]
 valid = 0.06

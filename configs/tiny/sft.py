@@ -4,7 +4,7 @@ from configs.marco import paper
 data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"
 out = "out/demo/sft"
-mixture = {"chat": 40, "crosslingual": 40} | {_k: _v / 5 for _k, _v in paper.STAGE2.items()}
+mixture = {"chat/en": 10, "chat/zh": 8, "chat": 16, "crosslingual": 46} | {_k: _v / 5 for _k, _v in paper.STAGE2.items()}
 tokens = 700_000
 length, rows, micro_rows = 256, 4, 4
 lr, warmup = 1e-3, 0.05
