@@ -126,11 +126,12 @@ def read_rope(get, refuse):
     return theta, scaling
 
 
-def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
+def write_beside(folder, config, dtype=None, like=None, tokenizer=None, chats=False):
     """Everything of a Hugging Face folder but the weights: config.json, generation_config.json, tokenizer files.
 
     config: ModelConfig's fields. dtype: of the weights; None: as like says. like: a folder whose other fields and generation
-    settings are kept. tokenizer: the folder of one (default: like). Ids that end a text are written unless like brings its own.
+    settings are kept. tokenizer: the folder of one (default: like). Ids that end a text are written unless like brings its own;
+    chats: in any case, as a model that learned turns must stop where one ends.
     """
     folder, tokenizer = Path(folder), tokenizer or like
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,12 +158,12 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None):
     copies = tok.files(tokenizer) if tokenizer else []
     settings = Path(like or folder) / "generation_config.json"
     generation = read_json(settings) if like and settings.exists() else {}
-    if generation.get("eos_token_id") is None and any(file.name != "tokenizer_config.json" for file in copies):
+    if (chats or generation.get("eos_token_id") is None) and any(file.name != "tokenizer_config.json" for file in copies):
         try:
             t = tok.load(tokenizer)
             ends = {"bos_token_id": t.bos, "eos_token_id": t.stops[0] if len(t.stops) == 1 else t.stops}
-            fields |= {k: v for k, v in ends.items() if fields.get(k) is None}
-            generation |= {k: fields[k] for k in ends}
+            fields |= {k: v for k, v in ends.items() if fields.get(k) is None or (chats and k == "eos_token_id")}
+            generation |= {k: fields[k] for k in ends if k == "eos_token_id" or generation.get(k) is None}
             (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))
             settings = None
         except ValueError as e:

@@ -11,7 +11,6 @@
     out/samples.jsonl         a few of the dropped for each reason, to be read
 """
 import glob
-import hashlib
 import json
 import math
 import os
@@ -19,7 +18,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,17 +27,20 @@ import numpy as np
 
 import tokenizer
 from configs import load, thresholds
-from corpus import bitext, clean, dedup, measure, perplexity, read, similarity, synthesize
+from corpus import bitext, chat, clean, dedup, measure, perplexity, read, similarity, synthesize
 from corpus.work import as_before, digest, fingerprint, finish, meet, naming, share, wait
+from shards import CODE, UNFIT, chats, drop, make_tokenizer, running, tokenize_source, work
 
 
 @dataclass(frozen=True)
 class Prepare:
     raw: str                     # folder that the sources' paths are relative to
     out: str
-    sources: list                # of {"name", "path" (file or pattern), "category", "language"}; bitext: and a "target" language
+    sources: list                # of {"name", "path" (file or pattern), "category", "language"}; bitext: and a "target" language;
+    #                              chats and pairs: and a "kind", "chat" or "preference" (corpus/chat.py)
     names: dict                  # {language code: English name}, used by the translation templates
     tokenizer: str | None = None   # folder of the tokenizer to use; None: train one of vocab_size
+    template: str | None = None    # chat template to give it, of tokenizer.TEMPLATES; None: it brings its own
     vocab_size: int = 4096
     tokenizer_share: float = 0.3   # a language's share of the tokenizer's text is its size to this power (0: all alike)
     tokenizer_bytes: int = 8_000_000  # of text the tokenizer is trained on
@@ -75,6 +77,10 @@ class Prepare:
         problems += [f"source name {s['name']!r} is taken: choose one without '/', not tokenizer, text, dropped or ...-valid"
                      for s in self.sources if "/" in str(s.get("name")) or str(s.get("name")).endswith("-valid")
                      or s.get("name") in ("tokenizer", "text", "dropped")]
+        problems += [f"source {s.get('name')!r}: kind is text, chat or preference (bitext has a target), got {s['kind']!r}"
+                     for s in self.sources if s.get("kind", "text") not in ("text", *chat.KINDS) or "target" in s and "kind" in s]
+        if any(chats(s) for s in self.sources) and not (self.template or self.tokenizer):
+            problems.append(f"chats need a template: set template= to one of {', '.join(tokenizer.TEMPLATES)}")
         problems += [] if 0 <= self.valid < 1 else [f"valid is a share of the documents, 0 <= valid < 1, got {self.valid}"]
         names = Counter(s.get("name") for s in self.sources)
         problems += [f"two sources are named {n!r}" for n, k in names.items() if k > 1]
@@ -96,11 +102,10 @@ def unusable(scripts):
         return e
 
 
-# a change in the code is a change of the result
-CODE = [__file__, *sorted(str(p) for p in (Path(__file__).parent / "corpus").glob("*.py"))]
 # the keys of a source. For bitext: target, least_score, vectors ("en.npy|kk.npy", row i of each is line i of the file) and align
 # (the vectors are a language model's, whose languages lie apart)
-SOURCE = {"name", "path", "category", "language", "target", "clean", "unit", "vectors", "align", "least_score", "licence"}
+SOURCE = {"kind", "name", "path", "category", "language", "target", "clean", "unit", "vectors", "align", "least_score", "licence"}
+RECORD = ("target", "messages", "chosen", "rejected")  # what the documents of bitext, chats and pairs hold beside their text
 
 MEASURES = list(measure.measures(""))
 # the bounds a language gets unless its row says otherwise: looser than any single language needs
@@ -157,7 +162,14 @@ def plain_steps(c, source):
     return [partial(clean.repair, fix=mender(c)), partial(clean.heuristics, bounds={"chars": (1, 1 << 30)})]
 
 
+def chat_steps(c, source):
+    """Chats and pairs: whoever chose them saw to the rest; only what the evaluation asks must not be among them."""
+    return [dedup.Decontaminate(evaluation_texts(c))] if c.evaluation else []
+
+
 def steps_of(c, source):
+    if chats(source):
+        return chat_steps(c, source)
     if "target" in source:
         return bitext_steps(c, source)
     return plain_steps(c, source) if source.get("clean") else web_steps(c, source)
@@ -215,8 +227,8 @@ def main(argv=None):
     c, = load(Prepare, argv=words)
     out, rank, size = Path(c.out), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     files = [(source, i, path) for source in c.sources for i, path in enumerate(files_of(c, source))]  # looked up before any work
-    if c.tokenizer:
-        tokenizer.load(c.tokenizer)
+    if c.tokenizer and tokenizer.load(c.tokenizer).template is None and not c.template and any(map(chats, c.sources)):
+        raise ValueError(f"{c.tokenizer} has no chat template; set template= to one of {', '.join(tokenizer.TEMPLATES)}")
     if rank == 0:
         for index in out.glob("*/index.json"):
             os.replace(index, index.with_name("index.old"))  # not this run's until its text is found to be the same
@@ -235,14 +247,13 @@ def main(argv=None):
         done = [work(c, source) / "shards.json" for source in c.sources]
         do("tokenize", tokenize_source, [(c, source) for source in c.sources], done)
     if rank == 0:
-        sizes = [json.loads(p.read_text())["sizes"] for p in done]
-        write_account(c, out, books, sizes)
-        report(c, books, sizes)
-
-
-def work(c, source):
-    """The folder of a source's marks and of what its files gave."""
-    return Path(c.out) / "work" / source["name"]
+        made = [json.loads(p.read_text()) for p in done]
+        for source, book, more in zip(c.sources, books, made):
+            if chats(source):  # the template had a word in it
+                book["kept"] -= sum(more["dropped"].values())
+                book |= {"dropped": book["dropped"] | more["dropped"], "control_tokens_as_text": more["forged"]}
+        account(c, out, books, [more["sizes"] for more in made])
+        report(c, books, [more["sizes"] for more in made])
 
 
 # ---------------------------------------------------------------------- cleaning
@@ -270,14 +281,19 @@ def evaluation_texts(c):
         for path in paths:
             for _, line, problem in read.lines(path):
                 row = json.loads(line) if problem is None and line.strip() and ".jsonl" in path.suffixes else line
-                for text in (row.values() if isinstance(row, dict) else [row]):
-                    if isinstance(text, str):
-                        yield path.name, text
+                yield from ((path.name, text) for text in strings(row))
+
+
+def strings(value):
+    """All strings of a JSON value."""
+    if isinstance(value, (dict, list)):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def clean_file(c, source, i, path, mark):
     """Run the steps over one file: what passes is written with its keys, the rest aside."""
-    pair, web = "target" in source, "target" not in source and not source.get("clean")
+    web = running(source)
     outputs = passed_file, dropped_file, key_file = [mark.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
     ranked_file = Path(c.out) / "ranked" / f"{source['name']}.tsv"
     outputs += [ranked_file] if "vectors" in source and c.filter_bitext else []
@@ -291,8 +307,7 @@ def clean_file(c, source, i, path, mark):
     steps, book, dropped, damaged, told = steps_of(c, source), Counter(), Counter(), [], progress(path)
     with (open(passed_file, "w", encoding="utf-8") as passed, open(dropped_file, "w", encoding="utf-8") as aside,
           open(key_file, "wb") as keys):
-        for doc in (bitext.pairs(path, source["language"], source["target"]) if pair
-                    else read.documents(path, source.get("unit", c.unit))):
+        for doc in documents_of(c, source, path):
             book["read"] += 1
             told(book["read"], doc.offset)
             doc.language, original = source["language"], doc.text
@@ -310,8 +325,9 @@ def clean_file(c, source, i, path, mark):
             if doc.reason is not None:
                 drop(aside, dropped, doc.more | row | {"text": original}, doc.reason)
                 continue
-            other = doc.more["target"] if pair else ""
-            passed.write(json.dumps({"text": doc.text, "target": other} | row, ensure_ascii=False) + "\n")
+            record = {k: doc.more[k] for k in RECORD if k in doc.more} if chats(source) or "target" in source else {}
+            passed.write(json.dumps({"text": doc.text} | record | row, ensure_ascii=False) + "\n")
+            other = record.get("target", "")
             keys.write(np.uint64(len(doc.text)).tobytes() + dedup.exact_key(f"{doc.text}\t{other}").tobytes()
                        + (measure.signature(doc.text).tobytes() if web and c.near else b""))
     if about != [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]:
@@ -319,6 +335,14 @@ def clean_file(c, source, i, path, mark):
     if scores is not None:
         similarity.write_ranked(ranked_file, *zip(*ranked)) if ranked else ranked_file.write_text("")
     finish(mark, facts, outputs, read=book["read"], dropped=dropped, damaged=damaged)
+
+
+def documents_of(c, source, path):
+    if chats(source):
+        return chat.conversations(path, source["kind"])
+    if "target" in source:
+        return bitext.pairs(path, source["language"], source["target"])
+    return read.documents(path, source.get("unit", c.unit))
 
 
 def answered(doc):
@@ -331,7 +355,7 @@ def answered(doc):
 
 
 # settings that cleaning does not look at
-LATER = ("out", "sources", "workers", "keep_going", "tokenizer", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
+LATER = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
          "shard_tokens", "rehydrate")
 
 
@@ -372,15 +396,10 @@ def progress(path, every=10):
     return told
 
 
-def drop(aside, dropped, row, reason):
-    dropped[reason] += 1
-    aside.write(json.dumps(row | {"reason": reason}, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
-
-
 def merge_files(c, source, mark):
     """The files of a source in their order, without duplicates: text/NAME.jsonl, dropped/NAME.jsonl. The mark is its book."""
     marks = [work(c, source) / f"{i:05}.json" for i in range(len(files_of(c, source)))]
-    parts, web = [json.loads(p.read_text()) for p in marks], "target" not in source and not source.get("clean")
+    parts, web = [json.loads(p.read_text()) for p in marks], running(source)
     outputs = kept_file, dropped_file = [Path(c.out) / kind / f"{source['name']}.jsonl" for kind in ("text", "dropped")]
     facts = fingerprint(CODE, [part["outputs"] for part in parts], c.names, c.filter_bitext)
     if as_before(mark, facts, outputs):
@@ -402,7 +421,7 @@ def merge_files(c, source, mark):
                 shutil.copyfileobj(some, aside)
             for line in open(p.with_suffix(".passed"), encoding="utf-8"):
                 row, i = json.loads(line), i + 1
-                other = row.pop("target")
+                other = row.pop("target", "")
                 if head[i - 1] != i - 1:
                     same = (exact[i - 1] == exact[head[i - 1]]).all()
                     drop(aside, dropped, row, "duplicate: exact" if same else "duplicate: near")
@@ -449,15 +468,16 @@ PLACE = ("file", "offset", "line", "reason")
 SHOWN = 5  # of the dropped of a source and reason in samples.jsonl
 
 
-def account(c, out, books):
+def account(c, out, books, sizes=None):
     """Write account.json and rejects.jsonl; no document may be missing; ValueError for damaged files and empty sources."""
     for source, book in zip(c.sources, books):
         assert book["read"] == book["kept"] + sum(book["dropped"].values()), f"{source['name']}: documents lost"
-    write_account(c, out, books)
+    write_account(c, out, books, sizes)
     with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects, open(out / "samples.jsonl", "w", encoding="utf-8") as few:
         for source in c.sources:
             shown = Counter()
-            for line in open(out / "dropped" / f"{source['name']}.jsonl", encoding="utf-8"):
+            files = [out / "dropped" / f"{source['name']}{suffix}.jsonl" for suffix in ("", UNFIT)]
+            for line in (line for path in files if path.exists() for line in open(path, encoding="utf-8")):
                 whole = json.loads(line)
                 row = {"source": source["name"]} | {k: v for k, v in whole.items() if k in PLACE}
                 rejects.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -476,8 +496,8 @@ def account(c, out, books):
 
 def write_account(c, out, books, sizes=None):
     """account.json: what became of the documents of each source; once the shards stand, their tokens, too."""
-    told = ("read", "kept", "bytes", "dropped", "damaged")
-    rows = {s["name"]: {k: b[k] for k in told} | {k: s.get(k) for k in ("category", "language", "target", "licence")}
+    told = ("read", "kept", "bytes", "dropped", "damaged", "control_tokens_as_text")
+    rows = {s["name"]: {k: b[k] for k in told if k in b} | {k: s.get(k) for k in ("category", "language", "target", "licence")}
             for s, b in zip(c.sources, books)}
     for row, size in zip(rows.values(), sizes or ()):
         row["tokens"] = {split: n for split, (n, _, _) in size.items()}
@@ -485,141 +505,11 @@ def write_account(c, out, books, sizes=None):
     os.replace(out / "account.tmp", out / "account.json")
 
 
-def repeats(copies):
-    """How often a document stands in the shards that this many copies were found of (FineWeb-2's table)."""
-    return next(n for least, n in ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1)) if copies >= least)
-
-
-def kept_rows(c, source):
-    with open(Path(c.out) / "text" / f"{source['name']}.jsonl", encoding="utf-8") as f:
-        yield from map(json.loads, f)
-
-
-def texts(c, source):
-    return (row["text"] for row in kept_rows(c, source))
-
-
-def make_tokenizer(c, books):
-    """The folder of the tokenizer: a copy of c.tokenizer, or a new one trained on text balanced towards small languages."""
-    folder = Path(c.out) / "tokenizer"
-    if c.tokenizer and Path(c.tokenizer).resolve() == folder.resolve():
-        return str(folder)  # the tokenizer of an earlier run: keep it
-    mark = Path(c.out) / "work" / "trained.json"
-    facts = fingerprint(CODE, [b["outputs"] for b in books], c.vocab_size, c.tokenizer_share, c.tokenizer_bytes)
-    if not c.tokenizer and as_before(mark, facts, sorted(folder.glob("*"))):
-        return str(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    if c.tokenizer:
-        folder.mkdir(parents=True)
-        for file in tokenizer.files(c.tokenizer):
-            shutil.copy(file, folder / file.name)
-    else:
-        size = Counter()
-        for source, book in zip(c.sources, books):
-            size[tongue(source)] += book["bytes"]
-        power = {k: n ** c.tokenizer_share for k, n in size.items() if n}
-        budget = {k: c.tokenizer_bytes * p / sum(power.values()) for k, p in power.items()}
-        tokenizer.train(sample(c, budget), c.vocab_size, folder)
-        finish(mark, facts, sorted(folder.glob("*")))
-    return str(folder)
-
-
-def sample(c, budget):
-    """Lines of text, about budget[language] bytes of each language, from the front of its sources."""
-    for source in c.sources:
-        for text in texts(c, source):
-            if budget[tongue(source)] <= 0:
-                break
-            budget[tongue(source)] -= len(text.encode())
-            yield from text.split("\n")
-
-
-def tongue(source):
-    """The language of a source, as data.py groups them: "kk", or "en-kk" for bitext."""
-    return source["language"] + (f"-{source['target']}" if "target" in source else "")
-
-
-def tokenize_source(c, source, mark):
-    """Write the train and valid shards of a source; the mark is {split: (tokens, bytes, documents)}."""
-    t, out = tokenizer.load(Path(c.out) / "tokenizer"), {}
-    text = json.loads((work(c, source) / "merged.json").read_text())["outputs"]
-    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot, t.bos, c.valid, c.shard_tokens, c.rehydrate)
-    folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
-    if as_before(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))]):
-        for f in folders:
-            if (f / "index.old").exists():
-                os.replace(f / "index.old", f / "index.json")
-        return
-    splits = {"train": Shards(c, source, t, ""), "valid": Shards(c, source, t, "-valid")}
-    held = c.valid if "target" not in source and not source.get("clean") else 0.0  # bits per byte are of running text
-    written = 0
-    for row in kept_rows(c, source):
-        h = int.from_bytes(hashlib.blake2b(row["text"].encode(), digest_size=4).digest(), "little")
-        split = "valid" if h < held * 2 ** 32 else "train"
-        for _ in range(repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1):
-            splits[split].add(row["text"])
-            written += 1
-    for split, shards in splits.items():
-        shards.finish(split)
-        out[split] = (shards.tokens, shards.bytes, shards.documents)
-    assert sum(size[2] for size in out.values()) == written, f"{source['name']}: documents lost"
-    if not out["train"][0]:
-        raise ValueError(f"source {source['name']}: all of its documents were held out; set valid=0 or bring more text")
-    finish(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))], sizes=out)
-
-
-class Shards:
-    """Documents -> shard-00000.bin ... and, last of all, index.json: a folder without an index is not finished."""
-
-    def __init__(self, c, source, t, suffix):
-        self.c, self.source, self.t = c, source, t
-        self.name = source["name"] + suffix
-        self.folder = Path(c.out) / self.name
-        self.dtype = np.uint16 if t.vocab_size <= 1 << 16 else np.uint32  # Qwen2's 151,646 ids need 32 bits
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.held, self.count, self.size, self.written = [], 0, 0, []
-        self.tokens = self.bytes = self.documents = 0
-
-    def add(self, text):
-        ids = [*self.t.encode(text), self.t.eot]
-        self.held.append(np.array(ids, self.dtype))
-        self.count += len(ids)
-        self.size += len(text.encode())
-        self.documents += 1
-        if self.count >= self.c.shard_tokens:
-            self.flush()
-
-    def flush(self):
-        if not self.held:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"shard-{len(self.written):05}.bin"
-        raw = np.concatenate(self.held).tobytes()
-        with open(file, "wb") as f:
-            f.write(raw)
-            f.flush()
-            os.fsync(f.fileno())
-        self.written.append({"file": file.name, "tokens": self.count, "bytes": self.size,
-                             "sha256": hashlib.sha256(raw).hexdigest()})
-        self.tokens, self.bytes = self.tokens + self.count, self.bytes + self.size
-        self.held, self.count, self.size = [], 0, 0
-
-    def finish(self, split):
-        self.flush()
-        if not self.written:
-            return
-        index = {"name": self.name, "category": self.source["category"], "language": tongue(self.source), "split": split,
-                 "dtype": np.dtype(self.dtype).name, "eot": self.t.eot, "bos": self.t.bos, "vocab_size": self.t.vocab_size,
-                 "tokenizer": self.t.fingerprint, "documents": self.documents, "shards": self.written}
-        (self.folder / "index.tmp").write_text(json.dumps(index, indent=1))
-        os.replace(self.folder / "index.tmp", self.folder / "index.json")
-
-
 def report(c, books, sizes):
     """One line per language (documents, reasons, fertility), and the sum."""
     groups = {}
     for source, book, size in zip(c.sources, books, sizes):
-        key = source["language"] if "target" not in source and not source.get("clean") else source["category"]
+        key = source["language"] if running(source) else source["category"]
         g = groups.setdefault(key, [0, 0, 0, 0, Counter()])
         g[0] += book["read"]
         g[1] += book["kept"]
@@ -631,6 +521,10 @@ def report(c, books, sizes):
     for key, (given, kept, tokens, size, why) in groups.items():
         reasons = ", ".join(f"{k} {n}" for k, n in why.most_common())
         print(f"{key:12} {given:8,} {kept:8,} {tokens:10,} {tokens / max(1, size):11.3f}  {reasons}")
+    for source, book in zip(c.sources, books):
+        if book.get("control_tokens_as_text"):
+            print(f"note: {source['name']}: {book['control_tokens_as_text']} chats have control tokens in what is said; they are "
+                  "ordinary text in the shards")
     total = sum(b["read"] for b in books), sum(b["kept"] for b in books)
     print(f"{c.out}: {total[0]:,} documents in = {total[1]:,} kept + {total[0] - total[1]:,} dropped (see {c.out}/dropped)")
 

@@ -13,6 +13,7 @@ import io
 import json
 import re
 import unicodedata
+from itertools import chain
 from pathlib import Path
 
 from vocabulary import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
@@ -20,6 +21,23 @@ from vocabulary import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWE
 
 ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>", EOT, "<|end_of_text|>", "</s>")  # tokens that end a turn or a text
 SEPARATORS = (EOT, "<|end_of_text|>", "</s>")  # of these the first known one stands between documents
+_TURNS = "{{ bos_token }}%s{%% for m in messages %%}%s{%% endfor %%}{%% if add_generation_prompt %%}{{ %r }}{%% endif %%}"
+_HEADERS = "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}"
+_HEADER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+_NO_SYSTEM = "{%% if messages[0].role != 'system' %%}%s{%% endif %%}"
+TEMPLATES = {  # by name, for tokenizers that bring none; BayLing 2's as bayling/conversation.py of ictnlp/BayLing joins the turns
+    "chatml": _TURNS.removeprefix("{{ bos_token }}") % ("", "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}",
+                                                        "<|im_start|>assistant\n"),
+    "llama3": _TURNS % ("", _HEADERS, _HEADER),
+    "bayling": _TURNS % (_NO_SYSTEM % (
+        "I am an intelligent language assistant developed by the NLP Group of ICT/CAS.{{ '\\n' }}Below is a dialog consisting of "
+        "instructions and responses. Write a response that completes the request.{{ '\\n' }}"),
+        "{{ {'system': '', 'user': '### Instruction:\\n', 'assistant': '### Response:\\n'}[m.role] + m.content"
+        " + ('</s>' if m.role == 'assistant' else '') + '\\n' }}", "### Response:\n"),
+    "bayling-llama3": _TURNS % (_NO_SYSTEM % (
+        "<|start_header_id|>system<|end_header_id|>{{ '\\n\\n' }}I am BayLing developed by the NLP Group of ICT/CAS.<|eot_id|>"),
+        _HEADERS, _HEADER),
+}
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
          "added_tokens.json", "chat_template.jinja", "chat_template.json")
 
@@ -125,7 +143,7 @@ class Tokenizer:
         if self.template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
         said = json.dumps([messages, variables], ensure_ascii=False, default=str)
-        mark = next(c for c in map(chr, [*range(0xFDD0, 0xFDF0), *range(0xF0000, 0x10FFFE)]) if c not in said)  # of no language
+        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)
 
         def broken(x):
             if isinstance(x, str):
@@ -140,6 +158,32 @@ class Tokenizer:
         parts = self._all.split(text) if self._all else [text]
         return [i for n, part in enumerate(parts) if part
                 for i in ([self.added[part]] if n % 2 else self._words(part.replace(mark, ""), n == 0))]
+
+
+    def written_out(self, text):
+        """Whether a text spells a control token (which stays text: see `encode`)."""
+        return bool(self._control.search(text))
+
+    def learn(self, messages, first=0, **variables):
+        """(ids of a conversation, mask): mask[i] says whether id i is of an answer, from message `first` on, or ends one.
+
+        An answer begins where the prompt that asks for it ends, and ends with the first of `stops`. ValueError when the
+        conversation does not begin with that very prompt: the model would learn what it is never asked.
+        """
+        ids, before = self.chat(messages, reply=False, **variables), "the chat template "
+        mask = [False] * len(ids)
+        for n, m in enumerate(messages):
+            if n < first or m["role"] != "assistant":
+                continue
+            prompt = self.chat(messages[:n], **variables)
+            turn = self.chat(messages[:n + 1], reply=False, **variables) if n + 1 < len(messages) else ids
+            end = next((i for i in range(len(prompt), len(turn)) if turn[i] in self.stops), None)
+            if turn[:len(prompt)] != prompt or (end and ids[:end + 1] != turn[:end + 1]):
+                raise ValueError(before + "tells an answer otherwise than it asks for it")
+            if end is None:
+                raise ValueError(before + f"ends no answer with one of {', '.join(k for k in ENDS if k in self.added)}")
+            mask[len(prompt):end + 1] = [True] * (end + 1 - len(prompt))
+        return ids, mask
 
 
 class Stream:
@@ -278,6 +322,19 @@ def train(texts, vocab_size, out):
 
 
 # ---------------------------------------------------------------------- chat templates
+
+def write_template(folder, name):
+    """Give the tokenizer of a folder one of TEMPLATES; ValueError when it lacks a token that the template writes."""
+    if name not in TEMPLATES:
+        raise ValueError(f"template is one of {', '.join(TEMPLATES)}, got {name!r}")
+    t = load(folder)
+    lacking = sorted(set(re.findall(r"<\|\w+\|>|</s>", TEMPLATES[name])) - set(t.added))
+    lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and not t.config.get("bos_token") else []
+    if lacking:
+        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose another of "
+                         f"{', '.join(TEMPLATES)}")
+    (Path(folder) / "chat_template.jinja").write_text(TEMPLATES[name], encoding="utf-8")
+
 
 def _template(folder, config):
     """The chat template of a folder, or None."""

@@ -1,4 +1,4 @@
-"""The training loop: continual pretraining of a Qwen2 model on a mixture of token shards, on one process or on many nodes.
+"""The training loop: pretraining, SFT and DPO of a Qwen2 model on a mixture of token shards, on one process or on many nodes.
 
     python train.py configs/tiny/stage1.py lr=1e-3
     torchrun --nproc-per-node 8 train.py configs/marco/stage1.py
@@ -35,6 +35,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 import checkpoint
 import data as shards
+import dpo
 import tokenizer
 from configs import load
 from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
@@ -43,9 +44,10 @@ from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
 @dataclass(frozen=True)
 class Train:
     out: str                       # folder of this run: log.jsonl, checkpoints/, and at the end the model itself
-    data: str                      # folder of token shards (prepare.py)
+    data: str | list               # folder of token shards (prepare.py), or several; the model gets the first one's tokenizer
     mixture: dict                  # {category: share}; shares are normalised to sum to 1
-    tokens: int                    # to train on; steps = tokens // (rows * length)
+    tokens: int                    # to train on; steps = tokens // (rows * length); of chats, the padding of rows included
+    loss: str = "lm"               # lm: of every target (pretraining; of chats their answers); dpo: of preference pairs
     init: str | None = None        # Hugging Face folder to start from; None: fresh weights
     length: int = 512              # tokens in a row
     rows: int = 16                 # rows in the global batch
@@ -60,6 +62,10 @@ class Train:
     clip: float = 1.0              # of the global gradient norm
     seed: int = 0                  # of fresh weights and of the data order
     dtype: str = "auto"            # of the computation; auto: bfloat16 where the machine has it fast
+    beta: float = 0.1              # dpo: how dearly the model pays for leaving the reference
+    label_smoothing: float = 0.0   # dpo: share of the pairs that are taken to be the wrong way round
+    length_normalized: bool = False  # dpo: log-ratios for each token of an answer
+    reference: str | None = None   # dpo: folder of the reference's log-probabilities, made where absent; None: out/reference
     new_rows: int | None = None    # train only the words from this id on (recipes/extend_vocabulary.py); None: everything
     recompute: bool = False        # activation checkpointing: a third more work, memory of one layer
     compile: bool = False          # torch.compile each block
@@ -76,7 +82,14 @@ class Train:
 
     def __post_init__(self):
         problems = [f"{name} must be positive, got {value}" for name, value in asdict(self).items()
-                    if type(value) in (int, float) and name not in ("seed", "min_lr", "warmup", "weight_decay") and value <= 0]
+                    if type(value) in (int, float) and value <= 0
+                    and name not in ("seed", "min_lr", "warmup", "weight_decay", "label_smoothing")]
+        if self.loss not in ("lm", "dpo"):
+            problems.append(f"loss must be lm or dpo, got {self.loss!r}")
+        if self.loss == "dpo" and not self.init:
+            problems.append("loss=dpo needs init=, the model to align: it is the reference, too")
+        if not 0 <= self.label_smoothing < 0.5:
+            problems.append(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
         if self.schedule not in ("cosine", "linear", "constant"):
             problems.append(f"schedule must be cosine, linear or constant, got {self.schedule!r}")
         if self.dtype not in ("auto", "float32", "bfloat16"):
@@ -95,7 +108,7 @@ class Train:
 
 def lm_loss(model, batch):
     """Minus the sum of the targets' log-probabilities: pretraining, and SFT when some targets are IGNORE."""
-    tokens, targets, starts = batch
+    tokens, targets, starts, *_ = batch
     return -model(tokens, targets, starts).sum()
 
 
@@ -118,7 +131,11 @@ def main(argv=None):
     if c.init and model_config != ModelConfig():
         raise ValueError(f"init={c.init} brings its own config.json; leave the model's settings (hidden_size, ...) out")
     config = read_config(c.init) if c.init else model_config
-    check_vocabulary(c, config, sources)
+    home = Path(c.data[0] if isinstance(c.data, list) else c.data)  # whose tokenizer goes with the model
+    check_vocabulary(c, config, sources, home)
+    if plan.pairs != (c.loss == "dpo"):
+        raise ValueError(f"loss={c.loss}, and the mixture {c.mixture} reads {'' if plan.pairs else 'no '}preference pairs; "
+                         f"{'set loss=dpo' if plan.pairs else 'name the category of some, or set loss=lm'}")
     if c.verify:
         for s in sources[world.rank::world.size]:
             s.verify()
@@ -131,42 +148,53 @@ def main(argv=None):
         if c.resume and not newest:
             world.say(f"resume: no whole checkpoint in {out}/checkpoints, so this starts at step 0")
         model = build(config, c, world)
+        if c.init and (c.loss == "dpo" or not newest):
+            model.load_weights(c.init)
+        elif not newest:
+            model.init_weights(c.seed)
+        held_out = [s for s in shards.open_sources(c.data, "valid") if (s.kind == "preference") == plan.pairs]
+        learn, check, noise = lm_loss, lm_loss, None
+        if c.loss == "dpo":
+            learn, check, noise = dpo.objectives(c, world, model, plan, held_out, content(c.init, world))
+            if world.size > 1:
+                model.reshard()  # the root keeps what it gathered for a forward; optimizer and checkpoints need its shards
         optimizer = make_optimizer(model, c)
         step = 0
         identity = {"plan": plan.fingerprint(), "config": asdict(config), "init": fingerprint(c.init), "new_rows": c.new_rows}
         if newest:
             step = restore(newest, model, optimizer, identity)
-        elif c.init:
-            model.load_weights(c.init)
-        else:
-            model.init_weights(c.seed)
         if world.main:
             begin_log(out, c, config, model, plan, newest)
-            checkpoint.write_beside(out, asdict(config), torch.float32, c.init, Path(c.data) / "tokenizer")
-        loop(c, world, plan, model, optimizer, step, identity)
+            chats = any(s.kind != "text" and w for s, w in zip(sources, plan.weights))
+            checkpoint.write_beside(out, asdict(config), torch.float32, c.init, home / "tokenizer", chats)
+            if c.loss == "dpo":
+                write_log(out, {"step": step, "noise": noise})
+        loop(c, world, plan, model, optimizer, step, identity, held_out, learn, check)
         model.save_pretrained(out, like=out)
         world.say(f"saved {out}")
     world.close()
 
 
-def loop(c, world, plan, model, optimizer, step, identity):
-    """Steps `step` to c.steps - 1. Returns when they are done; after SIGTERM saves and leaves with exit code 0."""
-    held_out = shards.open_sources(c.data, "valid")
+def loop(c, world, plan, model, optimizer, step, identity, held_out, learn, check):
+    """Steps `step` to c.steps - 1. Returns when they are done; after SIGTERM saves and leaves with exit code 0.
+
+    learn(model, batch), and check of the held-out ones: the loss summed over supervised tokens, or over preference pairs.
+    """
     mine = range(world.rank * c.rows // world.size, (world.rank + 1) * c.rows // world.size)
     meter = Meter(c, model, world)
     stopping = stop_flag()
     while step < c.steps:
         # once in a while: validate
         if step % c.eval_every == 0:
-            validate(c, world, model, held_out, step)
+            validate(c, world, model, held_out, step, check)
             meter.restart()
         # ---------------------------------------------------------------- one step
         batches = [plan.batch(step, mine[i:i + c.micro_rows]) for i in range(0, len(mine), c.micro_rows)]
-        supervised = sum(int((targets != IGNORE).sum()) for _, targets, _ in batches)
-        count, stop = world.sum([supervised, float(stopping())])
+        weight = sum(len(batch[4]) if plan.pairs else int((batch[1] != IGNORE).sum()) for batch in batches)
+        count, stop = world.sum([weight, float(stopping())])
         total = 0.0
         for batch in batches:
-            loss = lm_loss(model, [x.to(world.device, non_blocking=True) for x in batch])
+            loss = learn(model, [x.to(world.device, non_blocking=True) for x in batch])
             (loss * (world.size / count)).backward()  # FSDP averages over processes; the gradient is d(sum)/d(weights) / count
             total += loss.detach()
         if c.new_rows:
@@ -183,7 +211,8 @@ def loop(c, world, plan, model, optimizer, step, identity):
         # ----------------------------------------------------------------
         meter.add(batches)
         if step % c.log_every == 0 or step == c.steps:
-            meter.log(step, world.sum([float(total)])[0] / count, norm, lr_at(step - 1, c))
+            more = learn.summary(world) if plan.pairs else {}
+            meter.log(step, world.sum([float(total)])[0] / count, norm, lr_at(step - 1, c), more)
         if step % c.save_every == 0 or stop:
             save(c, world, model, optimizer, step, identity)
             if stop and step < c.steps:
@@ -191,7 +220,7 @@ def loop(c, world, plan, model, optimizer, step, identity):
                 world.close()
                 raise SystemExit(0)
             meter.restart()
-    validate(c, world, model, held_out, step)
+    validate(c, world, model, held_out, step, check)
 
 
 # ---------------------------------------------------------------------- model and optimizer
@@ -231,14 +260,14 @@ def drop_old_rows(model, first):
         local[:max(0, first - row)] = 0
 
 
-def check_vocabulary(c, config, sources):
+def check_vocabulary(c, config, sources, home):
     """The shards' tokenizer must be the one the model was trained with, and its ids must exist in the model."""
     index = sources[0].index
     if index["vocab_size"] > config.vocab_size:
         raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
                          f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
-    if not (Path(c.data) / "tokenizer").is_dir():
-        raise ValueError(f"{c.data}: no tokenizer folder beside the shards; copy what prepare.py wrote whole")
+    if not (home / "tokenizer").is_dir():
+        raise ValueError(f"{home}: no tokenizer folder beside the shards; copy what prepare.py wrote whole")
     theirs = tokenizer.load(c.init).fingerprint if c.init and tokenizer.files(c.init) else None
     if theirs and theirs != index["tokenizer"]:
         raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with {theirs}; "
@@ -256,27 +285,41 @@ def fingerprint(folder):
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def content(folder, world):
+    """SHA-256 of all weights of a folder; every process hashes some of the files. Collective."""
+    files = sorted(Path(folder).rglob("*.safetensors"))
+    parts = world.gather({f.name: digest(f) for f in files[world.rank::world.size]})
+    return hashlib.sha256(json.dumps(sorted(item for part in parts for item in part.items())).encode()).hexdigest()
+
+
 # ---------------------------------------------------------------------- validation and log
 
 @torch.no_grad()
-def validate(c, world, model, sources, step):
-    """Bits per byte of each held-out source, as one log line: the paper's Figure 9 while it happens."""
-    sums = []
-    for s, count, batches in shards.validation(sources, c.length, c.eval_tokens, c.micro_rows):
+def validate(c, world, model, sources, step, check):
+    """Bits per byte of each held-out source (of chats, of their answers), the paper's Figure 9 while it happens; of preference
+    pairs their margins, accuracy and KL in each language. One log line."""
+    sums, sizes = [], []
+    for s, size, batches in shards.validation(sources, c.length, c.eval_tokens, c.micro_rows):
         nll = 0.0
         for first in range(0, len(batches), world.size):  # every process makes the same number of calls
             mine = first + world.rank
-            loss = lm_loss(model, [x.to(world.device) for x in batches[min(mine, len(batches) - 1)]])
-            nll += float(loss) if mine < len(batches) else 0.0
+            counts = mine < len(batches)
+            loss = (check if counts else lm_loss)(model, [x.to(world.device) for x in batches[mine if counts else -1]])
+            nll += float(loss) if counts else 0.0
         sums.append(nll)
+        sizes.append(size)
     sums = world.sum(sums) if sums else []
-    bpb = {}
-    for s, nll in zip(sources, sums):
-        size = s.bytes * min(c.eval_tokens, s.tokens) / s.tokens  # bytes of that many tokens
-        bpb[s.name.removesuffix("-valid")] = round(nll / math.log(2) / size, 4)
-    if world.main and bpb:
-        write_log(c.out, {"step": step, "tokens": step * c.rows * c.length, "bpb": bpb})
-        print(f"step {step}: bits per byte " + " ".join(f"{k} {v:.2f}" for k, v in bpb.items()), flush=True)
+    if c.loss == "dpo":
+        found, told = {"held_out": check.summary(world)}, lambda r: f"margin {r['margin']:.2f} right {r['accuracy']:.0%}"
+    else:
+        found = {"bpb": {s.name.removesuffix("-valid"): round(nll / math.log(2) / size, 4)
+                         for s, nll, size in zip(sources, sums, sizes) if size}}
+        told = "{:.2f}".format
+    (name, values), = found.items()
+    if world.main and values:
+        write_log(c.out, {"step": step, "tokens": step * c.rows * c.length} | found)
+        print(f"step {step}: {'bits per byte' if name == 'bpb' else 'held-out pairs'} "
+              + ", ".join(f"{k} {told(v)}" for k, v in values.items()), flush=True)
 
 
 class Meter:
@@ -296,20 +339,22 @@ class Meter:
 
     def add(self, batches):
         m = self.config
-        for tokens, _, starts in batches:
+        for tokens, _, starts, *_ in batches:
             seen = (torch.arange(tokens.shape[1]) - starts + 1).sum()  # keys all queries see
             self.flops += self.weight_flops * tokens.numel() + \
                 12 * m.num_hidden_layers * m.num_attention_heads * m.head_size * float(seen)
             self.tokens += tokens.numel()
         self.steps += 1
 
-    def log(self, step, loss, norm, lr):
+    def log(self, step, loss, norm, lr, pairs):
+        """pairs: {language: how its preference pairs fare}, with loss=dpo."""
         seconds = time.perf_counter() - self.time
         speed = self.tokens * self.world.size / seconds
         memory = torch.cuda.max_memory_allocated() if self.world.device.type == "cuda" else resident_bytes()
         row = {"step": step, "tokens": step * self.c.rows * self.c.length, "loss": round(loss, 5), "lr": lr,
                "norm": round(norm, 4), "tokens_per_s": round(speed), "mfu": round(self.flops / seconds / self.peak, 4),
                "memory_gb": round(memory / 1e9, 2), "eta_s": round((self.c.steps - step) * seconds / self.steps)}
+        row |= {"languages": pairs} if pairs else {}
         if self.world.main:
             write_log(self.c.out, row)
             print(f"step {step}/{self.c.steps} loss {loss:.4f} lr {lr:.2e} norm {norm:.2f} {speed:,.0f} tok/s "
@@ -346,6 +391,8 @@ def begin_log(out, c, config, model, plan, newest):
     for name, epochs in plan.epochs(c.steps).items():
         if epochs > c.max_epochs:
             print(f"warning: source {name} is read {epochs:.1f} times (max_epochs={c.max_epochs}): lower its weight or add text")
+    for name, (over, of) in plan.too_long().items():
+        print(f"note: source {name}: {over} of {of} chats are longer than a row of length={c.length} and are left out, not cut")
 
 
 # ---------------------------------------------------------------------- checkpoints

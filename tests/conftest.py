@@ -49,6 +49,53 @@ def write_source():
     return write
 
 
+@pytest.fixture(scope="session")
+def write_chats(write_source):
+    """A function that writes a source of chats, or of preference pairs, as prepare.py's Shards does, and returns its folder."""
+    def write(folder, chats, kind="chat", per_shard=1000, eot=0, **index):
+        """chats: (prompt ids, answer ids); of pairs the chosen and the rejected one take turns. Of an answer all is learned."""
+        folder = Path(folder)
+        write_source(folder, [[1]], eot=eot, **index)
+        (folder / "shard-00000.bin").unlink()
+        whole, shards = json.loads((folder / "index.json").read_text()), []
+        for i in range(0, len(chats), per_shard):
+            some, entry = chats[i:i + per_shard], {"bytes": sum(2 * len(answer) for _, answer in chats[i:i + per_shard])}
+            ids = np.array([x for prompt, answer in some for x in [*prompt, *answer]], whole["dtype"])
+            mask = [2 * (n == 0) + (n >= len(prompt)) for prompt, answer in some for n in range(len(prompt) + len(answer))]
+            for name, suffix, hashed, raw in (("file", "bin", "sha256", ids.tobytes()),
+                                              ("mask", "mask", "mask_sha256", np.array(mask, np.uint8).tobytes())):
+                file = folder / f"shard-{len(shards):05}.{suffix}"
+                file.write_bytes(raw)
+                entry |= {name: file.name, hashed: hashlib.sha256(raw).hexdigest()}
+            shards.append(entry | {"tokens": len(ids)})
+        (folder / "index.json").write_text(json.dumps(whole | {"kind": kind, "documents": len(chats), "shards": shards}))
+        return folder
+    return write
+
+
+def questions(count, seed, pairs=False):
+    """Chats a tiny model can learn: the answer to n ids counts on from the last one, then comes id 63; of pairs the rejected one
+    counts down."""
+    rng, out = np.random.default_rng(seed), []
+    for _ in range(count):
+        prompt = rng.integers(1, 40, int(rng.integers(2, 9))).tolist()
+        for step in (1, -1) if pairs else (1,):
+            out.append((prompt, [(prompt[-1] + step * n) % 62 + 1 for n in range(1, int(rng.integers(3, 9)))] + [63]))
+    return out
+
+
+@pytest.fixture(scope="session")
+def chat_data(tmp_path_factory, write_chats, token_folder):
+    """A folder with the text sources of token_folder, chats in en and kk, pairs in en and kk, each with a held-out source."""
+    folder = token_folder(tmp_path_factory.mktemp("chats") / "data")
+    for i, (kind, lang, n) in enumerate((("chat", "en", 120), ("chat", "kk", 60), ("preference", "en", 60), ("preference", "kk", 40))):
+        for split, count in (("train", n), ("valid", 12)):
+            write_chats(folder / (f"{kind}-{lang}" + ("-valid" if split == "valid" else "")),
+                        questions(count, 10 * i + (split == "valid"), kind == "preference"), kind, per_shard=50,
+                        category=kind, language=lang, split=split)
+    return folder
+
+
 def chains(count, seed, step):
     """Documents a tiny model can learn: each id is the one before plus step, modulo 63, with one id in ten at random."""
     rng, out = np.random.default_rng(seed), []

@@ -1,0 +1,24 @@
+"""Marco-7B, stage IV: DPO on the LMSYS arena's preferences in 29 languages, from the fine-tuned model, which is its reference.
+
+    torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/dpo.py
+
+DPO and the arena's 55k rows are the paper's (its model card, its footnote). Beta, learning rate, batch and how pairs came to the other
+languages are not published: chosen.
+"""
+data = "chats"
+init = "runs/marco-7b-sft"
+out = "runs/marco-7b-dpo"
+loss = "dpo"
+beta = 0.1          # as in the DPO paper
+mixture = {"preferences/en": 20, "preferences": 80}
+tokens = 1_000_000_000  # about one epoch: without ties the arena has some 40,000 pairs, of 900 tokens, in each of 29 languages
+lr = 5e-7           # a twentieth of SFT's: the margin grows within some hundred steps, and what is not about it should stay
+length, rows = 4096, 64  # about 4 pairs in a row: 256 pairs a step, 3,814 steps
+micro_rows = 1
+replicate = 8
+recompute = True
+dtype = "bfloat16"
+warmup, schedule, min_lr = 0.1, "linear", 0.1
+beta1, beta2, weight_decay, clip = 0.9, 0.95, 0.0, 1.0
+seed = 3
+eval_every, eval_tokens, save_every, keep = 200, 65536, 500, 3

@@ -1,0 +1,26 @@
+"""Marco-7B, stage III: multilingual fine-tuning on chats, from stage II, on 8 nodes.
+
+    torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/sft.py
+
+That there is such a stage, in 29 languages, with a ChatML template, is the paper's. Its counts, mixture, epochs, learning rate and
+batch are not published: every number below is chosen.
+"""
+from configs.marco import paper
+
+data = ["chats", "tokens"]
+init = "runs/marco-7b-stage2"
+out = "runs/marco-7b-sft"
+# rows: a tenth is stage II's text again, so that what pretraining brought stays; English and Chinese have the most chats
+mixture = {"chat/en": 25, "chat/zh": 15, "chat": 50} | {_k: _v / 10 for _k, _v in paper.STAGE2.items()}
+tokens = 2_000_000_000  # two epochs of about 1.5 million chats of 600 tokens, and the text; train.py warns where a language has less
+lr = 1e-5           # stage II's highest is 6e-6, but there every token is learned, here only the answers
+length, rows = 4096, 128  # 524,288 tokens a step, so 3,814 steps; few chats are longer, and those are counted, not cut
+micro_rows = 2
+replicate = 8       # one full copy per node of 8
+recompute = True
+dtype = "bfloat16"
+warmup, schedule, min_lr = 0.03, "cosine", 0.1
+beta1, beta2, weight_decay, clip = 0.9, 0.95, 0.1, 1.0
+seed = 2
+eval_every, eval_tokens, save_every, keep = 200, 65536, 500, 3
+verify = False      # the second folder is stage II's: 1.2 TB

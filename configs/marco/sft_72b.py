@@ -1,0 +1,11 @@
+"""Marco-72B, stage III, on 16 nodes of 8 GPUs.
+
+    torchrun --nnodes 16 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/sft_72b.py
+"""
+from configs.marco.sft import *
+
+init = "runs/marco-72b-stage2"
+out = "runs/marco-72b-sft"
+lr = 5e-6           # half of the 7B's: chosen, as larger models are tuned more gently
+micro_rows = 1
+replicate = 2       # shards over 64 GPUs: 1,083 GiB of states / 64 = 17 GiB each

@@ -1,0 +1,367 @@
+"""Fine-tuning on chats and DPO: losses and gradients equal an independent implementation on a model made by transformers, the reference
+is the weights' own, runs go on bit by bit, and what cannot be right is refused."""
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import configs
+import data
+import dpo
+import generate
+import prepare
+import tokenizer
+import train
+from configs.marco import paper
+from model import ModelConfig, Qwen2
+
+RUN = dict(length=40, rows=4, micro_rows=4, lr=3e-3, warmup=0.1, dtype="float32", threads=1, eval_every=1000, log_every=1000,
+           eval_tokens=2000, clip=1e9)
+SFT = dict(mixture={"chat": 3, "en": 1})
+DPO = dict(mixture={"preference": 1}, loss="dpo")
+KINDS = {"sft": SFT, "dpo": DPO}
+STEP = 4 * 40
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_cpu():
+    """Also where there is a GPU: its sums differ in the last bits."""
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(torch.cuda, "is_available", lambda: False)
+        m.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A Qwen2 made and saved by transformers."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("base") / "model"
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                                      num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.2)
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def words(chat_data, base, out, steps=8, **changes):
+    settings = RUN | dict(data=str(chat_data), init=str(base), out=str(out), tokens=steps * STEP) | changes
+    return [f"{k}={v}" for k, v in settings.items()]
+
+
+@pytest.fixture
+def go(chat_data, base):
+    """A function: train in this process and return the weights' bytes."""
+    def run(out, steps=8, **changes):
+        train.main(words(chat_data, base, out, steps, **changes))
+        return (Path(out) / "model.safetensors").read_bytes()
+    return run
+
+
+def log_of(out):
+    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+def moments_of(out, step=1):
+    found = {}
+    for file in (Path(out) / "checkpoints" / f"step-{step:08}" / "tensors").glob("*.safetensors"):
+        found |= load_file(file)
+    return {k.removeprefix("exp_avg."): v for k, v in found.items() if k.startswith("exp_avg.")}
+
+
+# ---------------------------------------------------------------------- the loss
+
+def settings(**changes):
+    return SimpleNamespace(**dict(beta=0.1, label_smoothing=0.0, length_normalized=False) | changes)
+
+
+def test_the_loss_by_hand():
+    """Two pairs. Log-ratios 2 and -1 with beta 0.5: a margin of 1.5; the other way round for the second."""
+    logp, reference = torch.tensor([[-8.0, -6.0], [-3.0, -4.0]]), torch.tensor([[-10.0, -5.0], [-2.0, -6.0]])
+    tokens = torch.tensor([[4.0, 2.0], [1.0, 2.0]])
+    loss, m, ratio = dpo.dpo_loss(logp, reference, tokens, settings(beta=0.5))
+    assert ratio.tolist() == [[2, -1], [-1, 2]] and m.tolist() == [1.5, -1.5]
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.5)))
+    loss, m, _ = dpo.dpo_loss(logp, reference, tokens, settings(beta=0.5, label_smoothing=0.2))
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.5)))  # one of each: the same sum
+    loss, m, _ = dpo.dpo_loss(logp[:1], reference[:1], tokens[:1], settings(beta=0.5, label_smoothing=0.2))
+    assert float(loss) == pytest.approx(0.8 * math.log(1 + math.exp(-1.5)) + 0.2 * math.log(1 + math.exp(1.5)))
+    _, m, _ = dpo.dpo_loss(logp, reference, tokens, settings(beta=2.0, length_normalized=True))
+    assert m.tolist() == [2 * (2 / 4 + 1 / 2), 2 * (-1 / 1 - 2 / 2)]
+    for c in (settings(), settings(label_smoothing=0.3), settings(length_normalized=True, beta=5.0)):
+        assert float(dpo.dpo_loss(logp, logp, tokens, c)[0]) / 2 == pytest.approx(math.log(2), abs=1e-7)
+
+
+def theirs(base):
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.float32)
+
+
+def answers_of(chat_data, split="train"):
+    """{source name: [(ids, index of the first learned id)]} straight from the shards."""
+    out = {}
+    for s in data.open_sources(chat_data, split):
+        if s.kind != "text":
+            both = [(s.read(b, n), s.read(b, n, s.marks) & 1) for b, n in s.chats.tolist()]
+            out[s.name] = [(torch.from_numpy(ids), int(mask.argmax())) for ids, mask in both]
+    return out
+
+
+def logprob(model, ids, first):
+    """Of an answer, the chat alone in its row, from transformers' logits."""
+    logits = model(ids[None]).logits[0].float()
+    return torch.log_softmax(logits, -1)[:-1].gather(1, ids[1:, None])[first - 1:, 0]
+
+
+@pytest.mark.parametrize("changes", [{}, dict(micro_rows=1, beta=0.3, label_smoothing=0.1), dict(length_normalized=True, beta=2.0)])
+def test_the_gradient_of_dpo(go, chat_data, base, tmp_path, changes):
+    """AdamW's first moment after one step is a tenth of the gradient; the reference differs from the model: it is another's cache."""
+    sources = data.open_sources(chat_data)
+    batch = data.Plan(sources, DPO["mixture"], 4, 40, 0).batch(0, range(4))
+    go(tmp_path / "once", steps=1, **DPO)  # to have the files, of which the numbers are changed
+    for file in (tmp_path / "once/reference").glob("*.safetensors"):
+        with safe_open(file, "pt") as f:
+            facts, logp = f.metadata(), f.get_tensor("logp")
+        save_file({"logp": logp + torch.randn(logp.shape, generator=torch.Generator().manual_seed(1))}, file, metadata=facts)
+    go(tmp_path / "run", steps=1, save_every=1, reference=tmp_path / "once/reference", **DPO, **changes)
+    c, model, chats, losses = settings(**{k: v for k, v in changes.items() if k != "micro_rows"}), theirs(base), answers_of(chat_data), []
+    for i, k in batch.pairs.tolist():
+        name, r = sources[i].name, []
+        reference = load_file(tmp_path / "once/reference" / f"{name}.safetensors")["logp"][k]
+        for side in range(2):
+            logp = logprob(model, *chats[name][2 * k + side])
+            r.append((logp.sum() - reference[side]) / (len(logp) if c.length_normalized else 1))
+        h = c.beta * (r[0] - r[1])
+        losses.append(-(1 - c.label_smoothing) * F.logsigmoid(h) - c.label_smoothing * F.logsigmoid(-h))
+    torch.stack(losses).mean().backward()
+    assert log_of(tmp_path / "run")[-2]["loss"] == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
+    moments = moments_of(tmp_path / "run")
+    assert len(moments) == len(list(model.parameters())) and max(p.grad.abs().max() for p in model.parameters()) > 1e-3
+    for name, p in model.named_parameters():
+        assert (10 * moments[name] - p.grad).abs().max() <= 2e-6, name
+
+
+@pytest.mark.parametrize("micro_rows", [1, 4])
+def test_the_gradient_of_sft(go, chat_data, base, tmp_path, micro_rows):
+    """The mean over the learned tokens of all chats, each alone in its row as transformers sees it."""
+    go(tmp_path / "run", steps=1, save_every=1, micro_rows=micro_rows, mixture={"chat": 1})
+    plan = data.Plan(data.open_sources(chat_data), {"chat": 1}, 4, 40, 0)
+    model, chats, logp = theirs(base), answers_of(chat_data), []
+    for r in range(4):
+        i, row = plan.row(0, r)
+        logp += [logprob(model, *chats[plan.sources[i].name][k]) for k in plan.packed[i][row]]
+    assert len(logp) > 8
+    (-torch.cat(logp).mean()).backward()
+    moments = moments_of(tmp_path / "run")
+    for name, p in model.named_parameters():
+        assert (10 * moments[name] - p.grad).abs().max() <= 2e-6, name
+
+
+# ---------------------------------------------------------------------- the reference
+
+def test_before_the_first_step_the_loss_is_ln_2(go, chat_data, base, tmp_path):
+    """And the cache holds what transformers says of every answer alone."""
+    go(tmp_path / "run", steps=1, micro_rows=3, **DPO)
+    noise, start, step, end = log_of(tmp_path / "run")
+    assert noise["noise"] <= 1e-6 and abs(step["loss"] - math.log(2)) <= 1e-5  # 5 decimals are logged
+    sources = data.open_sources(chat_data)
+    plan = data.Plan(sources, DPO["mixture"], 4, 40, 0)
+    reference = [load_file(f)["logp"] if (f := tmp_path / "run/reference" / f"{s.name}.safetensors").exists() else None for s in sources]
+    c = settings()
+    loss = dpo.Preferences(c, sources, reference)(Qwen2.from_pretrained(base), plan.batch(0, range(4)))
+    assert abs(float(loss) / len(plan.batch(0, range(4)).pairs) - math.log(2)) <= 1e-6
+    model = theirs(base)
+    for name, chats in (answers_of(chat_data) | answers_of(chat_data, "valid")).items():
+        if name.startswith("preference"):
+            with torch.no_grad():
+                want = torch.stack([logprob(model, *chat).sum() for chat in chats]).view(-1, 2)
+            got = load_file(tmp_path / "run/reference" / f"{name}.safetensors")["logp"]
+            fit = data.Source(chat_data / name).sizes <= 40
+            assert fit.sum() > 5 and (got - want)[fit].abs().max() <= 1e-4 and bool((got[~fit] == 0).all())
+
+
+def test_noise_of_bfloat16_is_below_the_margin(go, tmp_path):
+    """What rounding alone makes of margins, against what training makes of them."""
+    go(tmp_path / "run", steps=12, lr=1e-2, dtype="bfloat16", micro_rows=3, **DPO)
+    rows = log_of(tmp_path / "run")
+    margins = [r["margin"] for r in rows[-1]["held_out"].values()]
+    assert 10 * rows[0]["noise"] < min(margins), (rows[0], margins)
+
+
+def change_cache(out, name="preference-en", **facts):
+    file = Path(out) / "reference" / f"{name}.safetensors"
+    with safe_open(file, "pt") as f:
+        found, logp = f.metadata(), f.get_tensor("logp")
+    save_file({"logp": logp}, file, metadata=found | facts)
+
+
+def test_the_cache_of_one_run_serves_another(go, tmp_path, capsys):
+    first = go(tmp_path / "a", steps=3, **DPO)
+    assert "reference: preference-en, 60 pairs" in capsys.readouterr().out
+    assert go(tmp_path / "b", steps=3, reference=tmp_path / "a/reference", **DPO) == first
+    assert "reference: preference" not in capsys.readouterr().out
+
+
+def test_a_cache_of_other_weights_is_refused(go, chat_data, base, tmp_path):
+    go(tmp_path / "a", steps=1, **DPO)
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"][0] += 1  # of the same sizes and names
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="preference-en.safetensors: reference log-probabilities of other weights .*delete the file"):
+        go(tmp_path / "b", steps=1, init=other, reference=tmp_path / "a/reference", **DPO)
+    with pytest.raises(ValueError, match="of other length"):
+        go(tmp_path / "c", steps=1, length=48, rows=4, tokens=4 * 48, reference=tmp_path / "a/reference", **DPO)
+    change_cache(tmp_path / "a", shards="0")
+    with pytest.raises(ValueError, match="of other shards"):
+        go(tmp_path / "d", steps=1, reference=tmp_path / "a/reference", **DPO)
+    (tmp_path / "a/reference/preference-en.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="preference-en.safetensors: cannot be read .* delete it"):
+        go(tmp_path / "e", steps=1, reference=tmp_path / "a/reference", **DPO)
+
+
+# ---------------------------------------------------------------------- runs
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_equal_the_whole_batch(go, tmp_path, kind):
+    small = dict(lr=1e-4)
+    go(tmp_path / "whole", **small, **KINDS[kind])
+    go(tmp_path / "split", micro_rows=1, **small, **KINDS[kind])
+    a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("whole", "split"))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_runs_give_the_same_bits(go, tmp_path, kind):
+    """As killed after step 4 of 8; of DPO also where the reference's files are gone: it is made of the first weights, not of these."""
+    whole = go(tmp_path / "run", save_every=4, keep=9, **KINDS[kind])
+    for lost in (False, True)[:1 + (kind == "dpo")]:
+        shutil.rmtree(tmp_path / "run/checkpoints/step-00000008")
+        (tmp_path / "run/model.safetensors").unlink()
+        if lost:
+            shutil.rmtree(tmp_path / "run/reference")
+        assert go(tmp_path / "run", save_every=4, keep=9, resume=True, **KINDS[kind]) == whole
+
+
+def test_dpo_learns_and_says_so(go, tmp_path):
+    """The chosen answers count up, the rejected ones down; each language is reported, trained and held out."""
+    go(tmp_path / "run", steps=60, log_every=20, eval_every=30, **DPO)
+    rows = log_of(tmp_path / "run")
+    held = [r["held_out"] for r in rows if "held_out" in r]
+    assert [set(h) for h in held] == [{"en", "kk"}] * 3 and all(h["en"]["pairs"] == 12 for h in held)
+    assert all(v == 0 for v in (held[0]["en"]["margin"], held[0]["kk"]["kl"])) and held[0]["en"]["accuracy"] == 0.5
+    assert all(h["accuracy"] >= 0.9 and h["margin"] > 0.5 for h in held[-1].values())
+    trained = [r["languages"] for r in rows if "languages" in r]
+    assert len(trained) == 3 and trained[-1]["en"]["pairs"] > 50 and trained[-1]["kk"]["margin"] > trained[0]["kk"]["margin"]
+
+
+def test_sft_learns_answers(go, tmp_path):
+    go(tmp_path / "run", steps=80, eval_every=40, **SFT)
+    bpb = [r["bpb"] for r in log_of(tmp_path / "run") if "bpb" in r]
+    assert all(set(b) == {"en", "chat-en", "chat-kk"} for b in bpb)  # replayed text is watched, too
+    assert bpb[-1]["chat-kk"] < bpb[0]["chat-kk"] - 1
+
+
+def test_chats_longer_than_a_row_are_told(go, tmp_path, capsys):
+    go(tmp_path / "run", steps=1, length=10, rows=4, tokens=40, mixture={"chat": 1})
+    assert "chats are longer than a row of length=10 and are left out, not cut" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind):
+    more = dict(lr=1e-4, micro_rows=1, log_every=4) | KINDS[kind]
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "train.py"),
+                           *words(chat_data, base, tmp_path / "two", **more)], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-2000:]
+    go(tmp_path / "one", **more)
+    a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("one", "two"))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) <= 1e-6
+    one, two = (log_of(tmp_path / x) for x in ("one", "two"))
+    assert len(one) == len(two)
+    for x, y in zip(one, two):
+        assert x.get("loss", 0) == pytest.approx(y.get("loss", 0), abs=2e-5) and x.get("bpb") == pytest.approx(y.get("bpb"), abs=2e-4)
+        for part in ("languages", "held_out"):
+            for lang, values in x.get(part, {}).items():
+                assert y[part][lang] == pytest.approx(values, abs=1e-4), (part, lang)
+
+
+# ---------------------------------------------------------------------- stopping
+
+def test_a_model_that_learned_turns_stops_where_one_ends(tmp_path):
+    """From a base whose generation settings know the end of a text only, through prepare.py and train.py: answers end by themselves."""
+    rows = [{"messages": [{"role": "user", "content": f"{a} and {b}"}, {"role": "assistant", "content": f"{b} {a}"}]}
+            for a in "abcdefgh" for b in "abcdefgh"]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = dict(name="chat", path="chat.jsonl", category="chat", language="en", kind="chat")
+    prepare.main([f"{k}={v!r}" for k, v in dict(raw=str(tmp_path), out=str(tmp_path / "data"), sources=[source], names={}, valid=0.0,
+                                               vocab_size=280, template="chatml", workers=1).items()])
+    shape = dict(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=2, initializer_range=0.2)
+    train.main([f"{k}={v!r}" for k, v in RUN.items()] + [f"{k}={v!r}" for k, v in shape.items()] + [
+        f"data={tmp_path / 'data'}", "mixture={'chat': 1}", f"out={tmp_path / 'base'}", f"tokens={STEP}"])
+    old = {"eos_token_id": 1, "temperature": 0.7, "bos_token_id": 7}
+    (tmp_path / "base/generation_config.json").write_text(json.dumps(old))
+    train.main([f"{k}={v!r}" for k, v in (RUN | dict(lr=1e-2, max_epochs=1e9)).items()] + [
+        f"data={tmp_path / 'data'}", "mixture={'chat': 1}", f"init={tmp_path / 'base'}", f"out={tmp_path / 'sft'}", f"tokens={150 * STEP}"])
+    t, model = tokenizer.load(tmp_path / "sft"), Qwen2.from_pretrained(tmp_path / "sft")
+    saved = json.loads((tmp_path / "sft/generation_config.json").read_text())
+    assert saved == old | {"eos_token_id": [t.added["<|im_end|>"], t.added["<|endoftext|>"]]} and t.stops == saved["eos_token_id"]
+    prompts = [t.chat([{"role": "user", "content": f"{a} and {b}"}]) for a, b in ("ab", "gc", "hh")]
+    out = generate.generate(model, prompts, 30, saved["eos_token_id"])
+    assert all(len(ids) < 12 for ids in out) and sum(t.decode(ids) == want for ids, want in zip(out, ("b a", "c g", "h h"))) >= 2
+
+
+# ---------------------------------------------------------------------- what is refused
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(mixture={"preference": 1}), "loss=lm, and the mixture .* reads preference pairs; set loss=dpo"),
+    (dict(mixture={"chat": 1}, loss="dpo"), "loss=dpo, and the mixture .* reads no preference pairs; name the category"),
+    (dict(mixture={"chat": 1}, loss="ppo"), "loss must be lm or dpo, got 'ppo'"), (dict(DPO, beta=0.0), "beta must be positive"),
+    (dict(DPO, label_smoothing=0.5), r"label_smoothing must be in \[0, 0.5\)"), (dict(DPO, label_smoothing=-0.1), "label_smoothing"),
+    (dict(mixture={"preference": 1, "en": 1}, loss="dpo"), "cannot be ")])
+def test_misuse(go, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        go(tmp_path / "run", **changes)
+
+
+def test_dpo_needs_a_model_to_align(chat_data, tmp_path):
+    with pytest.raises(ValueError, match="loss=dpo needs init="):
+        train.main([w for w in words(chat_data, "", tmp_path / "run", **DPO) if not w.startswith("init")])
+
+
+# ---------------------------------------------------------------------- the chain
+
+@pytest.mark.parametrize("family, size", [("tiny", ""), ("marco", ""), ("marco", "_72b")])
+def test_the_stages_follow_one_another(root, family, size):
+    """Each starts from the last folder; the paper's text is replayed; all numbers fit the program."""
+    stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, argv=[str(root / f"configs/{family}/{name}{size}.py")])[0]
+                         for name in ("stage2", "sft", "dpo"))
+    assert sft.init == stage2.out and dpo_.init == sft.out and len({stage2.out, sft.out, dpo_.out}) == 3
+    assert (sft.loss, dpo_.loss) == ("lm", "dpo") and set(paper.STAGE2) < set(sft.mixture) and sft.data[1] == stage2.data
+    assert sft.steps > 500 or family == "tiny"
+    shards, = configs.load(prepare.Prepare, argv=[str(root / f"configs/{family}/chats.py")])
+    assert shards.out == sft.data[0] == dpo_.data
+    made = {(s["category"], s["language"]) for s in shards.sources}
+    for c in (sft, dpo_):
+        for name in set(c.mixture) - set(paper.STAGE2):
+            assert tuple(name.split("/")) in made or name in {category for category, _ in made}, name
+    assert {lang for category, lang in made if category == "preferences"} == set(paper.LANGUAGES)
