@@ -355,8 +355,8 @@ def answered(doc):
 
 
 # settings that cleaning does not look at
-LATER = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share", "tokenizer_bytes", "valid",
-         "shard_tokens", "rehydrate")
+LATER = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vocab_size", "tokenizer_share", "tokenizer_bytes",
+         "valid", "shard_tokens", "rehydrate")
 
 
 def beside(c, source):
