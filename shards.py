@@ -123,7 +123,8 @@ def tokenize_source(c, source, mark):
     for split, shards in splits.items():
         shards.finish(split)
         out[split] = (shards.tokens, shards.bytes, shards.documents)
-    assert sum(size[2] for size in out.values()) + dropped.total() == count["rows"] + count["again"], f"{source['name']}: documents lost"
+    written = sum(size[2] for size in out.values())
+    assert written + dropped.total() == count["rows"] + count["again"], f"{source['name']}: documents lost"
     if not out["train"][0]:
         if not out["valid"][0]:
             raise ValueError(f"nothing left of source {source['name']}; dropped: {dict(dropped)}, see {unfit}")
