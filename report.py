@@ -321,20 +321,25 @@ def claims(c):
 
 
 def ablation(c):
-    """What one change does, by model and metric: both means, and their difference with its standard error over the runs."""
+    """What one change does, by model, metric and group of languages: both means, and their difference with its standard error over
+    the runs. Checkpoints are named MODEL-without and MODEL-with."""
     without, with_ = c.ablation.split(",")
     found = {}
     for i, run in enumerate(c.runs):
         for row in map(json.loads, filter(whole, (Path(run) / "results.jsonl").read_text().splitlines())):
             name, _, kind = row["checkpoint"].rpartition("-")
-            found.setdefault((name, row["task"], row["metric"]), {}).setdefault((kind, i), []).append(row["score"])
-    rows = [["model", "task", "metric", without, with_, "difference", "each run"]]
+            group = paper.group(row["lang"]) if row["lang"] in paper.NAMES else "pairs" if "-" in row["lang"] else None
+            if group:
+                found.setdefault((name, row["task"], row["metric"], group), {}).setdefault((kind, i), []).append(row["score"])
+    rows = [["model", "task", "metric", "languages", without, with_, "difference", "each run"]]
     for what, scores in found.items():
-        a, b = ([fmean(scores.get((kind, i), [math.nan])) for i in range(len(c.runs))] for kind in (without, with_))
-        each = [y - x for x, y in zip(a, b)]
-        error = stdev(each) / math.sqrt(len(each))
-        rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {error:.3f}",
-                     " ".join(f"{x:+.2f}" for x in each)])
+        if all((kind, i) in scores for kind in (without, with_) for i in range(len(c.runs))):
+            a, b = ([fmean(scores[kind, i]) for i in range(len(c.runs))] for kind in (without, with_))
+            each = [y - x for x, y in zip(a, b)]
+            rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {stdev(each) / len(each) ** 0.5:.3f}",
+                         " ".join(f"{x:+.2f}" for x in each)])
+    if len(rows) == 1:
+        raise ValueError(f"no result of both a checkpoint NAME-{without} and NAME-{with_} in every one of {', '.join(c.runs)}")
     print(table(rows, terminal=True), flush=True)
 
 

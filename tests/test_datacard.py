@@ -70,11 +70,13 @@ def test_what_one_change_does(tmp_path, capsys):
     """Two runs, one model: 1 and 2 without, 3 and 6 with: +2 and +4, so 3 with a standard error of 1."""
     for i, (without, with_) in enumerate(((1.0, 3.0), (2.0, 6.0))):
         (tmp_path / str(i)).mkdir()
-        rows = [{"checkpoint": f"small-{kind}", "task": "into", "metric": "chrf++", "score": s + d} for kind, s in (("off", without), ("on", with_))
-                for d in (-0.5, 0.5)]
+        rows = [{"checkpoint": f"small-{kind}", "task": "into", "metric": "chrf++", "lang": lang, "score": s + d} for kind, s in (("off", without), ("on", with_))
+                for lang, d in (("kk-en", -0.5), ("de-en", 0.5), ("mean", 70))]
         (tmp_path / str(i) / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     report.main(["ablation=off,on", f"runs=['{tmp_path}/0', '{tmp_path}/1']"])
-    assert "small  into  chrf++  1.500  4.500  +3.000 ± 1.000  +2.00 +4.00" in " ".join(capsys.readouterr().out.split("\n")).replace("   ", "  ")
+    assert "small into chrf++ pairs 1.500 4.500 +3.000 ± 1.000 +2.00 +4.00" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ValueError, match="no result of both a checkpoint NAME-off and NAME-no"):
+        report.main(["ablation=off,no", f"runs=['{tmp_path}/0', '{tmp_path}/1']"])
 
 
 def test_quality_counts_what_was_planted(tmp_path):

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# BayLing 2 in small: the same base tuned with and without the cross-lingual instructions, three seeds; then DPO on the first
+set -euo pipefail
+PY=${PY:-python}
+SEEDS=${SEEDS:-0 1 2}
+for seed in $SEEDS; do
+  run=out/bayling/seed$seed
+  rm -rf "$run" && mkdir -p "$run"
+  $PY -m tinyworld out="$run/raw" seed="$seed"
+  $PY prepare.py configs/tiny/data.py raw="$run/raw" out="$run/tokens" | tail -1
+  $PY prepare.py configs/tiny/chats.py raw="$run/raw" out="$run/chats" tokenizer="$run/tokens/tokenizer" | tail -1
+  $PY train.py configs/tiny/base.py data="$run/tokens" out="$run/base" seed="$((10 * seed))" | tail -1
+  $PY train.py configs/tiny/stage1.py data="$run/tokens" init="$run/base" out="$run/stage1" seed="$((10 * seed + 1))" | tail -1
+  both="data=['$run/chats','$run/tokens'] seed=$((10 * seed + 3))"
+  $PY train.py configs/tiny/sft.py $both init="$run/stage1" out="$run/with" | tail -1
+  $PY train.py configs/ablations/native_only.py $both init="$run/stage1" out="$run/without" | tail -1
+  $PY train.py configs/tiny/dpo.py data="$run/chats" init="$run/with" out="$run/dpo" seed="$((10 * seed + 4))" | tail -1
+  for name in stage1 without with dpo; do
+    $PY eval.py configs/ablations/chat_eval.py model="$run/$name" checkpoint="toy-$name" data="$run/raw" out="$run/$name-scores"
+    cat "$run/$name-scores/results.jsonl" >> "$run/results.jsonl"
+    $PY -m tinyworld judge a="$run/$name-scores/samples.jsonl" b="$run/with-scores/samples.jsonl" raw="$run/raw" \
+      out="$run/results.jsonl" | tail -1
+  done
+done
+runs="runs=[$(for s in $SEEDS; do printf "'out/bayling/seed%s'," "$s"; done)]"
+for change in without,with stage1,with with,dpo; do $PY report.py ablation=$change "$runs"; done
