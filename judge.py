@@ -120,7 +120,7 @@ def questions_of(c):
         path = Path(c.questions.format(lang=lang))
         if not path.is_file():
             raise ValueError(f"{path} is missing; correct questions= or languages=")
-        found[lang] = tables.lines(path, ("turns",))
+        found[lang] = list(tables.lines(path, ("turns",)))
     return found
 
 

@@ -35,19 +35,20 @@ def table(rows, terminal=False):
 
 
 def lines(path, need):
-    """Objects of a .jsonl that have the keys `need`; a last line that a kill has cut is left out. ValueError names the line."""
-    out, text = [], Path(path).read_text(encoding="utf-8")
-    for i, line in enumerate(text.split("\n"), 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as e:
-            if i == text.count("\n") + 1:  # no line break behind it
-                break
-            raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; take the line out") from None
-        if row is not None and (not isinstance(row, dict) or [k for k in need if k not in row]):
-            raise ValueError(f"{path}, line {i}: lacks one of {', '.join(need)}; is it of this eval.py?")
-        out += [] if row is None else [row]
-    return out
+    """Yield the objects of a .jsonl, which have the keys `need`; a last line that a kill has cut is left out. ValueError names
+    file and line."""
+    with open(path, encoding="utf-8") as f:
+        for i, line in enumerate(f, 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except json.JSONDecodeError as e:
+                if not line.endswith("\n"):
+                    return
+                raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; take the line out") from None
+            if row is not None and (not isinstance(row, dict) or [k for k in need if k not in row]):
+                raise ValueError(f"{path}, line {i}: lacks one of {', '.join(need)}; is it of this eval.py?")
+            if row is not None:
+                yield row
 
 
 def code(lang):
@@ -78,7 +79,8 @@ def read(path, checkpoints, **only):
     values that fields must have, None for any. ValueError where nothing is left."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
-    rows = lines(path, ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature"))
+    need = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature")
+    rows = list(lines(path, need))
     newest, found = {row["checkpoint"]: row["weights"] for row in rows}, {}
     for row in rows:
         if row["weights"] == newest[row["checkpoint"]] and row["lang"] != "mean" \

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 480,
           "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 330, "tables.py": 250, "figures.py": 110,
-          "compare.py": 270, "judge.py": 300, "ask.py": 130,
+          "compare.py": 280, "judge.py": 300, "ask.py": 130,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
 OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "tables", "figures", "compare", "judge", "ask", "configs", "corpus", "kernels", "recipes", "tinyworld"}
 IMPORTS = {"configs": set(), "tokenizer": {"vocabulary"}, "vocabulary": set(), "data": set(), "kernels": {"kernels"}, "corpus": {"corpus"},
