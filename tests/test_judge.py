@@ -15,12 +15,12 @@ from model import ModelConfig, Qwen2
 LANGS = ("en", "kk", "arb_Arab")
 
 
-def samples(path, name, said, langs=LANGS, n=3, **more):
+def samples(path, name, said, langs=LANGS, n=3, question="{} {}?", **more):
     """A samples.jsonl of conversations of two turns, as eval.py writes them; said(lang, i, turn) -> what the model answers."""
     rows = []
     for lang, i in ((lang, i) for lang in langs for i in range(n)):
         answers = [said(lang, i, turn) for turn in (0, 1)]
-        talk = [{"role": role, "content": x} for pair in zip((f"{lang} {i}?", "And why?"), answers)
+        talk = [{"role": role, "content": x} for pair in zip((question.format(lang, i), "And why?"), answers)
                 for role, x in zip(("user", "assistant"), pair)]
         rows.append({"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": lang, "doc_id": i, "gold": None,
                      "messages": talk, "responses": answers, "response": answers[-1], "empty": 0.0} | more)
@@ -238,6 +238,9 @@ def test_answers_that_do_not_go_together(sides, serve, tmp_path):
         run(sides, url)
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", langs=("en", "kk", "fr"))
     with pytest.raises(ValueError, match="document 0 of arb_Arab in"):
+        run(sides, url)
+    samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", question="{} {}, please?")
+    with pytest.raises(ValueError, match=r"document 0 of en in .* or asks something else there \(9 of 9\)"):
         run(sides, url)
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", messages=[], context="rendered")
     with pytest.raises(ValueError, match="document 0 of en has 1 questions, 2 answers; set questions="):
