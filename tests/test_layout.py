@@ -7,16 +7,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 480,
-          "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 330, "tables.py": 250, "figures.py": 110,
-          "compare.py": 280, "judge.py": 300, "ask.py": 130,
+          "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 330,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
-OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "tables", "figures", "compare", "judge", "ask", "configs", "corpus", "kernels", "recipes", "tinyworld"}
+OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
 IMPORTS = {"configs": set(), "tokenizer": {"vocabulary"}, "vocabulary": set(), "data": set(), "kernels": {"kernels"}, "corpus": {"corpus"},
            "prepare": {"corpus", "tokenizer", "configs"}, "checkpoint": {"tokenizer"}, "model": {"kernels", "checkpoint", "configs"},
            "train": {"model", "data", "checkpoint", "tokenizer", "configs"}, "generate": {"model", "tokenizer", "configs"},
-           "eval": {"model", "generate", "tokenizer", "configs"}, "report": {"configs", "tables", "figures"}, "tables": {"configs"},
-           "figures": {"configs", "tables"}, "compare": {"configs", "tables"}, "ask": {"corpus", "tables", "tokenizer", "model", "generate"},
-           "judge": {"configs", "corpus", "tables", "compare", "ask", "figures"}, "tinyworld": {"tinyworld", "configs"}}
+           "eval": {"model", "generate", "tokenizer", "configs"}, "report": {"configs"}, "tinyworld": {"tinyworld", "configs"}}
+
+# what becomes of results
+BUDGET |= {"tables.py": 260, "figures.py": 110, "compare.py": 280, "judge.py": 300, "ask.py": 130}
+IMPORTS |= {"tables": {"configs"}, "figures": {"configs", "tables"}, "compare": {"configs", "tables"},
+            "report": {"configs", "tables", "figures"}, "ask": {"corpus", "tables", "tokenizer", "model", "generate"},
+            "judge": {"configs", "corpus", "tables", "compare", "ask", "figures"}}
+OURS |= set(IMPORTS)
+
 
 
 @pytest.mark.parametrize("pattern", BUDGET)
