@@ -23,7 +23,6 @@ IMPORTS |= {"tables": {"configs"}, "figures": {"configs", "tables"}, "compare": 
 OURS |= set(IMPORTS)
 
 
-
 @pytest.mark.parametrize("pattern", BUDGET)
 def test_line_budget(pattern):
     for path in ROOT.glob(pattern):
