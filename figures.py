@@ -45,7 +45,7 @@ def by_tokens(c):
     for key, some in parts.items():
         alike(some, " ".join(key))
         here = [k for k in order if any(row["checkpoint"] == k for row in some)]
-        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and code(row["lang"]) == lang]) for k in here]
+        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and code(row["lang"]) == lang])[0] for k in here]
                   for lang in dict.fromkeys(code(row["lang"]) for row in some)}
         groups = {g: [curves[x] for x in curves if g in groups_of(x)] for g in GROUPS}
         means = {f"**{g}** ({len(v)})": list(map(fmean, zip(*v))) for g, v in groups.items() if len(v) > 1}
