@@ -254,7 +254,8 @@ def published(c):
             text += [told(name, suite, some) for name, some in chosen.items() if some]
     if not text:
         raise ValueError(f"{c.run}/results.jsonl: no score for any of the published tables. {' '.join(reasons)}".strip())
-    text = ["# Ours under the published scores (Marco-LLM, arXiv 2412.04003)", "±: half of the 95 % interval, errors of languages and "
-            "sets taken as independent. Whether two of ours differ is compare.py's question.", *text, *reasons]
+    text = ["# Ours under the published scores (Marco-LLM, arXiv 2412.04003)",
+            "±: half of the 95 % interval, errors of languages taken as independent; compare.py tells whether two differ.",
+            *text, *reasons]
     file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     print(*text, f"wrote {file}", sep="\n\n", flush=True)

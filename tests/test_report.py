@@ -583,9 +583,9 @@ def test_benchmarks_by_tokens_seen(tmp_path, capsys):
 
 
 def test_stages_are_laid_end_to_end(tmp_path):
-    one, two = steps_run(tmp_path / "one", {200: 0.3, 400: 0.4}), steps_run(tmp_path / "two", {100: 0.5}, per_step=2000)
+    one, two = steps_run(tmp_path / "one", {200: 0.3, 300: 0.4}), steps_run(tmp_path / "two", {100: 0.5}, per_step=2000)
     report.main(["steps=True", f"runs=['{one}', '{two}']"])
-    assert re.search(r"mmmlu acc +\| +0.20 M +\| +0.40 M +\| +0.60 M", (one / "steps.md").read_text())
+    assert re.search(r"mmmlu acc +\| +0.20 M +\| +0.30 M +\| +0.60 M", (one / "steps.md").read_text())
 
 
 def test_steps_that_cannot_be_shown(tmp_path):
