@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+import figures
 import report
 import tables
 from configs.marco import paper, results
@@ -598,3 +599,10 @@ def test_steps_that_cannot_be_shown(tmp_path):
         (run / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other))
         with pytest.raises(ValueError, match=said):
             report.main([f"run={run}", "steps=True"])
+
+
+def test_without_matplotlib_the_steps_are_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "pyplot", lambda: None)
+    run = steps_run(tmp_path / "run", {100: 0.25, 200: 0.3})
+    report.main([f"run={run}", "steps=True"])
+    assert "pip install matplotlib" in (run / "steps.md").read_text() and not list(run.glob("*.png"))
