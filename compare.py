@@ -89,21 +89,21 @@ NO_METRIC = ("doc_id", "bits", "bytes", "empty", "looping")  # numbers of a samp
 WAYS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}  # sacreBLEU's tokenizer of a target language, eval.py's too; others: 13a
 
 
-def read(path, checkpoint, patterns="*"):
+def read(path, checkpoint, patterns="*", keep=dict):
     """({(task, lang): {doc_id: row}}, the checkpoint's name) of a checkpoint's newest weights and each task's newest prompts; of
-    two rows for one document the later counts. ValueError names file and line."""
+    two rows for one document the later counts. keep(row) is what stays in memory. ValueError names file and line."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; eval.py writes samples.jsonl beside results.jsonl")
-    rows = tables.lines(path, ("checkpoint", "task", "lang", "doc_id"))
+    rows = [keep(row) for row in tables.lines(path, ("checkpoint", "task", "lang", "doc_id"))
+            if any(fnmatchcase(row["task"], p) for p in patterns.split(","))]
     names = list(dict.fromkeys(row["checkpoint"] for row in rows))
     if checkpoint is None and len(names) == 1:
         checkpoint = names[0]
     if checkpoint not in names:
-        raise ValueError(f"{path} has samples of {', '.join(names) or 'nothing'}: name the checkpoint with first= (of a) or "
-                         f"second= (of b); it is {checkpoint}")
+        raise ValueError(f"{path} has samples of {', '.join(names) or 'no such task'}, wanted: {checkpoint or 'one'}; name the "
+                         "checkpoint (compare.py: first=, second=; judge.py: a_name=, b_name=) or correct tasks=")
     rows, found, newest = [row for row in rows if row["checkpoint"] == checkpoint], {}, {}
-    rows = [row for row in rows if row.get("weights") == rows[-1].get("weights")
-            and any(fnmatchcase(row["task"], p) for p in patterns.split(","))]
+    rows = [row for row in rows if row.get("weights") == rows[-1].get("weights")]
     for row in rows:
         newest[row["task"], row["lang"]] = row.get("prompt")
     for row in rows:
@@ -112,11 +112,14 @@ def read(path, checkpoint, patterns="*"):
     return found, checkpoint
 
 
-def asked(row):
-    """What the model was given: prompts of different shots or wording differ here."""
+def slim(row):
+    """A sample with a hash of what the model was given in place of long texts: other shots or wording have another."""
     if "messages" in row:
-        return [message for message in row["messages"] if message["role"] != "assistant"]
-    return [pair["context"] for pair in row["pairs"]] if "pairs" in row else row.get("context")
+        given = [message for message in row["messages"] if message["role"] != "assistant"]
+    else:
+        given = [pair["context"] for pair in row["pairs"]] if "pairs" in row else row.get("context")
+    row = {k: v for k, v in row.items() if k not in ("messages", "responses", "pairs", "context")}
+    return row | {"asked": hashlib.blake2b(json.dumps(given).encode(), digest_size=16).hexdigest()}
 
 
 def aligned(a, b, files):
@@ -125,7 +128,7 @@ def aligned(a, b, files):
         if lacking := sorted(set(x) - set(y), key=str):
             raise ValueError(f"document {lacking[0]} is in {of[0]}, not in {of[1]} ({len(lacking)} such); finish both")
     pairs = [(a[k], b[k]) for k in sorted(a, key=str)]
-    if other := [x["doc_id"] for x, y in pairs if asked(x) != asked(y)]:
+    if other := [x["doc_id"] for x, y in pairs if x["asked"] != y["asked"]]:
         raise ValueError(f"document {other[0]} has another prompt in {files[0]} than in {files[1]} ({len(other)} of "
                          f"{len(pairs)}): other shots, preset or template; run eval.py with the same for both")
     return pairs
@@ -176,7 +179,7 @@ def _corpus(metric, sums):
 def compare(c):
     """(rows, names of the two checkpoints, what only one of them has). A row for each benchmark, metric, task and language, and
     for each group."""
-    (a, first), (b, second) = read(c.a, c.first, c.tasks), read(c.b, c.second, c.tasks)
+    (a, first), (b, second) = (read(*of, c.tasks, slim) for of in ((c.a, c.first), (c.b, c.second)))
     files, found = (f"{c.a} ({first})", f"{c.b} ({second})"), {}
     for task, lang in (key for key in a if key in b):
         try:
@@ -218,6 +221,8 @@ def rows_of(c, benchmark, metric, parts):
             groups.setdefault(name, []).append((len(x), exact, drawn[task, lang]))
     means = []
     for name in (g for g in tables.GROUPS if len(groups.get(g, ())) > 1):  # unweighted: the paper's mean, "macro"
+        if name == "all" and len(groups) == 2:  # the one other group is all there is
+            continue
         n, exact, many = zip(*groups[name])
         means.append(row_of(c, benchmark, metric, ("mean", f"{name} ({len(n)})"), sum(n), np.mean(exact, 0), np.mean(many, 0)))
     for family in (rows, means):

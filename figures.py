@@ -17,13 +17,15 @@ from tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read,
 MISSING = "No figure: it needs a package: pip install matplotlib"
 COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
 
-def tokens_at(run, step):
-    """Tokens seen at a step by run/log.jsonl; between its rows in proportion, as every step has as many."""
+
+def tokens_at(run, steps):
+    """({step: tokens seen}, tokens of the whole run) by run/log.jsonl. Every step has as many, so what is not there is known."""
     file = Path(run) / "log.jsonl"
     log = [row for row in lines(file, ("step",)) if row.get("tokens")] if file.is_file() else []
-    if not log or (steps := max(row["step"] for row in log)) < step:
-        raise ValueError(f"{file} does not reach step {step}; run= must be the folder of the training run of these checkpoints")
-    return round(step * max(row["tokens"] for row in log) / steps)
+    last = max(log, key=lambda row: row["step"], default=None)
+    if last is None or last["step"] < max(steps):
+        raise ValueError(f"{file} does not reach step {max(steps)}; run= must be the run that these checkpoints are of")
+    return {step: step * last["tokens"] // last["step"] for step in steps}, last["tokens"]
 
 
 def by_tokens(c):
@@ -34,10 +36,11 @@ def by_tokens(c):
                  if re.fullmatch(r"step-\d+", row["checkpoint"])]
         if not found:
             raise ValueError(f"{run}/results.jsonl has no checkpoint named step-N; run eval.py on {run}/checkpoints/step-*")
+        at, total = tokens_at(run, {int(row["checkpoint"].removeprefix("step-")) for row in found})
         for row in found:
-            row["checkpoint"] = f"{run}/{row['checkpoint']}"
-            seen[row["checkpoint"]] = begin + tokens_at(run, int(row["checkpoint"].rsplit("-", 1)[1]))
-        rows, begin = rows + found, max(seen.values())
+            step, row["checkpoint"] = int(row["checkpoint"].removeprefix("step-")), f"{run}/{row['checkpoint']}"
+            seen[row["checkpoint"]] = begin + at[step]
+        rows, begin = rows + found, begin + total
     order, parts = sorted(seen, key=seen.get), {}
     for row in rows:
         parts.setdefault((benchmark(row["task"], row["lang"]), row["metric"]), []).append(row)
@@ -45,7 +48,7 @@ def by_tokens(c):
     for key, some in parts.items():
         alike(some, " ".join(key))
         here = [k for k in order if any(row["checkpoint"] == k for row in some)]
-        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and code(row["lang"]) == lang]) for k in here]
+        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and code(row["lang"]) == lang])[0] for k in here]
                   for lang in dict.fromkeys(code(row["lang"]) for row in some)}
         groups = {g: [curves[x] for x in curves if g in groups_of(x)] for g in GROUPS}
         means = {f"**{g}** ({len(v)})": list(map(fmean, zip(*v))) for g, v in groups.items() if len(v) > 1}

@@ -38,7 +38,7 @@ class Judge:
     a_name: str | None = None     # a's name at its address; its checkpoint where a samples.jsonl has several
     b_name: str | None = None
     tasks: str = "*mt*bench*"     # patterns of the tasks' names in samples.jsonl, separated by commas
-    questions: str | None = None  # 'folder/{lang}.jsonl' of {"turns": [...]}, "category" and "reference" as they come
+    questions: str | None = None  # 'folder/{lang}.jsonl' of {"turns": [...]}, where it has it with "reference"
     languages: list = field(default_factory=list)  # codes for {lang}
     max_new: int = 1024           # tokens of a verdict with its reasons, or of an answer
     temperature: float = 0.0      # of answers; verdicts are at 0
@@ -120,7 +120,7 @@ def questions_of(c):
         path = Path(c.questions.format(lang=lang))
         if not path.is_file():
             raise ValueError(f"{path} is missing; correct questions= or languages=")
-        found[lang] = tables.lines(path, ("turns",))
+        found[lang] = list(tables.lines(path, ("turns",)))
     return found
 
 

@@ -6,6 +6,7 @@ Scores stand in one table only when they were measured alike; what differs is na
 unweighted, over languages, directions or sets, as the paper's are.
 """
 import json
+import math
 import re
 from pathlib import Path
 from statistics import fmean
@@ -35,19 +36,20 @@ def table(rows, terminal=False):
 
 
 def lines(path, need):
-    """Objects of a .jsonl that have the keys `need`; a last line that a kill has cut is left out. ValueError names the line."""
-    out, text = [], Path(path).read_text(encoding="utf-8")
-    for i, line in enumerate(text.split("\n"), 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as e:
-            if i == text.count("\n") + 1:  # no line break behind it
-                break
-            raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; take the line out") from None
-        if row is not None and (not isinstance(row, dict) or [k for k in need if k not in row]):
-            raise ValueError(f"{path}, line {i}: lacks one of {', '.join(need)}; is it of this eval.py?")
-        out += [] if row is None else [row]
-    return out
+    """Yield the objects of a .jsonl, which have the keys `need`; a last line that a kill has cut is left out. ValueError names
+    file and line."""
+    with open(path, encoding="utf-8") as f:
+        for i, line in enumerate(f, 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except json.JSONDecodeError as e:
+                if not line.endswith("\n"):
+                    return
+                raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; take the line out") from None
+            if row is not None and (not isinstance(row, dict) or [k for k in need if k not in row]):
+                raise ValueError(f"{path}, line {i}: lacks one of {', '.join(need)}; is it of this eval.py?")
+            if row is not None:
+                yield row
 
 
 def code(lang):
@@ -78,7 +80,8 @@ def read(path, checkpoints, **only):
     values that fields must have, None for any. ValueError where nothing is left."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
-    rows = lines(path, ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature"))
+    need = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature")
+    rows = list(lines(path, need))
     newest, found = {row["checkpoint"]: row["weights"] for row in rows}, {}
     for row in rows:
         if row["weights"] == newest[row["checkpoint"]] and row["lang"] != "mean" \
@@ -139,8 +142,15 @@ def select(rows, name, suite, shots):
 # ---------------------------------------------------------------------- Tables 5 to 12 and 15 to 17
 
 def points(row):
-    """A score in the paper's unit: percent; BLEU and chrF++ are so already, and bits per byte stay what they are."""
-    return row["score"] * (1 if row["metric"] in NO_SHARE else 100)
+    """(score, variance) in the paper's unit: percent, which BLEU and chrF++ are already; bits per byte stay what they are."""
+    scale = 1 if row["metric"] in NO_SHARE else 100
+    return scale * row["score"], math.nan if row.get("stderr") is None else (scale * row["stderr"]) ** 2
+
+
+def average(scores):
+    """The mean of (score, variance)s that are not None, errors taken as independent; None of nothing."""
+    scores = [x for x in scores if x is not None]
+    return (fmean(x for x, _ in scores), sum(v for _, v in scores) / len(scores) ** 2) if scores else None
 
 
 def mean(rows):
@@ -148,24 +158,22 @@ def mean(rows):
     by = {}
     for row in rows:
         by.setdefault(code(row["lang"]), []).append(points(row))
-    return fmean(map(fmean, by.values())) if by else None
+    return average(map(average, by.values()))
 
 
 def sets(rows, names):
     """Unweighted mean over the named sets of AGIEval or C-Eval; None unless all are there."""
     found = {re.sub(r"^[a-z]+(-valid|-test)?[_-]", "", row["task"]).replace("-", "_"): points(row) for row in rows}
-    return fmean(found[x] for x in names) if all(x in found for x in names) else None
+    return average([found[x] for x in names]) if all(x in found for x in names) else None
 
 
 def ours(number, cell, chosen):
-    """Our score for a cell of a table, or None. chosen {benchmark: rows of one checkpoint}."""
+    """Our (score, variance) for a cell of a table, or None. chosen {benchmark: rows of one checkpoint}."""
     one = lambda name: mean([row for row in chosen.get(name, ()) if code(row["lang"]) == cell])
     if number in (5, 8):  # AGIEval: over its sets, whatever their language
-        rows = chosen.get(cell)
-        return fmean(map(points, rows)) if cell == "AGIEval" and rows else mean(rows or ())
+        return average(map(points, chosen.get(cell, ()))) if cell == "AGIEval" else mean(chosen.get(cell, ()))
     if number in (6, 7):
-        scores = [x for x in map(one, chosen) if x is not None]
-        return fmean(scores) if scores else None
+        return average(map(one, chosen))
     if number == 16:
         return sets(chosen.get("CEval", ()), results.CEVAL[cell])
     if number == 17:
@@ -194,21 +202,24 @@ def lay(number, scores, labels):
     out. scores {checkpoint: {cell: ours}}, labels {cell: its name in the head}."""
     t = results.TABLES[number]
     cells = [cell for cell in t["cells"] if any(cell in row for row in scores.values())]
-    rows = {model: dict(zip(t["cells"], row)) for model, row in t["rows"].items()}
-    rows |= {f"**{k}**": row for k, row in scores.items()}
-    a, b = list(scores)[0], list(scores)[-1]
-    if a != b:
-        rows[f"**{b} - {a}**"] = {x: scores[b][x] - scores[a][x] for x in cells if x in scores[a] and x in scores[b]}
+    rows = {model: {x: (y, math.nan) for x, y in zip(t["cells"], row)} for model, row in t["rows"].items()} | scores
     ends = {"from English": ("en-", None), "into English": (None, "-en")} if number == 11 else {"mean": ("", "")}
     for name, (begin, end) in ends.items() if number not in (5, 8, 16, 17) else ():
         of = [x for x in cells if (x.startswith(begin) if begin is not None else x.endswith(end))]
         labels = labels | {name: f"{name} ({len(of)})"}
         for row in rows.values():
-            row |= {name: fmean(row[x] for x in of)} if of and all(x in row for x in of) else {}
+            row |= {name: average([row[x] for x in of])} if of and all(x in row for x in of) else {}
         cells += [name] if of else []
-    pieces = [cells[i:i + 12] for i in range(0, len(cells), 12)]
-    lines_of = lambda some: [[k, *(f"{row[x]:.1f}" if x in row else "" for x in some)] for k, row in rows.items()]
-    return "\n\n".join(table([[f"Table {number}", *(labels.get(x, x) for x in some)], *lines_of(some)]) for some in pieces)
+    lines = {k: [f"{row[x][0]:.1f}" if x in row else "" for x in cells] for k, row in rows.items() if k not in scores}
+    for k, row in scores.items():
+        lines[f"**{k}**"] = [f"{row[x][0]:.1f}" if x in row else "" for x in cells]
+        lines[f"{k}, ±"] = [f"{1.96 * row[x][1] ** 0.5:.1f}" if x in row and row[x][1] >= 0 else "" for x in cells]
+    (a, first), (b, last) = list(scores.items())[0], list(scores.items())[-1]
+    if a != b:
+        lines[f"**{b} - {a}**"] = [f"{last[x][0] - first[x][0]:.1f}" if x in first and x in last else "" for x in cells]
+    pieces = [slice(i, i + 12) for i in range(0, len(cells), 12)]
+    return "\n\n".join(table([[f"Table {number}", *(labels.get(x, x) for x in cells[some])],
+                              *([k, *line[some]] for k, line in lines.items())]) for some in pieces)
 
 
 def told(name, suite, rows):
@@ -243,6 +254,8 @@ def published(c):
             text += [told(name, suite, some) for name, some in chosen.items() if some]
     if not text:
         raise ValueError(f"{c.run}/results.jsonl: no score for any of the published tables. {' '.join(reasons)}".strip())
-    text = ["# Ours under the published scores (Marco-LLM, arXiv 2412.04003)", *text, *reasons]
+    text = ["# Ours under the published scores (Marco-LLM, arXiv 2412.04003)",
+            "±: half of the 95 % interval, errors of languages taken as independent; compare.py tells whether two differ.",
+            *text, *reasons]
     file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     print(*text, f"wrote {file}", sep="\n\n", flush=True)

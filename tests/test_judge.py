@@ -15,15 +15,15 @@ from model import ModelConfig, Qwen2
 LANGS = ("en", "kk", "arb_Arab")
 
 
-def samples(path, name, said, langs=LANGS, n=3, **more):
+def samples(path, name, said, langs=LANGS, n=3, question="{} {}?", **more):
     """A samples.jsonl of conversations of two turns, as eval.py writes them; said(lang, i, turn) -> what the model answers."""
     rows = []
     for lang, i in ((lang, i) for lang in langs for i in range(n)):
         answers = [said(lang, i, turn) for turn in (0, 1)]
-        talk = [{"role": role, "content": x} for pair in zip((f"{lang} {i}?", "And why?"), answers)
+        talk = [{"role": role, "content": x} for pair in zip((question.format(lang, i), "And why?"), answers)
                 for role, x in zip(("user", "assistant"), pair)]
-        rows.append({"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": lang, "doc_id": i, "gold": None, "messages": talk,
-                     "responses": answers, "response": answers[-1], "empty": 0.0} | more)
+        rows.append({"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": lang, "doc_id": i, "gold": None,
+                     "messages": talk, "responses": answers, "response": answers[-1], "empty": 0.0} | more)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -81,7 +81,7 @@ def test_a_judge_that_looks_at_the_place_only(sides, serve, always, first):
     assert all((row["win"], row["tie"], row["loss"], row["agree"], row["first"]) == (0, 1, 0, 0, first) for row in rows.values())
 
 
-@pytest.mark.parametrize("pair, b", [("AB", 0), ("BA", 1), ("CC", .5), ("AA", .5), ("BB", .5), ("AC", .5), ("CB", .5), ("CA", .5)])
+@pytest.mark.parametrize("pair, b", [("AB", 0), ("BA", 1), *((x, 0.5) for x in ("CC", "AA", "BB", "AC", "CB", "CA"))])
 def test_outcome(pair, b):
     """AB: a in the first order, where it stands first, and a again in the second, where it stands second."""
     assert judge.outcome([{"verdict": x, "error": None} for x in pair]) == b
@@ -89,15 +89,15 @@ def test_outcome(pair, b):
 
 
 @pytest.mark.parametrize("text, verdict", [
-    ("Because. [[A]]", "A"), ("[[b]]", "B"), ("**[[C]]**", "C"), ("[[ A ]]\n\n", "A"), ("[[A]] is short.\n\nMy verdict: [[B]]", "B"),
+    ("Because. [[A]]", "A"), ("[[b]]", "B"), ("**[[C]]**", "C"), ("[[ A ]]\n\n", "A"), ("[[A]] is short.\n\nI say [[B]]", "B"),
     ("[[A]] or [[B]] or [[C]]?\n[[C]]\nThank you.", "C"), ("理由。\n[[B]]。", "B"), ("[[A]] [[A]]", "A")])
 def test_verdicts(text, verdict):
     assert judge.verdict_of({"text": text, "finish": "stop"}) == (verdict, None)
 
 
 @pytest.mark.parametrize("text, finish, error", [
-    ("", "stop", "malformed: no verdict"), ("A is better", "stop", "malformed: no verdict"), ("[A]", "stop", "malformed: no verdict"),
-    ("[[D]]", "stop", "malformed: no verdict"), ("So [[A]] or [[B]]", "stop", "malformed: two verdicts"),
+    *((text, "stop", "malformed: no verdict") for text in ("", "A is better", "[A]", "[[D]]")),
+    ("So [[A]] or [[B]]", "stop", "malformed: two verdicts"),
     ("Let me see. First", "length", "malformed: cut"), ("I'm sorry, but I can't judge that.", "stop", "refusal"),
     ("抱歉，我无法评价。", "stop", "refusal"), ("", "content_filter", "refusal"), ("[[A]]", "refusal", "refusal"),
     ("HTTP 400", ask.REFUSED, ask.REFUSED), ("timed out", ask.NO_REPLY, ask.NO_REPLY)])
@@ -239,11 +239,14 @@ def test_answers_that_do_not_go_together(sides, serve, tmp_path):
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", langs=("en", "kk", "fr"))
     with pytest.raises(ValueError, match="document 0 of arb_Arab in"):
         run(sides, url)
+    samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", question="{} {}, please?")
+    with pytest.raises(ValueError, match=r"document 0 of en in .* or asks something else there \(9 of 9\)"):
+        run(sides, url)
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", messages=[], context="rendered")
     with pytest.raises(ValueError, match="document 0 of en has 1 questions, 2 answers; set questions="):
         run(sides, url)
     samples(tmp_path / "b.jsonl", "chat", lambda *_: "x", task="talk")
-    with pytest.raises(ValueError, match=r"no answers of a task like tasks=\*mt\*bench\*"):
+    with pytest.raises(ValueError, match="b.jsonl has samples of no such task.*judge.py: a_name=, b_name=.*correct tasks="):
         run(sides, url)
     assert not seen
 
@@ -251,8 +254,9 @@ def test_answers_that_do_not_go_together(sides, serve, tmp_path):
 def test_questions_and_prompts_as_contexts(tmp_path, serve):
     url, seen = serve(by_length)
     for name, word in (("a", "word"), ("b", "long")):
-        rows = [{"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en", "doc_id": 0, "response": [word],
-                 "context": ["Why?"]}, {"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en", "doc_id": 1, "response": word, "context": "How?"}]
+        one = {"checkpoint": name, "weights": "w", "task": "mt_bench", "lang": "en"}
+        rows = [one | {"doc_id": 0, "context": ["Why?"], "response": [word]},
+                one | {"doc_id": 1, "context": "How?", "response": word}]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rows, _ = run([f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", f"out={tmp_path}/out"], url, "threads=1")
     assert rows["en"]["win"] == 1 and parts(seen[0][2]["messages"][0]["content"])[0] == "Person: Why?\n\nAssistant: word"
@@ -271,8 +275,8 @@ def test_what_was_asked():
 @pytest.fixture
 def questions(tmp_path):
     for lang in ("en", "kk"):
-        rows = [{"question_id": 81 + i, "category": "math", "turns": [f"{lang} {i}?", "Sure?"][:2 - i % 2], "reference": [f"R{i}", ""]}
-                for i in range(4)]
+        rows = [{"question_id": 81 + i, "category": "math", "turns": [f"{lang} {i}?", "Sure?"][:2 - i % 2],
+                 "reference": [f"R{i}", ""]} for i in range(4)]
         (tmp_path / f"{lang}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [f"questions={tmp_path}/{{lang}}.jsonl", "languages=['en', 'kk']"]
 
@@ -288,7 +292,8 @@ def test_answers_are_generated_by_an_endpoint(questions, tmp_path, serve):
     rows, _ = run(line, url)
     assert rows["en"]["win"] == rows["kk"]["win"] == 1 and rows["en"]["model"] == "big" and rows["en"]["against"] == "small"
     said = [json.loads(x) for x in open(tmp_path / "out/answers-a.jsonl")]
-    assert len(said) == 8 and said[0]["response"] == ["word en 0?", "word en 0?|word en 0?|Sure?"] and len(said[1]["response"]) == 1
+    assert len(said) == 8 and [len(row["response"]) for row in said[:2]] == [2, 1]
+    assert said[0]["response"] == ["word en 0?", "word en 0?|word en 0?|Sure?"]
     assert len(seen) == 2 * (4 + 8) + 16 and "<reference" in seen[-1][2]["messages"][0]["content"]
     run(line, url)
     assert len(seen) == 40
@@ -298,7 +303,7 @@ def test_samples_get_their_questions_from_the_file(questions, tmp_path, serve):
     """Contexts of two models' templates differ; the questions are what they are."""
     url, _ = serve(by_length)
     for name, word in (("a", "word"), ("b", "long")):
-        samples(tmp_path / f"{name}.jsonl", name, lambda lang, i, turn: word, ("en",), 1, messages=[], context=f"<{name}> rendered")
+        samples(tmp_path / f"{name}.jsonl", name, lambda *_: word, ("en",), 1, messages=[], context=f"<{name}> rendered")
     rows, _ = run([f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", f"out={tmp_path}/out", *questions], url)
     assert rows["en"]["win"] == 1
 
@@ -320,7 +325,8 @@ def chatty(tmp_path_factory):
 def test_a_local_model_answers_and_judges(chatty, questions, tmp_path, serve, monkeypatch):
     """A random model's verdicts are no verdicts; made to speak, they count. Answers are those of generate.py, turn by turn."""
     from generate import generate
-    line = [f"a={chatty}", f"b={chatty}", f"out={tmp_path}/out", "b_name=same", f"judge={chatty}", "max_new=8", "batch=3", *questions]
+    line = [f"a={chatty}", f"b={chatty}", f"out={tmp_path}/out", "b_name=same", f"judge={chatty}", "max_new=8", "batch=3",
+            *questions]
     with pytest.raises(ValueError, match="no verdict at all"):
         judge.main(line)
     said = [json.loads(x) for x in open(tmp_path / "out/answers-a.jsonl")]

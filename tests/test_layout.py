@@ -11,7 +11,7 @@ FILES = {
     "train": (650, "model data dpo checkpoint tokenizer configs"), "dpo": (160, "data"), "model": (480, "kernels checkpoint configs"),
     "checkpoint": (360, "tokenizer"), "generate": (320, "model tokenizer configs"), "data": (380, ""),
     "tokenizer": (370, "vocabulary"), "vocabulary": (260, ""),
-    "eval": (480, "model generate tokenizer configs"), "compare": (270, "configs tables"),
+    "eval": (480, "model generate tokenizer configs"), "compare": (280, "configs tables"),
     "judge": (300, "configs corpus tables compare ask figures"), "ask": (130, "corpus tables tokenizer model generate"),
     "report": (370, "configs tables figures datacard"), "tables": (250, "configs"), "figures": (110, "configs tables"),
     "prepare": (540, "corpus shards tokenizer configs"), "shards": (210, "corpus tokenizer"), "datacard": (130, "configs"), "quality": (220, "corpus configs recipes"),
