@@ -24,6 +24,7 @@ Legend: B rows, T positions, H query heads, K key/value heads, G = H / K, D head
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.device import generation
 
@@ -54,6 +55,47 @@ def supported(q):
     return q.shape[-1] in (16, 32, 64, 128)
 
 
+def copy_engine(*tensors):
+    """Whether the GPU's copy engine may fetch tiles of (B, T, H, D) tensors: it wants 16-byte steps, and multiplies no float32."""
+    return generation(tensors[0].device) in ("hopper", "blackwell") and all(
+        x.dtype != torch.float32 and x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0
+        for x in tensors)
+
+
+def described(copy, rows, *tensors):
+    """The tensors, or what the copy engine needs to know to fetch `rows` positions of one head."""
+    if not copy:
+        return tensors
+    return [TensorDescriptor(x, list(x.shape), list(x.stride()), [1, rows, 1, x.shape[-1]]) for x in tensors]
+
+
+@triton.jit
+def _rows(x, b, h, H, T, ROWS: tl.constexpr, D: tl.constexpr, COPY: tl.constexpr):
+    """Pointers (ROWS, D) to the first positions of row b and head h in a contiguous (B, T, H, D) tensor. COPY: x is a descriptor and
+    stays one; the copy engine of Hopper needs one register where the pointers to a tile need about 30."""
+    if COPY:
+        return x
+    return x + (tl.cast(b, tl.int64) * T * H + h) * D + tl.arange(0, ROWS)[:, None] * (H * D) + tl.arange(0, D)[None, :]
+
+
+@triton.jit
+def _tile(rows, b, t0, h, H, T, ROWS: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr, COPY: tl.constexpr):
+    """What stands ROWS positions from t0 on, zeros behind the last; MASKED: it may be among them."""
+    if COPY:
+        return rows.load([b, t0, h, 0]).reshape([ROWS, D])
+    place = rows + tl.cast(t0, tl.int64) * (H * D)
+    if MASKED:
+        return tl.load(place, mask=(t0 + tl.arange(0, ROWS))[:, None] < T, other=0.0)
+    return tl.load(place)
+
+
+@triton.jit
+def _store(x, value, b, t0, h, H, T, ROWS: tl.constexpr, D: tl.constexpr):
+    """Put value (ROWS, D) there."""
+    place = _rows(x, b, h, H, T, ROWS, D, False) + tl.cast(t0, tl.int64) * (H * D)
+    tl.store(place, value.to(x.dtype.element_ty), mask=(t0 + tl.arange(0, ROWS))[:, None] < T)
+
+
 # ---------------------------------------------------------------------- forward
 
 @triton.jit
@@ -66,54 +108,52 @@ def _key_phases(starts, m0, T, M: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _forward_phase(acc, total, top, q, k_ptr, v_ptr, k_stride, v_stride, start, query, begin, end, T, scale,
-                   N: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr):
+def _forward_phase(acc, total, top, q, k_rows, v_rows, b, h, K, start, query, begin, end, T, scale,
+                   N: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr, COPY: tl.constexpr):
     """Keys begin .. end-1 into acc (M, D), the running sum of p v; total (M,), of p; top (M,), the highest score so far."""
-    n, d = tl.arange(0, N), tl.arange(0, D)
     for n0 in range(begin, end, N):
-        key = n0 + n
-        k_tile = k_ptr + tl.cast(n0, tl.int64) * k_stride + n[None, :] * k_stride + d[:, None]
-        v_tile = v_ptr + tl.cast(n0, tl.int64) * v_stride + n[:, None] * v_stride + d[None, :]
-        k = tl.load(k_tile, mask=key[None, :] < T, other=0.0) if MASKED else tl.load(k_tile)  # (D, N)
-        score = tl.dot(q, k, input_precision="ieee")  # (M, N)
+        key = n0 + tl.arange(0, N)
+        k = _tile(k_rows, b, n0, h, K, T, N, D, MASKED, COPY)
+        score = tl.dot(q, tl.trans(k), input_precision="ieee")  # (M, N)
         if MASKED:
             score = tl.where((start[:, None] <= key[None, :]) & (key[None, :] <= query[:, None]), score, NEVER)
         higher = tl.maximum(top, tl.max(score, 1) * scale)
         p = tl.exp2(score * scale - higher[:, None])
         shrink = tl.exp2(top - higher)
         total = total * shrink + tl.sum(p, 1)
-        v = tl.load(v_tile, mask=key[:, None] < T, other=0.0) if MASKED else tl.load(v_tile)  # (N, D)
+        v = _tile(v_rows, b, n0, h, K, T, N, D, MASKED, COPY)
         acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
         top = higher
     return acc, total, top
 
 
 @triton.jit
-def forward_kernel(q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, starts_ptr, qb, qt, qh, kb, kt, kh, vb, vt, vh, T, G, scale,
-                   D: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+def forward_kernel(q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, starts_ptr, T, G, scale,
+                   D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, COPY: tl.constexpr):
     """One program: M queries of one head. Heads of a group run side by side, sharing keys in the L2 cache; late tiles first."""
-    h, H, b = tl.program_id(0), tl.num_programs(0), tl.program_id(2).to(tl.int64)
+    h, H, b = tl.program_id(0), tl.num_programs(0), tl.program_id(2)
     m0 = (tl.num_programs(1) - 1 - tl.program_id(1)) * M
-    m, d = tl.arange(0, M), tl.arange(0, D)
-    query = m0 + m
-    starts = starts_ptr + b * T
+    query = m0 + tl.arange(0, M)
+    starts = starts_ptr + tl.cast(b, tl.int64) * T
     start = tl.load(starts + query, mask=query < T, other=0)
-    q = tl.load(q_ptr + b * qb + tl.cast(m0, tl.int64) * qt + h * qh + m[:, None] * qt + d[None, :],
-                mask=query[:, None] < T, other=0.0)
-    k_head, v_head = k_ptr + b * kb + h // G * kh, v_ptr + b * vb + h // G * vh
+    q = _tile(_rows(q_ptr, b, h, H, T, M, D, COPY), b, m0, h, H, T, M, D, True, COPY)
     acc, total = tl.zeros((M, D), tl.float32), tl.zeros((M,), tl.float32)
     top = tl.full((M,), NEVER, tl.float32)
 
+    K = H // G
+    k_rows, v_rows = _rows(k_ptr, b, h // G, K, T, N, D, COPY), _rows(v_ptr, b, h // G, K, T, N, D, COPY)
     first, masked, unmasked, last = _key_phases(starts, m0, T, M, N)
-    acc, total, top = _forward_phase(acc, total, top, q, k_head, v_head, kt, vt, start, query, first, masked, T, scale, N, D, True)
-    acc, total, top = _forward_phase(acc, total, top, q, k_head, v_head, kt, vt, start, query, masked, unmasked, T, scale, N, D, False)
-    acc, total, top = _forward_phase(acc, total, top, q, k_head, v_head, kt, vt, start, query, unmasked, last, T, scale, N, D, True)
+    acc, total, top = _forward_phase(acc, total, top, q, k_rows, v_rows, b, h // G, K, start, query,
+                                     first, masked, T, scale, N, D, True, COPY)
+    acc, total, top = _forward_phase(acc, total, top, q, k_rows, v_rows, b, h // G, K, start, query,
+                                     masked, unmasked, T, scale, N, D, False, COPY)
+    acc, total, top = _forward_phase(acc, total, top, q, k_rows, v_rows, b, h // G, K, start, query,
+                                     unmasked, last, T, scale, N, D, True, COPY)
 
     sees = start <= query  # false for padding on the left, whose output is 0
     o = tl.where(sees[:, None], acc / total[:, None], 0.0)
-    o_tile = o_ptr + ((b * T + m0) * H + h) * D + m[:, None] * (H * D) + d[None, :]
-    tl.store(o_tile, o.to(o_ptr.dtype.element_ty), mask=query[:, None] < T)
-    tl.store(lse_ptr + (b * H + h) * T + query, tl.where(sees, top + tl.log2(total), 0.0), mask=query < T)
+    _store(o_ptr, o, b, m0, h, H, T, M, D)
+    tl.store(lse_ptr + tl.cast(b * H + h, tl.int64) * T + query, tl.where(sees, top + tl.log2(total), 0.0), mask=query < T)
 
 
 # ---------------------------------------------------------------------- backward
@@ -121,29 +161,22 @@ def forward_kernel(q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, starts_ptr, qb, qt, qh, 
 @triton.jit
 def delta_kernel(o_ptr, do_ptr, delta_ptr, T, H, D: tl.constexpr, M: tl.constexpr):
     """delta = do . o of M queries of one head, float32."""
-    h, m0, b = tl.program_id(0), tl.program_id(1) * M, tl.program_id(2).to(tl.int64)
+    h, m0, b = tl.program_id(0), tl.program_id(1) * M, tl.program_id(2)
     query = m0 + tl.arange(0, M)
-    place = ((b * T + query) * H + h)[:, None] * D + tl.arange(0, D)[None, :]
-    o = tl.load(o_ptr + place, mask=query[:, None] < T, other=0.0).to(tl.float32)
-    do = tl.load(do_ptr + place, mask=query[:, None] < T, other=0.0).to(tl.float32)
-    tl.store(delta_ptr + (b * H + h) * T + query, tl.sum(o * do, 1), mask=query < T)
+    o = _tile(_rows(o_ptr, b, h, H, T, M, D, False), b, m0, h, H, T, M, D, True, False).to(tl.float32)
+    do = _tile(_rows(do_ptr, b, h, H, T, M, D, False), b, m0, h, H, T, M, D, True, False).to(tl.float32)
+    tl.store(delta_ptr + tl.cast(b * H + h, tl.int64) * T + query, tl.sum(o * do, 1), mask=query < T)
 
 
 @triton.jit
-def _dkdv_phase(dk, dv, k, v, q_ptr, do_ptr, lse_ptr, delta_ptr, q_stride, do_stride, key, seen_until, begin, end, T, scale,
-                M: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr):
+def _dkdv_phase(dk, dv, k, v, q_rows, do_rows, lse_ptr, delta_ptr, b, h, H, key, seen_until, begin, end, T, scale,
+                M: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr, COPY: tl.constexpr):
     """Queries begin .. end-1 of one head into dk and dv (N, D); everything is transposed, keys down and queries across."""
-    m, d = tl.arange(0, M), tl.arange(0, D)
     for m0 in range(begin, end, M):
-        query = m0 + m
-        q_tile = q_ptr + tl.cast(m0, tl.int64) * q_stride + m[:, None] * q_stride + d[None, :]
-        do_tile = do_ptr + tl.cast(m0, tl.int64) * do_stride + m[:, None] * do_stride + d[None, :]
-        if MASKED:
-            real = query < T
-            q, do = tl.load(q_tile, mask=real[:, None], other=0.0), tl.load(do_tile, mask=real[:, None], other=0.0)
-            lse, delta = tl.load(lse_ptr + query, mask=real, other=0.0), tl.load(delta_ptr + query, mask=real, other=0.0)
-        else:
-            q, do, lse, delta = tl.load(q_tile), tl.load(do_tile), tl.load(lse_ptr + query), tl.load(delta_ptr + query)
+        query = m0 + tl.arange(0, M)
+        q = _tile(q_rows, b, m0, h, H, T, M, D, MASKED, COPY)
+        do = _tile(do_rows, b, m0, h, H, T, M, D, MASKED, COPY)
+        lse, delta = tl.load(lse_ptr + query, mask=query < T, other=0.0), tl.load(delta_ptr + query, mask=query < T, other=0.0)
         p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale - lse[None, :])  # (N, M)
         if MASKED:
             p = tl.where((key[:, None] <= query[None, :]) & (query[None, :] < seen_until[:, None]), p, 0.0)
@@ -155,47 +188,41 @@ def _dkdv_phase(dk, dv, k, v, q_ptr, do_ptr, lse_ptr, delta_ptr, q_stride, do_st
 
 @triton.jit
 def dkdv_kernel(q_ptr, k_ptr, v_ptr, do_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, ends_ptr,
-                qb, qt, qh, kb, kt, kh, vb, vt, vh, T, G, scale, root, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+                T, G, scale, root, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, COPY: tl.constexpr):
     """One program: N keys of one key/value head, against the queries of the G heads that share it."""
-    h, K, n0, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * N, tl.program_id(2).to(tl.int64)
-    n, d = tl.arange(0, N), tl.arange(0, D)
-    key = n0 + n
-    ends = ends_ptr + b * T
+    h, K, n0, b = tl.program_id(0), tl.num_programs(0), tl.program_id(1) * N, tl.program_id(2)
+    H = K * G
+    key = n0 + tl.arange(0, N)
+    ends = ends_ptr + tl.cast(b, tl.int64) * T
     seen_until = tl.load(ends + key, mask=key < T, other=0)
-    k = tl.load(k_ptr + b * kb + tl.cast(n0, tl.int64) * kt + h * kh + n[:, None] * kt + d[None, :], mask=key[:, None] < T, other=0.0)
-    v = tl.load(v_ptr + b * vb + tl.cast(n0, tl.int64) * vt + h * vh + n[:, None] * vt + d[None, :], mask=key[:, None] < T, other=0.0)
+    k = _tile(_rows(k_ptr, b, h, K, T, N, D, COPY), b, n0, h, K, T, N, D, True, COPY)
+    v = _tile(_rows(v_ptr, b, h, K, T, N, D, COPY), b, n0, h, K, T, N, D, True, COPY)
     dk, dv = tl.zeros((N, D), tl.float32), tl.zeros((N, D), tl.float32)
 
-    whole, last = tl.load(ends + n0), tl.load(ends + tl.minimum(n0 + N, T) - 1)  # queries below `whole` that see key n0 + N - 1 see all
-    masked = n0 + tl.cdiv(N - 1, M) * M  # the diagonal
+    whole, last = tl.load(ends + n0), tl.load(ends + tl.minimum(n0 + N, T) - 1)  # behind the diagonal, queries below `whole` see all
+    masked = n0 + tl.cdiv(N - 1, M) * M
     unmasked = masked + tl.maximum(whole - masked, 0) // M * M
-    H = K * G
     for head in range(h * G, h * G + G):
-        q_head, do_head = q_ptr + b * qb + head * qh, do_ptr + (b * T * H + head) * D
-        lse, delta = lse_ptr + (b * H + head) * T, delta_ptr + (b * H + head) * T
-        dk, dv = _dkdv_phase(dk, dv, k, v, q_head, do_head, lse, delta, qt, H * D, key, seen_until, n0, tl.minimum(masked, last),
-                             T, scale, M, D, True)
-        dk, dv = _dkdv_phase(dk, dv, k, v, q_head, do_head, lse, delta, qt, H * D, key, seen_until, masked, unmasked,
-                             T, scale, M, D, False)
-        dk, dv = _dkdv_phase(dk, dv, k, v, q_head, do_head, lse, delta, qt, H * D, key, seen_until, unmasked, last,
-                             T, scale, M, D, True)
-
-    tile = ((b * T + n0) * K + h) * D + n[:, None] * (K * D) + d[None, :]
-    tl.store(dk_ptr + tile, (dk * root).to(dk_ptr.dtype.element_ty), mask=key[:, None] < T)
-    tl.store(dv_ptr + tile, dv.to(dv_ptr.dtype.element_ty), mask=key[:, None] < T)
+        q_rows, do_rows = _rows(q_ptr, b, head, H, T, M, D, COPY), _rows(do_ptr, b, head, H, T, M, D, COPY)
+        lse, delta = lse_ptr + tl.cast(b * H + head, tl.int64) * T, delta_ptr + tl.cast(b * H + head, tl.int64) * T
+        dk, dv = _dkdv_phase(dk, dv, k, v, q_rows, do_rows, lse, delta, b, head, H, key, seen_until,
+                             n0, tl.minimum(masked, last), T, scale, M, D, True, COPY)
+        dk, dv = _dkdv_phase(dk, dv, k, v, q_rows, do_rows, lse, delta, b, head, H, key, seen_until,
+                             masked, unmasked, T, scale, M, D, False, COPY)
+        dk, dv = _dkdv_phase(dk, dv, k, v, q_rows, do_rows, lse, delta, b, head, H, key, seen_until,
+                             unmasked, last, T, scale, M, D, True, COPY)
+    _store(dk_ptr, dk * root, b, n0, h, K, T, N, D)
+    _store(dv_ptr, dv, b, n0, h, K, T, N, D)
 
 
 @triton.jit
-def _dq_phase(dq, q, do, lse, delta, k_ptr, v_ptr, k_stride, v_stride, start, query, begin, end, T, scale,
-              N: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr):
+def _dq_phase(dq, q, do, lse, delta, k_rows, v_rows, b, h, K, start, query, begin, end, T, scale,
+              N: tl.constexpr, D: tl.constexpr, MASKED: tl.constexpr, COPY: tl.constexpr):
     """Keys begin .. end-1 into dq (M, D)."""
-    n, d = tl.arange(0, N), tl.arange(0, D)
     for n0 in range(begin, end, N):
-        key = n0 + n
-        k_tile = k_ptr + tl.cast(n0, tl.int64) * k_stride + n[:, None] * k_stride + d[None, :]
-        v_tile = v_ptr + tl.cast(n0, tl.int64) * v_stride + n[:, None] * v_stride + d[None, :]
-        k = tl.load(k_tile, mask=key[:, None] < T, other=0.0) if MASKED else tl.load(k_tile)  # (N, D)
-        v = tl.load(v_tile, mask=key[:, None] < T, other=0.0) if MASKED else tl.load(v_tile)
+        key = n0 + tl.arange(0, N)
+        k = _tile(k_rows, b, n0, h, K, T, N, D, MASKED, COPY)
+        v = _tile(v_rows, b, n0, h, K, T, N, D, MASKED, COPY)
         p = tl.exp2(tl.dot(q, tl.trans(k), input_precision="ieee") * scale - lse[:, None])  # (M, N)
         if MASKED:
             p = tl.where((start[:, None] <= key[None, :]) & (key[None, :] <= query[:, None]), p, 0.0)
@@ -206,28 +233,29 @@ def _dq_phase(dq, q, do, lse, delta, k_ptr, v_ptr, k_stride, v_stride, start, qu
 
 @triton.jit
 def dq_kernel(q_ptr, k_ptr, v_ptr, do_ptr, dq_ptr, lse_ptr, delta_ptr, starts_ptr,
-              qb, qt, qh, kb, kt, kh, vb, vt, vh, T, G, scale, root, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+              T, G, scale, root, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, COPY: tl.constexpr):
     """One program: M queries of one head, in the forward's order."""
-    h, H, b = tl.program_id(0), tl.num_programs(0), tl.program_id(2).to(tl.int64)
+    h, H, b = tl.program_id(0), tl.num_programs(0), tl.program_id(2)
     m0 = (tl.num_programs(1) - 1 - tl.program_id(1)) * M
-    m, d = tl.arange(0, M), tl.arange(0, D)
-    query = m0 + m
-    real = query < T
-    starts = starts_ptr + b * T
-    start = tl.load(starts + query, mask=real, other=0)
-    q = tl.load(q_ptr + b * qb + tl.cast(m0, tl.int64) * qt + h * qh + m[:, None] * qt + d[None, :], mask=real[:, None], other=0.0)
-    tile = ((b * T + m0) * H + h) * D + m[:, None] * (H * D) + d[None, :]
-    do = tl.load(do_ptr + tile, mask=real[:, None], other=0.0)
-    lse = tl.load(lse_ptr + (b * H + h) * T + query, mask=real, other=0.0)
-    delta = tl.load(delta_ptr + (b * H + h) * T + query, mask=real, other=0.0)
-    k_head, v_head = k_ptr + b * kb + h // G * kh, v_ptr + b * vb + h // G * vh
+    query = m0 + tl.arange(0, M)
+    starts = starts_ptr + tl.cast(b, tl.int64) * T
+    start = tl.load(starts + query, mask=query < T, other=0)
+    q = _tile(_rows(q_ptr, b, h, H, T, M, D, COPY), b, m0, h, H, T, M, D, True, COPY)
+    do = _tile(_rows(do_ptr, b, h, H, T, M, D, COPY), b, m0, h, H, T, M, D, True, COPY)
+    lse = tl.load(lse_ptr + tl.cast(b * H + h, tl.int64) * T + query, mask=query < T, other=0.0)
+    delta = tl.load(delta_ptr + tl.cast(b * H + h, tl.int64) * T + query, mask=query < T, other=0.0)
 
+    K = H // G
+    k_rows, v_rows = _rows(k_ptr, b, h // G, K, T, N, D, COPY), _rows(v_ptr, b, h // G, K, T, N, D, COPY)
     first, masked, unmasked, last = _key_phases(starts, m0, T, M, N)
     dq = tl.zeros((M, D), tl.float32)
-    dq = _dq_phase(dq, q, do, lse, delta, k_head, v_head, kt, vt, start, query, first, masked, T, scale, N, D, True)
-    dq = _dq_phase(dq, q, do, lse, delta, k_head, v_head, kt, vt, start, query, masked, unmasked, T, scale, N, D, False)
-    dq = _dq_phase(dq, q, do, lse, delta, k_head, v_head, kt, vt, start, query, unmasked, last, T, scale, N, D, True)
-    tl.store(dq_ptr + tile, (dq * root).to(dq_ptr.dtype.element_ty), mask=real[:, None])
+    dq = _dq_phase(dq, q, do, lse, delta, k_rows, v_rows, b, h // G, K, start, query,
+                   first, masked, T, scale, N, D, True, COPY)
+    dq = _dq_phase(dq, q, do, lse, delta, k_rows, v_rows, b, h // G, K, start, query,
+                   masked, unmasked, T, scale, N, D, False, COPY)
+    dq = _dq_phase(dq, q, do, lse, delta, k_rows, v_rows, b, h // G, K, start, query,
+                   unmasked, last, T, scale, N, D, True, COPY)
+    _store(dq_ptr, dq * root, b, m0, h, H, T, M, D)
 
 
 # ---------------------------------------------------------------------- as one differentiable operation
@@ -236,11 +264,11 @@ def dq_kernel(q_ptr, k_ptr, v_ptr, do_ptr, dq_ptr, lse_ptr, delta_ptr, starts_pt
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor,
                ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(o (B, T, H, D), log-sum-exp (B, H, T) float32 in log2 units)."""
-    (B, T, H, D), (M, N, warps, stages) = q.shape, tiles(q)[0]
+    (B, T, H, D), (M, N, warps, stages), copy = q.shape, tiles(q)[0], copy_engine(q, k, v)
     o, lse = q.new_empty(q.shape), q.new_empty((B, H, T), dtype=torch.float32)
     grid = (H, triton.cdiv(T, M), B)
-    forward_kernel[grid](q, k, v, o, lse, starts, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], T, H // k.shape[2],
-                         D ** -0.5 * LOG2E, D, M, N, num_warps=warps, num_stages=stages)
+    forward_kernel[grid](*described(copy, M, q), *described(copy, N, k, v), o, lse, starts, T, H // k.shape[2],
+                         D ** -0.5 * LOG2E, D, M, N, copy, num_warps=warps, num_stages=stages)
     return o, lse
 
 
@@ -258,10 +286,15 @@ def _attention_backward(do: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: t
     dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     delta = torch.empty_like(lse)
     delta_kernel[(H, triton.cdiv(T, 64), B)](o, do, delta, T, H, D, 64)
-    rest = *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], T, H // K, D ** -0.5 * LOG2E, D ** -0.5, D
+    rest = T, H // K, D ** -0.5 * LOG2E, D ** -0.5, D
+    copy = copy_engine(q, k, v, do)
     _, (M, N, warps, stages), (M2, N2, warps2, stages2) = tiles(q)
-    dkdv_kernel[(K, triton.cdiv(T, N), B)](q, k, v, do, dk, dv, lse, delta, ends, *rest, M, N, num_warps=warps, num_stages=stages)
-    dq_kernel[(H, triton.cdiv(T, M2), B)](q, k, v, do, dq, lse, delta, starts, *rest, M2, N2, num_warps=warps2, num_stages=stages2)
+    (q1, do1), (k1, v1) = described(copy, M, q, do), described(copy, N, k, v)
+    dkdv_kernel[(K, triton.cdiv(T, N), B)](q1, k1, v1, do1, dk, dv, lse, delta, ends, *rest, M, N, copy,
+                                           num_warps=warps, num_stages=stages)
+    (q2, do2), (k2, v2) = described(copy, M2, q, do), described(copy, N2, k, v)
+    dq_kernel[(H, triton.cdiv(T, M2), B)](q2, k2, v2, do2, dq, lse, delta, starts, *rest, M2, N2, copy,
+                                          num_warps=warps2, num_stages=stages2)
     return dq, dk, dv
 
 
@@ -285,6 +318,5 @@ _attention.register_autograd(_backward, setup_context=_save)
 
 
 def flash_attention(q, k, v, starts, ends):
-    """q (B, T, H, D), k and v (B, T, K, D) of any strides but 1 for the last, starts and ends (B, T) int32, rising -> (B, T, H, D)."""
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    return _attention(q, k, v, starts, ends)[0]
+    """q (B, T, H, D), k and v (B, T, K, D), starts and ends (B, T) int32, both rising along the row -> (B, T, H, D)."""
+    return _attention(q.contiguous(), k.contiguous(), v.contiguous(), starts, ends)[0]
