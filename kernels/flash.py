@@ -31,10 +31,10 @@ from kernels.device import generation
 # (M, N, warps, stages) of the forward, of dk and dv, of dq: no register spills, and shared memory fits
 # (tests/test_kernels_compiled.py). "float32" is for checking and for small models: it multiplies without tensor cores.
 TILES = {
-    "ampere": {64: ((128, 64, 8, 3), (64, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 3), (64, 64, 8, 2), (128, 64, 8, 2))},
-    "hopper": {64: ((128, 128, 8, 2), (64, 128, 8, 2), (128, 64, 8, 3)), 128: ((128, 128, 8, 2), (64, 64, 8, 2), (128, 64, 8, 3))},
-    "blackwell": {64: ((128, 64, 8, 3), (64, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 3), (64, 64, 8, 2), (128, 64, 8, 2))},
-    "small": {64: ((128, 64, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2)), 128: ((128, 32, 8, 2), (32, 64, 8, 2), (64, 32, 8, 2))},
+    "ampere": {64: ((128, 64, 8, 3), (32, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 3), (64, 64, 8, 2), (64, 64, 8, 2))},
+    "hopper": {64: ((128, 128, 8, 2), (64, 128, 8, 2), (128, 64, 8, 3)), 128: ((128, 128, 8, 2), (32, 128, 8, 2), (128, 64, 8, 3))},
+    "blackwell": {64: ((128, 64, 8, 3), (64, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 3), (32, 128, 8, 2), (128, 64, 8, 2))},
+    "small": {64: ((128, 64, 8, 2), (32, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2))},
     "float32": {64: ((32, 32, 4, 1),) * 3, 128: ((32, 32, 8, 1),) * 3},
     "cpu": {64: ((32, 16, 4, 1), (16, 32, 4, 1), (32, 16, 4, 1)), 128: ((16, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1))},
 }
@@ -75,7 +75,8 @@ def _rows(x, b, h, H, T, ROWS: tl.constexpr, D: tl.constexpr, COPY: tl.constexpr
     stays one; the copy engine of Hopper needs one register where the pointers to a tile need about 30."""
     if COPY:
         return x
-    return x + (tl.cast(b, tl.int64) * T * H + h) * D + tl.arange(0, ROWS)[:, None] * (H * D) + tl.arange(0, D)[None, :]
+    else:
+        return x + (tl.cast(b, tl.int64) * T * H + h) * D + tl.arange(0, ROWS)[:, None] * (H * D) + tl.arange(0, D)[None, :]
 
 
 @triton.jit
@@ -83,10 +84,10 @@ def _tile(rows, b, t0, h, H, T, ROWS: tl.constexpr, D: tl.constexpr, MASKED: tl.
     """What stands ROWS positions from t0 on, zeros behind the last; MASKED: it may be among them."""
     if COPY:
         return rows.load([b, t0, h, 0]).reshape([ROWS, D])
-    place = rows + tl.cast(t0, tl.int64) * (H * D)
-    if MASKED:
-        return tl.load(place, mask=(t0 + tl.arange(0, ROWS))[:, None] < T, other=0.0)
-    return tl.load(place)
+    elif MASKED:
+        return tl.load(rows + tl.cast(t0, tl.int64) * (H * D), mask=(t0 + tl.arange(0, ROWS))[:, None] < T, other=0.0)
+    else:
+        return tl.load(rows + tl.cast(t0, tl.int64) * (H * D))
 
 
 @triton.jit
@@ -176,7 +177,8 @@ def _dkdv_phase(dk, dv, k, v, q_rows, do_rows, lse_ptr, delta_ptr, b, h, H, key,
         query = m0 + tl.arange(0, M)
         q = _tile(q_rows, b, m0, h, H, T, M, D, MASKED, COPY)
         do = _tile(do_rows, b, m0, h, H, T, M, D, MASKED, COPY)
-        lse, delta = tl.load(lse_ptr + query, mask=query < T, other=0.0), tl.load(delta_ptr + query, mask=query < T, other=0.0)
+        real = query < T if MASKED else None
+        lse, delta = tl.load(lse_ptr + query, mask=real), tl.load(delta_ptr + query, mask=real)  # of no query behind T: p is 0 there
         p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale - lse[None, :])  # (N, M)
         if MASKED:
             p = tl.where((key[:, None] <= query[None, :]) & (query[None, :] < seen_until[:, None]), p, 0.0)
