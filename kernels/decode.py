@@ -70,7 +70,7 @@ def join_kernel(acc_ptr, top_ptr, total_ptr, o_ptr, T, K, G, SPLITS: tl.constexp
     weight = tl.exp2(tops - tl.max(tops, 0))
     total = tl.sum(weight * tl.load(total_ptr + place, mask=i < SPLITS, other=0.0), 0)
     parts = tl.load(acc_ptr + tl.cast(place, tl.int64)[:, None] * D + d[None, :], mask=(i < SPLITS)[:, None], other=0.0)
-    o = tl.where(total > 0, tl.sum(weight[:, None] * parts, 0) / total, 0.0)
+    o = tl.sum(weight[:, None] * parts, 0) / tl.where(total > 0, total, 1.0)
     out = ((b * T + r // G) * K + h) * G + r % G
     tl.store(o_ptr + tl.cast(out, tl.int64) * D + d, o.to(o_ptr.dtype.element_ty))
 

@@ -152,6 +152,7 @@ def forward_kernel(q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, starts_ptr, T, G, scale,
                                      unmasked, last, T, scale, N, D, True, COPY)
 
     sees = start <= query  # false for padding on the left, whose output is 0
+    total = tl.where(sees, total, 1.0)
     o = tl.where(sees[:, None], acc / total[:, None], 0.0)
     _store(o_ptr, o, b, m0, h, H, T, M, D)
     tl.store(lse_ptr + tl.cast(b * H + h, tl.int64) * T + query, tl.where(sees, top + tl.log2(total), 0.0), mask=query < T)
