@@ -5,7 +5,7 @@ Channels i and i + D/2 of a head at position p are turned by the angle p theta^(
     a' = a cos - b sin        b' = b cos + a sin          the gradient is turned back: the same with -sin
 
 Bytes per token in bfloat16: 4 (H + K) D to read and write the heads, 2 D for cos and sin; eager PyTorch, with its halves negated,
-concatenated, multiplied and added apart, moves about five times as much.
+concatenated, multiplied and added apart, moves 18 (H + K) D.
 
 Legend: B rows, T positions, H query heads, K key/value heads, D head size.
 """

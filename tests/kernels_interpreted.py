@@ -59,7 +59,7 @@ def test_attention(rows):
 
 @pytest.mark.parametrize("H, K", [(1, 1), (8, 2), (6, 1), (7, 1), (8, 1)])
 def test_attention_grouped_heads(H, K):
-    check_attention([[17, 1, 22]], H, K)
+    check_attention([[9, 1, 13]], H, K)
 
 
 @pytest.mark.parametrize("D", [64, 128])
@@ -118,9 +118,8 @@ def test_attention_of_random_documents(H, K):
 
 # ---------------------------------------------------------------------- decoding
 
-@pytest.mark.parametrize("splits", [1, 3])
-@pytest.mark.parametrize("T, H, K, S", [(1, 7, 1, 70), (3, 4, 2, 130), (14, 6, 1, 64), (1, 2, 2, 1)])
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("T, H, K, S, splits, dtype", [(1, 7, 1, 70, 1, torch.float16), (3, 4, 2, 130, 3, torch.float32),
+                                                       (12, 6, 1, 64, 2, torch.float32), (1, 2, 2, 1, 1, torch.float32)], ids=str)
 def test_decode(T, H, K, S, splits, dtype):
     g = torch.Generator().manual_seed(2)
     cache = torch.randn(2, 2, S + 5, K, 16, generator=g).to(dtype)  # keys and values: views of something longer
