@@ -24,6 +24,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3}  # of the norm of the dif
 @pytest.fixture(autouse=True)
 def poison():
     """Every torch.empty is full of nan."""
+    torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
     yield
@@ -71,7 +72,7 @@ def test_attention_half_precision(D):
 def test_attention_by_descriptors(monkeypatch):
     """What Hopper runs: tiles fetched by the copy engine."""
     monkeypatch.setattr(flash, "copy_engine", lambda *tensors: True)
-    check_attention([[13, 57], [69, 1]], H=4, K=2, dtype=torch.float16)
+    check_attention([[13, 27, 1], [41]], dtype=torch.float16)
 
 
 def test_attention_of_padding_on_the_left():
@@ -158,7 +159,7 @@ def test_decode_of_a_query_without_keys():
 # ---------------------------------------------------------------------- the others
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("shape", [(1, 1), (7, 96), (3, 5, 2, 16), (300, 33)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 8), (7, 96), (3, 5, 2, 16), (300, 33)], ids=str)
 def test_rms_norm(shape, dtype):
     """Alone, and behind a residual connection whose sum goes on as well."""
     x, r, up, other = (torch.randn(shape).to(dtype) for _ in range(4))
