@@ -1,15 +1,15 @@
 """Attention of a few new queries over a long cache in Triton: the keys are split between programs, then their parts are joined.
 
-A decoding step reads the whole cache once and multiplies next to nothing, so it is as fast as the memory if enough programs read at
-a time: B K of them are too few. Each (row, key/value head) is cut into splits; a split keeps the softmax of its own keys,
+A decoding step reads the whole cache once and multiplies next to nothing, so it is as fast as the memory if enough programs
+read at a time: B K of them are too few. Each (row, key/value head) is cut into splits; a split keeps the softmax of its own keys,
 
     acc_i = sum_s exp2(score_s - top_i) v_s,    total_i = sum_s exp2(score_s - top_i),    top_i = max_s score_s
 
-and the splits are joined exactly: o = sum_i 2^(top_i - top) acc_i / sum_i 2^(top_i - top) total_i (Dao et al., Flash-Decoding, 2023).
-The queries of the heads that share a key head, for all T new positions, are the rows of one matrix product: each key is read once.
+and they are joined exactly: o = sum_i 2^(top_i - top) acc_i / sum_i 2^(top_i - top) total_i (Dao et al., Flash-Decoding, 2023).
+The queries of the heads that share a key head, for all T new positions, are the rows of one matrix: each key is read once.
 
-prefix: keys below it are seen by all queries of the row, besides the interval starts .. own position. So many answers stand behind
-one context in one row, each blind to the others, and the context is stored and read once.
+prefix: keys below it are seen by all queries of the row, besides the interval starts .. own position. So many answers stand
+behind one context in one row, each blind to the others, and the context is stored and read once.
 
 Bytes in bfloat16: 4 B S K D, the cache. Legend: B rows, T new positions, S cached ones with the new, H query heads, K key/value
 heads, G = H / K, D head size, R rows of a product (T G cut into tiles), N keys of a tile.
@@ -78,7 +78,7 @@ def join_kernel(acc_ptr, top_ptr, total_ptr, o_ptr, T, K, G, SPLITS: tl.constexp
 def decode(q, k, v, starts, prefix=None, splits=None):
     """q (B, T, H, D), the last T of S positions; k and v (B, S, K, D), views of a cache -> (B, T, H, D), without gradients.
 
-    starts (B, T) and prefix (B,), integers: query t sees the keys below prefix and from starts[t] to itself. splits: None chooses.
+    starts (B, T) and prefix (B,): query t sees the keys below prefix and those from starts[t] to itself. splits: None chooses.
     """
     (B, T, H, D), S, K = q.shape, k.shape[1], k.shape[2]
     rows, G = T * (H // K), H // K

@@ -25,8 +25,8 @@ def generation(device):
         return "cpu"
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
-        raise ValueError(f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, the kernels need 8.0 (Ampere) "
-                         "or more; set KERNELS=torch in the environment to compute without them")
+        raise ValueError(f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, the kernels need "
+                         "8.0 (Ampere) or more; set KERNELS=torch in the environment to compute without them")
     return {(8, 0): "ampere", (9, 0): "hopper", (10, 0): "blackwell", (10, 3): "blackwell"}.get((major, minor), "small")
 
 

@@ -7,7 +7,7 @@ visited, and of the visited ones only those that a border crosses are masked:
     queries m0..m1     keys [starts[m0] .. starts[m1])   [starts[m1] .. m0]   (m0 .. m1]
                             masked                        not masked           masked
 
-Three loops, not one with an `if`: a branch in the loop's body stops Triton from loading the next tile while it multiplies this one.
+Three loops, not one with an `if`: a branch in the loop's body stops Triton from fetching the next tile while it multiplies this.
 
 Scores live in log2 units (exp2 is one instruction); the forward keeps one float32 per query and head, the log-sum-exp, from which
 the backward recomputes the probabilities p = exp2(score - lse):
@@ -29,11 +29,14 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from kernels.device import generation
 
 # (M, N, warps, stages) of the forward, of dk and dv, of dq: no register is spilled (dk and dv at
-# D = 128: at most 64 bytes), and shared memory fits (tests/test_kernels_triton.py). "float32" is for checking and for small models: it multiplies without tensor cores.
+# D = 128: at most 64 bytes), and shared memory fits (tests/test_kernels_triton.py).
+# "float32" is for checking and for small models: it multiplies without tensor cores.
 TILES = {
     "ampere": {64: ((128, 64, 8, 3), (32, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 3), (64, 64, 8, 2), (64, 64, 8, 2))},
-    "hopper": {64: ((128, 128, 8, 2), (64, 128, 8, 2), (128, 64, 8, 3)), 128: ((128, 128, 8, 2), (32, 128, 8, 2), (128, 64, 8, 3))},
-    "blackwell": {64: ((128, 64, 8, 3), (64, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 64, 8, 3), (64, 64, 8, 2), (64, 64, 8, 2))},
+    "hopper": {64: ((128, 128, 8, 2), (64, 128, 8, 2), (128, 64, 8, 3)),
+               128: ((128, 128, 8, 2), (32, 128, 8, 2), (128, 64, 8, 3))},
+    "blackwell": {64: ((128, 64, 8, 3), (64, 128, 8, 2), (128, 64, 8, 2)),
+                  128: ((128, 64, 8, 3), (64, 64, 8, 2), (64, 64, 8, 2))},
     "small": {64: ((128, 64, 8, 2), (32, 128, 8, 2), (128, 64, 8, 2)), 128: ((128, 32, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2))},
     "float32": {64: ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1)), 128: ((32, 32, 8, 1), (16, 32, 8, 1), (32, 32, 8, 1))},
     "cpu": {64: ((32, 16, 4, 1), (16, 32, 4, 1), (32, 16, 4, 1)), 128: ((16, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1))},
@@ -56,7 +59,7 @@ def supported(q):
 
 
 def copy_engine(*tensors):
-    """Whether the GPU's copy engine may fetch tiles of (B, T, H, D) tensors: it wants 16-byte steps, and multiplies no float32."""
+    """Whether the GPU's copy engine may fetch tiles of (B, T, H, D) tensors: in steps of 16 bytes; float32 has pointers."""
     return generation(tensors[0].device) in ("hopper", "blackwell") and all(
         x.dtype != torch.float32 and x.data_ptr() % 16 == 0 and x.shape[-1] * x.element_size() % 16 == 0
         for x in tensors)
@@ -71,8 +74,8 @@ def described(copy, rows, *tensors):
 
 @triton.jit
 def _rows(x, b, h, H, T, ROWS: tl.constexpr, D: tl.constexpr, COPY: tl.constexpr):
-    """Pointers (ROWS, D) to the first positions of row b and head h in a contiguous (B, T, H, D) tensor. COPY: x is a descriptor and
-    stays one; the copy engine of Hopper needs one register where the pointers to a tile need about 30."""
+    """Pointers (ROWS, D) to the first positions of row b and head h in a contiguous (B, T, H, D) tensor. COPY: x is a descriptor
+    and stays one; the copy engine of Hopper needs one register where the pointers to a tile need about 30."""
     if COPY:
         return x
     else:
@@ -178,8 +181,11 @@ def _dkdv_phase(dk, dv, k, v, q_rows, do_rows, lse_ptr, delta_ptr, b, h, H, key,
         query = m0 + tl.arange(0, M)
         q = _tile(q_rows, b, m0, h, H, T, M, D, MASKED, COPY)
         do = _tile(do_rows, b, m0, h, H, T, M, D, MASKED, COPY)
-        real = query < T if MASKED else None
-        lse, delta = tl.load(lse_ptr + query, mask=real), tl.load(delta_ptr + query, mask=real)  # of no query behind T: p is 0 there
+        if MASKED:  # 0 behind the last query, where p is 0 too
+            lse = tl.load(lse_ptr + query, mask=query < T, other=0.0)
+            delta = tl.load(delta_ptr + query, mask=query < T, other=0.0)
+        else:
+            lse, delta = tl.load(lse_ptr + query), tl.load(delta_ptr + query)
         p = tl.exp2(tl.dot(k, tl.trans(q), input_precision="ieee") * scale - lse[None, :])  # (N, M)
         if MASKED:
             p = tl.where((key[:, None] <= query[None, :]) & (query[None, :] < seen_until[:, None]), p, 0.0)
@@ -202,8 +208,8 @@ def dkdv_kernel(q_ptr, k_ptr, v_ptr, do_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr,
     v = _tile(_rows(v_ptr, b, h, K, T, N, D, COPY), b, n0, h, K, T, N, D, True, COPY)
     dk, dv = tl.zeros((N, D), tl.float32), tl.zeros((N, D), tl.float32)
 
-    whole, last = tl.load(ends + n0), tl.load(ends + tl.minimum(n0 + N, T) - 1)  # behind the diagonal, queries below `whole` see all
-    masked = n0 + tl.cdiv(N - 1, M) * M
+    whole, last = tl.load(ends + n0), tl.load(ends + tl.minimum(n0 + N, T) - 1)
+    masked = n0 + tl.cdiv(N - 1, M) * M  # from here on queries stand behind all keys, and those below `whole` see them all
     unmasked = masked + tl.maximum(whole - masked, 0) // M * M
     for head in range(h * G, h * G + G):
         q_rows, do_rows = _rows(q_ptr, b, head, H, T, M, D, COPY), _rows(do_ptr, b, head, H, T, M, D, COPY)

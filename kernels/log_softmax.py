@@ -38,10 +38,11 @@ def rows_kernel(x_ptr, target_ptr, g_ptr, logp_ptr, V, GRADIENT: tl.constexpr, E
 
 
 def target_rows(logits, targets, g, gradient):
-    """logits (n, V), targets (n,) int64, g (n,) float32 or None for ones -> log-probabilities (n,) float32; with `gradient` the logits
-    become the gradient of sum(g * logp)."""
+    """logits (n, V), targets (n,) int64, g (n,) float32 or None for ones -> log-probabilities (n,) float32; with
+    `gradient` the logits become the gradient of sum(g * logp)."""
     n, V = logits.shape
     logp = torch.empty(n, dtype=torch.float32, device=logits.device)
-    rows_kernel[(n,)](logits, targets, logp if g is None else g, logp, V, gradient, g is None, min(BLOCK, triton.next_power_of_2(V)),
+    block = min(BLOCK, triton.next_power_of_2(V))
+    rows_kernel[(n,)](logits, targets, logp if g is None else g, logp, V, gradient, g is None, block,
                       num_warps=16 if V >= BLOCK else 4)
     return logp

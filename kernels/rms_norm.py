@@ -6,8 +6,9 @@
     dw = sum over rows of dy * n
 
 (Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.) As in transformers, n is rounded to x's dtype before it meets w.
-Bytes per row in bfloat16: forward 4C (with a residual 8C), backward 6C (8C); PyTorch's steps one by one move 36C forward. Kept for the
-backward: h and one float32. The sums over rows are made by a fixed number of programs in a fixed order: every run gives the same bits.
+Bytes per row in bfloat16: forward 4C (with a residual 8C), backward 6C (8C); PyTorch's steps one by one move 36C forward.
+Kept for the backward: h and one float32. The sums over rows are made by a fixed number of programs in a fixed order: every run
+gives the same bits.
 """
 import torch
 import triton
@@ -17,7 +18,8 @@ from kernels.device import processors
 
 
 @triton.jit
-def forward_kernel(x_ptr, r_ptr, w_ptr, h_ptr, y_ptr, rstd_ptr, n_rows, C, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr):
+def forward_kernel(x_ptr, r_ptr, w_ptr, h_ptr, y_ptr, rstd_ptr, n_rows, C, eps,
+                   ROWS: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr):
     """ROWS rows of x (+ r) -> h, y, rstd."""
     row, c = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK)
     place = tl.cast(row, tl.int64)[:, None] * C + c[None, :]
@@ -89,8 +91,8 @@ def _rms_norm_backward(dy: torch.Tensor, dh: torch.Tensor | None, h: torch.Tenso
     C, n, (rows, block, warps) = h.shape[-1], len(rstd), tile(h.shape[-1])
     dy, programs = dy.contiguous(), min(triton.cdiv(n, rows), 2 * processors(h.device))
     dx, dw = torch.empty_like(h), h.new_empty((programs, C), dtype=torch.float32)
-    backward_kernel[(programs,)](dy, dy if dh is None else dh.contiguous(), h, weight, rstd, dx, dw, n, C, rows, block, dh is not None,
-                                 num_warps=warps)
+    other = dy if dh is None else dh.contiguous()
+    backward_kernel[(programs,)](dy, other, h, weight, rstd, dx, dw, n, C, rows, block, dh is not None, num_warps=warps)
     return dx, dw.sum(0).to(weight.dtype)
 
 

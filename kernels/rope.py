@@ -36,7 +36,8 @@ def rope_kernel(q_ptr, k_ptr, cos_ptr, sin_ptr, q_out, k_out, sign, H, K, D: tl.
 
 
 @torch.library.custom_op("nanomarco::rope", mutates_args=())
-def _rope(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _rope(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
+          sign: float) -> tuple[torch.Tensor, torch.Tensor]:
     (B, T, H, D), K = q.shape, k.shape[2]
     q_out, k_out = torch.empty_like(q), torch.empty_like(k)
     rope_kernel[(B * T,)](q, k, cos, sin, q_out, k_out, sign, H, K, D, triton.next_power_of_2(H), triton.next_power_of_2(K))

@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter, against float64. Run by test_kernels_triton.py in a process of its own, since Triton
+"""The Triton kernels in Triton's interpreter, against float64. Run by test_kernels_triton.py in its own process, since Triton
 looks at TRITON_INTERPRET once, when it is imported:
 
     TRITON_INTERPRET=1 python -m pytest tests/kernels_interpreted.py
@@ -91,11 +91,12 @@ def test_attention_of_odd_head_sizes_and_behind_a_cache():
     check_attention([[5, 6]], D=24)
     starts = torch.tensor([[0], [4]]).expand(-1, 3)
     q, k, v = torch.randn(2, 3, 4, 16), torch.randn(2, 9, 2, 16), torch.randn(2, 9, 2, 16)
-    close([attention(q, k, v, documents(starts)), attention(q.requires_grad_(), k, v, documents(starts))], [naive(q, k, v, starts)] * 2)
+    outs = [attention(q, k, v, documents(starts)), attention(q.requires_grad_(), k, v, documents(starts))]
+    close(outs, [naive(q, k, v, starts)] * 2)
 
 
 def test_attention_of_windows():
-    """Any rising `starts` is a mask: documents whose queries see 40 keys at most. Here a tile has both borders, and keys between."""
+    """Any rising `starts` is a mask: documents whose queries see 40 keys at most; a tile has both borders and keys between."""
     starts = starts_of([[90, 20]])
     check_attention(None, starts=torch.maximum(starts, torch.arange(110) - 39))
 

@@ -1,4 +1,4 @@
-"""The Triton kernels: in the interpreter (kernels_interpreted.py), compiled for GPUs that are not there, and run on one that is."""
+"""The Triton kernels: in the interpreter (kernels_interpreted.py), compiled for GPUs that are not there, run on one that is."""
 import os
 import re
 import subprocess
@@ -59,8 +59,9 @@ def compiled(kernel, arch, types, constants, warps=4, stages=3):
                 attrs[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attrs)
     binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(num_warps=warps, num_stages=stages))
-    assert binary.metadata.shared <= SHARED[arch], f"{binary.metadata.shared} bytes of shared memory, sm_{arch} has {SHARED[arch]}"
-    return *resources(binary.asm["cubin"]), binary.metadata.shared, binary.asm["ptx"]
+    shared = binary.metadata.shared
+    assert shared <= SHARED[arch], f"{shared} bytes of shared memory, sm_{arch} has {SHARED[arch]}"
+    return *resources(binary.asm["cubin"]), shared, binary.asm["ptx"]
 
 
 def resources(cubin):
@@ -81,16 +82,16 @@ DEFAULT = {("hopper", 128)}  # the rest is slow
 @pytest.mark.parametrize("card, D", [pytest.param(c, D, marks=() if (c, D) in DEFAULT else pytest.mark.slow)
                                      for c in CARDS for D in (64, 128)])
 def test_attention_compiles(card, D, which):
-    """No register is spilled, but for 64 bytes in dk and dv at D = 128; Hopper multiplies by wgmma and fetches by its copy engine."""
+    """Nothing is spilled, but for 64 bytes in dk and dv at D = 128; Hopper multiplies by wgmma and has its copy engine fetch."""
     (M, N, warps, stages), arch, copy = flash.TILES[card][D][which], CARDS[card], card in ("hopper", "blackwell")
     types = {"starts_ptr": "*i32", "ends_ptr": "*i32", "lse_ptr": "*fp32", "delta_ptr": "*fp32", "scale": "fp32", "root": "fp32"}
     if copy:
         rows = {"q_ptr": M, "do_ptr": M, "k_ptr": N, "v_ptr": N}
         types |= {name: f"tensordesc<bf16[1, {n}, 1, {D}]>" for name, n in rows.items()}
-    registers, stack, shared, ptx = compiled(FLASH[which], arch, types, dict(D=D, M=M, N=N, COPY=copy), warps, stages)
+    registers, stack, _, ptx = compiled(FLASH[which], arch, types, dict(D=D, M=M, N=N, COPY=copy), warps, stages)
     assert stack <= (64 if (which, D) == (1, 128) else 0), f"{registers} registers, {stack} bytes spilled"
     assert ("wgmma.mma_async" in ptx) == (card == "hopper") and ("tcgen05.mma" in ptx) == (card == "blackwell")
-    assert ("cp.async.bulk.tensor" in ptx) == copy and ("cp.async" in ptx)  # the next tile is fetched while this one is multiplied
+    assert ("cp.async.bulk.tensor" in ptx) == copy and "cp.async" in ptx  # the next tile comes while this is multiplied
 
 
 @pytest.mark.slow
@@ -108,13 +109,15 @@ ROWS, BLOCK, WARPS = MODULES["kernels.rms_norm"].tile(3584)
 F = "*fp32"
 OTHERS = {  # the kernels that multiply no matrices, and decoding: (kernel, types, constants, warps) at the shapes of Qwen2-7B
     "delta": (flash.delta_kernel, {"delta_ptr": F}, dict(D=128, M=64), 4),
-    "rms_norm": (MODULES["kernels.rms_norm"].forward_kernel, {"rstd_ptr": F, "eps": "fp32"}, dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
+    "rms_norm": (MODULES["kernels.rms_norm"].forward_kernel, {"rstd_ptr": F, "eps": "fp32"},
+                 dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
     "rms_norm backward": (MODULES["kernels.rms_norm"].backward_kernel, {"rstd_ptr": F, "dw_ptr": F},
                           dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
     "swiglu": (MODULES["kernels.swiglu"].forward_kernel, {}, dict(BLOCK=4096), 8),
     "swiglu backward": (MODULES["kernels.swiglu"].backward_kernel, {}, dict(BLOCK=4096), 8),
     "rope": (MODULES["kernels.rope"].rope_kernel, {"sign": "fp32"}, dict(D=128, HB=32, KB=4), 4),
-    "rows": (log_softmax.rows_kernel, {"target_ptr": "*i64", "g_ptr": F, "logp_ptr": F}, dict(GRADIENT=True, EVEN=False, BLOCK=8192), 16),
+    "rows": (log_softmax.rows_kernel, {"target_ptr": "*i64", "g_ptr": F, "logp_ptr": F},
+             dict(GRADIENT=True, EVEN=False, BLOCK=8192), 16),
     "decode": (MODULES["kernels.decode"].split_kernel, {"starts_ptr": "*i32", "prefix_ptr": "*i32", "acc_ptr": F, "top_ptr": F,
                                                         "total_ptr": F, "scale": "fp32"}, dict(D=128, R=16, N=64), 4),
     "decode join": (MODULES["kernels.decode"].join_kernel, {"acc_ptr": F, "top_ptr": F, "total_ptr": F},
@@ -178,7 +181,8 @@ def test_the_other_kernels_on_a_gpu():
     angle = torch.rand(2, 300, 1, 64, device="cuda").repeat(1, 1, 1, 2)
     cases = [(rms_norm, MODULES["kernels.rms_norm"].rms_norm_reference, (leaf(600, 896), leaf(896), 1e-6)),
              (swiglu, MODULES["kernels.swiglu"].swiglu_reference, (leaf(600, 4864), leaf(600, 4864))),
-             (rope, MODULES["kernels.rope"].rope_reference, (leaf(2, 300, 14, 128), leaf(2, 300, 2, 128), angle.cos(), angle.sin()))]
+             (rope, MODULES["kernels.rope"].rope_reference,
+              (leaf(2, 300, 14, 128), leaf(2, 300, 2, 128), angle.cos(), angle.sin()))]
     for ours, reference, inputs in cases:
         doubles = [x.detach().double().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x for x in inputs]
         first = run(ours, *inputs)
@@ -196,7 +200,8 @@ def test_target_logprobs_on_a_gpu(upstream):
     logp = target_logprobs(x, w, targets.cuda())
     x64, w64 = (t.detach().cpu().bfloat16().double().requires_grad_() for t in (x, w))
     wanted = definition(x64, w64, targets)
-    near([logp, *torch.autograd.grad(logp, (x, w), up.cuda())], [wanted, *torch.autograd.grad(wanted, (x64, w64), up.double())], 1e-2)
+    theirs = torch.autograd.grad(wanted, (x64, w64), up.double())
+    near([logp, *torch.autograd.grad(logp, (x, w), up.cuda())], [wanted, *theirs], 1e-2)
 
 
 @on_gpu
