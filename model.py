@@ -22,8 +22,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 import checkpoint
+import kernels
 from configs import load
-from kernels import attention, documents, target_logprobs
+from kernels import attention, documents, on_triton, target_logprobs
 
 IGNORE = -100
 
@@ -80,6 +81,8 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
     def forward(self, x):
+        if on_triton(x):
+            return kernels.rms_norm(x, self.weight, self.eps)
         y = x.float()
         y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
         return y.to(x.dtype) * self.weight.to(x.dtype)
@@ -134,7 +137,10 @@ class Attention(nn.Module):
         q, k, v = self.q_proj(x).view(B, T, H, D), self.k_proj(x).view(B, T, K, D), self.v_proj(x).view(B, T, K, D)
         if self.q_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if on_triton(x) and D & (D - 1) == 0:  # Triton's tiles are powers of two
+            q, k = kernels.rope(q, k, cos, sin)
+        else:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, S, K, D)
         return self.o_proj(attention(q, k, v, docs).reshape(B, T, H * D))
@@ -148,7 +154,8 @@ class MLP(nn.Module):
         self.down_proj = Linear(c.intermediate_size, c.hidden_size, bias=False)
 
     def forward(self, x):
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(kernels.swiglu(gate, up) if on_triton(x) else F.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -159,8 +166,12 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
     def forward(self, x, cos, sin, docs, cache=None):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, docs, cache)  # (B, T, C)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        y, norm = self.self_attn(self.input_layernorm(x), cos, sin, docs, cache), self.post_attention_layernorm  # (B, T, C)
+        if on_triton(x):  # the sum is written and normed in one pass
+            x, y = kernels.add_rms_norm(x, y, norm.weight, norm.eps)
+            return x + self.mlp(y)
+        x = x + y
+        return x + self.mlp(norm(x))
 
 
 class Backbone(nn.Module):

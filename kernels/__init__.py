@@ -4,3 +4,10 @@ Legend: B rows, T query positions, S key positions, H query heads, K key/value h
 """
 from kernels.attention import attention, documents
 from kernels.cross_entropy import target_logprobs
+from kernels.device import TRITON, on_triton
+
+if TRITON:  # on other systems than Linux the model's own PyTorch lines serve
+    from kernels.decode import decode
+    from kernels.rms_norm import add_rms_norm, rms_norm
+    from kernels.rope import rope
+    from kernels.swiglu import swiglu

@@ -8,11 +8,14 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from kernels.device import on_triton
+
 
 class Documents(NamedTuple):
     """Where the documents of a batch lie, worked out once per batch and shared by all layers (see `documents`)."""
     starts: torch.Tensor  # (B, T) first visible key of each query
     buckets: list | None  # CPU: per bucket of like lengths an index (N, L) into B*T, padded with B*T; None: no packing
+    ends: torch.Tensor | None = None  # Triton: (B, T) int32, one behind the last query that sees each key; starts is int32 then
 
 
 def documents(starts):
@@ -23,6 +26,9 @@ def documents(starts):
     document lengths.
     """
     B, T = starts.shape
+    if on_triton(starts):  # starts rises along a row, so what a key is behind, all later keys are behind
+        ends = torch.searchsorted(starts.contiguous(), torch.arange(T, device=starts.device).repeat(B, 1), right=True)
+        return Documents(starts.int().contiguous(), None, ends.int())
     if starts.device.type != "cpu" or not bool((starts > 0).any()):
         return Documents(starts, None)
     first = starts == torch.arange(T)  # a document's first token sees only itself
@@ -46,7 +52,9 @@ def attention(q, k, v, docs):
 
     docs: Documents. With S > T (a KV cache) the queries are the last T of the S positions and docs.starts is (B, T).
     """
-    if k.shape[1] != q.shape[1] or q.device.type != "cpu":  # a KV cache, or a GPU until the Triton kernel stands here
+    if on_triton(q) and q.shape[-1] in (16, 32, 64, 128):  # what fills the tensor cores' tiles
+        return _triton(q, k, v, docs)
+    if k.shape[1] != q.shape[1] or q.device.type != "cpu" or docs.ends is not None:  # a KV cache, or an odd head size on a GPU
         return attention_reference(q, k, v, docs.starts)
     if docs.buckets is None:  # one document per row
         return _causal(q, k, v)
@@ -63,6 +71,17 @@ def attention(q, k, v, docs):
         places.append(index[real])
     out = torch.empty_like(out).index_copy(0, torch.cat(places), torch.cat(pieces))
     return out.view(B, T, H, D)
+
+
+def _triton(q, k, v, docs):
+    """The kernels: flash attention over whole rows, split-KV decoding behind a cache."""
+    from kernels.decode import decode
+    from kernels.flash import flash_attention
+    if k.shape[1] == q.shape[1]:
+        return flash_attention(q, k, v, docs.starts, docs.ends)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        return attention_reference(q, k, v, docs.starts)
+    return decode(q, k, v, docs.starts)
 
 
 def _causal(q, k, v):

@@ -5,6 +5,8 @@ at a time and turned into one number per token; during training the same chunk i
 """
 import torch
 
+from kernels.device import on_triton
+
 CHUNK = 1 << 20  # logits alive at a time on the CPU: 4 MiB in float32, so that a chunk stays in the cache
 
 
@@ -71,11 +73,15 @@ def buffers(x, weight):
     """Room for one chunk's logits in x's dtype, in float32, and its softmax: made once; fresh pages cost more than the math."""
     n = chunks(len(x), len(weight), x.device)
     shape = (n[0].stop if n else 0, len(weight))
+    if on_triton(x):  # float32 lives in registers only
+        return [torch.empty(shape, dtype=x.dtype, device=x.device)]
     return [torch.empty(shape, dtype=d, device=x.device) for d in (x.dtype, torch.float32, torch.float32)]
 
 
 def _chunk(x, w, targets, g, dx, dw, room):
     """Log-probabilities (n,) of one chunk; when dx is given, write dx and add to dw for upstream gradient g (None: ones)."""
+    if on_triton(x):
+        return _triton_chunk(x, w, targets, g, dx, dw, room[0][:len(x)])
     short, logits, p = (b[:len(x)] for b in room)
     logits.copy_(torch.mm(x, w.T, out=short))  # (n, V)
     top, at = logits.max(-1, keepdim=True)
@@ -89,3 +95,17 @@ def _chunk(x, w, targets, g, dx, dw, room):
         dx.neg_()
         dw -= short.T @ x
     return (picked - lse)[:, 0]
+
+
+def _triton_chunk(x, w, targets, g, dx, dw, logits):
+    """The same with the row kernel, which turns the logits (n, V) into their gradient where they are."""
+    from kernels.log_softmax import target_rows
+    torch.mm(x, w.T, out=logits)
+    logp = target_rows(logits, targets, g, dx is not None)
+    if dx is not None:
+        torch.mm(logits, w, out=dx)
+        if x.is_cuda and x.dtype != torch.float32:  # bfloat16 factors, a float32 sum
+            torch.addmm(dw, logits.T, x, out_dtype=torch.float32, out=dw)
+        else:
+            dw += logits.T @ x
+    return logp

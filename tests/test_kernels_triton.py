@@ -1,0 +1,212 @@
+"""The Triton kernels: in the interpreter (kernels_interpreted.py), compiled for GPUs that are not there, run on one that is."""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from test_kernels import definition, example, naive, random_rows, starts_of  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from kernels import attention, decode, documents, flash, log_softmax, rms_norm, rope, swiglu, target_logprobs  # noqa: E402
+from kernels.decode import decode_reference  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+MODULES = sys.modules  # kernels.rope the function hides kernels.rope the file
+
+
+def interpret(*options):
+    """Run kernels_interpreted.py; the interpreter's own numpy is slower with two threads than with one."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-m", "pytest", "tests/kernels_interpreted.py", "-p", "no:cacheprovider", *options],
+                         cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0 and re.search(r"[1-9]\d* passed", run.stdout), run.stdout[-6000:] + run.stderr[-2000:]
+
+
+def test_in_the_interpreter():
+    interpret()
+
+
+@pytest.mark.slow
+def test_in_the_interpreter_at_length():
+    interpret("-m", "slow")
+
+
+# ---------------------------------------------------------------------- compiled
+
+CARDS = {"ampere": 80, "small": 89, "hopper": 90, "blackwell": 100}  # and their compute capability
+SIXTEENS = {"C", "V", "kb", "kt", "kh", "vb", "vt", "vh"}  # sizes and strides that are multiples of 16 in every Qwen2
+SHARED = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes of shared memory a block may have
+
+
+def compiled(kernel, arch, types, constants, warps=4, stages=3):
+    """(registers, stack bytes per thread, shared bytes, ptx) of a kernel. types: of the arguments that are neither pointers to
+    bfloat16 (*_ptr) nor 32-bit integers; constants: of the constexpr. Needs no GPU: Triton brings ptxas."""
+    signature, constexprs, attrs = {}, {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name], constexprs[(i,)] = "constexpr", constants[name]
+        else:
+            signature[name] = types.get(name, "*bf16" if name.endswith(("_ptr", "_out")) else "i32")
+            if signature[name][0] == "*" or name in SIXTEENS:  # what Triton finds out itself when it launches a kernel
+                attrs[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attrs)
+    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(num_warps=warps, num_stages=stages))
+    shared = binary.metadata.shared
+    assert shared <= SHARED[arch], f"{shared} bytes of shared memory, sm_{arch} has {SHARED[arch]}"
+    return *resources(binary.asm["cubin"]), shared, binary.asm["ptx"]
+
+
+def resources(cubin):
+    """(registers, stack bytes per thread), which is where ptxas spills to."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return [int(re.search(rf"{word}:(\d+)", usage)[1]) for word in ("REG", "STACK")]
+
+
+FLASH = [flash.forward_kernel, flash.dkdv_kernel, flash.dq_kernel]
+DEFAULT = {("hopper", 128)}  # the rest is slow
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["forward", "dkdv", "dq"])
+@pytest.mark.parametrize("card, D", [pytest.param(c, D, marks=() if (c, D) in DEFAULT else pytest.mark.slow)
+                                     for c in CARDS for D in (64, 128)])
+def test_attention_compiles(card, D, which):
+    """Nothing is spilled, but for 64 bytes in dk and dv at D = 128; Hopper multiplies by wgmma and has its copy engine fetch."""
+    (M, N, warps, stages), arch, copy = flash.TILES[card][D][which], CARDS[card], card in ("hopper", "blackwell")
+    types = {"starts_ptr": "*i32", "ends_ptr": "*i32", "lse_ptr": "*fp32", "delta_ptr": "*fp32", "scale": "fp32", "root": "fp32"}
+    if copy:
+        rows = {"q_ptr": M, "do_ptr": M, "k_ptr": N, "v_ptr": N}
+        types |= {name: f"tensordesc<bf16[1, {n}, 1, {D}]>" for name, n in rows.items()}
+    registers, stack, _, ptx = compiled(FLASH[which], arch, types, dict(D=D, M=M, N=N, COPY=copy), warps, stages)
+    assert stack <= (64 if (which, D) == (1, 128) else 0), f"{registers} registers, {stack} bytes spilled"
+    assert ("wgmma.mma_async" in ptx) == (card == "hopper") and ("tcgen05.mma" in ptx) == (card == "blackwell")
+    assert ("cp.async.bulk.tensor" in ptx) == copy and "cp.async" in ptx  # the next tile comes while this is multiplied
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["forward", "dkdv", "dq"])
+@pytest.mark.parametrize("card, D", [(c, D) for c in ("small", "hopper") for D in (64, 128)])
+def test_attention_in_float32_compiles(card, D, which):
+    M, N, warps, stages = flash.TILES["float32"][D][which]
+    pointers = {n: "*fp32" for n in FLASH[which].arg_names if n.endswith("_ptr")}
+    types = pointers | {"starts_ptr": "*i32", "ends_ptr": "*i32", "scale": "fp32", "root": "fp32"}
+    _, stack, _, _ = compiled(FLASH[which], CARDS[card], types, dict(D=D, M=M, N=N, COPY=False), warps, stages)
+    assert stack <= (64 if (which, D) == (1, 128) else 0)
+
+
+ROWS, BLOCK, WARPS = MODULES["kernels.rms_norm"].tile(3584)
+F = "*fp32"
+OTHERS = {  # the kernels that multiply no matrices, and decoding: (kernel, types, constants, warps) at the shapes of Qwen2-7B
+    "delta": (flash.delta_kernel, {"delta_ptr": F}, dict(D=128, M=64), 4),
+    "rms_norm": (MODULES["kernels.rms_norm"].forward_kernel, {"rstd_ptr": F, "eps": "fp32"},
+                 dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
+    "rms_norm backward": (MODULES["kernels.rms_norm"].backward_kernel, {"rstd_ptr": F, "dw_ptr": F},
+                          dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
+    "swiglu": (MODULES["kernels.swiglu"].forward_kernel, {}, dict(BLOCK=4096), 8),
+    "swiglu backward": (MODULES["kernels.swiglu"].backward_kernel, {}, dict(BLOCK=4096), 8),
+    "rope": (MODULES["kernels.rope"].rope_kernel, {"sign": "fp32"}, dict(D=128, HB=32, KB=4), 4),
+    "rows": (log_softmax.rows_kernel, {"target_ptr": "*i64", "g_ptr": F, "logp_ptr": F},
+             dict(GRADIENT=True, EVEN=False, BLOCK=8192), 16),
+    "decode": (MODULES["kernels.decode"].split_kernel, {"starts_ptr": "*i32", "prefix_ptr": "*i32", "acc_ptr": F, "top_ptr": F,
+                                                        "total_ptr": F, "scale": "fp32"}, dict(D=128, R=16, N=64), 4),
+    "decode join": (MODULES["kernels.decode"].join_kernel, {"acc_ptr": F, "top_ptr": F, "total_ptr": F},
+                    dict(SPLITS=48, BLOCK=64, D=128), 4),
+}
+
+
+@pytest.mark.parametrize("arch", [90, *(pytest.param(a, marks=pytest.mark.slow) for a in (80, 89, 100))])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_kernels_compile(name, arch):
+    kernel, types, constants, warps = OTHERS[name]
+    registers, stack, _, _ = compiled(kernel, arch, types, constants, warps, 2)
+    assert stack == 0, f"{registers} registers, {stack} bytes spilled"
+
+
+# ---------------------------------------------------------------------- on a GPU
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def near(ours, wanted, tolerance):
+    for a, b in zip(ours, wanted, strict=True):
+        assert (a.double().cpu() - b.double().cpu()).norm() <= tolerance * b.double().norm().cpu()
+
+
+@on_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 1e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("D", [16, 64, 128])
+@pytest.mark.parametrize("H, K", [(1, 1), (8, 2), (6, 1), (7, 1), (8, 1)])
+def test_attention_on_a_gpu(H, K, D, dtype, tolerance):
+    """Random documents against float64, and the same bits ten times: no race, no order that depends on chance."""
+    starts = starts_of(random_rows(D + H, 2, 700))
+    q, k, v = (torch.randn(2, 700, heads, D, device="cuda", dtype=dtype, requires_grad=True) for heads in (H, K, K))
+    up = torch.randn_like(q)
+
+    def run():
+        out = attention(q, k, v, documents(starts.cuda()))
+        return [out, *torch.autograd.grad(out, (q, k, v), up)]
+
+    ours = run()
+    doubles = [x.detach().cpu().double().requires_grad_() for x in (q, k, v)]
+    wanted = naive(*doubles, starts)
+    near(ours, [wanted, *torch.autograd.grad(wanted, doubles, up.cpu().double())], tolerance)
+    assert all(torch.equal(a, b) for _ in range(10) for a, b in zip(ours, run()))
+
+
+@on_gpu
+@pytest.mark.gpu
+def test_the_other_kernels_on_a_gpu():
+    """bfloat16 against float64; float32 sums over words and rows; the same bits twice."""
+    def run(function, *inputs):
+        out = function(*inputs)
+        outs = out if isinstance(out, tuple) else (out,)
+        wrt = [x for x in inputs if isinstance(x, torch.Tensor) and x.requires_grad]
+        return [*outs, *torch.autograd.grad(outs, wrt, [torch.ones_like(o) for o in outs])]
+
+    def leaf(*shape):
+        return torch.randn(*shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+
+    angle = torch.rand(2, 300, 1, 64, device="cuda").repeat(1, 1, 1, 2)
+    cases = [(rms_norm, MODULES["kernels.rms_norm"].rms_norm_reference, (leaf(600, 896), leaf(896), 1e-6)),
+             (swiglu, MODULES["kernels.swiglu"].swiglu_reference, (leaf(600, 4864), leaf(600, 4864))),
+             (rope, MODULES["kernels.rope"].rope_reference,
+              (leaf(2, 300, 14, 128), leaf(2, 300, 2, 128), angle.cos(), angle.sin()))]
+    for ours, reference, inputs in cases:
+        doubles = [x.detach().double().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x for x in inputs]
+        first = run(ours, *inputs)
+        near(first, run(reference, *doubles), 1e-2)
+        assert all(torch.equal(a, b) for a, b in zip(first, run(ours, *inputs)))
+
+
+@on_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("upstream", ["ones", "uneven"])
+def test_target_logprobs_on_a_gpu(upstream):
+    x, w, targets, g = example(5000, 9000, dtype=torch.bfloat16)  # two chunks
+    x, w = x.detach().cuda().requires_grad_(), w.detach().cuda().requires_grad_()
+    up = torch.ones(5000) if upstream == "ones" else torch.randn(5000, generator=g)
+    logp = target_logprobs(x, w, targets.cuda())
+    x64, w64 = (t.detach().cpu().bfloat16().double().requires_grad_() for t in (x, w))
+    wanted = definition(x64, w64, targets)
+    theirs = torch.autograd.grad(wanted, (x64, w64), up.double())
+    near([logp, *torch.autograd.grad(logp, (x, w), up.cuda())], [wanted, *theirs], 1e-2)
+
+
+@on_gpu
+@pytest.mark.gpu
+def test_decode_on_a_gpu():
+    q, k, v = (torch.randn(2, n, heads, 128, device="cuda", dtype=torch.bfloat16) for n, heads in ((3, 14), (3000, 2), (3000, 2)))
+    starts, prefix = torch.tensor([[2000, 2000, 2999], [0, 0, 0]], device="cuda"), torch.tensor([500, 0], device="cuda")
+    near([decode(q, k, v, starts, prefix)], [decode_reference(q.double(), k.double(), v.double(), starts, prefix)], 1e-2)
