@@ -267,6 +267,24 @@ def test_marks_of_english_answers(task, text, expected):
     assert tuple(judge.marks("en", task, text).values()) == tuple(None if x is None else bool(x) for x in expected)
 
 
+@pytest.mark.parametrize("task, asked, told", [
+    (chat.answer(FACT), "What is the capital of the country of Karvia?", "The capital of the country of Karvia is the city of Miren."),
+    (chat.answer(HOME, [HOME], "brief"), "Anna lives in the city of Miren.\nIn which city does Anna live? Answer in a few words.", "Miren."),
+    ({"task": "refuse", "message": HOME}, "In which city does Anna live?", "I do not know."),
+    ({"task": "rewrite", "message": HOME}, "Make one sentence of this: In which city does Anna live? Miren.",
+     "Anna lives in the city of Miren."),
+    ({"task": "headline", "title": ["person", "anna"], "told": [HOME]},
+     "Write a headline for this text:\nAnna lives in the city of Miren.", "About Anna"),
+    (FIVE, "Name 3 animals.", "Cat, dog, fox."), (FIVE | {"more": True}, "Now name 3 more.", "Cat, dog, fox."),
+    (WHY, "The room is dark. Why is that so?", "The lamp in the room is broken."),
+    (WHY | {"ask": "then"}, "The lamp in the room is broken. What happens then?", "The room is dark."),
+    ({"task": "translate", "message": HOME, "own": True}, "Translate into English: 安娜住在米伦市。", "Anna lives in the city of Miren."),
+    ({"task": "translate", "message": HOME, "own": False}, "Translate into Chinese: Anna lives in the city of Miren.",
+     "安娜住在米伦市。")])
+def test_english_prompts_and_replies(task, asked, told):
+    assert (chat.prompt(language("en"), task), chat.reply(language("en"), task)) == (asked, told)
+
+
 def test_a_further_list_repeats_nothing():
     more = FIVE | {"more": True}
     assert judge.marks("en", more, "Dog, lion, bear.", "Cat, camel, fox.")["fact"]
