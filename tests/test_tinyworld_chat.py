@@ -15,7 +15,7 @@ from configs.marco import paper
 from tinyworld import __main__ as tinyworld
 from tinyworld import chat, judge, parse
 from tinyworld import world as w
-from tinyworld.grammar import language, render
+from tinyworld.grammar import ASKS, language, render
 
 ROOT, CODES = Path(__file__).parent.parent, list(paper.LANGUAGES)
 SMALL = ["web={'en': 2, 'zh': 2, 'high': 2, 'low': 2}", "pairs=2", "knowledge=1", "synthetic=1", "items=2", "heldout=1"]
@@ -208,6 +208,20 @@ def test_what_a_text_mentions():
         said = parse.read(w.say(language(code), ("price", {"city": "selbar", "food": "fish", "number": 17})), code)[0]
         assert said.items() >= {"city": {"selbar"}, "food": {"fish"}, "number": {17}}.items(), (code, said)
         assert len(said) == 3 or code == "ko"  # its word for pieces is also that for a dog
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_filler_is_read_back(code):
+    """Of every relation that can be asked about, in the short reply and in the sentence; no other one of its kind with it."""
+    r, lang = random.Random(code), language(code)
+    for relation in (*w.COUNTRY_FACTS, *w.PERSON_FACTS):
+        name = ASKS[relation]
+        for key in w.KEYS[name]:
+            _, slots = w.about_person(r, "anna", relation)
+            slots |= {"country": "karvia", "day": "monday", name: key}  # Sunday is "bazar" in Azerbaijani, and so is a market
+            m = relation, slots
+            for text in (chat.short(lang, m), w.say(lang, m)):
+                assert parse.read(text, code)[0][name] == {key}, (relation, key, text)
 
 
 # ---------------------------------------------------------------------- marks
