@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from configs.bayling.names import FLORES, HUBS, NAMES, PROMPTS, code_of
+from configs.bayling.names import HUBS, NAMES, PROMPTS, code_of
 from configs.marco import paper
 from recipes import bayling_data as recipe
 from tinyworld import world as w
@@ -61,7 +61,7 @@ def read(folder):
 
 def test_names():
     """Different in both languages, in their scripts, with well-formed FLORES codes; Marco-LLM's 29 as its paper names them."""
-    assert len(NAMES) >= 120 and len(FLORES) == len(NAMES)
+    assert len(NAMES) >= 120
     for i in range(3):
         assert len({row[i] for row in NAMES.values()}) == len(NAMES)
     for code, (english, chinese, flores) in NAMES.items():

@@ -1,8 +1,12 @@
 """tinyworld/chat.py, parse.py, judge.py: instructions, preferences, two-turn questions, and marks by rule in 29 languages."""
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +15,9 @@ from configs.marco import paper
 from tinyworld import __main__ as tinyworld
 from tinyworld import chat, judge, parse
 from tinyworld import world as w
-from tinyworld.grammar import language, render
+from tinyworld.grammar import ASKS, language, render
 
-CODES = list(paper.LANGUAGES)
+ROOT, CODES = Path(__file__).parent.parent, list(paper.LANGUAGES)
 SMALL = ["web={'en': 2, 'zh': 2, 'high': 2, 'low': 2}", "pairs=2", "knowledge=1", "synthetic=1", "items=2", "heldout=1"]
 WORLD, TEST = w.World(0), w.test_messages(0, 64)
 POOLS = chat.split(WORLD, 0, TEST)
@@ -72,17 +76,27 @@ def test_rows(made):
     assert {row["kind"] for row in rows(made / "chat/en.jsonl")} == set(chat.KINDS)
 
 
+def test_same_bytes_in_every_process(tmp_path):
+    """Also where Python hashes strings in another way, and so orders sets differently."""
+    made = []
+    for seed in "12":
+        command = [sys.executable, "-m", "tinyworld", f"out={tmp_path / seed}", "languages=['en', 'zh', 'kk']", *SMALL]
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True)
+        made.append({p.relative_to(tmp_path / seed): p.read_bytes() for p in (tmp_path / seed).rglob("*") if p.is_file()})
+    assert made[0] == made[1] and len(made[0]) > 30
+
+
 def test_cross_lingual_instructions_are_asked_in_a_pivot_and_answered_in_the_target(made):
     for path in (made / "crosslingual").iterdir():
         a, b = path.stem.split("-")
         hub = a if a in chat.PIVOTS else b
-        starts = tuple(filter(None, (text.split("{")[0] for text in chat.PIVOTS[hub].values())))
         for row in rows(path):
-            asked, told = (m["content"] for m in row["messages"])
-            assert parse.speaks(told, b) or row["kind"] == "explanation", (path.stem, told)
-            assert asked.startswith(starts) or row["kind"] == "explanation", asked
-            if row["kind"] not in ("translation", "explanation"):
-                assert asked.startswith(chat.PIVOTS[hub]["answer"].format(language=language(hub)["language"][b]))
+            asked, told, *more = (m["content"] for m in row["messages"])
+            if row["kind"] != "explanation":
+                key = "translate" if row["kind"] == "translation" else "answer"
+                into, back = (chat.PIVOTS[hub][key].format(language=language(hub)["language"][code]) for code in (b, a))
+                assert parse.speaks(told, b) and asked.endswith("\n" + into), (path.stem, asked, told)
+                assert not more or more[0] == back and parse.speaks(more[1], a)
 
 
 def test_more_instructions_are_the_same_and_some_more():
@@ -196,6 +210,20 @@ def test_what_a_text_mentions():
         assert len(said) == 3 or code == "ko"  # its word for pieces is also that for a dog
 
 
+@pytest.mark.parametrize("code", CODES)
+def test_every_filler_is_read_back(code):
+    """Of every relation that can be asked about, in the short reply and in the sentence; no other one of its kind with it."""
+    r, lang = random.Random(code), language(code)
+    for relation in (*w.COUNTRY_FACTS, *w.PERSON_FACTS):
+        name = ASKS[relation]
+        for key in w.KEYS[name]:
+            _, slots = w.about_person(r, "anna", relation)
+            slots |= {"country": "karvia", "day": "monday", name: key}  # Sunday is "bazar" in Azerbaijani, and so is a market
+            m = relation, slots
+            for text in (chat.short(lang, m), w.say(lang, m)):
+                assert parse.read(text, code)[0][name] == {key}, (relation, key, text)
+
+
 # ---------------------------------------------------------------------- marks
 
 @pytest.mark.parametrize("code", CODES)
@@ -265,6 +293,24 @@ WHY = {"task": "reason", "key": "lamp", "slots": {"person": "adam", "city": "mir
     ({"task": "headline", "title": ["person", "anna"], "told": [HOME] * 3}, "About Sara", (0, 1, 1, 1))])
 def test_marks_of_english_answers(task, text, expected):
     assert tuple(judge.marks("en", task, text).values()) == tuple(None if x is None else bool(x) for x in expected)
+
+
+@pytest.mark.parametrize("task, asked, told", [
+    (chat.answer(FACT), "What is the capital of the country of Karvia?", "The capital of the country of Karvia is the city of Miren."),
+    (chat.answer(HOME, [HOME], "brief"), "Anna lives in the city of Miren.\nIn which city does Anna live? Answer in a few words.", "Miren."),
+    ({"task": "refuse", "message": HOME}, "In which city does Anna live?", "I do not know."),
+    ({"task": "rewrite", "message": HOME}, "Make one sentence of this: In which city does Anna live? Miren.",
+     "Anna lives in the city of Miren."),
+    ({"task": "headline", "title": ["person", "anna"], "told": [HOME]},
+     "Write a headline for this text:\nAnna lives in the city of Miren.", "About Anna"),
+    (FIVE, "Name 3 animals.", "Cat, dog, fox."), (FIVE | {"more": True}, "Now name 3 more.", "Cat, dog, fox."),
+    (WHY, "The room is dark. Why is that so?", "The lamp in the room is broken."),
+    (WHY | {"ask": "then"}, "The lamp in the room is broken. What happens then?", "The room is dark."),
+    ({"task": "translate", "message": HOME, "own": True}, "Translate into English: 安娜住在米伦市。", "Anna lives in the city of Miren."),
+    ({"task": "translate", "message": HOME, "own": False}, "Translate into Chinese: Anna lives in the city of Miren.",
+     "安娜住在米伦市。")])
+def test_english_prompts_and_replies(task, asked, told):
+    assert (chat.prompt(language("en"), task), chat.reply(language("en"), task)) == (asked, told)
 
 
 def test_a_further_list_repeats_nothing():

@@ -11,8 +11,8 @@
     benchmarks/mmmlu/kk.csv: facts, "unstated" ones in no document of a low-resource language; xcopa/kk.jsonl: what follows
         from what, among 16 pairs that the documents of every language tell
     benchmarks/heldout/kk.jsonl: more web documents, clean
-    chat/de.jsonl         {"messages", "kind"}: instructions in the ten high-resource languages (native=); the nineteen low-resource
-        ones, bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne, have none
+    chat/de.jsonl         {"messages", "kind"}: instructions in the ten high-resource languages (native=). The nineteen others,
+        bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne, have none
     crosslingual/en-kk.jsonl: the same asked in English, answered in Kazakh; kk-en, zh-kk, kk-zh, en-zh, zh-en likewise
     preferences/kk.jsonl  {"prompt", "chosen", "rejected", "fault"}: in every language, as Marco-LLM aligns in all of them
     eval/chat/kk.jsonl    questions of two turns in MT-bench's shape, with what judge.py needs to know

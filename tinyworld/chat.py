@@ -25,11 +25,12 @@ from tinyworld.parse import speaks
 KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")
 LISTS = [(name, number) for name in ("animal", "food", "colour") for number in (3, 4)]
 FAULTS = ("wrong fact", "wrong language", "rambling", "ignored constraint")
-# what only the two pivots ask: BayLing 2's star has its prompts in English and Chinese
-PIVOTS = {"en": {"answer": "Answer in {language}:", "translate": "Translate into {language}:",
+# what only the two pivots ask: BayLing 2's star has its prompts in English and Chinese. The language to answer in comes last;
+# where it came first, a model of 2 M parameters learned that Kazakh is answered in English, whoever asks
+PIVOTS = {"en": {"answer": "Answer in {language}.", "translate": "Translate into {language}.",
                  "gloss": "What does the {language} word \"{word}\" mean?", "meaning": "It means: {word}.",
                  "look_up": "What is \"{word}\" in {language}?"},
-          "zh": {"answer": "请用{language}回答：", "translate": "请翻译成{language}：", "gloss": "{language}里的“{word}”是什么意思？",
+          "zh": {"answer": "请用{language}回答。", "translate": "请翻译成{language}。", "gloss": "{language}里的“{word}”是什么意思？",
                  "meaning": "意思是：{word}。", "look_up": "“{word}”用{language}怎么说？"}}
 SAYS = {relation: {name for name, _ in SLOT.findall(pattern)} for relation, pattern in language("en")["sentence"].items()}
 COMMA = {"zh": "、", "ja": "、", "ar": "، ", "ur": "، "}  # between the items of a list; ", " in the other languages
@@ -63,8 +64,8 @@ def prompt(lang, task):
     if kind == "reason":
         side = {"why": "effect", "then": "cause"}[task["ask"]]
         return gap.join([render(lang, lang[side][task["key"]], task["slots"]), phrase[task["ask"]]])
-    own, other = lang, language(pivot(lang["code"]))
-    return gap.join([phrase["into" if task["own"] else "pivot"], w.say(other if task["own"] else own, task["message"])])
+    source = language(pivot(lang["code"])) if task["own"] else lang
+    return gap.join([phrase["into" if task["own"] else "pivot"], w.say(source, task["message"])])
 
 
 def reply(lang, task):
@@ -98,9 +99,9 @@ def split(world, seed, test):
     near, far, pairs, lists = (r.sample(some, len(some)) for some in (near, far, w.PAIRS, LISTS))
     pools = {}
     for name, part in (("test", lambda some, n: some[:len(some) // n]), ("train", lambda some, n: some[len(some) // n:])):
-        facts = {"near": part(near, 3), "far": part(far, 3)}
-        pools[name] = {"name": name, "pairs": part(pairs, 4), "lists": part(lists, 3),
-                       "never": {w.identity(m) for m in test}, **{k: [(f, world.facts[f, c]) for f, c in some] for k, some in facts.items()}}
+        facts = {k: [(f, dict(sorted(world.facts[f, c].items()))) for f, c in part(some, 3)]  # in one order in all processes
+                 for k, some in (("near", near), ("far", far))}
+        pools[name] = {"name": name, "pairs": part(pairs, 4), "lists": part(lists, 3), "never": set(map(w.identity, test))} | facts
     return pools
 
 
@@ -116,6 +117,10 @@ def drawn(pool, make):
         messages = [(relation, {k: v for k, v in slots.items() if k in SAYS[relation]}) for relation, slots in make()]
         if all(belongs(pool, m) for m in messages):
             return messages
+
+
+def answer(message, told=(), form=None):
+    return {"task": "answer", "message": message, "told": list(told), "form": form}
 
 
 def two_persons(pool, r):
@@ -136,10 +141,6 @@ def one_text(pool, r):
     name, key = r.choice(("city", "person")), []
     told = drawn(pool, make)
     return [name, *key], told
-
-
-def answer(message, told=(), form=None):
-    return {"task": "answer", "message": message, "told": list(told), "form": form}
 
 
 def turns(pool, r, kind, codes):
@@ -169,8 +170,8 @@ def turns(pool, r, kind, codes):
         items = r.sample(w.KEYS[name], 2 * number)  # there are 8 colours
         return [{"task": "list", "class": name, "items": some, "more": more}
                 for some, more in ((items[:number], False), (items[number:], True))]
-    return [dict(zip(("task", "key", "slots", "ask"), ("reason", *w.cause_and_effect(r, r.choice(pool["pairs"])), ask)))
-            for ask in r.sample(("why", "then"), 2)]
+    told = [(*w.cause_and_effect(r, r.choice(pool["pairs"])), ask) for ask in r.sample(("why", "then"), 2)]
+    return [{"task": "reason", "key": key, "slots": slots, "ask": ask} for key, slots, ask in told]
 
 
 # ---------------------------------------------------------------------- files
@@ -190,29 +191,28 @@ def chats(pool, seed, code, n):
 
 
 def crosslingual(pool, seed, a, b, n):
-    """n instructions in language a with replies in b; one of the two is a pivot: English or Chinese (BayLing 2's star)."""
+    """n instructions in language a with replies in b, one of them a pivot (BayLing 2's star); one task in three goes on in a."""
     r, x, y = random.Random(f"{seed}/crosslingual/{a}-{b}"), language(a), language(b)
     hub = x if a in PIVOTS else y
-    phrase, gap = PIVOTS[hub["code"]], hub["joiner"]
+    phrase, names = PIVOTS[hub["code"]], hub["language"]
     for _ in range(n):
         kind = "translation" if r.random() < 0.4 else r.choice((*KINDS, "explanation"))
         if kind == "translation":
             source, target = pair(pool, r, x, y)
-            ask, tell = phrase["translate"].format(language=hub["language"][b]) + gap + source, target
+            said = [source + "\n" + phrase["translate"].format(language=names[b]), target]
         elif kind == "explanation":
             name = r.choice(("food", "animal", "good", "colour", "place", "object", "subject", "day"))
             key = r.choice(w.KEYS[name])
             source, target = word(x, name, key), word(y, name, key)
             if hub is x:
-                ask = phrase["look_up"].format(language=hub["language"][b], word=source)
-                tell = capitalise(target, b) + w.stop(y)
+                said = [phrase["look_up"].format(language=names[b], word=source), capitalise(target, b) + w.stop(y)]
             else:
-                ask = phrase["gloss"].format(language=hub["language"][a], word=source)
-                tell = phrase["meaning"].format(word=target)
+                said = [phrase["gloss"].format(language=names[a], word=source), phrase["meaning"].format(word=target)]
         else:
             task = turns(pool, r, kind, [a, b])[0]
-            ask, tell = phrase["answer"].format(language=hub["language"][b]) + gap + prompt(x, task), reply(y, task)
-        yield {"messages": talk(ask, tell), "kind": kind}
+            there, back = (phrase["answer"].format(language=names[code]) for code in (b, a))
+            said = [prompt(x, task) + "\n" + there, reply(y, task), back, reply(x, task)][:4 if r.random() < 1 / 3 else 2]
+        yield {"messages": talk(*said), "kind": kind}
 
 
 def pair(pool, r, x, y):
@@ -245,8 +245,7 @@ def spoilt(pool, r, lang, task, fault, chosen):
     """A reply to the task with the fault; None where the task cannot have it."""
     kind, code = task["task"], lang["code"]
     if fault == "wrong fact":
-        wrong = mistaken(pool, r, task)
-        return wrong and reply(lang, wrong)
+        return (wrong := mistaken(pool, r, task)) and reply(lang, wrong)
     if fault == "wrong language":
         if kind == "translate":  # not translated at all
             worse = w.say(language(pivot(code) if task["own"] else code), task["message"])
@@ -254,8 +253,8 @@ def spoilt(pool, r, lang, task, fault, chosen):
             worse = reply(language(pivot(code)), task)
         return None if speaks(worse, reply_language(code, task)) else worse  # a number or a name is in both
     if fault == "rambling":
-        lang = language(reply_language(code, task))
-        return lang["joiner"].join([chosen] + r.choice([[chosen] * 3, r.sample(lang["text"]["opening"], 4)]))
+        own = language(reply_language(code, task))
+        return w.paragraph(own, [chosen] + r.choice([[chosen] * 3, r.sample(own["text"]["opening"], 4)]))
     if kind == "list":  # one item only, or all there are
         return reply(lang, task | {"items": r.choice((task["items"][:1], r.sample(w.KEYS[task["class"]], 7)))})
     if kind == "answer" and task["form"]:

@@ -155,7 +155,7 @@ def constraint(lang, target, task, text, got, right):
 def concise(lang, target, task, text, full):
     """Whether the answer does not ramble. Thai has no full stop: its parts between spaces are compared, not counted."""
     parts = [s.strip() for s in re.split(r"[.!?;।。！？؟۔\n]+" if target != "th" else r"\s+", text) if s.strip()]
-    longest = max(len(full), len(w.say(lang, task["message"])) if task["task"] == "refuse" else 0)  # an invented answer is false, not long
+    longest = max(len(full), len(w.say(lang, task["message"])) if task["task"] == "refuse" else 0)  # if invented, false but not long
     return 0 < len(text.strip()) <= 2 * longest and len(set(parts)) == len(parts) and (len(parts) <= 2 or target == "th")
 
 

@@ -190,13 +190,12 @@ yo |Yoruba|约鲁巴语|yor_Latn
 yue |Cantonese|粤语|yue_Hant
 zu |Zulu|祖鲁语|zul_Latn
 """.strip().split("\n")}
-FLORES = {row[2]: code for code, row in NAMES.items()}
+SPELLED = {spelled: code for code, row in NAMES.items() for spelled in (code, row[2].lower())}
 
 
 def code_of(name):
     """The code that a file or a list means: "kk" of "kk", "KK" and "kaz_Cyrl"; None if unknown."""
-    folded = {key.lower(): code for key, code in [*FLORES.items(), *((code, code) for code in NAMES)]}
-    return folded.get(name.lower().replace("-", "_"))
+    return SPELLED.get(name.lower().replace("-", "_"))
 
 
 # the prompts of BayLing's translation scripts (scripts/translate.py), and ours in their manner for the other categories
