@@ -321,8 +321,8 @@ def claims(c):
 
 
 def ablation(c):
-    """What one change does, by model, metric and group of languages: both means, and their difference with its standard error over
-    the runs. Checkpoints are named MODEL-without and MODEL-with."""
+    """What one change does, by model, metric and group of languages: both means, their difference with its standard error over the
+    runs. Checkpoints are named MODEL-without and MODEL-with."""
     without, with_ = c.ablation.split(",")
     found = {}
     for i, run in enumerate(c.runs):
@@ -336,7 +336,8 @@ def ablation(c):
         if all((kind, i) in scores for kind in (without, with_) for i in range(len(c.runs))):
             a, b = ([fmean(scores[kind, i]) for i in range(len(c.runs))] for kind in (without, with_))
             each = [y - x for x, y in zip(a, b)]
-            rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {stdev(each) / len(each) ** 0.5:.3f}",
+            error = stdev(each) / len(each) ** 0.5
+            rows.append([*what, f"{fmean(a):.3f}", f"{fmean(b):.3f}", f"{fmean(each):+.3f} ± {error:.3f}",
                          " ".join(f"{x:+.2f}" for x in each)])
     if len(rows) == 1:
         raise ValueError(f"no result of both a checkpoint NAME-{without} and NAME-{with_} in every one of {', '.join(c.runs)}")

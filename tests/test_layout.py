@@ -13,7 +13,7 @@ FILES = {
     "tokenizer": (370, "vocabulary"), "vocabulary": (260, ""),
     "eval": (480, "model generate tokenizer configs"), "compare": (280, "configs tables"),
     "judge": (300, "configs corpus tables compare ask figures"), "ask": (130, "corpus tables tokenizer model generate"),
-    "report": (370, "configs tables figures datacard"), "tables": (250, "configs"), "figures": (110, "configs tables"),
+    "report": (370, "configs tables figures datacard"), "tables": (270, "configs"), "figures": (120, "configs tables"),
     "prepare": (540, "corpus shards tokenizer configs"), "shards": (210, "corpus tokenizer"), "datacard": (130, "configs"), "quality": (220, "corpus configs recipes"),
     "configs/__init__": (80, ""), "corpus/*": (265, "corpus"), "kernels/*": (450, "kernels"), "recipes/*": (230, None),
     "tinyworld/*": (300, "tinyworld configs")}
