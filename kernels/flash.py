@@ -53,11 +53,6 @@ def tiles(x):
     return TILES[table][64 if x.shape[-1] <= 64 else 128]
 
 
-def supported(q):
-    """Head sizes that fill a tile: powers of two from the tensor core's 16 to 128."""
-    return q.shape[-1] in (16, 32, 64, 128)
-
-
 def copy_engine(*tensors):
     """Whether the GPU's copy engine may fetch tiles of (B, T, H, D) tensors: in steps of 16 bytes; float32 has pointers."""
     return generation(tensors[0].device) in ("hopper", "blackwell") and all(
