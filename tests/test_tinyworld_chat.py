@@ -194,7 +194,7 @@ def test_a_sentence_is_of_one_language():
     ("Brot", "de", True), ("Brot", "en", False), ("bread", "en", True), ("Martin", "de", True), ("Martin", "ru", False),
     ("13.", "th", True), ("", "en", False), ("...", "en", False), ("zxcv qwer", "en", False), ("面包", "zh", True),
     ("面包", "ja", False), ("パン", "ja", True), ("Anna lives in the qwertyuiop asdfghjkl zxcvbnm", "en", False),
-    ("İSTASYON", "tr", True), ("ขนมปัง", "th", True)])
+    ("İSTASYON", "tr", True), ("KIRMIZI", "tr", True), ("ขนมปัง", "th", True)])
 def test_language_by_words(text, code, right):
     assert parse.speaks(text, code) == right
 

@@ -11,7 +11,6 @@ Each answer gets marks of 0 or 1, by rule, and a score: half for the fact, half 
 """
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,10 +212,3 @@ def show(rows, name, against):
         label = key[0] if key[0] != "mean" else f"mean {key[1]}"
         print(f"{label:12}" + "".join(f"{100 * r['score']:8.1f} [{100 * r['low']:5.1f}, {100 * r['high']:5.1f}]"
                                       for r in (cells[m] for m in metrics)))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
