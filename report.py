@@ -321,8 +321,8 @@ def claims(c):
 
 
 def ablation(c):
-    """What one change does, by model, metric and group of languages: both means, their difference and its standard error over the
-    runs. Checkpoints are named MODEL-without, MODEL-with."""
+    """What one change does, by model, metric and group of languages: both means, their difference and its standard error.
+    Checkpoints are named MODEL-without and MODEL-with."""
     without, with_ = c.ablation.split(",")
     found = {}
     for i, run in enumerate(c.runs):
