@@ -1,6 +1,9 @@
 """Log-likelihoods as EleutherAI's lm-evaluation-harness defines them, for less: shared beginnings run once, only scored positions
 reach the vocabulary, and choices that differ in their last token only (A, B, C, D) are one text.
 """
+import json
+from pathlib import Path
+
 import torch
 
 from prefill import batches, behind, rests, trunk
@@ -17,12 +20,25 @@ def encode(t, text):
 
 def opener(t):
     """The id that stands for an empty context: the declared BOS, else EOS (the harness's prefix_token_id)."""
-    for name in ("bos_token", "eos_token"):
-        token = t.config.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        if token in t.added:
-            return t.added[token]
-    return t.opener
+    found = [declared(t, name) for name in ("bos_token", "eos_token")]
+    return next((i for i in found if i is not None), t.opener)
+
+
+def declared(t, name):
+    """The id of a special token that tokenizer_config.json names, or None."""
+    token = t.config.get(name)
+    return t.added.get(token.get("content") if isinstance(token, dict) else token)
+
+
+def eos_ids(t, folder):
+    """Ids that end a generation: generation_config.json's, else config.json's, and the tokenizer's EOS."""
+    ends = {t.eot if declared(t, "eos_token") is None else declared(t, "eos_token")}
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
+        if given is not None:
+            return ends | set(given if isinstance(given, list) else [given])
+    return ends
 
 
 def encode_pair(t, context, continuation):
