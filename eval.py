@@ -6,12 +6,12 @@
     python eval.py configs/tiny/eval.py model=out/demo/stage2   # tasks of one's own: a table of files and prompts
     python eval.py MODEL chat=True temperature=0.8              # talk to it: generate.py on the terminal
 
-This file knows the kinds of measurement and no benchmark's name: those are data, in configs/benchmarks. DIR holds a folder for each
-benchmark with its files as published. Results do not depend on batch size, processes or what is cached.
+This file knows the kinds of measurement and no benchmark's name: those are data, in configs/benchmarks. DIR holds a folder for
+each benchmark with its files as published. Results do not depend on batch size, processes or what is cached.
 
 OUT/results.jsonl: {"checkpoint", "weights", "tokenizer", "task", "lang", "metric", "score", "n", "stderr", "low", "high" (95 %),
-"shots", "preset", "group", "prompt" (hash of all that was asked), "signature", "malformed", "lines" (of this result)}. A mean over
-a group of tasks is a row with "lang": "mean" and METRIC_micro (every document counts the same) or METRIC_macro (every task).
+"shots", "preset", "group", "prompt" (hash of all that was asked), "signature", "malformed", "lines" (of this result)}. A mean
+over a group of tasks is a row with "lang": "mean" and METRIC_micro (every document counts the same) or METRIC_macro (every task).
 OUT/samples.jsonl, one line per document: {"checkpoint", "weights", "task", "lang", "prompt", "doc_id", "gold"} and
     choice     "pairs": [{"context", "continuation", "loglikelihood", "is_greedy"}], "acc", "acc_norm"
     generate   "context", "response", its metrics ("f1", "em", "exact_match", "acc"), "empty", "looping", "in_language"
@@ -24,7 +24,6 @@ import hashlib
 import json
 import math
 import os
-import random
 import sys
 import time
 from dataclasses import dataclass, field
@@ -34,15 +33,17 @@ import torch
 import torch.distributed as dist
 
 import metrics
-import rows
 import tokenizer
 from configs import benchmarks, load
+from documents import absent, documents, gold_index, prompts, task_files, written
 from generate import cut, generate
 from generate import main as talk
 from model import Qwen2
 from scoring import encode, encode_pair, eos_ids, loglikelihoods, total_logprobs
 
-KEYS = {"bpb": {"path"}, "choice": {"path", "context", "choices", "gold"}, "translate": {"path", "pairs", "prompt"}, "chat": {"path"}}
+KEYS = {"bpb": {"path"}, "choice": {"path", "context", "choices", "gold"}, "translate": {"path", "pairs", "prompt"},
+        "chat": {"path"}}  # what a row of one's own table must have
+PAIR = ("context", "continuation", "loglikelihood", "is_greedy")
 MORE = {"name", "kind", "limit", "where", "languages", "join", "link", "first", "delimiter", "max_new"}
 
 
@@ -75,15 +76,15 @@ class Eval:
             if need - set(task) or "name" not in task:
                 raise ValueError(f"task {task.get('name')}: a {task['kind']} task needs name, {', '.join(sorted(need))}")
             if set(task) - need - MORE:
-                raise ValueError(f"task {task['name']}: unknown {sorted(set(task) - need - MORE)}; the keys are {sorted(need | MORE)}")
+                raise ValueError(f"task {task['name']}: unknown {sorted(set(task) - need - MORE)}; "
+                                 f"the keys are {sorted(need | MORE)}")
             if not self.languages:
                 raise ValueError(f"languages is empty: nothing to measure; is there a file in data={self.data}?")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
-        wrong = [f"{name}={getattr(self, name)}" for name, least in (("shots", 0), ("limit", 1), ("max_length", 2), ("batch_tokens", 1))
-                 if getattr(self, name) is not None and getattr(self, name) < least]
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)}: too small")
+        for name, least in (("shots", 0), ("limit", 1), ("max_length", 2), ("batch_tokens", 1)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 # ---------------------------------------------------------------------- which tasks
@@ -115,22 +116,6 @@ def plan(c):
     return ready
 
 
-def task_files(c, task, split):
-    """A list of files for each side of the task (two for a translation with a file per language)."""
-    if "path" in task:
-        return [[p] if (p := Path(c.data) / name).exists() else [] for name in task["path"]]
-    return [rows.find(c.data, task["folder"], (*task["words"], *side), split) for side in ([(s,) for s in task.get("sides", ())] or [()])]
-
-
-def absent(c, task, split):
-    if "path" in task:
-        gone = [str(Path(c.data) / name) for name in task["path"] if not (Path(c.data) / name).exists()]
-        return f"task {task['name']}: {gone[0]} is missing; correct data={c.data}, the task's path or languages="
-    words = [w for w in (*task["words"], *task.get("sides", ())) if w]
-    return (f"task {task['name']}: no file below {Path(c.data) / task['folder'][0]} whose path holds {', '.join(words) or 'a name'} and "
-            f"the split {split} ({', '.join(rows.SUFFIXES[:5])}); get it from {task['source']}")
-
-
 def own_tasks(c, task):
     """One task per language (or pair) of a row of a config's table, in the shape of configs/benchmarks; its prompts are format
     strings over the file's columns and the language's labels."""
@@ -146,8 +131,9 @@ def own_tasks(c, task):
                                  f"the rows and labels have {sorted({*labels, *r})}") from None
 
         one = dict(name=task["name"], kind=task["kind"], lang=lang, groups=(), path=[task["path"].format(lang=x) for x in codes],
-                   delimiter=task.get("delimiter", " "), description="", split="test", pool=None, shots=0, columns=None, prepare=None,
-                   limit=task.get("limit"), own=True, draw="first", max_new=task.get("max_new", 64), stop=["\n"], join=task.get("join", 1),
+                   delimiter=task.get("delimiter", " "), description="", split="test", pool=None, shots=0, columns=None,
+                   prepare=None, limit=task.get("limit"), own=True, draw="first", max_new=task.get("max_new", 64), stop=["\n"],
+                   join=task.get("join", 1),
                    keep=(lambda r: all(r.get(k) == v for k, v in task["where"].items())) if "where" in task else None)
         if task["kind"] == "choice":
             one |= dict(context=lambda r, text=text: text(task["context"], r), metrics=("acc", "acc_norm"),
@@ -155,186 +141,9 @@ def own_tasks(c, task):
                         gold=lambda r: gold_index(task, r, len(task["choices"])))
         if task["kind"] == "translate":
             a, b = (c.names[code] for code in codes)
-            one |= dict(context=lambda r, a=a, b=b: task["prompt"].format(src=a, tgt=b, x=r["source"]), gold=lambda r: [r["target"]])
+            one |= dict(context=lambda r, a=a, b=b: task["prompt"].format(src=a, tgt=b, x=r["source"]),
+                        gold=lambda r: [r["target"]])
         yield one
-
-
-def gold_index(task, row, n):
-    """Place of the right choice: the gold field counts from task["first"] (0, 1 or "A")."""
-    first, value = task.get("first", 0), row[task["gold"]]
-    names = [chr(ord(first) + i) if isinstance(first, str) else str(first + i) for i in range(n)]
-    if str(value).strip() in names:
-        return names.index(str(value).strip())
-    raise OutOfRange(f"task {task['name']}: {task['gold']}={value!r} names none of the {n} choices ({', '.join(names)})")
-
-
-class OutOfRange(ValueError):
-    """A right answer that is none of the choices: the file or the table is wrong, and no score would mean anything."""
-
-
-# ---------------------------------------------------------------------- the documents of a task
-
-def documents(c, task, split, limit=None):
-    """(documents, complaints) of a split: {"row", "context", "choices", "gold"} each; a malformed row is named and left out."""
-    found, complaints = [], []
-    for place, row, wrong in aligned(c, task, split):
-        if limit is not None and len(found) == limit:
-            break
-        try:
-            if wrong:
-                raise ValueError(wrong)
-            if task["keep"] and not task["keep"](row):
-                continue
-            row = task["prepare"](row) if task["prepare"] else row
-            found.append({"row": row, **READERS[task["kind"]](task, row)})
-        except OutOfRange as e:
-            raise ValueError(f"{place}: {e}") from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError) as e:
-            complaints.append(f"{place}: " + (f"it lacks {e}" if isinstance(e, KeyError) else str(e)))
-    return found, complaints
-
-
-def aligned(c, task, split):
-    """(place, row, what is wrong) of a split's rows; two files become rows {"source", "target"}, joined by id where both have one."""
-    sides = []
-    for files in task_files(c, task, split):
-        if not files:
-            raise ValueError(absent(c, task, split))
-        sides.append([(f"{p}, row {i}" if rows.suffix(p) == ".parquet" else f"{p}, line {i}", row, wrong)
-                      for p in files for i, row, wrong in rows.read(p, task["columns"])])
-    if len(sides) == 1:
-        return sides[0]
-    a, b = sides
-    key = next((k for k in ("index_id", "id") if all(row and k in row for some in sides for _, row, _ in some)), None)
-    if key:
-        other = {row[key]: row for _, row, _ in b}
-        both = [(place, row, other[row[key]]) for place, row, _ in a if row[key] in other]
-    elif len(a) == len(b):
-        both = [(place, row, row2) for (place, row, _), (_, row2, _) in zip(a, b)]
-    else:
-        raise ValueError(f"task {task['name']}: {a[0][0].split(', ')[0]} has {len(a)} lines, {b[0][0].split(', ')[0]} {len(b)}; "
-                         "they must be aligned")
-    side = lambda row: row.get("text", row.get("sentence"))
-    return [(place, {"source": side(x), "target": side(y)}, None) if x and y and side(x) and side(y) else (place, None, "no text")
-            for place, x, y in both]
-
-
-def read_choice(task, row):
-    context, choices, gold = task["context"](row), task["choices"](row), task["gold"](row)
-    golds = [place_of(task, g, len(choices)) for g in (gold if isinstance(gold, (list, tuple)) else [gold])]
-    return {"context": context, "choices": choices, "gold": golds}
-
-
-def place_of(task, gold, n):
-    """The index of the right choice: a number, or a letter from A."""
-    text = str(gold).strip()
-    place = ord(text) - ord("A") if len(text) == 1 and text.isalpha() else int(text)
-    if not 0 <= place < n:
-        raise OutOfRange(f"task {task['name']}: the right answer {gold!r} is none of the {n} choices")
-    return place
-
-
-def read_text(task, row):
-    gold = task["gold"](row)
-    if not gold or not all(isinstance(g, str) for g in gold):
-        raise ValueError("it has no right answer")
-    return {"context": task["context"](row), "gold": gold}
-
-
-def read_chat(task, row):
-    """{"messages"}, MT-bench's {"turns"}, or a single {"prompt"}; the last message is the user's."""
-    given = row.get("messages") or [{"role": "user", "content": x} for x in row.get("turns") or [row["prompt"]]]
-    asked = [m for m in given if m["role"] != "assistant"] if "messages" not in row else given
-    while asked and asked[-1]["role"] == "assistant":  # a reference
-        asked = asked[:-1]
-    if not asked or not all(isinstance(m["content"], str) for m in asked):
-        raise ValueError("it asks nothing")
-    return {"messages": asked, "turns": "messages" not in row, "gold": row.get("gold", row.get("reference"))}
-
-
-READERS = {"choice": read_choice, "generate": read_text, "translate": read_text, "chat": read_chat,
-           "bpb": lambda task, row: {"text": row["text"]}}
-
-
-def prompts(c, task, docs, t):
-    """Each document with "turns", the conversation that leads to it: (role, text, what joins it to the next) as the harness builds it.
-
-    Shots are the first of the pool, or random ones from one generator per task, drawn for all documents in their order.
-    """
-    n = task["shots"] if c.shots is None else c.shots
-    head = [("system", task["description"], "")] if task["description"] else []
-    if task.get("demonstrations"):
-        header, n = demonstrations(c, task, t, n) if n else ("", 0)
-        return [doc | {"turns": [("user", header, "")] if n else [], "shots": n, "context": doc["context"].replace("{n}", str(n + 1))}
-                for doc in docs]
-    pool = documents(c, task, task["pool"])[0] if n and task["pool"] else []
-    if n and n > len(pool) - (task["pool"] == task["split"]):
-        raise ValueError(f"task {task['name']}: {n} shots need as many rows of the split {task['pool']}, found {len(pool)}; set shots=")
-    rng, out = random.Random(1234), []  # the harness's seed
-    for doc in docs:
-        turns = list(head)
-        for shot in draw(task, rng, pool, doc, n):
-            gold = shot["gold"][0]
-            question = shot["context"] if isinstance(shot["context"], str) else shot["context"][gold]
-            turns += [("user", question, task["delimiter"]), ("assistant", shot["choices"][gold] if "choices" in shot else gold, "\n\n")]
-        out.append(doc | {"turns": turns, "shots": n})
-    return out
-
-
-
-def draw(task, rng, pool, doc, n):
-    """n documents of the pool other than doc. A random draw takes one more where doc may be among them, as lm-eval does: when pool
-    and split are the same, or when the benchmark has no test split and the pool is not named."""
-    if n == 0:
-        return []
-    same = task["pool"] == task["split"]
-    if task["draw"] == "first":
-        found = []
-        for x in pool:
-            if len(found) < n and not (same and x["row"] == doc["row"]):
-                found.append(x)
-        return found
-    if not task.get("spare", same or task["split"] not in ("test", "devtest")):
-        return rng.sample(pool, n)
-    found = [x for x in rng.sample(pool, min(n + 1, len(pool))) if x["row"] != doc["row"]][:n]
-    return found if len(found) == n else rng.sample([x for x in pool if x["row"] != doc["row"]], n)
-
-
-def demonstrations(c, task, t, n):
-    """AGIEval's own examples: (header with as many of the n as fit into 2048 tokens or half the window, their number)."""
-    import ast
-    found = rows.find(c.data, task["folder"], ("few_shot_prompts",), "few_shot_prompts")
-    if not found:
-        raise ValueError(f"task {task['name']}: {n} shots need few_shot_prompts.csv in {Path(c.data) / task['folder'][0]}; get it from "
-                         "ruixiangcui/AGIEval on GitHub, or set shots=0")
-    cells = [row[task["demonstrations"]] for _, row, _ in rows.read(found[0]) if row and row[""].startswith("sample")]
-    text = "Here are the answers for the problems in the exam.\n" if task["english"] else "以下是考试中各个问题的答案。\n"
-    used, room = 0, min(2048, (c.max_length or 4096) // 2)
-    for cell in [x for x in cells if x][:n]:
-        try:
-            shot = ast.literal_eval(cell)
-        except (ValueError, SyntaxError):
-            shot = json.loads(cell)
-        shot = task["prepare"](shot)
-        label = shot.get("label") or shot.get("answer")
-        label = "".join(label) if isinstance(label, list) else label
-        more = task["context"](shot).replace("{n}", str(used + 1)) + f" {label}\n\n"
-        if len(t.encode(text + more)) > room:
-            break
-        text, used = text + more, used + 1
-    return text, used
-
-
-def written(c, t, doc, context, delimiter):
-    """(prompt as the model reads it, delimiter before a choice)."""
-    turns = [*doc["turns"], ("user", context, "")]
-    if not c.apply_chat_template:
-        return "".join(text + joint for _, text, joint in turns), delimiter
-    messages = [{"role": role, "content": text} for role, text, _ in turns]
-    try:
-        return t.render(messages), ""
-    except ValueError:  # a template without a system message
-        return t.render([m for m in messages if m["role"] != "system"]), ""
 
 
 # ---------------------------------------------------------------------- the kinds of task: documents -> samples
@@ -350,7 +159,7 @@ def run_choice(c, task, docs, model, t):
     scores, out = iter(loglikelihoods(model, [encode_pair(t, *pair) for pair in asked], c.batch_tokens, c.max_length)), []
     pairs = iter(asked)
     for doc in docs:
-        mine = [dict(zip(("context", "continuation", "loglikelihood", "is_greedy"), (*next(pairs), *next(scores)))) for _ in doc["choices"]]
+        mine = [dict(zip(PAIR, (*next(pairs), *next(scores)))) for _ in doc["choices"]]
         sums = [pair["loglikelihood"] for pair in mine]
         rates = [s / max(1, len(option)) for s, option in zip(sums, doc["choices"])]
         out.append({"gold": doc["gold"], "pairs": mine, "acc": float(sums.index(max(sums)) in doc["gold"]),
@@ -431,7 +240,8 @@ def scores(task, samples):
         out.append((name, *metrics.interval([s[name] for s in samples]), None))
     if task["kind"] == "translate":
         said = [s["response"].strip() for s in samples]
-        out += metrics.translation(said, [s["gold"][0] for s in samples], task.get("sides", task["lang"].split("-"))[1], "own" in task)
+        target = task.get("sides", task["lang"].split("-"))[1]
+        out += metrics.translation(said, [s["gold"][0] for s in samples], target, simple="own" in task)
     if task["kind"] != "choice" and "own" not in task or task["kind"] == "chat":
         for name in ("empty", "looping", "in_language"):
             values = [s[name] for s in samples if name in s]
@@ -440,7 +250,7 @@ def scores(task, samples):
 
 
 def group_means(results, planned):
-    """Rows of the means over each group of at least two tasks: micro weighs documents, macro tasks (languages, subjects) alike."""
+    """Rows of the means over each group of at least two tasks: micro weighs documents alike, macro tasks."""
     for group in dict.fromkeys(g for task in planned for g in task["groups"]):
         members = [results[task["name"]] for task in planned if group in task["groups"] and task["name"] in results]
         for name in dict.fromkeys(row["metric"] for some in members for row in some):
@@ -455,12 +265,12 @@ def group_means(results, planned):
                 error = None if any(row["stderr"] is None for row in some) else math.hypot(
                     *(w * row["stderr"] for w, row in zip(weights, some))) / total  # the tasks' errors taken as independent
                 asked = hashlib.sha256("".join(sorted(row["prompt"] for row in some)).encode()).hexdigest()[:12]
-                signatures = {row["signature"] for row in some}
-                yield {"task": group, "lang": "mean", "metric": f"{name}_{way}", "score": round(score, 5), "n": sum(row["n"] for row in some),
-                       "stderr": error and round(error, 5), "low": error and round(score - 1.96 * error, 5),
-                       "high": error and round(score + 1.96 * error, 5), "shots": some[0]["shots"] if len({r["shots"] for r in some}) == 1
-                       else None, "preset": some[0]["preset"], "group": group, "prompt": asked, "lines": 1,
-                       "signature": signatures.pop() if len(signatures) == 1 else "several"}
+                one = lambda key: some[0][key] if len({row[key] for row in some}) == 1 else "several"
+                yield {"task": group, "lang": "mean", "metric": f"{name}_{way}", "score": round(score, 5),
+                       "n": sum(row["n"] for row in some), "stderr": error and round(error, 5),
+                       "low": error and round(score - 1.96 * error, 5), "high": error and round(score + 1.96 * error, 5),
+                       "shots": one("shots"), "preset": one("preset"), "group": group, "prompt": asked,
+                       "signature": one("signature"), "malformed": sum(row["malformed"] for row in some), "lines": 1}
 
 
 # ---------------------------------------------------------------------- files
@@ -505,11 +315,13 @@ def finished(results, samples, about):
     for row, _ in json_lines(results):
         if all(row.get(k) == v for k, v in about.items()):
             found.setdefault((row["task"], row["lang"], row["prompt"]), {})[row["metric"]] = row
-    whole = {key: list(some.values()) for key, some in found.items() if len(some) >= max(r.get("lines", 1) for r in some.values())}
+    whole = {key: list(some.values()) for key, some in found.items()
+             if len(some) >= max(r.get("lines", 1) for r in some.values())}
     if samples and Path(samples).exists():
         others = lambda row: any(row.get(k) != about[k] for k in ("checkpoint", "weights"))
         kept = [line for row, line in json_lines(samples) if others(row) or (row["task"], row["lang"], row["prompt"]) in whole]
-        Path(f"{samples}.new").write_text("".join(line if line.endswith("\n") else line + "\n" for line in kept), encoding="utf-8")
+        with open(f"{samples}.new", "w", encoding="utf-8") as f:
+            f.writelines(line if line.endswith("\n") else line + "\n" for line in kept)
         os.replace(f"{samples}.new", samples)
     return whole
 
@@ -528,7 +340,7 @@ def ask(c, task, t):
     """(documents with their prompts, complaints, a hash of all that is asked)."""
     limit = min((x for x in (task.get("limit"), c.limit) if x is not None), default=None)
     joined = task.get("join", 1)
-    docs, complaints = documents(c, task, task["split"], None if limit is None else limit * joined if task["kind"] != "bpb" else limit)
+    docs, complaints = documents(c, task, task["split"], limit)
     if not docs:
         raise ValueError(f"task {task['name']}, {task['lang']}: no items in {task_files(c, task, task['split'])[0][0]}"
                          + (f"; the first of {len(complaints)} malformed rows is {complaints[0]}" if complaints else ""))
@@ -553,10 +365,10 @@ def measure(c, task, docs, complaints, asked, about, model, t, rank, size):
     number = lambda x: None if x is None else round(x, 5)
     result = [{**about, "task": task["name"], "lang": task["lang"], "metric": name, "score": round(score, 5), "n": len(samples),
                "stderr": number(error), "low": number(low), "high": number(high), "shots": shots,
-               "preset": None if "own" in task else c.preset, "group": task["groups"][0] if task["groups"] else None, "prompt": asked,
-               "signature": signature, "malformed": len(complaints), "lines": len(found)}
+               "preset": None if "own" in task else c.preset, "group": task["groups"][0] if task["groups"] else None,
+               "prompt": asked, "signature": signature, "malformed": len(complaints), "lines": len(found)}
               for name, score, error, low, high, signature in found]
-    same = {"checkpoint": about["checkpoint"], "weights": about["weights"], "task": task["name"], "lang": task["lang"], "prompt": asked}
+    same = {k: result[0][k] for k in ("checkpoint", "weights", "task", "lang", "prompt")}
     return result, [{**same, "doc_id": i, **sample} for i, sample in enumerate(samples)]
 
 
@@ -565,7 +377,8 @@ def words_of(argv):
     words = sys.argv[1:] if argv is None else argv
     words = [f"model={word}" if "=" not in word and Path(word).is_dir() else word for word in words]
     talking = any(word.startswith("sample=") for word in words) or "chat=True" in words
-    return [word.replace("sample=", "model=", 1) if word.startswith("sample=") else word for word in words if word != "chat=True"], talking
+    words = [word.replace("sample=", "model=", 1) if word.startswith("sample=") else word for word in words]
+    return [word for word in words if word != "chat=True"], talking
 
 
 def open_model(c):

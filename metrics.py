@@ -19,8 +19,8 @@ WAYS = {"zh": "zh", "zho": "zh", "ja": "ja-mecab", "jpn": "ja-mecab", "ko": "ko-
 # ---------------------------------------------------------------------- question answering
 
 def qa(response, answers, lang):
-    """F1 over the bag of words and exact match, the best over the answers, by SQuAD v1.1's rules in every language: lower case, no
-    ASCII punctuation, no English articles (XTREME and TyDiQA-GoldP report them so)."""
+    """F1 over the bag of words and exact match, the best over the answers, by SQuAD v1.1's rules in every language: lower case,
+    no ASCII punctuation, no English articles (XTREME and TyDiQA-GoldP report them so)."""
     return overlap(response, answers, lambda s: re.sub(r"\b(a|an|the)\b", " ", s), string.punctuation)
 
 
@@ -132,7 +132,7 @@ SCORERS = {"qa": qa, "qa_tydi": qa_tydi, "number": number, "math": mathematics}
 # ---------------------------------------------------------------------- translation
 
 def translation(hypotheses, references, target, simple=False, resamples=1000):
-    """[(metric, score, stderr, low, high, signature)] by sacreBLEU: spBLEU, chrF++, and BLEU with the tokenizer of the target language.
+    """[(metric, score, stderr, low, high, signature)] by sacreBLEU: spBLEU, chrF++, BLEU with the target's tokenizer.
 
     simple: chrF++ and BLEU, Japanese and Thai by characters (needs no Japanese analyser). The interval is sacreBLEU's bootstrap,
     95 %. A metric whose tokenizer is not installed is left out, and said.
@@ -148,8 +148,8 @@ def translation(hypotheses, references, target, simple=False, resamples=1000):
     out = []
     for name, make in wanted:
         if name == "spbleu" and not flores_model().exists():
-            tell_once(f"spBLEU is left out: it needs {flores_model()} (sacreBLEU's flores200sacrebleuspm; set SACREBLEU to the folder "
-                      "that holds models/, or let `sacrebleu --tokenize flores200` download it)")
+            tell_once(f"spBLEU is left out: it needs {flores_model()} (sacreBLEU's flores200sacrebleuspm; set SACREBLEU to the "
+                      "folder that holds models/, or let `sacrebleu --tokenize flores200` download it)")
             continue
         try:
             metric = make()

@@ -1,8 +1,8 @@
 """Many texts through the model at once: a beginning that several of them share is computed once, the rest without padding.
 
 The texts, sorted, are the leaves of a tree; an inner node is a beginning that at least two share (few-shot examples, a passage, a
-question before its choices). Every node runs behind the keys and values of its parent. A batch is one rectangle of tokens, as wide
-as the longest rest in it; a shorter text fills its row with the end of its parent, computed again:
+question before its choices). Every node runs behind the keys and values of its parent. A batch is one rectangle of tokens, as
+wide as the longest rest in it; a shorter text fills its row with the end of its parent, computed again:
 
     row of text 1     . . P P P P|r r r r      P: the parent's keys and values, copied; r: the tokens of this forward
     row of text 2     P P P P P P|p p r r      p: the parent's last tokens once more, instead of padding
@@ -78,7 +78,7 @@ def batches(sizes, batch_tokens):
 
 
 def behind(model, texts, parents, room=0):
-    """Run texts, each behind its parent's keys and values -> (last hidden states of the rectangle (B, m, C), cache, starts (B, 1)).
+    """Run texts, each behind its parent's keys and values -> (hidden states of the rectangle (B, m, C), cache, starts (B, 1)).
 
     All rows end in the cache's column T - 1, where the longest text ends; room: columns kept free behind it.
     """

@@ -11,12 +11,13 @@ import re
 from pathlib import Path
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".dev", ".devtest")
-SPLITS = {"val": ("val", "validation", "valid", "dev"), "devtest": ("devtest", "test")}  # words for a split in a path, else itself
+SPLITS = {"val": ("val", "validation", "valid", "dev"), "devtest": ("devtest", "test")}  # words in a path; else itself
 ALL = {"train", "val", "validation", "valid", "dev", "test", "devtest", "eval"}
 
 
 def find(data, folders, words, split):
-    """The files of a split: below data/FOLDER, with each of words in the path ("a|b": a, where that finds none b) and the split.
+    """The files of a split: below data/FOLDER, with each of words in the path ("a|b": a, where that finds none b; "=a": a folder
+    or the file is called so) and the split's.
 
     A path without any split's word serves where none has the right one. Of several the shortest path counts, or all parts
     -00000-of-0000N of one. Returns a list, empty where nothing fits.
@@ -24,7 +25,14 @@ def find(data, folders, words, split):
     found = [p for folder in folders for p in sorted((Path(data) / folder).rglob("*")) if suffix(p) in SUFFIXES
              and p.name.lower() != "readme.txt"]
     base = len(Path(data).parts)
-    has = lambda p, word: re.search(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", "/".join(p.parts[base + 1:]), re.I)
+
+    def has(p, word):
+        if not word:
+            return True
+        if word[:1] == "=":
+            return word[1:] in (*p.parts[base:-1], p.name.split(".")[0])
+        return re.search(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", "/".join(p.parts[base + 1:]), re.I)
+
     for word in words:
         found = next((some for some in ([p for p in found if has(p, w)] for w in word.split("|")) if some), [])
     fits = [[p for p in found if has(p, w)] for w in SPLITS.get(split, (split,))]

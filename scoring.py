@@ -13,7 +13,7 @@ CHUNK = 1 << 22  # logits made at a time
 
 
 def encode(t, text):
-    """Ids of a prompt as the harness has them: control tokens in it count, and BOS stands first unless the text begins with it."""
+    """Ids of a prompt as the harness has them: control tokens in it count; BOS stands first unless the text begins with it."""
     ids = t.encode(text, special=True)
     return ids if t.bos is None or ids[:1] == [t.bos] else [t.bos, *ids]
 
@@ -50,6 +50,8 @@ def encode_pair(t, context, continuation):
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped):] + continuation
     ids = encode(t, context)
+    if not ids:  # blanks alone, no BOS
+        return [opener(t)], encode(t, continuation)
     return ids, encode(t, context + continuation)[len(ids):]
 
 
@@ -83,7 +85,7 @@ def loglikelihoods(model, pairs, batch_tokens, max_length=None):
 
 
 def score(model, x, asked):
-    """x (B, m, C): states that end where the inputs end; asked: (row, continuation) -> [(sum of log p, all of them likeliest)]."""
+    """x (B, m, C): states that end where the inputs end; asked: (row, continuation) -> [(sum of log p, all likeliest)]."""
     place, target = [], []  # one position for all continuations that ask for it
     for row, ids in asked:
         place += [row * x.shape[1] + x.shape[1] - len(ids) + j for j in range(len(ids))]

@@ -211,7 +211,7 @@ def agieval(preset):
     for name in (*ENGLISH, *CHINESE, "math", "gaokao-mathcloze"):
         english, cloze = name in ENGLISH or name == "math", name in ("math", "gaokao-mathcloze")
         groups = ("agieval", "agieval_en" if english else "agieval_zh", *(["agieval_gaokao"] if name.startswith("gaokao") else ()))
-        common = dict(folder=("agieval",), words=(name,), preset=preset, groups=groups, lang="en" if english else "zh", pool=None,
+        common = dict(folder=("agieval", "agieval-" + name), words=(f"={name}|=agieval-{name}",), preset=preset, groups=groups, lang="en" if english else "zh", pool=None,
                       source="ruixiangcui/AGIEval on GitHub, data/v1, or hails/agieval-" + name, paper=("test", 5),
                       prepare=exam_row, demonstrations=name.replace("-without-passage", ""), english=english)
         passage = (lambda r: "") if name == "sat-en-without-passage" else lambda r: r.get("passage") or ""
@@ -256,7 +256,7 @@ def generated(preset):
     full = dict(ar="arabic", bn="bengali", en="english", fi="finnish", id="indonesian", ko="korean", ru="russian", sw="swahili", te="telugu")
     for lang, (c, q, a) in names.TYDIQA.items():
         yield task(f"tydiqa_goldp_{lang}", preset, "tydiqa", lang, "google-research-datasets/tydiqa, secondary_task", ("val", 0),
-                   ("val", 1), folder=("tydiqa-goldp", "tydiqa", "tydiqa_goldp"), words=(f"{lang}|{full[lang]}|validation|dev",),
+                   ("val", 1), folder=("tydiqa-goldp", "tydiqa", "tydiqa_goldp"), words=(f"{lang}|{full[lang]}|",),
                    pool="train", draw="random", spare=False, kind="generate", stop=["\n"], max_new=256 if preset == "lm-eval" else 50, gold=answers,
                    metrics=("qa_tydi",) if preset == "lm-eval" else ("qa",),
                    keep=lambda r, full=full[lang]: r["id"].startswith(full) or not r["id"].split("-")[0].isalpha(),
