@@ -48,10 +48,16 @@ def suffix(path):
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-@functools.lru_cache(maxsize=2)  # a file may hold many tasks (57 subjects)
 def read(path, columns=None):
     """[(line number, row or None, what is wrong with it)] of a file. columns: names where a .csv or .tsv has no header."""
+    return read_version(path, columns, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)  # a file may hold many tasks (57 subjects)
+def read_version(path, columns, _):
     kind = suffix(path)
+    if kind not in SUFFIXES:
+        raise ValueError(f"{path}: unknown format; expected {', '.join(SUFFIXES[:6])}")
     if kind == ".parquet":
         try:
             import pyarrow.parquet
