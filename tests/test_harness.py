@@ -246,9 +246,9 @@ def compare(mine, other, key=short):
             else:
                 assert (key(a["context"]), a["response"]) == (b["context"], b["response"]), name
                 n += 1
-            for key in ("acc", "acc_norm", "exact_match", "f1"):
-                if key in b:
-                    assert a.get(key, a.get("em") if key == "exact_match" else None) == pytest.approx(b[key]), (name, key, a, b)
+            for metric in ("acc", "acc_norm", "exact_match", "f1"):
+                if metric in b:
+                    assert a.get(metric, a.get("em") if metric == "exact_match" else None) == pytest.approx(b[metric]), (name, a, b)
     return n
 
 
