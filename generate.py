@@ -113,7 +113,7 @@ def one_by_one(model, texts, max_new, how, stop, ended, allowed_next):
         if len(over & set(rows)) == len(rows) or n == max_new - 1:
             return
         going = [k for k, row in enumerate(rows) if row not in over]
-        if 4 * len(going) <= 3 * len(rows):
+        if 4 * len(going) <= 3 * len(rows) or (over and allowed_next):  # nothing may be allowed behind an end
             rows, new, starts = [rows[k] for k in going], new[going], starts[going]
             cache.keep(going)
         logits = model(new[:, None], starts=starts, cache=cache)
