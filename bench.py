@@ -176,11 +176,11 @@ def documents():
 # ---------------------------------------------------------------------- evaluation
 
 def evaluation():
-    """Rows (what, seconds of ours, of lm-eval, ratio, largest difference) beside lm-eval's HFLM: same random model, prompts, process.
+    """Rows (what, seconds of ours, of lm-eval, ratio, difference) beside lm-eval's HFLM: same random model, prompts, process.
 
-    Belebele's shape has 1.84 questions to a passage as the original (900 on 488), MMLU's five shots before every question, XCOPA's a
-    sentence and two ends. Translation ends at a letter, since a random model ends no line: a letter that most texts meet, at any
-    length. lm-eval runs at batch size 1, its default, and 16. Process CPU time, one thread, best of three interleaved.
+    Belebele's shape has 1.84 questions to a passage as the original (900 on 488), MMLU's five shots before every question,
+    XCOPA's a sentence and two ends. Translation ends at a letter, since a random model ends no line: one that most texts meet
+    at any length. lm-eval runs at batch size 1, its default, and 16. Process CPU time, one thread, best of three interleaved.
     """
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -215,8 +215,8 @@ def evaluation():
     ours = lambda: [cut(t.decode(new), [stop]) for new in generate(model, ids, 64, {t.eot}, batch=16, t=t, stop_text=[stop])]
     asked = [Instance("generate_until", {}, (x, {"until": [stop], "max_gen_toks": 64, "do_sample": False}), i)
              for i, x in enumerate(prompts)]
-    return out + beside("translation", ours, {k: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for k, lm in peers.items()},
-                        lambda a, b: sum(x != y for x, y in zip(a, b)))
+    theirs = {k: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for k, lm in peers.items()}
+    return out + beside("translation", ours, theirs, lambda a, b: sum(x != y for x, y in zip(a, b)))
 
 
 def beside(name, ours, peers, differ, rounds=3):

@@ -140,7 +140,7 @@ def prompts(c, task, docs, t):
     if task.get("demonstrations"):
         header, n = demonstrations(c, task, t, n) if n else ("", 0)
         turns = [("user", header, "")] if n else []
-        return [doc | {"turns": turns, "shots": n, "context": doc["context"].replace("{n}", str(n + 1))} for doc in docs]
+        return [doc | {"turns": turns, "shots": n, "context": doc["context"].replace("\0", str(n + 1))} for doc in docs]
     pool = documents(c, task, task["pool"])[0] if n and task["pool"] else []
     if n and n > len(pool) - (task["pool"] == task["split"]):
         raise ValueError(f"task {task['name']}: {n} shots need as many rows of the split {task['pool']}, found {len(pool)}; "
@@ -196,7 +196,7 @@ def demonstrations(c, task, t, n):
         shot = task["prepare"](shot)
         label = shot.get("label") or shot.get("answer")
         label = "".join(label) if isinstance(label, list) else label
-        more = task["context"](shot).replace("{n}", str(used + 1)) + f" {label}\n\n"
+        more = task["context"](shot).replace("\0", str(used + 1)) + f" {label}\n\n"
         if len(t.encode(text + more)) > room:
             break
         text, used = text + more, used + 1

@@ -71,8 +71,8 @@ def rests(texts, parents):
 def batches(sizes, batch_tokens):
     """Numbers of texts in batches of like size, the largest first, each a rectangle of at most batch_tokens or a single row.
 
-    From an eighth of batch_tokens on, a text shorter than nine tenths of the widest begins a batch of its own: a forward of that many
-    tokens costs by its tokens, and padding is no less.
+    From an eighth of batch_tokens on, a text shorter than nine tenths of the widest begins another batch: a forward of so many
+    tokens costs by the token, and padding costs as much.
     """
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     while order:

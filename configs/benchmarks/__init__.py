@@ -37,6 +37,9 @@ def task(name, preset, groups, lang, source, lm_eval=("test", 0), paper=None, **
                 keep=None, prepare=None) | fields | dict(name=name, groups=groups, lang=lang, source=source, split=split, shots=shots)
 
 
+NUMBER = "\0"  # stands for the number of a question: the shots that fit, plus one
+
+
 def lettered(question, options, answer="Answer:", last="\nD. "):
     """A question, its four options by letter, and the word before the answer."""
     a, b, c, d = options
@@ -215,11 +218,11 @@ def agieval(preset):
                       source="ruixiangcui/AGIEval on GitHub, data/v1, or hails/agieval-" + name, paper=("test", 5),
                       prepare=exam_row, demonstrations=name.replace("-without-passage", ""), english=english)
         passage = (lambda r: "") if name == "sat-en-without-passage" else lambda r: r.get("passage") or ""
-        if preset == "paper":  # AGIEval's layout; {n} is the number of shots that fit, plus one
+        if preset == "paper":  # AGIEval's layout
             head, ask, say = ("Problem", "Choose from the following options:", "The answer is therefore") if english else \
                 ("问题", "从以下选项中选择:", "答案是")
-            context = (lambda r, h=head, s=say: f"{h} {{n}}.   {r['question']}\n{s}") if cloze else \
-                lambda r, h=head, a=ask, s=say, p=passage: f"{h} {{n}}.   {p(r)} {r['question']}\n{a}    {' '.join(r['options'])}\n{s}"
+            context = (lambda r, h=head, s=say: f"{h} {NUMBER}.   {r['question']}\n{s}") if cloze else \
+                lambda r, h=head, a=ask, s=say, p=passage: f"{h} {NUMBER}.   {p(r)} {r['question']}\n{a}    {' '.join(r['options'])}\n{s}"
         elif cloze:
             context = lambda r, e=english: r.get("query") or (f"Q: {r['question']}\nA: The answer is" if e else f"问题：{r['question']}\n答案：")
         else:
