@@ -154,8 +154,8 @@ def translation(hypotheses, references, target, simple=False, resamples=1000):
             continue
         try:
             metric = make()
-        except (RuntimeError, ImportError) as e:
-            tell_once(f"{name} into {target} is left out: {str(e).strip().splitlines()[-1]} (pip install 'sacrebleu[ja,ko]')")
+        except (RuntimeError, ImportError):
+            tell_once(f"{name} into {target} is left out: its tokenizer {way} needs a package: pip install 'sacrebleu[ja,ko]'")
             continue
         score, signature = metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature())
         if name == "spbleu":
