@@ -173,8 +173,72 @@ def documents():
           f"{(head != np.arange(n)).mean():.1%} found", flush=True)
 
 
+# ---------------------------------------------------------------------- evaluation
+
+def evaluation():
+    """Rows (what, seconds of ours, of lm-eval, ratio, difference) beside lm-eval's HFLM: same random model, prompts, process.
+
+    Belebele's shape has 1.84 questions to a passage as the original (900 on 488), MMLU's five shots before every question,
+    XCOPA's a sentence and two ends. Translation ends at a letter, since a random model ends no line: one that most texts meet
+    at any length. lm-eval runs at batch size 1, its default, and 16. Process CPU time, one thread, best of three interleaved.
+    """
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from generate import cut, generate
+    from scoring import encode, encode_pair, loglikelihoods
+    rng, out = random.Random(0), []
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
+    say = lambda a, b: " ".join(rng.choices(words, k=rng.randint(a, b)))
+    with tempfile.TemporaryDirectory() as folder:
+        qwen2_like([say(5, 20) for _ in range(3000)], SHAPE["vocab_size"], folder)
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(
+            {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokenizer.EOT, "pad_token": tokenizer.EOT}))
+        Qwen2(ModelConfig(**SHAPE)).init_weights(0).save_pretrained(folder)
+        model, t = Qwen2.from_pretrained(folder).eval(), tokenizer.load(folder)
+        peers = {size: HFLM(pretrained=folder, dtype="float32", device="cpu", batch_size=size) for size in (1, 16)}
+    options = lambda: "".join(f"\n{k}: {say(1, 5)}" for k in "ABCD") + "\nAnswer:"
+    passages = [f"P: {say(70, 130)}\nQ: " for _ in range(25)]
+    shots = "".join(f"{say(8, 30)}?{options()} A\n\n" for _ in range(5))
+    sets = {"Belebele, 0 shots": [(passages[i * 25 // 46] + say(8, 16) + options(), f" {k}") for i in range(46) for k in "ABCD"],
+            "XCOPA, 0 shots": [(x, f" {say(4, 8)}") for x in (say(5, 10) for _ in range(60)) for _ in range(2)],
+            "MMLU's shape, 5 shots": [(shots + say(8, 30) + "?" + options(), f" {k}") for _ in range(20) for k in "ABCD"]}
+    for name, pairs in sets.items():
+        ours = lambda: loglikelihoods(model, [encode_pair(t, *pair) for pair in pairs], 1024)
+        asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
+        out += beside(name, ours, {k: lambda lm=lm: lm.loglikelihood(asked, disable_tqdm=True) for k, lm in peers.items()},
+                      lambda a, b: max(abs(x - y) if g == h else math.inf for (x, g), (y, h) in zip(a, b)))
+    prompts = [f"English sentence: {say(8, 25)}\nGerman sentence:" for _ in range(32)]
+    ids = [encode(t, x) for x in prompts]
+    said = [t.decode(new) for new in generate(model, ids, 64, {t.eot}, batch=16)]
+    stop = max("abcdefghijklmnopqrstuvwxyz", key=lambda k: -abs(24 - sum(k in x[:len(x) // 2] for x in said)))
+    ours = lambda: [cut(t.decode(new), [stop]) for new in generate(model, ids, 64, {t.eot}, batch=16, t=t, stop_text=[stop])]
+    asked = [Instance("generate_until", {}, (x, {"until": [stop], "max_gen_toks": 64, "do_sample": False}), i)
+             for i, x in enumerate(prompts)]
+    theirs = {k: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for k, lm in peers.items()}
+    return out + beside("translation", ours, theirs, lambda a, b: sum(x != y for x, y in zip(a, b)))
+
+
+def beside(name, ours, peers, differ, rounds=3):
+    """Rows for one workload: our function and {batch size: theirs}, which return the same."""
+    answer = ours()
+    wrong = {size: differ(answer, theirs()) for size, theirs in peers.items()}
+    best = dict.fromkeys([None, *peers], math.inf)
+    for _ in range(rounds):
+        for size, work in {None: ours, **peers}.items():
+            begin = time.process_time()
+            work()
+            best[size] = min(best[size], time.process_time() - begin)
+    return [(f"{name}, lm-eval's batch {size}", best[None], best[size], best[size] / best[None], wrong[size]) for size in peers]
+
+
 if __name__ == "__main__":
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        for name, mine, other, ratio, differ in evaluation():
+            print(f"{name:42} ours {mine:6.2f} s  lm-eval {other:6.2f} s  ratio {ratio:.2f}  difference {differ:.1e}", flush=True)
+    except ImportError:
+        print("evaluation: not compared; pip install lm-eval accelerate")
     documents()
     tokenizing()
     g = torch.Generator().manual_seed(1)

@@ -1,15 +1,26 @@
-"""A model -> numbers: bits per byte, multiple choice by log-likelihood, translation. One JSON line per result.
+"""A model -> numbers: multiple choice, question answering, translation, bits per byte, chat. The harness's scores, for less.
 
-    python eval.py configs/tiny/eval.py model=out/demo/stage2
-    torchrun --nproc-per-node 8 eval.py configs/tiny/eval.py model=out/demo/stage2
-    python eval.py sample=out/demo/stage2 temperature=0.8       # talk to it: generate.py on the terminal
+    python eval.py MODEL data=DIR 'tasks=xcopa_zh,belebele_*' preset=lm-eval shots=0 limit=40 out=OUT
+    python eval.py MODEL data=DIR out=OUT                       # the suite of Marco-LLM, as far as DIR has its files
+    torchrun --nproc-per-node 8 eval.py MODEL data=DIR out=OUT  # documents in shares
+    python eval.py configs/tiny/eval.py model=out/demo/stage2   # tasks of one's own: a table of files and prompts
+    python eval.py MODEL chat=True temperature=0.8              # talk to it: generate.py on the terminal
 
-A benchmark is a row of a table in a config: a file, a prompt, what to score. This file knows the kinds of measurement and no
-benchmark's name. Results do not depend on batch size or on the number of processes.
+This file knows the kinds of measurement and no benchmark's name: those are data, in configs/benchmarks. DIR holds a folder for
+each benchmark with its files as published. Results do not depend on batch size, processes or what is cached.
+
+OUT/results.jsonl: {"checkpoint", "weights", "tokenizer", "task", "lang", "metric", "score", "n", "stderr", "low", "high" (95 %),
+"shots", "preset", "group", "prompt" (hash of all that was asked), "signature", "malformed", "lines" (of this result)}. A mean
+over a group of tasks is a row with "lang": "mean" and METRIC_micro (every document counts the same) or METRIC_macro (every task).
+OUT/samples.jsonl, one line per document: {"checkpoint", "weights", "task", "lang", "prompt", "doc_id", "gold"} and
+    choice     "pairs": [{"context", "continuation", "loglikelihood", "is_greedy"}], "acc", "acc_norm"
+    generate   "context", "response", its metrics ("f1", "em", "exact_match", "acc"), "empty", "looping", "in_language"
+    translate  "context", "response", "empty", "looping", "in_language"; scores are of the whole set
+    chat       "messages" (with the answers), "responses", "response" (the last), "empty", "looping", "in_language"
+Killed and started again, it goes on with the first unfinished task.
 """
-import csv
+import fnmatch
 import hashlib
-import io
 import json
 import math
 import os
@@ -21,300 +32,248 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import metrics
 import tokenizer
-from configs import load
-from generate import generate, ids_of
+from configs import benchmarks, load
+from documents import absent, documents, gold_index, prompts, task_files, written
+from generate import cut, generate
 from generate import main as talk
-from model import IGNORE, Cache, Qwen2
+from model import Qwen2
+from scoring import encode, encode_pair, eos_ids, loglikelihoods, total_logprobs
+
+KEYS = {"bpb": {"path"}, "choice": {"path", "context", "choices", "gold"}, "translate": {"path", "pairs", "prompt"},
+        "chat": {"path"}}  # what a row of one's own table must have
+PAIR = ("context", "continuation", "loglikelihood", "is_greedy")
+MORE = {"name", "kind", "limit", "where", "languages", "join", "link", "first", "delimiter", "max_new"}
 
 
 @dataclass(frozen=True)
 class Eval:
     model: str                  # Hugging Face folder
-    tasks: list                 # rows of the table of benchmarks; see the kinds below
-    data: str                   # folder that the tasks' paths are relative to
-    languages: list             # codes that replace {lang} in the paths
-    out: str | None = None      # results.jsonl to add to; None: only print
+    data: str                   # folder of the benchmarks' files
+    tasks: list | str | None = None  # names and patterns, comma-separated; None: all of the paper's; or a table of one's own
+    preset: str = "paper"       # splits, shots and lengths: paper (Marco-LLM's Table 4) or lm-eval (the harness's defaults)
+    shots: int | None = None    # examples in the prompt; None: the preset's
+    apply_chat_template: bool = False  # as the harness does: examples become turns
+    max_length: int | None = None      # tokens the model sees, the end of longer prompts; None: its max_position_embeddings
+    languages: list = field(default_factory=list)  # of one's own tasks: codes that replace {lang} in the paths
+    out: str | None = None      # folder for results.jsonl and samples.jsonl, or the .jsonl file itself; None: only print
     checkpoint: str | None = None  # name in the results; None: the folder's name
-    names: dict = field(default_factory=dict)   # {code: English name} for translation prompts
-    labels: dict = field(default_factory=dict)  # {code: {field: text}}: words of the prompts in each language
-    limit: int | None = None    # items per task and language
-    batch_tokens: int = 8192    # tokens in one forward
+    names: dict = field(default_factory=dict)   # of one's own tasks: {code: English name} for translation prompts
+    labels: dict = field(default_factory=dict)  # ... {code: {field: text}}: words of the prompts in each language
+    limit: int | None = None    # documents per task
+    batch_tokens: int | None = None  # tokens in one forward; None: 8192, on the CPU 1024, whose activations stay in its cache
     dtype: str = "float32"
     threads: int | None = None  # CPU threads of a process
 
     def __post_init__(self):
-        for task in self.tasks:
-            need = {"bpb": {"path"}, "choice": {"path", "context", "choices", "gold"}, "translate": {"path", "pairs", "prompt"}}
-            if task.get("kind") not in need:
-                raise ValueError(f"task {task.get('name')}: kind is {task.get('kind')!r}; the kinds are {', '.join(need)}")
-            if need[task["kind"]] - set(task) or "name" not in task:
-                raise ValueError(f"task {task.get('name')}: a {task['kind']} task needs name, "
-                                 f"{', '.join(sorted(need[task['kind']]))}")
-            known = need[task["kind"]] | {"name", "kind", "limit", "where", "languages",
-                                          "join", "link", "first", "delimiter", "max_new"}
-            if set(task) - known:
-                raise ValueError(f"task {task['name']}: unknown {sorted(set(task) - known)}; the keys are {sorted(known)}")
+        for task in self.tasks if isinstance(self.tasks, list) else ():
+            if isinstance(task, str):
+                continue
+            if task.get("kind") not in KEYS:
+                raise ValueError(f"task {task.get('name')}: kind is {task.get('kind')!r}; the kinds are {', '.join(KEYS)}")
+            need = KEYS[task["kind"]]
+            if need - set(task) or "name" not in task:
+                raise ValueError(f"task {task.get('name')}: a {task['kind']} task needs name, {', '.join(sorted(need))}")
+            if set(task) - need - MORE:
+                raise ValueError(f"task {task['name']}: unknown {sorted(set(task) - need - MORE)}; "
+                                 f"the keys are {sorted(need | MORE)}")
+            if not self.languages:
+                raise ValueError(f"languages is empty: nothing to measure; is there a file in data={self.data}?")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
-        if not self.languages:
-            raise ValueError(f"languages is empty: nothing to measure; is there a file in data={self.data}?")
+        for name, least in (("shots", 0), ("limit", 1), ("max_length", 2), ("batch_tokens", 1)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
-# ---------------------------------------------------------------------- scoring
+# ---------------------------------------------------------------------- which tasks
 
-def encode_pair(t, context, continuation):
-    """Ids of context and of continuation as they stand in the joined text, split by the length of the context's ids (lm-eval's
-    rule: white space at the end of the context moves to the continuation)."""
-    stripped = context.rstrip()
-    context, continuation = stripped, context[len(stripped):] + continuation
-    if not context:
-        return [t.opener], t.encode(continuation)
-    ids = t.encode(context)
-    return ([] if t.bos is None else [t.bos]) + ids, t.encode(context + continuation)[len(ids):]
+def plan(c):
+    """The tasks that were asked for and whose files are there, and what to say of the missing ones."""
+    asked = c.tasks if isinstance(c.tasks, list) else c.tasks.split(",") if c.tasks else benchmarks.PAPER
+    if any(isinstance(task, dict) for task in asked):
+        return [own for task in asked for own in own_tasks(c, task)]
+    suite, chosen = benchmarks.tasks(c.preset), {}
+    for pattern in (word.strip() for word in asked):
+        names = [name for name, task in suite.items() if fnmatch.fnmatchcase(name, pattern) or pattern in task["groups"]]
+        if not names:
+            raise ValueError(f"tasks: nothing is called {pattern!r}; the groups are "
+                             f"{', '.join(dict.fromkeys(g for task in suite.values() for g in task['groups']))}")
+        chosen |= {name: (suite[name], pattern) for name in names}
+    ready, missing = [], {}
+    for name, (task, pattern) in chosen.items():
+        if all(task_files(c, task, task["split"])):
+            ready.append(task)
+        elif name == pattern:
+            raise ValueError(absent(c, task, task["split"]))
+        else:
+            missing.setdefault(task["source"].split(",")[0], []).append(task)
+    for some in missing.values():
+        print(f"{len(some)} tasks are left out, first {absent(c, some[0], some[0]['split'])}", file=sys.stderr)
+    if not ready:
+        raise ValueError(f"no file of {', '.join(asked)} below data={c.data}")
+    return ready
 
 
-@torch.inference_mode()
-def loglikelihoods(model, pairs, batch_tokens):
-    """Sum of log-probabilities of each continuation after its context; pairs of id lists -> list of floats.
+def own_tasks(c, task):
+    """One task per language (or pair) of a row of a config's table, in the shape of configs/benchmarks; its prompts are format
+    strings over the file's columns and the language's labels."""
+    for lang in task["pairs"] if task["kind"] == "translate" else task.get("languages", c.languages):
+        codes, labels = lang.split("-") if task["kind"] == "translate" else [lang], c.labels.get(lang, {})
 
-    Pairs with one context share its forward pass: contexts fill a KV cache padded on the left, then all continuations run
-    behind it, the last id of the context first:      cache c1 .. c(n-1) | tokens cn w1 w2   targets w1 w2 w3
-    """
-    groups = {}
-    for i, (context, continuation) in enumerate(pairs):
-        groups.setdefault(tuple(context), []).append(i)
-    out, order, device = [0.0] * len(pairs), sorted(groups, key=len), model.lm_head.weight.device
-    while order:
-        T, B = len(order[-1]), 0
-        while B < len(order) and (B + 1) * T * len(groups[order[-1 - B]]) <= max(batch_tokens, T * len(groups[order[-1]])):
-            B += 1
-        batch, order = order[-B:], order[:-B]
-        members = [i for context in batch for i in groups[context]]
-        owner = torch.tensor([b for b, context in enumerate(batch) for _ in groups[context]], device=device)
-        starts = torch.tensor([[T - len(context)] for context in batch], device=device)  # (B, 1)
-        size = max(len(pairs[i][1]) for i in members)
-        cache = Cache(model, B, T - 1 + size)
-        if T > 1:
-            rows = torch.tensor([[0] * (T - len(context)) + list(context[:-1]) for context in batch], device=device)
-            model(rows, starts=starts.expand(-1, T - 1), cache=cache, hidden=True)
-        cache.keep(owner)
-        tokens, targets = (torch.full((len(members), size), fill) for fill in (0, IGNORE))
-        for row, i in enumerate(members):
-            context, continuation = pairs[i]
-            tokens[row, :len(continuation)] = torch.tensor([context[-1], *continuation[:-1]])
-            targets[row, :len(continuation)] = torch.tensor(continuation)
-        logp = model(tokens.to(device), targets.to(device), starts[owner].expand(-1, size), cache)
-        for i, value in zip(members, logp.sum(1).tolist()):
-            out[i] = value
+        def text(form, r, labels=labels):
+            link = labels.get(str(r.get(task.get("link"))), "")
+            try:
+                return form.format(**{**labels, **r, "link": link})
+            except KeyError as e:
+                raise ValueError(f"task {task['name']}, {lang}: the prompt asks for {e}; "
+                                 f"the rows and labels have {sorted({*labels, *r})}") from None
+
+        one = dict(name=task["name"], kind=task["kind"], lang=lang, groups=(), path=[task["path"].format(lang=x) for x in codes],
+                   delimiter=task.get("delimiter", " "), description="", split="test", pool=None, shots=0, columns=None,
+                   prepare=None, limit=task.get("limit"), own=True, draw="first", max_new=task.get("max_new", 64), stop=["\n"],
+                   join=task.get("join", 1),
+                   keep=(lambda r: all(r.get(k) == v for k, v in task["where"].items())) if "where" in task else None)
+        if task["kind"] == "choice":
+            one |= dict(context=lambda r, text=text: text(task["context"], r), metrics=("acc", "acc_norm"),
+                        choices=lambda r, text=text: [text(option, r) for option in task["choices"]],
+                        gold=lambda r: gold_index(task, r, len(task["choices"])))
+        if task["kind"] == "translate":
+            a, b = (c.names[code] for code in codes)
+            one |= dict(context=lambda r, a=a, b=b: task["prompt"].format(src=a, tgt=b, x=r["source"]),
+                        gold=lambda r: [r["target"]])
+        yield one
+
+
+# ---------------------------------------------------------------------- the kinds of task: documents -> samples
+
+def run_choice(c, task, docs, model, t):
+    """Which choice is likeliest: by its log-probability (acc), and divided by its characters (acc_norm)."""
+    asked = []
+    for doc in docs:
+        contexts = [doc["context"]] * len(doc["choices"]) if isinstance(doc["context"], str) else doc["context"]
+        for context, option in zip(contexts, doc["choices"]):
+            text, delimiter = written(c, t, doc, context, task["delimiter"])
+            asked.append((text, delimiter + option))
+    scores, out = iter(loglikelihoods(model, [encode_pair(t, *pair) for pair in asked], c.batch_tokens, c.max_length)), []
+    pairs = iter(asked)
+    for doc in docs:
+        mine = [dict(zip(PAIR, (*next(pairs), *next(scores)))) for _ in doc["choices"]]
+        sums = [pair["loglikelihood"] for pair in mine]
+        rates = [s / max(1, len(option)) for s, option in zip(sums, doc["choices"])]
+        out.append({"gold": doc["gold"], "pairs": mine, "acc": float(sums.index(max(sums)) in doc["gold"]),
+                    "acc_norm": float(rates.index(max(rates)) in doc["gold"])})
     return out
 
 
-@torch.inference_mode()
-def total_logprobs(model, documents, batch_tokens, opener):
-    """Log-probability of each whole document (list of ids), its first id predicted from `opener`. Documents stand one
-    behind the other in one row without padding; `starts` keeps them apart."""
-    out, order = [0.0] * len(documents), sorted((i for i, d in enumerate(documents) if d), key=lambda i: len(documents[i]))
-    device = model.lm_head.weight.device
-    while order:
-        batch, size = [], 0
-        while order and (not batch or size + len(documents[order[-1]]) <= batch_tokens):
-            batch.append(order.pop())
-            size += len(documents[batch[-1]])
-        tokens, targets, starts, ends = [], [], [], []
-        for i in batch:
-            begin = len(tokens)
-            tokens += [opener, *documents[i][:-1]]
-            targets += documents[i]
-            starts += [begin] * len(documents[i])
-            ends.append(len(tokens))
-        logp = model(*(torch.tensor([x], device=device) for x in (tokens, targets, starts)))[0]
-        for i, piece in zip(batch, torch.tensor_split(logp, ends[:-1])):
-            out[i] = float(piece.sum())
-    return out
-
-
-# ---------------------------------------------------------------------- the kinds of task
-
-def bpb(task, c, model, t, lang, mine):
-    """Bits per byte of held-out text: minus log2 p(text) / UTF-8 bytes. It does not depend on the tokenizer."""
-    lines, n = [row["text"] for row in rows(c, task, lang)], task.get("join", 1)  # join: lines that make up one document
-    texts = mine(["\n".join(lines[i:i + n]) for i in range(0, len(lines), n)])
-    ids = [t.encode(text) for text in texts]
-    logps = total_logprobs(model, ids, c.batch_tokens, t.opener)
-    return [(-logp / math.log(2), len(text.encode())) for logp, text in zip(logps, texts)]
-
-
-def bpb_metrics(task, values):
-    bits, size = (sum(column) for column in zip(*values))
-    rate = bits / size
-    spread = math.sqrt(sum((b - rate * n) ** 2 for b, n in values) * len(values) / max(1, len(values) - 1)) / size
-    return [("bits_per_byte", rate, spread, None)]
-
-
-def choice(task, c, model, t, lang, mine):
-    """Which choice is likeliest after the context. Per item: (right by sum, right by sum / characters)."""
-    items, pairs = [], []
-    for row in mine(rows(c, task, lang)):
-        row = {**c.labels.get(lang, {}), **row}
-        row["link"] = c.labels.get(lang, {}).get(str(row.get(task.get("link"))), "")
-        try:
-            context, options = task["context"].format(**row), [option.format(**row) for option in task["choices"]]
-        except KeyError as e:
-            raise ValueError(f"task {task['name']}, {lang}: the prompt asks for {e}; "
-                             f"the rows and labels have {sorted(row)}") from None
-        gold = gold_index(task, row, len(options))
-        items.append((options, gold))
-        pairs += [encode_pair(t, context, task.get("delimiter", " ") + option) for option in options]
-    scores, out = iter(loglikelihoods(model, pairs, c.batch_tokens)), []
-    for options, gold in items:
-        sums = [next(scores) for _ in options]
-        by_length = [s / max(1, len(o)) for s, o in zip(sums, options)]
-        out.append((sums.index(max(sums)) == gold, by_length.index(max(by_length)) == gold))
-    return out
-
-
-def gold_index(task, row, n):
-    """Place of the right choice: the gold field counts from task["first"] (0, 1 or "A")."""
-    first, value = task.get("first", 0), row[task["gold"]]
-    names = [chr(ord(first) + i) if isinstance(first, str) else str(first + i) for i in range(n)]
-    if str(value).strip() in names:
-        return names.index(str(value).strip())
-    raise ValueError(f"task {task['name']}: {task['gold']}={value!r} names none of the {n} choices ({', '.join(names)})")
-
-
-def choice_metrics(task, values):
-    n, out = len(values), []
-    for name, column in zip(("acc", "acc_norm"), zip(*values)):
-        mean = sum(column) / n
-        out.append((name, mean, math.sqrt(mean * (1 - mean) / max(1, n - 1)), None))
-    return out
-
-
-def translate(task, c, model, t, pair, mine):
-    """Greedy translations of the source lines, up to the first line break. Per item: (hypothesis, reference)."""
-    src, tgt = pair.split("-")
-    source, reference = ([row["text"] for row in rows(c, task, code)] for code in (src, tgt))
-    if len(source) != len(reference):
-        raise ValueError(f"task {task['name']}: {src} has {len(source)} lines, {tgt} {len(reference)}; they must be aligned")
-    both = mine(list(zip(source, reference)))
-    prompts = [ids_of(t, task["prompt"].format(src=c.names[src], tgt=c.names[tgt], x=x)) for x, _ in both]
-    newline = t.encode("a\n")[-1]
-    outputs = generate(model, prompts, task.get("max_new", 64), stop={t.eot, newline}, batch=max(1, c.batch_tokens // 128))
-    return [(t.decode(ids).split("\n")[0].strip(), y) for ids, (_, y) in zip(outputs, both)]
-
-
-def translate_metrics(task, values, tgt):
-    """chrF++ and BLEU by sacreBLEU, with its signatures. BLEU's tokenizer: zh for Chinese, characters where words have no
-    spaces (Japanese, Thai), else 13a."""
-    try:
-        from sacrebleu.metrics import BLEU, CHRF
-    except ImportError:
-        raise ValueError("translation scores need a package: pip install sacrebleu") from None
-    hypotheses, references = (list(column) for column in zip(*values))
+def run_text(c, task, docs, model, t):
+    """Greedy continuations up to the first stop string; a longer prompt loses its beginning, as the harness has it."""
+    texts = [written(c, t, doc, doc["context"], "")[0] for doc in docs]
+    limit, stops = c.max_length or model.config.max_position_embeddings, eos_ids(t, c.model)
+    if limit <= task["max_new"]:
+        raise ValueError(f"task {task['name']}: max_new={task['max_new']} leaves no room in max_length={limit}")
+    ids = [encode(t, text)[-(limit - task["max_new"]):] or [t.opener] for text in texts]
+    said = generate(model, ids, task["max_new"], stops, batch=max(1, c.batch_tokens // 64), t=t, stop_text=task["stop"])
     out = []
-    tok = {"zh": "zh", "ja": "char", "th": "char"}.get(tgt, "13a")
-    for name, metric in (("chrf++", CHRF(word_order=2)), ("bleu", BLEU(tokenize=tok))):
-        score = metric.corpus_score(hypotheses, [references]).score
-        out.append((name, score, None, str(metric.get_signature())))
+    for doc, text, new in zip(docs, texts, said):
+        response = cut(t.decode(new), task["stop"])
+        sample = {"gold": doc["gold"], "context": text, "response": response}
+        for name in task.get("metrics", ()) if task["kind"] == "generate" else ():
+            sample |= metrics.SCORERS[name](response if name == "math" else response.strip(), doc["gold"], task["lang"])
+        out.append(sample | about_text(response, task["lang"], len(new) >= task["max_new"]))
     return out
+
+
+def about_text(response, lang, unended):
+    """What is counted of every generated text. A loop is an unended text that repeats itself."""
+    language = metrics.in_language(response, lang) if response.strip() else None
+    return {"empty": float(not response.strip()), "looping": float(unended and metrics.looping(response)),
+            **({} if language is None else {"in_language": float(language)})}
+
+
+def run_chat(c, task, docs, model, t):
+    """Answers to conversations; the turns of a document are asked one after the other, each with the answers so far."""
+    if t.template is None:
+        raise ValueError(f"task {task['name']}: {c.model} has no chat template, which a chat task needs")
+    talks, room = [[] for _ in docs], c.max_length or model.config.max_position_embeddings
+    asked = [[[m] for m in doc["messages"]] if doc["turns"] else [doc["messages"]] for doc in docs]
+    for turn in range(max(map(len, asked), default=0)):
+        open_ = [i for i, steps in enumerate(asked) if turn < len(steps)]
+        for i in open_:
+            talks[i] += asked[i][turn]
+        ids = [t.chat(talks[i])[-(room - task["max_new"]):] for i in open_]
+        said = generate(model, ids, task["max_new"], {*t.stops, *eos_ids(t, c.model)}, batch=max(1, c.batch_tokens // 64))
+        for i, new in zip(open_, said):
+            talks[i].append({"role": "assistant", "content": t.decode(new), "ids": len(new)})
+    out = []
+    for doc, talk_ in zip(docs, talks):
+        answers = [m for m in talk_ if m["role"] == "assistant" and "ids" in m]
+        unended = any(m.pop("ids") >= task["max_new"] for m in answers)
+        said = [m["content"] for m in answers]
+        out.append({"gold": doc["gold"], "messages": talk_, "responses": said, "response": said[-1],
+                    **about_text(said[-1], task["lang"], unended)})
+    return out
+
+
+def run_bpb(c, task, docs, model, t):
+    """Bits per byte of held-out text: minus log2 p(text) / UTF-8 bytes. It does not depend on the tokenizer."""
+    texts = [doc["text"] for doc in docs]
+    logps = total_logprobs(model, [t.encode(text) for text in texts], c.batch_tokens, t.opener)
+    return [{"bits": -logp / math.log(2), "bytes": len(text.encode())} for logp, text in zip(logps, texts)]
+
+
+RUNS = {"choice": run_choice, "generate": run_text, "translate": run_text, "chat": run_chat, "bpb": run_bpb}
+
+
+# ---------------------------------------------------------------------- samples -> scores
+
+def scores(task, samples):
+    """[(metric, score, stderr, low, high, signature)] of a task's samples."""
+    if task["kind"] == "bpb":
+        bits, size = (math.fsum(s[k] for s in samples) for k in ("bits", "bytes"))
+        rate, n = bits / size, len(samples)
+        spread = math.sqrt(sum((s["bits"] - rate * s["bytes"]) ** 2 for s in samples) * n / max(1, n - 1)) / size
+        return [("bits_per_byte", rate, spread, rate - 1.96 * spread, rate + 1.96 * spread, None)]
+    out, known = [], ("acc", "acc_norm", "f1", "em", "exact_match")
+    for name in [k for k in known if k in samples[0] and (task["kind"] != "choice" or k in task["metrics"])]:
+        out.append((name, *metrics.interval([s[name] for s in samples]), None))
+    if task["kind"] == "translate":
+        said = [s["response"].strip() for s in samples]
+        target = task.get("sides", task["lang"].split("-"))[1]
+        out += metrics.translation(said, [s["gold"][0] for s in samples], target, simple="own" in task)
+    if task["kind"] != "choice" and "own" not in task or task["kind"] == "chat":
+        for name in ("empty", "looping", "in_language"):
+            values = [s[name] for s in samples if name in s]
+            out += [(name, *metrics.interval(values), None)] if values else []
+    return out
+
+
+def group_means(results, planned):
+    """Rows of the means over each group of at least two tasks: micro weighs documents alike, macro tasks."""
+    for group in dict.fromkeys(g for task in planned for g in task["groups"]):
+        members = [results[task["name"]] for task in planned if group in task["groups"] and task["name"] in results]
+        for name in dict.fromkeys(row["metric"] for some in members for row in some):
+            some = [row for rows_ in members for row in rows_ if row["metric"] == name]
+            if len(some) < 2 or name in ("empty", "looping"):
+                continue
+            for way, weights in (("micro", [row["n"] for row in some]), ("macro", [1] * len(some))):
+                if way == "micro" and name in ("spbleu", "chrf++", "bleu"):
+                    continue  # a corpus score has no mean over documents
+                total = sum(weights)
+                score = math.fsum(w * row["score"] for w, row in zip(weights, some)) / total
+                error = None if any(row["stderr"] is None for row in some) else math.hypot(
+                    *(w * row["stderr"] for w, row in zip(weights, some))) / total  # the tasks' errors taken as independent
+                asked = hashlib.sha256("".join(sorted(row["prompt"] for row in some)).encode()).hexdigest()[:12]
+                one = lambda key: some[0][key] if len({row[key] for row in some}) == 1 else "several"
+                yield {"task": group, "lang": "mean", "metric": f"{name}_{way}", "score": round(score, 5),
+                       "n": sum(row["n"] for row in some), "stderr": error and round(error, 5),
+                       "low": error and round(score - 1.96 * error, 5), "high": error and round(score + 1.96 * error, 5),
+                       "shots": one("shots"), "preset": one("preset"), "group": group, "prompt": asked,
+                       "signature": one("signature"), "malformed": sum(row["malformed"] for row in some), "lines": 1}
 
 
 # ---------------------------------------------------------------------- files
-
-def rows(c, task, lang):
-    """The items of a task in a language: .jsonl objects, .csv and .tsv rows by column name, .txt lines as {"text"}."""
-    path = Path(c.data) / task["path"].format(lang=lang)
-    if not path.exists():
-        raise ValueError(f"task {task['name']}: {path} is missing; correct data={c.data}, the task's path or languages=")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise ValueError(f"task {task['name']}: {path} is not UTF-8 at byte {e.start}") from None
-    if path.suffix == ".jsonl":
-        found = [json_row(path, i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    elif path.suffix in (".csv", ".tsv"):
-        found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="," if path.suffix == ".csv" else "\t"))
-    elif path.suffix == ".txt":
-        found = [{"text": line} for line in text.split("\n") if line.strip()]
-    else:
-        raise ValueError(f"task {task['name']}: {path}: unknown format; expected .jsonl, .csv, .tsv or .txt")
-    if "where" in task:  # {"Subject": "stated"}: only the rows with these values
-        found = [row for row in found if all(row.get(k) == v for k, v in task["where"].items())]
-    limit = min(x for x in (task.get("limit"), c.limit, len(found)) if x is not None)
-    if not limit:
-        raise ValueError(f"task {task['name']}: {path} has no items" + (f" with {task['where']}" if "where" in task else ""))
-    return found[:limit]
-
-
-def json_row(path, number, line):
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as e:
-        raise ValueError(f"{path}, line {number}: not JSON: {e.msg} at column {e.colno}") from None
-
-
-def files(c, task, lang):
-    """SHA-256 of the files that a task reads for a language or a pair."""
-    codes = lang.split("-") if task["kind"] == "translate" else [lang]
-    paths = [Path(c.data) / task["path"].format(lang=code) for code in codes]
-    return [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.exists()]
-
-
-def main(argv=None):
-    words = sys.argv[1:] if argv is None else argv
-    if any(word.startswith("sample=") for word in words):
-        return talk([word.replace("sample=", "model=", 1) if word.startswith("sample=") else word for word in words])
-    c, = load(Eval, argv=words)
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if c.threads:
-        torch.set_num_threads(c.threads)
-    if size > 1:
-        dist.init_process_group("gloo")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval()
-    t = tokenizer.load(c.model)
-    if t.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{c.model}: its tokenizer has {t.vocab_size} ids, its model {model.config.vocab_size} rows")
-    about = {"checkpoint": c.checkpoint or Path(c.model).name, "weights": weights_hash(c.model), "tokenizer": t.fingerprint}
-    done = [finished(c.out, about)]
-    if size > 1:
-        dist.broadcast_object_list(done)
-    done = done[0]
-    for task in c.tasks:
-        begin, scores, again = time.time(), [], 0
-        for lang in task["pairs"] if task["kind"] == "translate" else task.get("languages", c.languages):
-            settings = {k: v for k, v in task.items() if k != "pairs"}
-            asked = [settings, c.limit, c.labels.get(lang), c.names, c.dtype, files(c, task, lang)]
-            facts = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-            if (task["name"], lang, facts) in done:
-                again += 1
-                continue
-            values = KINDS[task["kind"]][0](task, c, model, t, lang, lambda items: items[rank::size])
-            if size > 1:
-                parts = [None] * size
-                dist.all_gather_object(parts, values)
-                values = [parts[i % size][i // size] for i in range(sum(map(len, parts)))]
-            more = (lang.split("-")[1],) if task["kind"] == "translate" else ()
-            lines = ""
-            for metric, score, error, signature in KINDS[task["kind"]][1](task, values, *more):
-                row = {**about, "task": task["name"], "lang": lang, "metric": metric, "score": round(score, 5), "n": len(values),
-                       "stderr": None if error is None else round(error, 5), "shots": 0, "prompt": facts, "signature": signature}
-                scores.append((metric, score))
-                lines += json.dumps(row) + "\n"
-            if rank == 0 and c.out:
-                append(c.out, lines)
-        if rank == 0:
-            means = {m: [s for k, s in scores if k == m] for m in dict(scores)}
-            told = ", ".join(f"{m} {sum(v) / len(v):.3f} (mean of {len(v)})" for m, v in means.items())
-            print(f"{about['checkpoint']} {task['name']}: {told}" + (f" {again} were in {c.out} already" if again else "")
-                  + f"  [{time.time() - begin:.1f} s]", flush=True)
-    if size > 1:
-        dist.destroy_process_group()
-
-
-KINDS = {"bpb": (bpb, bpb_metrics), "choice": (choice, choice_metrics), "translate": (translate, translate_metrics)}
-
 
 def weights_hash(folder):
     h = hashlib.sha256()
@@ -325,26 +284,169 @@ def weights_hash(folder):
 
 
 def append(out, lines):
-    """Add lines to the results; a line that a kill has cut is ended first, and its result computed again."""
+    """Add lines to a file and see them on the disk; a line that a kill has cut is ended first, and its result computed again."""
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with open(out, "a+b") as f:
         if f.tell() and f.seek(-1, os.SEEK_END) is not None and f.read() != b"\n":
             lines = "\n" + lines
         f.write(lines.encode())
+        f.flush()
+        os.fsync(f.fileno())
 
 
-def finished(out, about):
-    """(task, language, prompt) of the results already in the file for these weights: they are not computed again. The metrics
-    of one result are written together; one with the last of them missing was cut."""
-    found = set()
-    for line in Path(out).read_text().split("\n") if out and Path(out).exists() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+def json_lines(path):
+    """The whole objects of a .jsonl file, and their lines."""
+    if not path or not Path(path).exists():
+        return
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # cut by a kill
+                continue
+            if isinstance(row, dict):
+                yield row, line
+
+
+def finished(results, samples, about):
+    """{(task, language, prompt): rows} of the results already there for these weights. Samples without a result are dropped: they
+    are computed again."""
+    found = {}
+    for row, _ in json_lines(results):
+        if all(row.get(k) == v for k, v in about.items()):
+            found.setdefault((row["task"], row["lang"], row["prompt"]), {})[row["metric"]] = row
+    whole = {key: list(some.values()) for key, some in found.items()
+             if len(some) >= max(r.get("lines", 1) for r in some.values())}
+    if samples and Path(samples).exists():
+        others = lambda row: any(row.get(k) != about[k] for k in ("checkpoint", "weights"))
+        kept = [line for row, line in json_lines(samples) if others(row) or (row["task"], row["lang"], row["prompt"]) in whole]
+        with open(f"{samples}.new", "w", encoding="utf-8") as f:
+            f.writelines(line if line.endswith("\n") else line + "\n" for line in kept)
+        os.replace(f"{samples}.new", samples)
+    return whole
+
+
+def outputs(out):
+    """(results file, samples file)"""
+    if out is None:
+        return None, None
+    results = Path(out) if str(out).endswith(".jsonl") else Path(out) / "results.jsonl"
+    return results, results.with_name("samples.jsonl")
+
+
+# ---------------------------------------------------------------------- the program
+
+def ask(c, task, t):
+    """(documents with their prompts, complaints, a hash of all that is asked)."""
+    limit = min((x for x in (task.get("limit"), c.limit) if x is not None), default=None)
+    joined = task.get("join", 1)
+    docs, complaints = documents(c, task, task["split"], limit)
+    if not docs and not complaints and "own" not in task and task["name"] not in str(c.tasks):
+        return [], [], None  # one of a group: a file need not have every subject
+    if not docs:
+        raise ValueError(f"task {task['name']}, {task['lang']}: no items in {task_files(c, task, task['split'])[0][0]}"
+                         + (f"; the first of {len(complaints)} malformed rows is {complaints[0]}" if complaints else ""))
+    if task["kind"] in ("choice", "generate", "translate"):
+        docs = prompts(c, task, docs, t)
+    if task["kind"] == "bpb":  # join: lines that make up one document
+        docs = [{"text": "\n".join(d["text"] for d in docs[i:i + joined])} for i in range(0, len(docs), joined)]
+    plain = {k: task.get(k) for k in ("name", "lang", "kind", "delimiter", "stop", "max_new", "metrics")}
+    facts = [plain, [{k: v for k, v in doc.items() if k != "row"} for doc in docs], c.dtype, c.max_length, c.apply_chat_template]
+    return docs, complaints, hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def measure(c, task, docs, complaints, asked, about, model, t, rank, size):
+    """Run one task over all processes -> (rows of results, samples)."""
+    samples = RUNS[task["kind"]](c, task, docs[rank::size], model, t)
+    if size > 1:
+        parts = [None] * size
+        dist.all_gather_object(parts, samples)
+        samples = [parts[i % size][i // size] for i in range(len(docs))]
+    found = scores(task, samples)
+    shots = docs[0].get("shots", 0)
+    number = lambda x: None if x is None else round(x, 5)
+    result = [{**about, "task": task["name"], "lang": task["lang"], "metric": name, "score": round(score, 5), "n": len(samples),
+               "stderr": number(error), "low": number(low), "high": number(high), "shots": shots,
+               "preset": None if "own" in task else c.preset, "group": task["groups"][0] if task["groups"] else None,
+               "prompt": asked, "signature": signature, "malformed": len(complaints), "lines": len(found)}
+              for name, score, error, low, high, signature in found]
+    same = {k: result[0][k] for k in ("checkpoint", "weights", "task", "lang", "prompt")}
+    return result, [{**same, "doc_id": i, **sample} for i, sample in enumerate(samples)]
+
+
+def words_of(argv):
+    """The command line: a folder stands for model=, chat=True and sample= mean a conversation."""
+    words = sys.argv[1:] if argv is None else argv
+    words = [f"model={word}" if "=" not in word and Path(word).is_dir() else word for word in words]
+    talking = any(word.startswith("sample=") for word in words) or "chat=True" in words
+    words = [word.replace("sample=", "model=", 1) if word.startswith("sample=") else word for word in words]
+    return [word for word in words if word != "chat=True"], talking
+
+
+def open_model(c):
+    """(model, tokenizer, what the results say of them)."""
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval()
+    t = tokenizer.load(c.model)
+    if t.vocab_size > model.config.vocab_size:
+        raise ValueError(f"{c.model}: its tokenizer has {t.vocab_size} ids, its model {model.config.vocab_size} rows")
+    name = c.checkpoint or Path(c.model).resolve().name
+    return model, t, {"checkpoint": name, "weights": weights_hash(c.model), "tokenizer": t.fingerprint}
+
+
+def main(argv=None):
+    words, talking = words_of(argv)
+    if talking:
+        return talk(words)
+    c, = load(Eval, argv=words)
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if c.threads:
+        torch.set_num_threads(c.threads)
+    planned = plan(c)
+    if size > 1:
+        dist.init_process_group("gloo")
+    model, t, about = open_model(c)
+    if c.batch_tokens is None:
+        object.__setattr__(c, "batch_tokens", 1024 if model.lm_head.weight.device.type == "cpu" else 8192)
+    results, samples = outputs(c.out)
+    done = [finished(results, samples, about) if rank == 0 else None]
+    if size > 1:
+        dist.broadcast_object_list(done)
+    found, begin = {}, time.time()
+    for i, task in enumerate(planned):
+        docs, complaints, asked = ask(c, task, t)
+        if not docs:
             continue
-        if all(row[k] == v for k, v in about.items()) and row["metric"] in ("bits_per_byte", "acc_norm", "bleu"):
-            found.add((row["task"], row["lang"], row["prompt"]))
-    return found
+        rows_ = done[0].get((task["name"], task["lang"], asked))
+        old = rows_ is not None
+        if not old:
+            rows_, lines = measure(c, task, docs, complaints, asked, about, model, t, rank, size)
+        found.setdefault(task["name"], []).extend(rows_)
+        if rank == 0:
+            if not old and c.out:
+                append(samples, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+                append(results, "".join(json.dumps(row) + "\n" for row in rows_))
+            tell(task, rows_, complaints, old, i, len(planned), begin)
+    if rank == 0:
+        for row in group_means(found, planned):
+            if c.out and (row["task"], "mean", row["prompt"]) not in done[0]:
+                append(results, json.dumps({**about, **row}) + "\n")
+            print(f"{row['task']} {row['metric']} {row['score']:.4f}", flush=True)
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def tell(task, result, complaints, old, i, n, begin):
+    """One line per task on the terminal, malformed rows on the error output."""
+    for complaint in complaints[:5]:
+        print(f"malformed, left out: {complaint}", file=sys.stderr)
+    if len(complaints) > 5:
+        print(f"... and {len(complaints) - 5} more in {task['name']}", file=sys.stderr)
+    spent = time.time() - begin
+    left = f", about {spent / (i + 1) * (n - i - 1) / 60:.0f} min left" if i + 1 < n and spent > 60 else ""
+    told = ", ".join(f"{row['metric']} {row['score']:.4f}" for row in result)
+    print(f"{result[0]['checkpoint']} {task['name']} {task['lang']}: {told}" + (" (was there already)" if old else "")
+          + f"  [{i + 1}/{n}, {spent:.0f} s{left}]", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import torch
 
 import tokenizer
 from configs import load
-from model import Cache, Qwen2
+from model import Qwen2
+from prefill import behind, trunk
 
 
 @dataclass(frozen=True)
@@ -89,30 +90,31 @@ def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=
 
 
 def prefill(model, prompts, max_new):
-    """Run prompts (the longest first) into a fresh cache: (logits after each (B, V), cache, starts (B, 1))."""
-    T, device = len(prompts[0]), model.lm_head.weight.device
-    rows = torch.tensor([[0] * (T - len(p)) + p for p in prompts], device=device)
-    starts = torch.tensor([[T - len(p)] for p in prompts], device=device)
-    cache = Cache(model, len(prompts), T + max_new)
-    return model(rows, starts=starts.expand(-1, T), cache=cache), cache, starts
+    """Run prompts into a fresh cache, what several begin with only once: (logits after each (B, V), cache, starts (B, 1))."""
+    parents = trunk(model, prompts, [len(p) - 1 for p in prompts], 8192)
+    x, cache, starts = behind(model, prompts, parents, max_new)
+    return model.lm_head(x[:, -1]).float(), cache, starts
 
 
 def one_by_one(model, texts, max_new, how, stop, ended, allowed_next):
-    """Greedy or sampled ids, (row, id). texts {row: ids}, which grow."""
-    live, begin = list(texts), {row: len(ids) for row, ids in texts.items()}
+    """Greedy or sampled ids, (row, id). texts {row: ids}, which grow. Ended rows run on, unseen, until a quarter of the batch has
+    ended: to drop them copies the cache, which costs about as much as a step."""
+    rows, begin, over = list(texts), {row: len(ids) for row, ids in texts.items()}, set()
     seeds = {row: hashlib.blake2b(f"{how.seed} {row}".encode(), digest_size=4).digest() for row in texts}
     dice = {row: torch.Generator().manual_seed(int.from_bytes(seed, "little")) for row, seed in seeds.items()}
     logits, cache, starts = prefill(model, list(texts.values()), max_new)
     for n in range(max_new):
-        new = choose(adjust(logits, [texts[row] for row in live], how, allowed_next), how, [dice[row] for row in live])
-        for row, i in zip(live, new.tolist()):
-            texts[row].append(i)
-            yield row, i
-        going = [k for k, row in enumerate(live) if not ended(texts[row][begin[row]:])]
-        if not going or n == max_new - 1:
+        new = choose(adjust(logits, [texts[row] for row in rows], how, allowed_next), how, [dice[row] for row in rows])
+        for row, i in zip(rows, new.tolist()):
+            if row not in over:
+                texts[row].append(i)
+                yield row, i
+        over |= {row for row in rows if row not in over and ended(texts[row][begin[row]:])}
+        if len(over & set(rows)) == len(rows) or n == max_new - 1:
             return
-        if len(going) < len(live):
-            live, new, starts = [live[k] for k in going], new[going], starts[going]
+        going = [k for k, row in enumerate(rows) if row not in over]
+        if 4 * len(going) <= 3 * len(rows) or (over and allowed_next):  # nothing may be allowed behind an end
+            rows, new, starts = [rows[k] for k in going], new[going], starts[going]
             cache.keep(going)
         logits = model(new[:, None], starts=starts, cache=cache)
 

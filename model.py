@@ -200,7 +200,8 @@ class Qwen2(nn.Module):
 
         starts[b, t]: the first position that token t may attend to, and its document's position 0 (default: the row's first).
         With a cache, tokens continue it and starts counts from the cache's first position.
-        Without targets: the logits after the last token, (B, V) float32. hidden=True: the L + 1 residual streams, each (B, T, C).
+        Without targets: the logits after the last token, (B, V) float32. hidden=True: the L + 1 residual streams, each (B, T, C);
+        hidden="last": what the head reads, (B, T, C).
         """
         B, T = tokens.shape
         past = 0 if cache is None else cache.length
@@ -215,13 +216,15 @@ class Qwen2(nn.Module):
                 x = recomputed(block, x, cos, sin, docs, use_reentrant=False)
             else:
                 x = block(x, cos, sin, docs, None if cache is None else cache.layer(i))
-            if hidden:
+            if hidden is True:
                 streams.append(x)
         if cache is not None:
             cache.length += T
-        if hidden:
+        if hidden is True:
             return streams
         x = self.model.norm(x)
+        if hidden == "last":
+            return x
         if targets is None:
             return self.lm_head(x[:, -1]).float()
         return target_logprobs(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), IGNORE).view(B, T)
@@ -349,6 +352,16 @@ class Cache:
     def keep(self, rows):
         """Drop the rows of finished texts."""
         self.k, self.v = self.k[:, rows], self.v[:, rows]
+
+    def tail(self, row, n):
+        """The last n keys and values of a row, (k, v), each (L, n, K, D): views."""
+        return self.k[:, row, self.length - n:self.length], self.v[:, row, self.length - n:self.length]
+
+    def fill(self, row, begin, tail, n):
+        """Copy the first n of another row's keys and values behind column begin: rotary positions count from the text's start,
+        so they hold in any column."""
+        for whole, part in zip((self.k, self.v), tail):
+            whole[:, row, begin:begin + n] = part[:, :n]
 
 
 class _CacheLayer:

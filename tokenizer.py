@@ -135,13 +135,19 @@ class Tokenizer:
         """Whether an id has text: control tokens and the rows a matrix is padded with have none."""
         return i not in self.special and bool(self._bytes.get(i))
 
+    def render(self, messages, reply=True, **variables):
+        """The text of a conversation by the model's own template."""
+        if self.template is None:
+            raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
+        names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items()
+                 if k.endswith("_token") and v is not None}
+        return _render(self.template, **names, messages=messages, add_generation_prompt=reply, **variables)
+
     def chat(self, messages, reply=True, **variables):
         """Ids of a conversation [{"role", "content"}, ...] by the model's own template; reply: end where the assistant speaks.
 
         What people wrote never becomes a control token: a letter is put into every control token in it until the text is cut.
         """
-        if self.template is None:
-            raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
         said = json.dumps([messages, variables], ensure_ascii=False, default=str)
         mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)
 
@@ -152,9 +158,7 @@ class Tokenizer:
                 return {broken(k): broken(v) for k, v in x.items()}
             return [broken(v) for v in x] if isinstance(x, (list, tuple)) else x
 
-        names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items()
-                 if k.endswith("_token") and v is not None}
-        text = _render(self.template, **names, messages=broken(messages), add_generation_prompt=reply, **broken(variables))
+        text = self.render(broken(messages), reply, **broken(variables))
         parts = self._all.split(text) if self._all else [text]
         return [i for n, part in enumerate(parts) if part
                 for i in ([self.added[part]] if n % 2 else self._words(part.replace(mark, ""), n == 0))]

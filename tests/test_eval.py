@@ -1,4 +1,5 @@
 """eval.py: scores equal the model's own log-probabilities, for any batch and number of processes; files, errors, resume."""
+import hashlib
 import json
 import math
 import os
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import documents as documents_
 import eval as evaluate
+import metrics
+import rows as rows_
+import scoring
+import generate
+import prefill
 import tokenizer
 from model import ModelConfig, Qwen2
 
@@ -71,6 +78,12 @@ def test_pair_without_a_context(t, context):
     assert evaluate.encode_pair(t, context, "green.") == ([t.eot], t.encode(context + "green."))
 
 
+def test_control_tokens_in_a_prompt_count(t):
+    """As in the harness: a chat template writes them."""
+    context, _ = evaluate.encode_pair(t, "<|im_start|>user\nThe house<|im_end|>", " is")
+    assert context[0] == t.added["<|im_start|>"] and context[-1] == t.added["<|im_end|>"]
+
+
 # ---------------------------------------------------------------------- log-likelihoods
 
 def some_pairs(t):
@@ -84,7 +97,7 @@ def some_pairs(t):
 def test_loglikelihoods_equal_log_softmax(model, t):
     pairs = some_pairs(t)
     assert len({tuple(c) for c, _ in pairs}) == 6 and min(len(c) for c, _ in pairs) == 1 and len({len(e) for _, e in pairs}) > 2
-    got = evaluate.loglikelihoods(model, pairs, 8192)
+    got = [x for x, _ in evaluate.loglikelihoods(model, pairs, 8192)]
     wanted = [direct(model, a + b, len(a)) for a, b in pairs]
     assert got == pytest.approx(wanted, abs=2e-4)
     assert max(wanted) < -1 and len({round(x, 2) for x in wanted}) > 10  # the numbers differ: the test can fail
@@ -94,7 +107,7 @@ def test_bos_stands_before_every_context(t, monkeypatch):
     """Llama's: in front of a context, and instead of the end-of-text id where there is none."""
     plain, empty = evaluate.encode_pair(t, "The house", " is"), evaluate.encode_pair(t, "", "is")
     monkeypatch.setattr(t, "bos", 7)
-    monkeypatch.setattr(t, "opener", 7)
+    monkeypatch.setattr(scoring, "opener", lambda t: 7)
     assert evaluate.encode_pair(t, "The house", " is") == ([7, *plain[0]], plain[1])
     assert evaluate.encode_pair(t, "", "is") == ([7], empty[1])
 
@@ -103,9 +116,51 @@ def test_bos_stands_before_every_context(t, monkeypatch):
 def test_loglikelihoods_do_not_depend_on_the_batch(model, t, batch_tokens):
     pairs = some_pairs(t)
     alone = [evaluate.loglikelihoods(model, [p], 8192)[0] for p in pairs]
-    assert evaluate.loglikelihoods(model, pairs, batch_tokens) == pytest.approx(alone, abs=2e-4)
-    assert evaluate.loglikelihoods(model, pairs[::-1], batch_tokens)[::-1] == pytest.approx(alone, abs=2e-4)
+    for some, order in ((pairs, 1), (pairs[::-1], -1)):
+        got = evaluate.loglikelihoods(model, some, batch_tokens)[::order]
+        assert [x for x, _ in got] == pytest.approx([x for x, _ in alone], abs=2e-4)
+        assert [greedy for _, greedy in got] == [greedy for _, greedy in alone]
 
+
+def test_is_greedy(model, t):
+    """True for what the model would say itself, and only then."""
+    context = t.encode("The house is")
+    said = generate.generate(model, [context], 4)[0]
+    wrong = [*said[:2], (said[2] + 1) % t.vocab_size, said[3]]
+    got = evaluate.loglikelihoods(model, [(context, said), (context, wrong), (context, said[:1]), (context, wrong[:3])], 100)
+    assert [greedy for _, greedy in got] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("length", [2, 7, 12])
+def test_too_long_pairs_lose_their_beginning(model, t, length):
+    """The input is the last max_length ids before the last one; the continuation is whole."""
+    pairs = [(t.encode("The river is long. The house is"), t.encode(" green"[:1 + 3 * i])[:2]) for i in range(2)] + [([5], [9, 8])]
+    got = evaluate.loglikelihoods(model, pairs, 100, length)
+    wanted = [direct(model, (a + b)[-length - 1:], len((a + b)[-length - 1:]) - len(b)) for a, b in pairs]
+    assert [x for x, _ in got] == pytest.approx(wanted, abs=2e-4)
+    with pytest.raises(ValueError, match="pair 0: .* at most max_length=2"):
+        evaluate.loglikelihoods(model, [([1], [1, 2, 3])], 100, 2)
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate.loglikelihoods(model, [([1], [])], 100)
+
+
+def test_shared_beginnings_form_a_tree():
+    """Two passages behind one header, two questions each: the header is a node, and each passage below it."""
+    head, a, b = list(range(20)), list(range(100, 120)), list(range(200, 220))
+    texts = sorted([[*head, *a, 1], [*head, *a, 2, 3], [*head, *b, 1], [*head, *b, 2], [7, 7, 7]])
+    nodes, parents = prefill.prefix_tree(texts, [len(x) - 1 for x in texts])
+    assert sorted((length, None if above is None else nodes[above][1]) for _, length, above in nodes) == [(20, None), (40, 20), (40, 20)]
+    assert [p and nodes[p][1] for p in parents] == [40, 40, 40, 40, None] and parents[0] == parents[1] != parents[2] == parents[3]
+    capped, _ = prefill.prefix_tree(texts, [30] * 5)
+    assert sorted(length for _, length, _ in capped) == [20, 30, 30]  # no more than may be shared
+
+
+def test_shared_beginnings_run_once(model, monkeypatch):
+    seen, forward = [], type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda self, tokens, *a, **k: (seen.append(tokens.numel()), forward(self, tokens, *a, **k))[1])
+    head = list(range(10, 110))
+    evaluate.loglikelihoods(model, [([*head, i, i + 1], [j]) for i in range(8) for j in range(4)], 8192)
+    assert sum(seen) <= 100 + 8 * 3  # the header once, two ids of each question, and the letters for nothing
 
 def test_no_pairs(model):
     assert evaluate.loglikelihoods(model, [], 100) == []
@@ -131,8 +186,13 @@ def settings(tmp_path, tasks, **more):
     return evaluate.Eval(**dict(model="m", tasks=tasks, data=str(tmp_path), languages=["en"]) | more)
 
 
-def everything(items):
-    return items
+def run(tmp_path, task, model, t, lang="en", **more):
+    """(documents, samples, {metric: row of scores}) of a task of one's own."""
+    c = settings(tmp_path, [task], **{"languages": [lang], "batch_tokens": 1024} | more)
+    one = evaluate.plan(c)[0]
+    docs, complaints, _ = evaluate.ask(c, one, t)
+    samples = evaluate.RUNS[one["kind"]](c, one, docs, model, t)
+    return docs, samples, {row[0]: row[1:] for row in evaluate.scores(one, samples)}
 
 
 def write(path, text):
@@ -151,19 +211,19 @@ def test_planted_choices(tmp_path, t, monkeypatch, first, golds):
                                          g in enumerate(golds)))
     task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{word} {q}", choices=["{x}", "{y}", "{z}"], gold="gold",
                 first=first)
-    evaluate_, seen = settings(tmp_path, [task], labels={"en": {"word": "Label"}}), []
+    seen = []
 
-    def planted(model, pairs, batch_tokens):
+    def planted(model, pairs, batch_tokens, max_length):
         seen.extend(pairs)
-        return [-1.0, -9.0, -2.0, -4.0, -9.0, -3.0, -1.0, -5.0, -2.0]
+        return [(x, False) for x in (-1.0, -9.0, -2.0, -4.0, -9.0, -3.0, -1.0, -5.0, -2.0)]
 
     monkeypatch.setattr(evaluate, "loglikelihoods", planted)
-    values = evaluate.choice(task, evaluate_, None, t, "en", everything)
-    assert values == [(True, False), (True, False), (False, True)]  # by rate the long choice wins each time
+    _, samples, found = run(tmp_path, task, None, t, labels={"en": {"word": "Label"}})
+    assert [(s["acc"], s["acc_norm"]) for s in samples] == [(1, 0), (1, 0), (0, 1)]  # by rate the long choice wins each time
+    assert samples[1]["pairs"][1] == {"context": "Label item 1", "continuation": " " + "b" * 10, "loglikelihood": -9.0, "is_greedy": False}
     assert seen[4] == evaluate.encode_pair(t, "Label item 1", " " + "b" * 10)
-    (acc, a, error, _), (norm, b, _, _) = evaluate.choice_metrics(task, values)
-    assert (acc, norm) == ("acc", "acc_norm") and a == pytest.approx(2 / 3) and b == pytest.approx(1 / 3)
-    assert error == pytest.approx(math.sqrt(2 / 9 / 2))
+    assert list(found) == ["acc", "acc_norm"] and found["acc"][0] == pytest.approx(2 / 3) and found["acc_norm"][0] == pytest.approx(1 / 3)
+    assert found["acc"][1] == pytest.approx(math.sqrt(2 / 9 / 2)) and found["acc"][2:4] == pytest.approx((0.2077, 0.9385), abs=1e-3)
 
 
 def test_choice_with_a_real_model(tmp_path, model, t):
@@ -178,8 +238,7 @@ def test_choice_with_a_real_model(tmp_path, model, t):
         write(tmp_path / "c/en.jsonl", jsonl(dict(item, gold=(b + shift) % 4) for item, b in zip(items, best)))
         task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{x}", choices=["{o0}", "{o1}", "{o2}", "{o3}"],
                     gold="gold")
-        values = evaluate.choice(task, settings(tmp_path, [task]), model, t, "en", everything)
-        assert evaluate.choice_metrics(task, values)[0][1] == wanted
+        assert run(tmp_path, task, model, t)[2]["acc"][0] == wanted
 
 
 @pytest.mark.parametrize("first, gold", [(0, 3), (0, -1), (1, 0), (1, "4"), ("A", "D"), ("A", "@"), ("A", "a")])
@@ -199,14 +258,15 @@ def test_bits_per_byte_by_hand(tmp_path, model, t):
     texts = ["The river is long.", "河很长。", "Сәлем!"]
     write(tmp_path / "f/en.txt", "\n".join(texts) + "\n\n")
     task = dict(name="f", kind="bpb", path="f/{lang}.txt")
-    values = evaluate.bpb(task, settings(tmp_path, [task]), model, t, "en", everything)
+    _, samples, found = run(tmp_path, task, model, t)
     logps = [direct(model, [t.eot, *t.encode(x)], 1) for x in texts]
-    assert [n for _, n in values] == [18, 12, 11] and [b for b, _ in values] == pytest.approx([-x / math.log(2) for x in logps],
-        abs=1e-3)
-    (name, rate, spread, _), = evaluate.bpb_metrics(task, [(10.0, 5), (30.0, 10), (20.0, 5)])
-    assert (name, rate) == ("bits_per_byte", 3.0)
+    assert [s["bytes"] for s in samples] == [18, 12, 11]
+    assert [s["bits"] for s in samples] == pytest.approx([-x / math.log(2) for x in logps], abs=1e-3)
+    planted = [{"bits": a, "bytes": b} for a, b in ((10.0, 5), (30.0, 10), (20.0, 5))]
+    (name, rate, spread, low, high, _), = evaluate.scores({"kind": "bpb"}, planted)
+    assert (name, rate) == ("bits_per_byte", 3.0) and (low, high) == pytest.approx((3 - 1.96 * spread, 3 + 1.96 * spread))
     assert spread == pytest.approx(math.sqrt((25 + 0 + 25) * 3 / 2) / 20)  # residuals -5, 0 and 5 bits
-    assert evaluate.bpb_metrics(task, [(8.0, 4)])[0][1:3] == (2.0, 0.0)
+    assert evaluate.scores({"kind": "bpb"}, [{"bits": 8.0, "bytes": 4}])[0][1:3] == (2.0, 0.0)
 
 
 def test_translate_on_a_stub(tmp_path, t, monkeypatch):
@@ -214,37 +274,61 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
     write(tmp_path / "f/kk.txt", "bir\neki\nüsh\n")
     asked = {}
 
-    def stub(model, prompts, max_new, stop, batch):
-        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, batch=batch)
+    def stub(model, prompts, max_new, stop, batch, t, stop_text):
+        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, stop_text=stop_text)
         return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
 
     monkeypatch.setattr(evaluate, "generate", stub)
+    monkeypatch.setattr(evaluate, "eos_ids", lambda t, folder: {t.eot})
     task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new=7)
-    c = settings(tmp_path, [task], names={"en": "English", "kk": "Kazakh"})
-    values = evaluate.translate(task, c, None, t, "en-kk", everything)
-    assert values == [("bir", "bir"), ("eki", "eki"), ("", "üsh")]
+    _, samples, found = run(tmp_path, task, None, t, names={"en": "English", "kk": "Kazakh"}, max_length=100)
+    assert [(s["response"], s["gold"], s["empty"]) for s in samples] == [(" bir", ["bir"], 0), ("eki ", ["eki"], 0), ("", ["üsh"], 1)]
     assert asked["prompts"] == ["English one = Kazakh:", "English two = Kazakh:", "English three = Kazakh:"]
-    assert asked["max_new"] == 7 and t.eot in asked["stop"] and t.encode("\n")[-1] in asked["stop"] and asked["batch"] == 64
+    assert asked["max_new"] == 7 and t.eot in asked["stop"] and asked["stop_text"] == ["\n"]
+    assert list(found) == ["chrf++", "bleu"]
 
 
 def test_translation_scores_are_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu")
     pairs = [("the cat is on the mat", "the cat sat on the mat today"), ("hello there my friend", "hello there my friend")]
-    scores = {m: (s, signature) for m, s, _, signature in evaluate.translate_metrics({}, pairs, "en")}
     hyps, refs = zip(*pairs)
+    scores = {row[0]: row[1:] for row in metrics.translation(hyps, refs, "en", simple=True)}
     assert scores["bleu"][0] == pytest.approx(sacrebleu.corpus_bleu(hyps, [refs]).score)
     assert scores["chrf++"][0] == pytest.approx(sacrebleu.corpus_chrf(hyps, [refs], word_order=2).score)
-    assert "tok:13a" in scores["bleu"][1] and "nw:2" in scores["chrf++"][1]
+    assert scores["bleu"][-1].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:") and "nw:2" in scores["chrf++"][-1]
+    assert scores["chrf++"][2] < scores["chrf++"][0] < scores["chrf++"][3]
     for tgt, tok in (("zh", "tok:zh"), ("ja", "tok:char"), ("th", "tok:char"), ("kk", "tok:13a")):
-        assert tok in dict((m, s) for m, _, _, s in evaluate.translate_metrics({}, pairs, tgt))["bleu"]
+        assert tok in dict((row[0], row[-1]) for row in metrics.translation(hyps, refs, tgt, simple=True))["bleu"]
+
+
+def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
+    """sacreBLEU's own place for the model; its hash stands in the signature; without it the other scores are there all the same."""
+    pytest.importorskip("sacrebleu")
+    monkeypatch.setenv("SACREBLEU", str(tmp_path))
+    metrics.tell_once.cache_clear()
+    assert [row[0] for row in metrics.translation(["a b"], ["a b"], "deu_Latn")] == ["chrf++", "bleu"]
+    assert str(tmp_path / "models" / "flores200sacrebleuspm") in capsys.readouterr().err
+    import sacrebleu.tokenizers.tokenizer_spm as spm
+    monkeypatch.setattr(spm, "SACREBLEU_DIR", str(tmp_path), raising=False)
+    tokenizer.train(TEXT, 400, tmp_path / "spm")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "flores200sacrebleuspm").write_bytes((tmp_path / "spm" / "tokenizer.model").read_bytes())
+    code = ("import metrics; row = metrics.translation(['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
+            "print(row[0], row[1] > 10, row[-1])")  # a new process: sacreBLEU reads the variable when it is imported
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "SACREBLEU": str(tmp_path)})
+    digest = hashlib.sha256((tmp_path / "spm" / "tokenizer.model").read_bytes()).hexdigest()[:16]
+    assert out.stdout.startswith("spbleu True") and "tok:flores200" in out.stdout and f"spm:{digest}" in out.stdout, out.stderr
 
 
 # ---------------------------------------------------------------------- files
 
 def found(tmp_path, name, text, **more):
     write(tmp_path / f"x/en{name}", text)
-    task = dict(name="x", kind="bpb", path="x/{lang}" + name) | more
-    return evaluate.rows(settings(tmp_path, [task]), task, "en")
+    if "where" not in more and "limit" not in more:
+        return [row for _, row, _ in rows_.read(tmp_path / f"x/en{name}")]
+    c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}" + name, context="", choices=["{A}"], gold="g") | more])
+    task = evaluate.plan(c)[0] | {"gold": lambda r: 0}
+    return [doc["row"] for doc in documents_.documents(c, task, "test", task["limit"])[0]]
 
 
 def test_rows(tmp_path):
@@ -254,7 +338,7 @@ def test_rows(tmp_path):
     assert found(tmp_path, ".tsv", "Q\tA\none\tx\n") == [{"Q": "one", "A": "x"}]
     assert found(tmp_path, ".txt", "one\n \ntwo\u2028still two\n") == [{"text": "one"}, {"text": "two\u2028still two"}]
     assert found(tmp_path, ".tsv", "Q\tA\n1\tx\n2\ty\n3\tx\n", where={"A": "x"}) == [{"Q": "1", "A": "x"}, {"Q": "3", "A": "x"}]
-    assert len(found(tmp_path, ".txt", "1\n2\n3\n", limit=2)) == 2
+    assert len(found(tmp_path, ".csv", "Q,A\n1,x\n2,y\n3,x\n", limit=2)) == 2
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0c"])
@@ -270,30 +354,52 @@ def test_quotes_in_tsv_and_csv(tmp_path):
 
 
 @pytest.mark.parametrize("name, text, more, message", [
-    (".txt", " \n", {}, "has no items"), (".csv", "Q,A\n1,x\n", {"where": {"A": "y"}}, "has no items with {'A': 'y'}"),
-    (".xml", "<a/>", {}, "unknown format; expected .jsonl, .csv, .tsv or .txt"),
+    (".txt", " \n", {}, "no items in .*en.txt"), (".csv", "Q,A\n1,x\n", {"where": {"A": "y"}}, "no items in .*en.csv"),
+    (".xml", "<a/>", {}, "unknown format; expected .jsonl, .json, .csv, .tsv, .parquet, .txt"),
+    (".jsonl", '{"txt": 1}\n[]\nno\n', {}, "the first of 3 malformed rows is .*en.jsonl, line 1: it lacks 'text'"),
 ])
 def test_files_without_items(tmp_path, name, text, more, message):
-    with pytest.raises(ValueError, match="task x: .*" + message):
-        found(tmp_path, name, text, **more)
+    write(tmp_path / f"x/en{name}", text)
+    c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}" + name) | more])
+    with pytest.raises(ValueError, match=message):
+        evaluate.ask(c, evaluate.plan(c)[0], None)
+
+
+def test_malformed_rows_are_named_and_counted(tmp_path):
+    write(tmp_path / "x/en.jsonl", '{"text": "a"}\nno\n\n{"text": "b"}\n{"txt": "b"}\n')
+    c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}.jsonl")])
+    docs, complaints, _ = evaluate.ask(c, evaluate.plan(c)[0], None)
+    assert docs == [{"text": "a"}, {"text": "b"}]
+    assert [x.split("x/en.jsonl, ")[1] for x in complaints] == ["line 2: not JSON: Expecting value at column 1", "line 5: it lacks 'text'"]
+
+
+def test_a_right_answer_that_is_no_choice_stops(tmp_path):
+    write(tmp_path / "x/en.jsonl", '{"a": "1", "gold": 0}\n{"a": "1", "gold": 2}\n')
+    c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}.jsonl", context="", choices=["{a}", "b"], gold="gold")])
+    with pytest.raises(ValueError, match=r"x/en.jsonl, line 2: task x: gold=2 names none of the 2 choices \(0, 1\)"):
+        evaluate.ask(c, evaluate.plan(c)[0], None)
+    for wrong in (4, -1, "E"):
+        with pytest.raises(ValueError, match="is none of the 4 choices"):
+            documents_.place_of({"name": "x"}, wrong, 4)
 
 
 def test_missing_file(tmp_path):
-    task = dict(name="x", kind="bpb", path="x/{lang}.txt")
+    c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}.txt")])
     with pytest.raises(ValueError, match=r"task x: .*en.txt is missing; correct data="):
-        evaluate.rows(settings(tmp_path, [task]), task, "en")
+        evaluate.ask(c, evaluate.plan(c)[0], None)
 
 
 def test_unaligned_lines(tmp_path, t):
     write(tmp_path / "f/en.txt", "one\ntwo\n")
     write(tmp_path / "f/kk.txt", "bir\n")
-    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{x}")
-    with pytest.raises(ValueError, match="task tr: en has 2 lines, kk 1; they must be aligned"):
-        evaluate.translate(task, settings(tmp_path, [task]), None, t, "en-kk", everything)
+    c = settings(tmp_path, [dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{x}")],
+                 names={"en": "English", "kk": "Kazakh"})
+    with pytest.raises(ValueError, match="task tr: .*en.txt has 2 lines, .*kk.txt 1; they must be aligned"):
+        evaluate.ask(c, evaluate.plan(c)[0], t)
 
 
 @pytest.mark.parametrize("task, message", [
-    (dict(name="x", kind="rank", path="p"), "task x: kind is 'rank'; the kinds are bpb, choice, translate"), (dict(name="x"),
+    (dict(name="x", kind="rank", path="p"), "task x: kind is 'rank'; the kinds are bpb, choice, translate, chat"), (dict(name="x"),
         "kind is None"),
     (dict(name="x", kind="choice", path="p"), "a choice task needs name, choices, context, gold, path"),
         (dict(kind="bpb", path="p"), "needs name"),
@@ -348,7 +454,7 @@ def test_lines_say_what_was_measured(results, folder, t):
     for r in found_:
         assert r["n"] == 7 and r["shots"] == 0 and r["checkpoint"] == "tiny" and r["tokenizer"] == t.fingerprint
         assert len(r["weights"]) == 16 and len(r["prompt"]) == 12
-        assert (r["stderr"] is None) == (r["task"] == "tr") == (r["signature"] is not None)
+        assert (r["task"] == "tr") == (r["signature"] is not None) and r["low"] <= r["score"] <= r["high"]
 
 
 def test_scores_do_not_depend_on_the_batch(results, folder, data, tmp_path):
@@ -421,7 +527,7 @@ def test_the_results_folder_is_made(folder, data, tmp_path):
 def test_no_file_is_written_without_out(folder, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     evaluate.main([w for w in words(folder, data, "", tasks=TASKS[:1]) if not w.startswith("out=")])
-    assert not list(tmp_path.iterdir()) and "tiny f: bits_per_byte" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir()) and "tiny f en: bits_per_byte" in capsys.readouterr().out
 
 
 def test_a_tokenizer_larger_than_the_model(folder, data, tmp_path):

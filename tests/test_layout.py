@@ -9,9 +9,10 @@ ROOT = Path(__file__).parent.parent
 # lines of each file, and which of ours it imports
 FILES = {
     "train": (650, "model data dpo checkpoint tokenizer configs"), "dpo": (160, "data"), "model": (480, "kernels checkpoint configs"),
-    "checkpoint": (360, "tokenizer"), "generate": (320, "model tokenizer configs"), "data": (380, ""),
+    "checkpoint": (360, "tokenizer"), "generate": (320, "model prefill tokenizer configs"), "data": (380, ""),
     "tokenizer": (370, "vocabulary"), "vocabulary": (260, ""),
-    "eval": (480, "model generate tokenizer configs"), "compare": (280, "configs tables"),
+    "eval": (480, "model generate scoring documents metrics tokenizer configs"), "documents": (230, "rows"), "rows": (140, ""),
+    "metrics": (230, ""), "scoring": (150, "prefill"), "prefill": (110, "model"), "compare": (280, "configs tables"),
     "judge": (300, "configs corpus tables compare ask figures"), "ask": (130, "corpus tables tokenizer model generate"),
     "report": (370, "configs tables figures datacard"), "tables": (270, "configs"), "figures": (120, "configs tables"),
     "prepare": (540, "corpus shards tokenizer configs"), "shards": (210, "corpus tokenizer"), "datacard": (130, "configs"), "quality": (220, "corpus configs recipes"),
