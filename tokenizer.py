@@ -143,7 +143,7 @@ class Tokenizer:
         if self.template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
         said = json.dumps([messages, variables], ensure_ascii=False, default=str)
-        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)  # of no language
+        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)  # no letter
 
         def broken(x):
             if isinstance(x, str):
