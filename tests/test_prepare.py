@@ -591,7 +591,10 @@ def chatting(raw, tmp_path_factory):
            {"messages": messages_of("Contaminated: " + sentence("en", 7, 20), "x")}]
     write(folder / "chat/en-0.jsonl", jsonl([*good[:20], {"messages": messages_of(WORST, WORST)}]))
     write(folder / "chat/en-1.jsonl", jsonl([*good[20:], *bad]) + "{\n")
-    pairs = [{"prompt": messages_of(sentence("en", 47 * i)), "chosen": sentence("en", 53 * i), "rejected": "Rain."} for i in range(30)]
+    pairs = [{"prompt": messages_of("First?", "Said before.", sentence("en", 47 * i))[2 * (i % 2):], "chosen": sentence("en", 53 * i),
+              "rejected": "Rain."} for i in range(30)]
+    for pair in pairs:
+        pair["prompt"][-1]["role"] = "user"
     write(folder / "preferences/en.jsonl", jsonl([*pairs, {"prompt": "a", "chosen": "b", "rejected": "b"},
                                                   {"prompt": "a", "chosen": "b", "rejected": " "}]))
     write(folder / "test.txt", sentence("en", 7, 20))
@@ -645,7 +648,7 @@ def test_shards_of_pairs_hold_chosen_and_rejected(chatting):
     t = tokenizer.load(chatting / "out/tokenizer")
     index, both = conversations_of(chatting / "out/pairs-en")
     assert index["kind"] == "preference" and len(both) == 2 * index["documents"]
-    kept = {row["chosen"][1]["content"]: row for row in rows(chatting / "out/text/pairs-en.jsonl")}
+    kept = {row["chosen"][-1]["content"]: row for row in rows(chatting / "out/text/pairs-en.jsonl")}
     for (one, chosen), (other, rejected) in zip(both[::2], both[1::2]):
         row = kept[t.decode(chosen)]
         assert t.decode(rejected) == "Rain." and one == t.learn(row["chosen"])[0] and other == t.learn(row["rejected"])[0]
