@@ -603,7 +603,8 @@ def chatting(raw, tmp_path_factory):
 
 
 def chat_words(folder, out, **more):
-    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked=[]) | more)
+    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked=[],
+                                     valid=0.2) | more)
 
 
 def conversations_of(folder):
@@ -682,7 +683,7 @@ def test_chats_that_the_template_refuses(chatting, tmp_path):
     assert book["read"] == 47 == book["kept"] + sum(book["dropped"].values()) and book["kept"] == 21
     reason, = (k for k in book["dropped"] if k.startswith("template: "))
     assert "one turn only" in reason and book["dropped"][reason] == 20
-    mine = [r for r in rows(tmp_path / "out/rejects.jsonl") if r["reason"] == reason]
+    mine = [r for r in rows(tmp_path / "out/rejects.jsonl") if r["reason"] == reason and r["source"] == "chat-en"]
     assert len(mine) == 20 == len(rows(tmp_path / "out/dropped/chat-en.template.jsonl")) and all(r["line"] for r in mine)
     file.write_text("{{ raise_exception('never') }}")
     with pytest.raises(ValueError, match="nothing left of source chat-en; dropped: .*never.*chat-en.template.jsonl"):
