@@ -8,9 +8,13 @@ demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedd
 	$(PY) train.py configs/tiny/base.py
 	$(PY) train.py configs/tiny/stage1.py
 	$(PY) train.py configs/tiny/stage2.py
-	for model in base stage1 stage2; do $(PY) eval.py configs/tiny/eval.py model=out/demo/$$model || exit 1; done
+	$(PY) prepare.py configs/tiny/chats.py
+	$(PY) train.py configs/tiny/sft.py
+	$(PY) train.py configs/tiny/dpo.py
+	for model in base stage1 stage2 sft dpo; do $(PY) eval.py configs/tiny/eval.py model=out/demo/$$model || exit 1; done
 	$(PY) report.py data=out/demo/tokens
 	$(PY) report.py run=out/demo
+	for model in stage2 sft dpo; do echo "== $$model" && $(PY) generate.py configs/tiny/ask.py model=out/demo/$$model || exit 1; done
 
 test: .venv/dev  ## the default suite
 	.venv/bin/python -m pytest

@@ -252,7 +252,7 @@ def speak(model, t, prompt, max_new, stop_text, how):
 @dataclass(frozen=True)
 class Sample:
     model: str                   # Hugging Face folder or a checkpoint of train.py
-    prompt: str | None = None    # None: ask on the terminal, line by line
+    prompt: str | list | None = None  # a list: one after the other, each by itself; None: ask on the terminal, line by line
     chat: bool | None = None     # render the chat template; None: where the model has one
     system: str | None = None    # the conversation's system message
     max_new: int = 200           # tokens
@@ -272,17 +272,19 @@ def main(argv=None):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, t = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval(), tokenizer.load(c.model)
     chat = t.template is not None if c.chat is None else c.chat
-    messages = [{"role": "system", "content": c.system}] if c.system else []
-    while True:
+    system = [{"role": "system", "content": c.system}] if c.system else []
+    for line in [c.prompt] if isinstance(c.prompt, str) else c.prompt or ():
+        print(f"> {line}" if isinstance(c.prompt, list) else "", end="\n" if isinstance(c.prompt, list) else "")
+        speak(model, t, t.chat([*system, {"role": "user", "content": line}]) if chat else ids_of(t, line), c.max_new, c.stop, how)
+    messages = system
+    while c.prompt is None:
         try:
-            line = input("" if not sys.stdin.isatty() else "> ") if c.prompt is None else c.prompt
+            line = input("" if not sys.stdin.isatty() else "> ")
         except (EOFError, KeyboardInterrupt):
             return
         messages.append({"role": "user", "content": line})
         answer = speak(model, t, t.chat(messages) if chat else ids_of(t, line), c.max_new, c.stop, how)
         messages.append({"role": "assistant", "content": answer})
-        if c.prompt is not None:
-            return
 
 
 if __name__ == "__main__":

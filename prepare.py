@@ -286,9 +286,8 @@ def evaluation_texts(c):
 
 def strings(value):
     """All strings of a JSON value."""
-    if isinstance(value, (dict, list)):
-        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
-    return [value] if isinstance(value, str) else []
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value] if isinstance(value, str) else [text for part in parts for text in strings(part)]
 
 
 def clean_file(c, source, i, path, mark):

@@ -149,7 +149,7 @@ class Tokenizer:
         What people wrote never becomes a control token: a letter is put into every control token in it until the text is cut.
         """
         said = json.dumps([messages, variables], ensure_ascii=False, default=str)
-        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)
+        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)  # no letter
 
         def broken(x):
             if isinstance(x, str):

@@ -1,11 +1,11 @@
-"""Preference pairs for a language that has none: translations of another's, or answers sampled from a checkpoint and ranked by a judge.
+"""Preference pairs for a language that has none: translations of another's, or a checkpoint's answers, ranked by a judge.
 
     python recipes/extend_preferences.py pairs='raw/preferences/en/*' translations='mt/en-kk.tsv' out=OUT
     python recipes/extend_preferences.py questions='raw/chat/kk/*' model=runs/sft judge=exact out=OUT
     python recipes/extend_preferences.py ... judge=FOLDER            # or https://host/v1 with name=; key: $OPENAI_API_KEY
 
-OUT/preferences.jsonl gets the pairs, OUT/rejects.jsonl the rows that gave none, with file, line and reason, OUT/account.json the sum.
-Answers and ratings are written as they come: killed at any moment, the same command goes on.
+OUT/preferences.jsonl gets the pairs, OUT/rejects.jsonl the rows that gave none, with file, line and reason, OUT/account.json the
+sum. Answers and ratings are written as they come: killed at any moment, the same command goes on.
 """
 import hashlib
 import json
@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from corpus import bitext, chat, synthesize  # noqa: E402
 
-RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was asked "
-        "and no more, and be in the language that was asked for or, where none was, that of the question. Give a number from 1 "
+RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was "
+        "asked and no more, and be in the language that was asked for or, where none was, that of the question. Give a number from 1 "
         "(useless) to 10 (nothing to improve). Write one sentence of reasons, then a last line \"Rating: N\".")
 
 
@@ -33,9 +33,9 @@ class Extend:
     out: str                      # folder
     pairs: str | None = None      # files of pairs in another language (corpus/chat.py; a pattern), and
     translations: str | None = None  # files of aligned texts (corpus/bitext.py; a pattern): whole messages, or their lines
-    questions: str | None = None  # or files of chats, whose last answer is made anew; the one they have is what "exact" compares with
+    questions: str | None = None  # or files of chats: their last answer is made anew, and "exact" compares with the old one
     model: str | None = None      # who answers: a Hugging Face folder or a checkpoint of train.py, with a chat template
-    judge: str = "exact"          # exact: the words of the given answer; else a folder, or the address of an OpenAI-compatible server
+    judge: str = "exact"          # exact: the words of that answer; else a folder, or the address of an OpenAI-compatible server
     name: str | None = None       # the judge's name there
     samples: int = 4              # answers to each question
     temperature: float = 1.0      # of the answers; the judge is asked at 0
@@ -48,7 +48,8 @@ class Extend:
     def __post_init__(self):
         given = [name for name in ("pairs", "translations", "questions", "model") if getattr(self, name)]
         if given not in (["pairs", "translations"], ["questions", "model"]):
-            raise ValueError(f"Extend: give pairs= and translations=, or questions= and model=; got {' and '.join(given) or 'none'}")
+            raise ValueError("Extend: give pairs= and translations=, or questions= and model=; "
+                             f"got {' and '.join(given) or 'none'}")
         if self.judge.startswith(("http://", "https://")) != bool(self.name):
             raise ValueError("Extend: name= is the judge's at a server: set both or neither")
         if self.samples < 2 or min(self.batch, self.threads, self.max_new) < 1 or self.temperature <= 0 or self.gap <= 0:
@@ -114,7 +115,7 @@ def translated(c):
 # ---------------------------------------------------------------------- answers and ratings
 
 def sampled(c):
-    """Yield (Document, pair or None): the best and the worst of the answers to each question, where the judge sees a difference."""
+    """Yield (Document, pair or None): the best and the worst answer to each question, where the judge sees a difference."""
     docs = [doc for path in files_of(c.questions) for doc in chat.conversations(path, "chat")]
     asked = [doc.more["messages"] for doc in docs if doc.more]
     same = ("questions", "model", "samples", "temperature", "max_new", "batch", "seed")
@@ -174,7 +175,7 @@ def checkpoint(folder):
 
 
 def answer(c, asked, begin):
-    """Yield [c.samples answers] to the questions from number `begin` on; what is drawn does not depend on where a run was stopped."""
+    """Yield [c.samples answers] to the questions from number `begin` on; where a run was stopped does not show in them."""
     from generate import Decoding, generate
     model, t = checkpoint(c.model)
     for first in range(begin // c.batch * c.batch, len(asked), c.batch):
@@ -193,8 +194,8 @@ def exact(c, asked, answers, begin):
 
 
 def verdict_prompt(messages, text):
-    question = "\n\n".join(f"[{m['role']}] {m['content']}" for m in messages[:-1]) if len(messages) > 2 else messages[0]["content"]
-    return RATE.format(question=question, answer=text)
+    turns = [f"[{m['role']}] {m['content']}" for m in messages[:-1]]
+    return RATE.format(question="\n\n".join(turns) if len(turns) > 1 else messages[0]["content"], answer=text)
 
 
 def rating(verdict):

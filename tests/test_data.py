@@ -480,6 +480,9 @@ def test_mixtures_of_chats_and_text(chat_data):
     parts = [Plan(sources, {"chat": 3, "en": 1}, 8, 32, 5).batch(7, [r]) for r in range(8)]
     assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, zip(*parts)))
     assert plan.fingerprint() != Plan(sources, {"chat": 3, "en": 1}, 8, 32, 6).fingerprint()
+    name = next(iter(sources[0].masks))
+    sources[0].masks[name] = "0" * 64  # the same ids, others of them learned
+    assert plan.fingerprint() != Plan(open_sources(chat_data), {"chat": 3, "en": 1}, 8, 32, 5).fingerprint()
 
 
 def test_several_folders(chat_data, token_data, tmp_path, write_source):

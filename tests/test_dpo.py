@@ -320,6 +320,8 @@ def test_a_model_that_learned_turns_stops_where_one_ends(tmp_path):
         f"data={tmp_path / 'data'}", "mixture={'chat': 1}", f"out={tmp_path / 'base'}", f"tokens={STEP}"])
     old = {"eos_token_id": 1, "temperature": 0.7, "bos_token_id": 7}
     (tmp_path / "base/generation_config.json").write_text(json.dumps(old))
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    (tmp_path / "base/config.json").write_text(json.dumps(config | {"eos_token_id": 1}))  # as a published base says it
     train.main([f"{k}={v!r}" for k, v in (RUN | dict(lr=1e-2, max_epochs=1e9)).items()] + [
         f"data={tmp_path / 'data'}", "mixture={'chat': 1}", f"init={tmp_path / 'base'}", f"out={tmp_path / 'sft'}", f"tokens={150 * STEP}"])
     t, model = tokenizer.load(tmp_path / "sft"), Qwen2.from_pretrained(tmp_path / "sft")

@@ -592,7 +592,10 @@ def chatting(raw, tmp_path_factory):
            {"messages": messages_of("Contaminated: " + sentence("en", 7, 20), "x")}]
     write(folder / "chat/en-0.jsonl", jsonl([*good[:20], {"messages": messages_of(WORST, WORST)}]))
     write(folder / "chat/en-1.jsonl", jsonl([*good[20:], *bad]) + "{\n")
-    pairs = [{"prompt": messages_of(sentence("en", 47 * i)), "chosen": sentence("en", 53 * i), "rejected": "Rain."} for i in range(30)]
+    pairs = [{"prompt": messages_of("First?", "Said before.", sentence("en", 47 * i))[2 * (i % 2):], "chosen": sentence("en", 53 * i),
+              "rejected": "Rain."} for i in range(30)]
+    for pair in pairs:
+        pair["prompt"][-1]["role"] = "user"
     write(folder / "preferences/en.jsonl", jsonl([*pairs, {"prompt": "a", "chosen": "b", "rejected": "b"},
                                                   {"prompt": "a", "chosen": "b", "rejected": " "}]))
     write(folder / "test.txt", sentence("en", 7, 20))
@@ -601,7 +604,8 @@ def chatting(raw, tmp_path_factory):
 
 
 def chat_words(folder, out, **more):
-    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked=[]) | more)
+    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked=[],
+                                     valid=0.2) | more)
 
 
 def conversations_of(folder):
@@ -646,7 +650,7 @@ def test_shards_of_pairs_hold_chosen_and_rejected(chatting):
     t = tokenizer.load(chatting / "out/tokenizer")
     index, both = conversations_of(chatting / "out/pairs-en")
     assert index["kind"] == "preference" and len(both) == 2 * index["documents"]
-    kept = {row["chosen"][1]["content"]: row for row in rows(chatting / "out/text/pairs-en.jsonl")}
+    kept = {row["chosen"][-1]["content"]: row for row in rows(chatting / "out/text/pairs-en.jsonl")}
     for (one, chosen), (other, rejected) in zip(both[::2], both[1::2]):
         row = kept[t.decode(chosen)]
         assert t.decode(rejected) == "Rain." and one == t.learn(row["chosen"])[0] and other == t.learn(row["rejected"])[0]
@@ -680,7 +684,7 @@ def test_chats_that_the_template_refuses(chatting, tmp_path):
     assert book["read"] == 47 == book["kept"] + sum(book["dropped"].values()) and book["kept"] == 21
     reason, = (k for k in book["dropped"] if k.startswith("template: "))
     assert "one turn only" in reason and book["dropped"][reason] == 20
-    mine = [r for r in rows(tmp_path / "out/rejects.jsonl") if r["reason"] == reason]
+    mine = [r for r in rows(tmp_path / "out/rejects.jsonl") if r["reason"] == reason and r["source"] == "chat-en"]
     assert len(mine) == 20 == len(rows(tmp_path / "out/dropped/chat-en.template.jsonl")) and all(r["line"] for r in mine)
     file.write_text("{{ raise_exception('never') }}")
     with pytest.raises(ValueError, match="nothing left of source chat-en; dropped: .*never.*chat-en.template.jsonl"):

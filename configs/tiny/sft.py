@@ -1,12 +1,12 @@
-"""Fine-tuning on chats in small: from stage II, native and cross-lingual instructions, and a fifth of stage II's text again."""
+"""Fine-tuning on chats in small: from stage II, native and cross-lingual instructions, and for two fifths stage II's text again."""
 from configs.marco import paper
 
 data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"
 out = "out/demo/sft"
-mixture = {"chat/en": 10, "chat/zh": 8, "chat": 16, "crosslingual": 46} | {_k: _v / 5 for _k, _v in paper.STAGE2.items()}
+mixture = {"chat/en": 8, "chat/zh": 6, "chat": 12, "crosslingual": 34} | {_k: 0.4 * _v for _k, _v in paper.STAGE2.items()}
 tokens = 700_000
 length, rows, micro_rows = 256, 4, 4
-lr, warmup = 1e-3, 0.05
+lr, warmup = 5e-4, 0.05
 seed = 3
 log_every, eval_every, eval_tokens, save_every = 50, 1000, 1024, 500
