@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"train.py": 600, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 480,
+BUDGET = {"train.py": 610, "plan.py": 200, "model.py": 480, "checkpoint.py": 360, "generate.py": 320, "data.py": 320, "eval.py": 480, "prepare.py": 480,
           "tokenizer.py": 310, "vocabulary.py": 260, "report.py": 330,
           "configs/__init__.py": 80, "corpus/*.py": 250, "kernels/*.py": 450, "recipes/*.py": 230, "tinyworld/*.py": 300}
-OURS = {"train", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
+OURS = {"train", "plan", "model", "checkpoint", "generate", "data", "eval", "prepare", "tokenizer", "vocabulary", "report", "configs", "corpus", "kernels", "recipes", "tinyworld"}
 IMPORTS = {"configs": set(), "tokenizer": {"vocabulary"}, "vocabulary": set(), "data": set(), "kernels": {"kernels"}, "corpus": {"corpus"},
            "prepare": {"corpus", "tokenizer", "configs"}, "checkpoint": {"tokenizer"}, "model": {"kernels", "checkpoint", "configs"},
-           "train": {"model", "data", "checkpoint", "tokenizer", "configs"}, "generate": {"model", "tokenizer", "configs"},
+           "train": {"model", "data", "checkpoint", "tokenizer", "plan", "configs"}, "plan": {"model"}, "generate": {"model", "tokenizer", "configs"},
            "eval": {"model", "generate", "tokenizer", "configs"}, "report": {"configs"}, "tinyworld": {"tinyworld", "configs"}}
 
 
