@@ -7,9 +7,9 @@ One table: what it is, ours, the peer, their ratio, and the fraction of the floo
 matrix product of this run would need for the same FLOPs, for what only moves memory the time of a copy. The ratio says how many
 times as fast we are; of memory, which part of the peer's we need. The last line is one JSON object, {name: {"ratio": ...}}.
 
-Both sides take turns, and the best of several turns counts: process CPU time of one thread on a CPU (neighbours disturb it little),
-CUDA events on a GPU. Both compute the same numbers, which is checked before they are timed. To add rows, write a function that
-yields `row(...)` and name it in BENCHES.
+Both sides take turns, and the best of several turns counts: process CPU time of one thread on a CPU (neighbours disturb it
+little), CUDA events on a GPU. Both compute the same numbers, which is checked before they are timed. To add rows, write a
+function that yields `row(...)` and name it in BENCHES.
 """
 import json
 import math
@@ -30,7 +30,8 @@ from corpus import dedup, measure
 from model import IGNORE, ModelConfig, Qwen2
 from tinyworld.__main__ import main as tell
 
-SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4)
+SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8,
+             num_key_value_heads=4)
 WIDER = SHAPE | dict(hidden_size=512, intermediate_size=1408, num_key_value_heads=2)
 QWEN2 = {"0.5B": dict(vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
                       num_key_value_heads=2),
@@ -147,7 +148,8 @@ def steps(ours, theirs, batch, padded):
 def packed_steps(shape, dtype, T, mean, device="cpu", compiled=False):
     """(our step, transformers' with its block-diagonal mask on the same packed row, FLOPs of the model in either)."""
     ours, theirs = pair(shape, dtype, device)
-    ids, starts = torch.randint(shape["vocab_size"], (1, T + 1), generator=torch.Generator().manual_seed(0)), packed(T, mean)[None]
+    ids = torch.randint(shape["vocab_size"], (1, T + 1), generator=torch.Generator().manual_seed(0))
+    starts = packed(T, mean)[None]
     tokens, targets, starts = (x.to(device) for x in (ids[:, :-1], ids[:, 1:], starts))
     position = torch.arange(T, device=device) - starts
     matrices = sum(p.numel() for n, p in ours.named_parameters() if p.ndim > 1)  # tied: the embedding is the head
@@ -166,8 +168,8 @@ def training():
     for name, dtype in DTYPES.items():
         *both, flops = packed_steps(WIDER, dtype, 4096, 450)
         mine, other = seconds(both, 2)
-        yield row(f"train_step_{name}", "training step, 4096 tokens packed, documents of 450", mine, other, of="transformers, sdpa",
-                  floor=flops / matrix_rate(dtype) / mine)
+        yield row(f"train_step_{name}", "training step, 4096 tokens packed, documents of 450", mine, other,
+                  of="transformers, sdpa", floor=flops / matrix_rate(dtype) / mine)
         for kind, documents in (("unpacked", full), ("short", short)):
             padded = their_batch(documents)
             if padded["attention_mask"].all():
@@ -184,7 +186,7 @@ def peak(step):
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2 ** 30
-    field = lambda name: int(next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(name)).split()[1])
+    field = lambda name: int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])  # KiB
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident set starts anew
     before = field("VmRSS")
     step()
@@ -243,8 +245,8 @@ def tokenizing():
             mine, other = seconds([lambda: [ours.encode(line) for line in lines],
                                    lambda: [theirs.encode(line, add_special_tokens=False).ids for line in lines]])
             size = sum(len(line.encode()) for line in lines) / 1e6
-            yield row(f"tokenize_{name}", f"{len(lines)} lines in 29 languages, {differ} with other ids", size / mine, size / other,
-                      unit="MB/s", of="tokenizers")
+            yield row(f"tokenize_{name}", f"{len(lines)} lines in 29 languages, {differ} with other ids", size / mine,
+                      size / other, unit="MB/s", of="tokenizers")
 
 
 # ---------------------------------------------------------------------- documents
@@ -269,13 +271,15 @@ def documents():
         texts = [t for _ in range(200) for t in near(rng, words, share)]
         keys = np.stack([dedup.exact_key(t) for t in texts]), np.stack([measure.signature(t) for t in texts])
         same = dedup.clusters(*keys, np.array([len(t) for t in texts]))
-        yield row(f"near_duplicates_{share}", f"pairs found at a similarity of {share}", 100 * (same[::2] == same[1::2]).mean(), unit="%")
+        found = 100 * (same[::2] == same[1::2]).mean()
+        yield row(f"near_duplicates_{share}", f"pairs found at a similarity of {share}", found, unit="%")
     draw, n = np.random.default_rng(0), 1_000_000
     signatures, exact = draw.integers(0, 1 << 32, (n, 112), dtype=np.uint32), draw.integers(0, 1 << 62, (n, 2), dtype=np.uint64)
     signatures[n // 2::4] = signatures[:n // 8]  # an eighth are copies
     begin = time.process_time()
     same = dedup.clusters(exact, signatures, np.ones(n, np.int64))
-    yield row("clusters", f"clusters of a million signatures; {(same != np.arange(n)).mean():.1%} are copies", time.process_time() - begin)
+    took, copies = time.process_time() - begin, (same != np.arange(n)).mean()
+    yield row("clusters", f"clusters of a million signatures; {copies:.1%} are copies", took)
 
 
 # ---------------------------------------------------------------------- on a GPU
@@ -293,9 +297,10 @@ def gpu_attention(device="cuda", T=8192, rows=4):
     flex, rate = torch.compile(flex_attention), matrix_rate(torch.bfloat16, device)
     for D, H, K in ((64, 14, 2), (128, 28, 4)):
         for mean in (None, 256, 1024, 4096):
-            starts = torch.zeros(rows, T, dtype=torch.int64) if mean is None else torch.stack([packed(T, mean, b) for b in range(rows)])
-            starts = starts.to(device)
-            q, k, v = (torch.randn(rows, T, n, D, device=device, dtype=torch.bfloat16, requires_grad=True) for n in (H, K, K))
+            lengths = [torch.zeros(T, dtype=torch.int64) if mean is None else packed(T, mean, b) for b in range(rows)]
+            starts = torch.stack(lengths).to(device)
+            q, k, v = (torch.randn(rows, T, n, D, device=device, dtype=torch.bfloat16, requires_grad=True)
+                       for n in (H, K, K))
             docs = kernels.documents(starts)
             over = [x.transpose(1, 2) for x in (q, k, v)]
             sees = lambda b, h, i, j: (j <= i) & (j >= starts[b, i])
@@ -337,7 +342,8 @@ def gpu_elementwise(device="cuda", T=16384, C=3584):
     x, y, w = (torch.randn(*s, device=device, dtype=torch.bfloat16, requires_grad=True) for s in ((T, C), (T, C), (C,)))
     # reads and writes of a (T, C) tensor: forward; backward
     for name, inputs, moves, plain in (
-            ("rms_norm", (x, w), (2, 3), lambda: F.rms_norm(x, (C,), w, 1e-6)), ("swiglu", (x, y), (3, 5), lambda: F.silu(x) * y)):
+            ("rms_norm", (x, w), (2, 3), lambda: F.rms_norm(x, (C,), w, 1e-6)),
+            ("swiglu", (x, y), (3, 5), lambda: F.silu(x) * y)):
         if not hasattr(kernels, name):
             continue
         f = getattr(kernels, name)
@@ -356,22 +362,25 @@ def gpu_decode(device="cuda", B=64, S=8192):
     copied = 2 * big.nbytes / seconds([lambda: big.clone()])[0]
     for D, H, K in ((64, 14, 2), (128, 28, 4)):
         q, k, v = (torch.randn(B, n, heads, D, device=device, dtype=torch.bfloat16) for n, heads in ((1, H), (S, K), (S, K)))
-        docs, over = kernels.documents(torch.zeros(B, 1, dtype=torch.int64, device=device)), [x.transpose(1, 2) for x in (q, k, v)]
+        docs = kernels.documents(torch.zeros(B, 1, dtype=torch.int64, device=device))
+        over = [x.transpose(1, 2) for x in (q, k, v)]
         with torch.no_grad():
-            ours, theirs = lambda: kernels.attention(q, k, v, docs), lambda: F.scaled_dot_product_attention(*over, enable_gqa=True)
+            ours = lambda: kernels.attention(q, k, v, docs)
+            theirs = lambda: F.scaled_dot_product_attention(*over, enable_gqa=True)
             torch.testing.assert_close(ours(), theirs().transpose(1, 2), atol=2e-2, rtol=2e-2)
             a, b = seconds([ours, theirs], 20)
-        yield row(f"decode_d{D}", f"decoding, {B} texts, {S} cached, D={D}", a, b, of="SDPA", floor=(k.nbytes + v.nbytes) / copied / a)
+        yield row(f"decode_d{D}", f"decoding, {B} texts, {S} cached, D={D}", a, b, of="SDPA",
+                  floor=(k.nbytes + v.nbytes) / copied / a)
 
 
 def gpu_training(device="cuda", T=8192):
-    """A training step on one packed row (documents of 1,024) beside transformers, compiled; floor: every FLOP at the matrix rate."""
+    """A training step on one packed row (documents of 1,024) beside transformers, compiled."""
     rate = matrix_rate(torch.bfloat16, device)
     for name, shape in QWEN2.items():
         *both, flops = packed_steps(shape, torch.bfloat16, T, 1024, device, compiled=True)
         mine, other = seconds(both)
-        yield row(f"train_step_{name}", f"training step of Qwen2-{name}, {T} tokens packed", mine, other, of="transformers, sdpa, compiled",
-                  floor=flops / rate / mine)
+        yield row(f"train_step_{name}", f"training step of Qwen2-{name}, {T} tokens packed", mine, other,
+                  of="transformers, sdpa, compiled", floor=flops / rate / mine)
 
 
 BENCHES = {"training": training, "head": head, "tokenizing": tokenizing, "documents": documents}
@@ -391,7 +400,8 @@ def main(names):
     found = {}
     for name in names or benches:
         for r in benches[name]():
-            told = ["" if r[k] is None else form.format(r[k]) for k, form in (("peer", "{:.3g}"), ("ratio", "{:.2f}"), ("floor", "{:.0%}"))]
+            told = ["" if r[k] is None else form.format(r[k])
+                    for k, form in (("peer", "{:.3g}"), ("ratio", "{:.2f}"), ("floor", "{:.0%}"))]
             print(f"{r['what']:52} {r['ours']:10.3g} {told[0]:>10} {r['unit']:8} {told[1]:>6} {told[2]:>8}"
                   f"  {r['name']}" + (f"; peer: {r['of']}" if r["of"] else ""), flush=True)
             found[r["name"]] = {k: r[k] for k in ("ratio", "ours", "peer", "unit", "floor")}

@@ -4,7 +4,8 @@
 
 Bytes are counted for what train.py does: float32 masters, gradients and AdamW's two moments sharded by FSDP2, blocks gathered in
 bfloat16 when they are needed, gradients reduced in float32. Nothing is measured here: the utilisation is a setting. Activations
-are those of a model whose kernels keep their inputs only (kernels/); a row is taken as one document, the most attention it can cost.
+are those of a model whose kernels keep their inputs only (kernels/); a row is taken as one document, the most that attention
+can cost.
 """
 import math
 from dataclasses import dataclass
@@ -14,17 +15,18 @@ import torch
 
 from model import ModelConfig, Qwen2, read_config
 
-# datasheets: dense bfloat16 FLOP/s, GiB of memory, bytes/s to the other GPUs of a node (one way), to other nodes through its own port
-CARDS = {"A100": (312e12, 80, 300e9, 25e9), "H100": (989.5e12, 80, 450e9, 50e9), "H200": (989.5e12, 141e9 / 2 ** 30, 450e9, 50e9)}
+# datasheets: dense bfloat16 FLOP/s, GiB of memory, bytes/s one way to the GPUs of its node, to other nodes through its own port
+CARDS = {"A100": (312e12, 80, 300e9, 25e9), "H100": (989.5e12, 80, 450e9, 50e9),
+         "H200": (989.5e12, 141e9 / 2 ** 30, 450e9, 50e9)}
 SHAPES = {  # config.json of the published models
-    "Qwen2-0.5B": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
-                       vocab_size=151936, tie_word_embeddings=True),
-    "Qwen2-1.5B": dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
-                       vocab_size=151936, tie_word_embeddings=True),
-    "Qwen2-7B": dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
-                     vocab_size=152064, tie_word_embeddings=False),
-    "Qwen2-72B": dict(hidden_size=8192, intermediate_size=29568, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
-                      vocab_size=152064, tie_word_embeddings=False)}
+    "Qwen2-0.5B": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+                       num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
+    "Qwen2-1.5B": dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+                       num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
+    "Qwen2-7B": dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+                     num_key_value_heads=4, vocab_size=152064, tie_word_embeddings=False),
+    "Qwen2-72B": dict(hidden_size=8192, intermediate_size=29568, num_hidden_layers=80, num_attention_heads=64,
+                      num_key_value_heads=8, vocab_size=152064, tie_word_embeddings=False)}
 FULL = 0.92   # of a card's memory: the rest is CUDA's context, NCCL's buffers and fragments
 CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entropy.py)
 
@@ -35,7 +37,7 @@ class Plan:
     gpus: int = 8
     gpu: str = "H100"            # A100 (80 GB), H100 or H200
     node: int = 8                # GPUs that NVLink joins
-    mfu: float = 0.4             # share of the GPU's FLOP/s to expect; Megatron-LM reports 0.41 to 0.48 on H100, MosaicML 0.64 on A100
+    mfu: float = 0.4             # of the GPU's FLOP/s, expected; Megatron-LM reports 0.41 to 0.48 on H100, MosaicML 0.64 on A100
     shape: str | None = None     # where init= is not on this machine: Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B or Qwen2-72B
 
     def __post_init__(self):
@@ -71,8 +73,9 @@ def parameters(config):
 
 def activations(m, recompute):
     """(bytes a token leaves in each layer until backward, bytes it takes in the layer at work), bfloat16."""
-    C, I, H, K = m.hidden_size, m.intermediate_size, m.num_attention_heads * m.head_size, m.num_key_value_heads * m.head_size
-    # input of either norm and its output 4C; q, k, v, attention's output 2H + 2K; gate, up, their product 3I; log-sum-exp in float32
+    C, I = m.hidden_size, m.intermediate_size
+    H, K = (heads * m.head_size for heads in (m.num_attention_heads, m.num_key_value_heads))
+    # in and out of both norms 4C; q, k, v, attention's output 2H + 2K; gate, up, their product 3I; log-sum-exp in float32
     plain = 2 * (4 * C + 2 * H + 2 * K + 3 * I) + 4 * m.num_attention_heads
     # the layer's input and what its matrix products and attention gave: o and down C each, gate and up 2I
     selective = 2 * (3 * C + 2 * H + 2 * K + 2 * I) + 4 * m.num_attention_heads
@@ -84,10 +87,12 @@ def memory(c, m, n, gpus):
     S, T = min(c.shard or gpus, gpus), min(c.micro_rows, c.rows // gpus) * c.length
     kept, working = activations(m, c.recompute)
     gathered = 2 * (n["root"] + 2 * n["block"]) if gpus > 1 else 2 * n["all"]  # the block at work and the one on its way
-    return {"masters": 4 * n["all"] / S, "gradients": 4 * n["all"] / S, "AdamW": 8 * n["all"] / S, "bf16 gathered": gathered,
+    mine = n["all"] / S
+    return {"masters": 4 * mine, "gradients": 4 * mine, "AdamW": 8 * mine, "bf16 gathered": gathered,
             # one block's in bfloat16 and on its way in float32; the root's, and the head's float32 sum
             "gradients at work": 6 * n["block"] + 2 * n["root"] + 4 * m.vocab_size * m.hidden_size,
-            "activations": T * (m.num_hidden_layers * kept + working + 6 * m.hidden_size), "logits": 2 * min(CHUNK, T) * m.vocab_size}
+            "activations": T * (m.num_hidden_layers * kept + working + 6 * m.hidden_size),
+            "logits": 2 * min(CHUNK, T) * m.vocab_size}
 
 
 def flops_per_token(m, n, length):
@@ -124,14 +129,15 @@ def lines(c, model_config, p):
     step = (micro - 1) * max(work, fsdp) + max(work, fsdp + between)
     out = [f"{n['all']:,} parameters; {G} x {p.gpu}: {G // S} x {S} (copies x shards); {c.rows} rows of {c.length} tokens, "
            f"{micro} x {rows} on each GPU",
-           "memory of a GPU, GiB: " + ", ".join(f"{k} {v / 2 ** 30:.1f}" for k, v in used.items()) + f"; {total:.1f} of {capacity:.0f}",
+           "memory of a GPU, GiB: " + ", ".join(f"{k} {v / 2 ** 30:.1f}" for k, v in used.items())
+           + f"; {total:.1f} of {capacity:.0f}",
            f"work: {flops / 1e9:.2f} GFLOP a token, {work:.2f} s a micro-step at {p.mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
            + (", layers recomputed" if c.recompute is True else ""),
            f"traffic: {fsdp:.2f} s a micro-step" + (f", and {between:.2f} s a step between copies" if between else "")]
     bad = []
     if total > FULL * capacity:
-        bad.append(f"{total:.1f} GiB do not fit {FULL:.0%} of {capacity:.0f}: more GPUs, a larger shard=, fewer micro_rows= or length=, "
-                   "or recompute=True")
+        bad.append(f"{total:.1f} GiB do not fit {FULL:.0%} of {capacity:.0f}: more GPUs, a larger shard=, fewer micro_rows= or "
+                   "length=, or recompute=True")
     if fsdp > work:
         out.append(f"warning: traffic outlasts work: at least {math.ceil(rows * fsdp / work)} micro_rows would hide it, "
                    "or a shard= within one node")

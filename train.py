@@ -63,7 +63,7 @@ class Train:
     seed: int = 0                  # of fresh weights and of the data order
     dtype: str = "auto"            # of the computation; auto: bfloat16 where the machine has it fast
     new_rows: int | None = None    # train only the words from this id on (recipes/extend_vocabulary.py); None: everything
-    recompute: bool | str = False  # "selective": norms, rotations and SwiGLU, a third less memory; True: whole layers, a third more work
+    recompute: bool | str = False  # "selective": cheap parts, a quarter less memory; True: layers, a third more work
     compile: bool = False          # torch.compile each block
     shard: int | None = None       # HSDP: processes that share one copy of the model, at most; None: all of them
     threads: int | None = None     # CPU threads of a process; None: torch's choice
@@ -86,7 +86,7 @@ class Train:
         if self.recompute not in (False, True, "selective"):
             problems.append(f"recompute must be False, True or selective, got {self.recompute!r}")
         if self.compile and self.recompute == "selective":
-            problems.append("compile=True makes cheap things again by itself: leave recompute=selective out, or set recompute=True")
+            problems.append("compile=True makes cheap things again by itself: leave recompute=selective out, or set it to True")
         if not any(v > 0 for v in self.mixture.values()) or any(v < 0 for v in self.mixture.values()):
             problems.append(f"mixture needs shares >= 0 and one above 0, got {self.mixture}")
         if not problems and self.steps < 1:

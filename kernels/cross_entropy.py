@@ -68,8 +68,8 @@ def _forward(x, weight, targets, dx, dw):
 
 
 def buffers(x, weight):
-    """Room for one chunk's logits in x's dtype, in float32 (the same when x is), and its softmax: made once; fresh pages cost more
-    than the math."""
+    """Room for one chunk's logits in x's dtype, in float32 (the same when x is), and its softmax: made once, as fresh pages cost
+    more than the math."""
     n = chunks(len(x), len(weight), x.device)
     short, logits, p = (torch.empty(n[0].stop if n else 0, len(weight), dtype=d, device=x.device)
                         for d in (x.dtype, torch.float32, torch.float32))

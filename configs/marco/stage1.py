@@ -28,7 +28,8 @@ beta1, beta2, weight_decay, clip = 0.9, 0.95, 0.1, 1.0  # the usual ones for mod
 eval_every, eval_tokens, save_every, keep = 200, 65536, 500, 3
 verify = False      # 1.2 TB of shards take too long to hash before every start; prepare.py wrote and checked them
 
-# what `python train.py configs/marco/stage1.py plan=True gpus=N` says; 0.4 of the datasheet's FLOP/s is an assumption, no GPU was asked:
+# what `python train.py configs/marco/stage1.py plan=True gpus=N` says
+# (0.4 of the datasheet's FLOP/s is an assumption; no GPU was asked):
 #   8 x A100: 49.3 GiB a GPU, 188.6 s a step, 22,242 tokens/s, 83.3 days for 160.0 B tokens
 #   64 x A100: 49.3 GiB a GPU, 23.6 s a step, 177,934 tokens/s, 10.4 days for 160.0 B tokens
 #   512 x A100: 49.3 GiB a GPU, 2.9 s a step, 1,423,472 tokens/s, 1.3 days for 160.0 B tokens
