@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts, noop_context_fn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 import checkpoint
@@ -184,8 +185,16 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
 
+def _selective():
+    """Of a recomputed layer keep what matrix products and attention gave; norms, rotations and SwiGLU are cheap to make again."""
+    products = {"aten::mm", "aten::addmm", "nanomarco::attention"}  # the CPU's attention is made again
+    return create_selective_checkpoint_contexts(lambda _, op, *args, **kwargs: CheckpointPolicy.MUST_SAVE
+                                                if op.name() in products else CheckpointPolicy.PREFER_RECOMPUTE)
+
+
 class Qwen2(nn.Module):
-    """The language model, of any family in checkpoint.FAMILIES. `dtype` is what it computes in; the parameters keep their own."""
+    """The language model, of any family in checkpoint.FAMILIES. `dtype` is what it computes in; the parameters keep their own.
+    recompute: activation checkpointing, see train.py."""
 
     def __init__(self, config, dtype=torch.float32, recompute=False):
         super().__init__()
@@ -213,7 +222,8 @@ class Qwen2(nn.Module):
         streams = [x]
         for i, block in enumerate(self.model.layers):
             if self.recompute and torch.is_grad_enabled():
-                x = recomputed(block, x, cos, sin, docs, use_reentrant=False)
+                contexts = _selective if self.recompute == "selective" else noop_context_fn
+                x = recomputed(block, x, cos, sin, docs, use_reentrant=False, context_fn=contexts)
             else:
                 x = block(x, cos, sin, docs, None if cache is None else cache.layer(i))
             if hidden is True:

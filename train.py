@@ -3,6 +3,7 @@
     python train.py configs/tiny/stage1.py lr=1e-3
     torchrun --nproc-per-node 8 train.py configs/marco/stage1.py
     python train.py configs/tiny/stage1.py resume=True        # after a kill at any moment: the same bits
+    python train.py configs/marco/stage1.py plan=True gpus=64 # memory, traffic and days of that run, without a GPU
 
 Sum the log-probabilities of the global batch, divide once by its supervised tokens, step: micro-batches and processes
 change the speed, not the gradient. Checkpoints hold safetensors and JSON only and are complete or absent.
@@ -39,6 +40,7 @@ import dpo
 import tokenizer
 from configs import load
 from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
+from plan import Plan, report
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class Train:
     length_normalized: bool = False  # dpo: log-ratios for each token of an answer
     reference: str | None = None   # dpo: folder of the reference's log-probabilities, made where absent; None: out/reference
     new_rows: int | None = None    # train only the words from this id on (recipes/extend_vocabulary.py); None: everything
-    recompute: bool = False        # activation checkpointing: a third more work, memory of one layer
+    recompute: bool | str = False  # "selective": cheap parts, a quarter less memory; True: layers, a third more work
     compile: bool = False          # torch.compile each block
-    replicate: int = 1             # HSDP: copies of the sharded model; shards live in world / replicate processes
+    shard: int | None = None       # HSDP: processes that share one copy of the model, at most; None: all of them
     threads: int | None = None     # CPU threads of a process; None: torch's choice
     log_every: int = 10            # steps
     eval_every: int = 100          # steps between validations (and one at the end)
@@ -94,6 +96,10 @@ class Train:
             problems.append(f"schedule must be cosine, linear or constant, got {self.schedule!r}")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             problems.append(f"dtype must be auto, float32 or bfloat16, got {self.dtype!r}")
+        if self.recompute not in (False, True, "selective"):
+            problems.append(f"recompute must be False, True or selective, got {self.recompute!r}")
+        if self.compile and self.recompute == "selective":
+            problems.append("compile=True makes cheap things again by itself: leave recompute=selective out, or set it to True")
         if not any(v > 0 for v in self.mixture.values()) or any(v < 0 for v in self.mixture.values()):
             problems.append(f"mixture needs shares >= 0 and one above 0, got {self.mixture}")
         if not problems and self.steps < 1:
@@ -123,7 +129,9 @@ def lr_at(step, c):
 
 
 def main(argv=None):
-    c, model_config = load(Train, ModelConfig, argv=argv)
+    c, model_config, machines = load(Train, ModelConfig, Plan, argv=argv)
+    if machines.plan:
+        return report(c, model_config, machines)
     warnings.filterwarnings("ignore", "torch.distributed is disabled")  # DCP says so when there is one process
     world = World(c)
     sources = shards.open_sources(c.data)
@@ -193,7 +201,9 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, learn, chec
         weight = sum(len(batch[4]) if plan.pairs else int((batch[1] != IGNORE).sum()) for batch in batches)
         count, stop = world.sum([weight, float(stopping())])
         total = 0.0
-        for batch in batches:
+        for i, batch in enumerate(batches):
+            if world.size > 1:  # copies of the model exchange their gradients once, behind the last micro-batch
+                model.set_requires_all_reduce(i == len(batches) - 1)
             loss = learn(model, [x.to(world.device, non_blocking=True) for x in batch])
             (loss * (world.size / count)).backward()  # FSDP averages over processes; the gradient is d(sum)/d(weights) / count
             total += loss.detach()
@@ -520,15 +530,15 @@ class World:
         fast = torch.cuda.is_bf16_supported() if cuda else (
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
         self.dtype = torch.bfloat16 if c.dtype == "bfloat16" or (c.dtype == "auto" and fast) else torch.float32
-        if c.rows % self.size or self.size % c.replicate:
-            raise ValueError(f"rows={c.rows} must be a multiple of {self.size} processes, and those of replicate={c.replicate}")
+        shard = min(c.shard or self.size, self.size)
+        if c.rows % self.size or self.size % shard:
+            raise ValueError(f"rows={c.rows} must be a multiple of {self.size} processes, and those of shard={shard}")
         if "TORCHELASTIC_RUN_ID" in env:
             die_with_parent()
         if self.size > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(hours=1))  # saving 72 B is slow
-            names, shape = ("shard",), (self.size,)
-            if c.replicate > 1:
-                names, shape = ("replicate", "shard"), (c.replicate, self.size // c.replicate)
+            copies = self.size // shard
+            names, shape = (("replicate", "shard"), (copies, shard)) if copies > 1 else (("shard",), (shard,))
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
     def sum(self, numbers):

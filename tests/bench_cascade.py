@@ -1,7 +1,7 @@
 """The cascade beside datatrove on the same documents, one core: heuristics and MinHash signature, in process CPU time.
 
     pip install datatrove spacy kiwipiepy pythainlp jieba pyvi indic-nlp-library "xxhash<4"    # its word splitters: about 1 GB
-    python tests/bench_cascade.py good=FOLDER       # ntrex128/ and sib200-flores/ as published; ru and vi are the tinyworld's
+    python tests/bench_cascade.py [good=FOLDER]       # ntrex128/ and sib200-flores/ as published; ru and vi are the tinyworld's
 
 Theirs are the Gopher repetition, Gopher quality and FineWeb filters and MinHash 14 x 8; ours all those measures in one pass, and
 the same signature. Both run on every document, whatever a filter says of it.
@@ -22,8 +22,8 @@ TROVE = {"de": "deu_Latn", "ru": "rus_Cyrl", "vi": "vie_Latn", "ar": "arb_Arab",
 
 
 def documents(good, code, n=24, most=40):
-    """At most `most` documents of n sentences."""
-    if code in FILES:
+    """At most `most` documents of n sentences; without a folder of good text the tinyworld's."""
+    if good and code in FILES:
         lines = [line.split("\t")[-1] for p in sorted(Path(good).glob(FILES[code])) for line in p.read_text("utf-8").splitlines()]
     else:
         from tinyworld import __main__ as tinyworld
@@ -86,4 +86,4 @@ def rows(good, rounds=2):
 
 
 if __name__ == "__main__":
-    rows(sys.argv[1].removeprefix("good="))
+    rows(sys.argv[1].removeprefix("good=") if sys.argv[1:] else None)

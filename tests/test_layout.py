@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # lines of each file, and which of ours it imports
 FILES = {
-    "train": (650, "model data dpo checkpoint tokenizer configs"), "dpo": (160, "data"), "model": (480, "kernels checkpoint configs"),
+    "train": (665, "model data dpo plan checkpoint tokenizer configs"), "dpo": (160, "data"), "plan": (200, "model"), "model": (480, "kernels checkpoint configs"),
     "checkpoint": (360, "tokenizer"), "generate": (320, "model prefill tokenizer configs"), "data": (380, ""),
     "tokenizer": (370, "vocabulary"), "vocabulary": (260, ""),
     "eval": (480, "model generate scoring documents metrics tokenizer configs"), "documents": (230, "rows"), "rows": (140, ""),

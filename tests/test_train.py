@@ -192,8 +192,9 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, 
         assert (10 * moments[f"exp_avg.{name}"] - p.grad).abs().max() <= 1e-6, name
 
 
-def test_recomputation_gives_the_same_bits(go, reference, tmp_path):
-    assert go(tmp_path / "run", recompute=True) == (reference / "model.safetensors").read_bytes()
+@pytest.mark.parametrize("recompute", [True, "selective"])
+def test_recomputation_gives_the_same_bits(go, reference, tmp_path, recompute):
+    assert go(tmp_path / "run", recompute=recompute) == (reference / "model.safetensors").read_bytes()
 
 
 def command(root, data, out, /, steps=8, processes=None, **changes):
@@ -208,9 +209,11 @@ def torchrun(root, data, out, steps=8, processes=2, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "micro_rows": 1}])
-def test_two_processes_equal_one(root, token_data, go, tmp_path, changes):
-    torchrun(root, token_data, tmp_path / "two", **SPLIT, **changes)
+@pytest.mark.parametrize("processes, changes", [
+    (2, {}), (2, {"tie_word_embeddings": False, "micro_rows": 1}), (2, {"shard": 1, "micro_rows": 1}),  # two copies
+    (4, {"shard": 2, "micro_rows": 1, "rows": 8, "recompute": "selective"})])  # two copies of two shards
+def test_processes_equal_one(root, token_data, go, tmp_path, processes, changes):
+    torchrun(root, token_data, tmp_path / "two", processes=processes, **SPLIT, **changes)
     go(tmp_path / "one", **SPLIT, **changes)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-6
     ours, theirs = ([r for r in log_of(tmp_path / o) if "loss" in r][-1] for o in ("two", "one"))
@@ -455,7 +458,8 @@ def stopped(monkeypatch, arguments):
     (dict(data=...), ("data must be set",)),
     (dict(data="nowhere"), ("nowhere", "prepare.py")),
     (dict(hidden_size=30), ("hidden_size 30", "num_attention_heads 4")),
-    (dict(replicate=3), ("replicate=3",)),
+    (dict(recompute="some"), ("recompute", "selective", "some")),
+    (dict(recompute="selective", compile=True), ("compile=True", "recompute")),
 ])
 def test_misuse_is_one_line(monkeypatch, token_data, tmp_path, changes, needles):
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", **changes))
@@ -467,6 +471,8 @@ def test_rows_that_do_not_divide(monkeypatch, token_data, tmp_path):
         monkeypatch.setenv(name, value)
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", rows=3))
     assert "rows=3" in line and "2 processes" in line
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "shard=3" in stopped(monkeypatch, words(token_data, tmp_path / "run", shard=3))
 
 
 def test_the_shell_sees_one_line_and_a_code(root, token_data, tmp_path):

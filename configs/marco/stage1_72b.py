@@ -6,6 +6,12 @@ from configs.marco.stage1 import *
 
 init = "models/Qwen2-72B"
 out = "runs/marco-72b-stage1"
-rows = 1024
-micro_rows = 2      # 8,192 tokens a GPU: 24 s of work against 17 s of traffic, hidden (the floor is about 6,000 tokens)
-replicate = 8       # shards over 64 GPUs: 1,083 GiB of states / 64 = 17 GiB each
+micro_rows = 2      # 8,192 tokens a GPU, with the layers recomputed
+shard = 64          # 1,083 GiB of states / 64 = 17 GiB each; on 8 GPUs they do not fit
+recompute = True    # 5 GiB of activations a row instead of 85
+
+# what `python train.py configs/marco/stage1_72b.py plan=True gpus=N` says
+# (0.4 of the datasheet's FLOP/s is an assumption; no GPU was asked):
+#   8 x A100: 171.2 GiB a GPU, 2491.8 s a step, 1,683 tokens/s, 1100.2 days for 160.0 B tokens (does not fit)
+#   64 x A100: 52.7 GiB a GPU, 311.5 s a step, 13,466 tokens/s, 137.5 days for 160.0 B tokens
+#   512 x A100: 52.7 GiB a GPU, 38.9 s a step, 107,726 tokens/s, 17.2 days for 160.0 B tokens

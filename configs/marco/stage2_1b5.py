@@ -6,5 +6,5 @@ from configs.marco.stage2 import *
 
 init = "runs/marco-1.5b-stage1"
 out = "runs/marco-1.5b-stage2"
-micro_rows = 4
-replicate = 8
+shape = "Qwen2-1.5B"
+micro_rows, gpus = 4, 64

@@ -6,6 +6,5 @@ from configs.marco.stage2 import *
 
 init = "runs/marco-72b-stage1"
 out = "runs/marco-72b-stage2"
-rows = 1024
-micro_rows = 2
-replicate = 8
+shape = "Qwen2-72B"
+micro_rows, shard, recompute = 2, 64, True  # as in stage I
