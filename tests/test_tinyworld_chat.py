@@ -54,6 +54,7 @@ def test_native_instructions_are_those_of_the_high_resource_languages(made, tmp_
 
 
 @pytest.mark.parametrize("change, message", [("native=['en', 'tlh']", r"native: \['tlh'\] are not among the 29"),
+                                             ("chat={'en': 3, 'zh': 3}", r"chat: say how many for \['high'\]"),
                                              ("test=1", "test must be at least 2.*or set questions=0")])
 def test_settings_that_do_not_fit(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
