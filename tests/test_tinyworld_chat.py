@@ -92,12 +92,11 @@ def test_cross_lingual_instructions_are_asked_in_a_pivot_and_answered_in_the_tar
         a, b = path.stem.split("-")
         hub = a if a in chat.PIVOTS else b
         for row in rows(path):
-            asked, told, *more = (m["content"] for m in row["messages"])
+            asked, told = (m["content"] for m in row["messages"])
             if row["kind"] != "explanation":
                 key = "translate" if row["kind"] == "translation" else "answer"
-                into, back = (chat.PIVOTS[hub][key].format(language=language(hub)["language"][code]) for code in (b, a))
-                assert parse.speaks(told, b) and asked.endswith("\n" + into), (path.stem, asked, told)
-                assert not more or more[0] == back and parse.speaks(more[1], a)
+                into = chat.PIVOTS[hub][key].format(language=language(hub)["language"][b])
+                assert parse.speaks(told, b) and asked.startswith(into), (path.stem, asked, told)
 
 
 def test_more_instructions_are_the_same_and_some_more():
