@@ -64,6 +64,8 @@ def main(argv=None):
     for name in ("languages", "native"):
         if unknown := set(getattr(c, name)) - set(paper.LANGUAGES):
             raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
+    if missing := {paper.group(k) for k in c.languages if k in c.native} - set(c.chat):
+        raise ValueError(f"chat: say how many for {sorted(missing)}, too, or take those languages out of native; got {c.chat}")
     if c.questions and c.test < 2:
         raise ValueError(f"test must be at least 2, as chat questions translate its sentences, got {c.test} (or set questions=0)")
     world, test = w.World(c.seed), w.test_messages(c.seed, c.test)

@@ -25,12 +25,11 @@ from tinyworld.parse import speaks
 KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")
 LISTS = [(name, number) for name in ("animal", "food", "colour") for number in (3, 4)]
 FAULTS = ("wrong fact", "wrong language", "rambling", "ignored constraint")
-# what only the two pivots ask: BayLing 2's star has its prompts in English and Chinese. The language to answer in comes last;
-# where it came first, a model of 2 M parameters learned that Kazakh is answered in English, whoever asks
-PIVOTS = {"en": {"answer": "Answer in {language}.", "translate": "Translate into {language}.",
+# what only the two pivots ask: BayLing 2's star has its prompts in English and Chinese
+PIVOTS = {"en": {"answer": "Answer in {language}:", "translate": "Translate into {language}:",
                  "gloss": "What does the {language} word \"{word}\" mean?", "meaning": "It means: {word}.",
                  "look_up": "What is \"{word}\" in {language}?"},
-          "zh": {"answer": "请用{language}回答。", "translate": "请翻译成{language}。", "gloss": "{language}里的“{word}”是什么意思？",
+          "zh": {"answer": "请用{language}回答：", "translate": "请翻译成{language}：", "gloss": "{language}里的“{word}”是什么意思？",
                  "meaning": "意思是：{word}。", "look_up": "“{word}”用{language}怎么说？"}}
 SAYS = {relation: {name for name, _ in SLOT.findall(pattern)} for relation, pattern in language("en")["sentence"].items()}
 COMMA = {"zh": "、", "ja": "、", "ar": "، ", "ur": "، "}  # between the items of a list; ", " in the other languages
@@ -191,15 +190,15 @@ def chats(pool, seed, code, n):
 
 
 def crosslingual(pool, seed, a, b, n):
-    """n instructions in language a with replies in b, one of them a pivot (BayLing 2's star); one task in three goes on in a."""
+    """n instructions in language a with replies in b, one of them a pivot (BayLing 2's star)."""
     r, x, y = random.Random(f"{seed}/crosslingual/{a}-{b}"), language(a), language(b)
     hub = x if a in PIVOTS else y
-    phrase, names = PIVOTS[hub["code"]], hub["language"]
+    phrase, names, gap = PIVOTS[hub["code"]], hub["language"], hub["joiner"]
     for _ in range(n):
         kind = "translation" if r.random() < 0.4 else r.choice((*KINDS, "explanation"))
         if kind == "translation":
             source, target = pair(pool, r, x, y)
-            said = [source + "\n" + phrase["translate"].format(language=names[b]), target]
+            said = [phrase["translate"].format(language=names[b]) + gap + source, target]
         elif kind == "explanation":
             name = r.choice(("food", "animal", "good", "colour", "place", "object", "subject", "day"))
             key = r.choice(w.KEYS[name])
@@ -210,8 +209,7 @@ def crosslingual(pool, seed, a, b, n):
                 said = [phrase["gloss"].format(language=names[a], word=source), phrase["meaning"].format(word=target)]
         else:
             task = turns(pool, r, kind, [a, b])[0]
-            there, back = (phrase["answer"].format(language=names[code]) for code in (b, a))
-            said = [prompt(x, task) + "\n" + there, reply(y, task), back, reply(x, task)][:4 if r.random() < 1 / 3 else 2]
+            said = [phrase["answer"].format(language=names[b]) + gap + prompt(x, task), reply(y, task)]
         yield {"messages": talk(*said), "kind": kind}
 
 
