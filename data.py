@@ -315,7 +315,8 @@ def pack_chats(source, places, length):
 
         ids      <|im_start|> user \\n Hi <|im_end|> ... assistant \\n  Ho <|im_end|>    targets: Ho <|im_end|>, others IGNORE
 
-    A chat's tokens are its ids but for the last: nothing opens it, as nothing stands before it when it is asked.
+    A chat's tokens are its ids but for the last: nothing opens it, as nothing stands before it when it is asked. A pair's prompt
+    stands there twice: what a token sees is an interval (starts), so a second answer could not pass over the first.
     """
     tokens, targets = np.full(length, source.eot), np.full(length, IGNORE)
     starts, chat, at = np.zeros(length, int), np.zeros(length, int), 0

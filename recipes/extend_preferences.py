@@ -24,8 +24,8 @@ from configs import load  # noqa: E402
 from corpus import bitext, chat, synthesize  # noqa: E402
 
 RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was "
-        "asked and no more, and be in the language that was asked for or, where none was, that of the question. Give a number from 1 "
-        "(useless) to 10 (nothing to improve). Write one sentence of reasons, then a last line \"Rating: N\".")
+        "asked and no more, and be in the language that was asked for or, where none was, that of the question. Give a number "
+        "from 1 (useless) to 10 (nothing to improve). Write one sentence of reasons, then a last line \"Rating: N\".")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Extend:
     translations: str | None = None  # files of aligned texts (corpus/bitext.py; a pattern): whole messages, or their lines
     questions: str | None = None  # or files of chats: their last answer is made anew, and "exact" compares with the old one
     model: str | None = None      # who answers: a Hugging Face folder or a checkpoint of train.py, with a chat template
-    judge: str = "exact"          # exact: the words of that answer; else a folder, or the address of an OpenAI-compatible server
+    judge: str = "exact"          # exact: the words of that answer; else a folder, or an OpenAI-compatible server's address
     name: str | None = None       # the judge's name there
     samples: int = 4              # answers to each question
     temperature: float = 1.0      # of the answers; the judge is asked at 0

@@ -140,10 +140,12 @@ def test_shared_names_are_our_own_mistake():
 
 def schemas():
     import eval as evaluate
+    import generate
     import prepare
     import train
     from model import ModelConfig
-    return {"train": (train.Train, ModelConfig), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,)}
+    return {"train": (train.Train, ModelConfig), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,),
+            "generate": (generate.Sample, generate.Decoding)}
 
 
 KNOWN = {"base": "train", "stage1": "train", "stage2": "train", "data": "prepare", "eval": "eval"}
@@ -159,7 +161,7 @@ def test_every_config_fits_its_program(path):
     """Unknown names, wrong types and unusable combinations stop; a config without a row in KNOWN must fit some program."""
     fits, problems = [], []
     for program, some in schemas().items():
-        more = ["model=somewhere"] if program == "eval" else []
+        more = ["model=somewhere"] if program in ("eval", "generate") else []
         try:
             configs.load(*some, argv=[str(path), *more])
             fits.append(program)
