@@ -12,12 +12,16 @@ demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedd
 	$(PY) train.py configs/tiny/sft.py
 	$(PY) train.py configs/tiny/dpo.py
 	for model in base stage1 stage2 sft dpo; do $(PY) eval.py configs/tiny/eval.py model=out/demo/$$model || exit 1; done
+	for model in sft dpo; do $(PY) eval.py configs/tiny/chat_eval.py model=out/demo/$$model out=out/demo/answers/$$model || exit 1; done
+	$(PY) -m tinyworld judge raw=out/demo/raw a=out/demo/answers/sft/samples.jsonl out=out/demo/results.jsonl
+	$(PY) -m tinyworld judge raw=out/demo/raw a=out/demo/answers/dpo/samples.jsonl b=out/demo/answers/sft/samples.jsonl \
+	  out=out/demo/results.jsonl
 	$(PY) report.py data=out/demo/tokens
 	$(PY) report.py run=out/demo
 	for model in stage2 sft dpo; do echo "== $$model" && $(PY) generate.py configs/tiny/ask.py model=out/demo/$$model || exit 1; done
 
 test: .venv/dev  ## the default suite
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2
 
 test-slow: .venv/dev  ## kills, resumes and many processes
 	.venv/bin/python -m pytest -m slow

@@ -283,14 +283,15 @@ def documents():
 
 
 def cascade():
-    """Heuristics and MinHash signature beside datatrove, in nine languages (tests/bench_cascade.py); GOOD names published text."""
+    """Heuristics and MinHash signature beside datatrove, in nine languages (tests/bench_cascade.py); GOOD: published text."""
     try:
         from tests import bench_cascade
         found = bench_cascade.rows(os.environ.get("GOOD"))
     except ImportError as e:
         return print(f"cascade: not compared ({e}); tests/bench_cascade.py says what to install")
     for r in found:
-        yield row(r["name"], f"cascade, {r['documents']} documents in {r['name'][-2:]}", r["ours"], r["peer"], unit="MB/s", of="datatrove")
+        what = f"cascade, {r['documents']} documents in {r['name'][-2:]}"
+        yield row(r["name"], what, r["ours"], r["peer"], unit="MB/s", of="datatrove")
 
 
 # ---------------------------------------------------------------------- evaluation

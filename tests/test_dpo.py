@@ -355,7 +355,7 @@ def test_dpo_needs_a_model_to_align(chat_data, tmp_path):
 @pytest.mark.parametrize("family, size", [("tiny", ""), ("marco", ""), ("marco", "_72b")])
 def test_the_stages_follow_one_another(root, family, size):
     """Each starts from the last folder; the paper's text is replayed; all numbers fit the program."""
-    stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, argv=[str(root / f"configs/{family}/{name}{size}.py")])[0]
+    stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, train.Plan, argv=[str(root / f"configs/{family}/{name}{size}.py")])[0]
                          for name in ("stage2", "sft", "dpo"))
     assert sft.init == stage2.out and dpo_.init == sft.out and len({stage2.out, sft.out, dpo_.out}) == 3
     assert (sft.loss, dpo_.loss) == ("lm", "dpo") and set(paper.STAGE2) < set(sft.mixture) and sft.data[1] == stage2.data

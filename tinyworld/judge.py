@@ -27,7 +27,7 @@ METRICS = ("win_rate", "right_language", "answer_score")
 
 @dataclass(frozen=True)
 class Judge:
-    a: str                    # samples.jsonl: rows {"checkpoint", "task", "lang", "doc_id", "response": [turn 1, turn 2]}
+    a: str                    # samples.jsonl: rows {"checkpoint", "task", "lang", "doc_id", "responses": [turn 1, turn 2]}
     raw: str                  # the tinyworld's folder, for eval/chat
     b: str | None = None      # another checkpoint's answers to the same questions; None: no win rate
     out: str | None = None    # results.jsonl to append to; None: only print
@@ -39,13 +39,13 @@ class Judge:
 def main(argv=None):
     c, = load(Judge, argv=argv)
     asked = questions(Path(c.raw))
-    name, a = answers(c.a, c.task, asked)
-    against, b = answers(c.b, c.task, asked) if c.b else (None, None)
+    (name, weights), a = answers(c.a, c.task, asked)
+    (against, _), b = answers(c.b, c.task, asked) if c.b else ((None, None), None)
     if b and set(a) != set(b):
         lang, i = min(set(a) ^ set(b))
         raise ValueError(f"{c.a} and {c.b}: only one of them answers {lang}, question {i}; let both answer all")
     table = scored(asked, a, b)
-    rows = [row | {"checkpoint": name, "task": c.task} | ({"against": against} if row["metric"] == "win_rate" else {})
+    rows = [row | {"checkpoint": name, "weights": weights, "task": c.task} | ({"against": against} if row["metric"] == "win_rate" else {})
             for row in summary(c, table)]
     show(rows, name, against)
     if c.out:
@@ -68,7 +68,7 @@ def questions(raw):
 
 
 def answers(path, task, asked):
-    """The checkpoint's name and {(language, question id): [answer, answer]}; ValueError names a line that does not fit."""
+    """(The checkpoint's name, its weights) and {(language, question id): [answer, answer]}; ValueError names a line that does not fit."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is no file; eval.py writes samples.jsonl")
     out, names = {}, set()
@@ -78,8 +78,8 @@ def answers(path, task, asked):
             row = json.loads(line) if line.strip() else {}
             if row.get("task") != task:
                 continue
-            key, said = (row["lang"], row["doc_id"]), row["response"]
-            names.add(row["checkpoint"])
+            key, said = (row["lang"], row["doc_id"]), row.get("responses", row["response"])
+            names.add((row["checkpoint"], row.get("weights")))
         except (ValueError, KeyError, AttributeError) as e:
             raise ValueError(f"{place}: no sample ({e!r}); a row has checkpoint, task, lang, doc_id, response") from None
         if key not in asked:
@@ -90,7 +90,7 @@ def answers(path, task, asked):
             raise ValueError(f"{place}: response must be the two turns' texts, got {said!r}")
         out[key] = said
     if len(names) != 1:
-        raise ValueError(f"{path}: rows of task {task!r} must be of one checkpoint, found {sorted(names) or 'none'}")
+        raise ValueError(f"{path}: rows of task {task!r} must be of one checkpoint, found {sorted(n for n, _ in names) or 'none'}")
     return *names, out
 
 

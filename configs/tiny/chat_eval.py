@@ -1,0 +1,5 @@
+"""The tinyworld's conversations, answered for its exact judge: questions of two turns in 29 languages."""
+from configs.tiny.eval import *
+
+data = "out/demo/raw"
+tasks = [dict(name="chat", kind="chat", path="eval/chat/{lang}.jsonl", max_new=48, limit=12)]
