@@ -19,3 +19,4 @@ weight_decay = 0.0
 dtype = "bfloat16"
 recompute = True
 eval_every, save_every, keep = 1000, 1000, 2
+shape, gpu, gpus = "Llama-2-7B", "A100", 8  # for plan=True

@@ -15,10 +15,11 @@ tokens = 1_000_000_000  # about one epoch: without ties the arena has some 40,00
 lr = 5e-7           # a twentieth of SFT's: the margin grows within some hundred steps, and what is not about it should stay
 length, rows = 4096, 64  # about 4 pairs in a row: 256 pairs a step, 3,814 steps
 micro_rows = 1
-replicate = 8
+shard = 8
 recompute = True
 dtype = "bfloat16"
 warmup, schedule, min_lr = 0.1, "linear", 0.1
 beta1, beta2, weight_decay, clip = 0.9, 0.95, 0.0, 1.0
 seed = 3
 eval_every, eval_tokens, save_every, keep = 200, 65536, 500, 3
+shape, gpu, gpus = "Qwen2-7B", "A100", 64  # for plan=True
