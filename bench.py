@@ -191,7 +191,7 @@ def evaluation():
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
     say = lambda a, b: " ".join(rng.choices(words, k=rng.randint(a, b)))
     with tempfile.TemporaryDirectory() as folder:
-        qwen2_like([say(5, 20) for _ in range(3000)], SHAPE["vocab_size"], folder)
+        qwen2_like([say(5, 20) for _ in range(3000)], SHAPE["vocab_size"] - 1, folder)  # one more is EOT
         Path(folder, "tokenizer_config.json").write_text(json.dumps(
             {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokenizer.EOT, "pad_token": tokenizer.EOT}))
         Qwen2(ModelConfig(**SHAPE)).init_weights(0).save_pretrained(folder)
