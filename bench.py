@@ -315,29 +315,29 @@ def evaluation():
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
     say = lambda a, b: " ".join(rng.choices(words, k=rng.randint(a, b)))
     with tempfile.TemporaryDirectory() as folder:
-        qwen2_like([say(5, 20) for _ in range(3000)], SHAPE["vocab_size"], folder)
+        qwen2_like([say(5, 20) for _ in range(3000)], SHAPE["vocab_size"] - 1, folder)  # one more is EOT
         Path(folder, "tokenizer_config.json").write_text(json.dumps(
             {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokenizer.EOT, "pad_token": tokenizer.EOT}))
         Qwen2(ModelConfig(**SHAPE)).init_weights(0).save_pretrained(folder)
         model, t = Qwen2.from_pretrained(folder).eval(), tokenizer.load(folder)
         peers = {size: HFLM(pretrained=folder, dtype="float32", device="cpu", batch_size=size) for size in (1, 16)}
     options = lambda: "".join(f"\n{k}: {say(1, 5)}" for k in "ABCD") + "\nAnswer:"
-    passages = [f"P: {say(70, 130)}\nQ: " for _ in range(25)]
+    passages = [f"P: {say(70, 130)}\nQ: " for _ in range(13)]
     shots = "".join(f"{say(8, 30)}?{options()} A\n\n" for _ in range(5))
-    sets = {"Belebele, 0 shots": [(passages[i * 25 // 46] + say(8, 16) + options(), f" {k}") for i in range(46) for k in "ABCD"],
-            "XCOPA, 0 shots": [(x, f" {say(4, 8)}") for x in (say(5, 10) for _ in range(60)) for _ in range(2)],
-            "MMLU's shape, 5 shots": [(shots + say(8, 30) + "?" + options(), f" {k}") for _ in range(20) for k in "ABCD"]}
+    sets = {"Belebele, 0 shots": [(passages[i * 13 // 24] + say(8, 16) + options(), f" {k}") for i in range(24) for k in "ABCD"],
+            "XCOPA, 0 shots": [(x, f" {say(4, 8)}") for x in (say(5, 10) for _ in range(40)) for _ in range(2)],
+            "MMLU's shape, 5 shots": [(shots + say(8, 30) + "?" + options(), f" {k}") for _ in range(12) for k in "ABCD"]}
     for name, pairs in sets.items():
         ours = lambda: loglikelihoods(model, [encode_pair(t, *pair) for pair in pairs], 1024)
         asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
         yield from beside(name, ours, {k: lambda lm=lm: lm.loglikelihood(asked, disable_tqdm=True) for k, lm in peers.items()},
                       lambda a, b: max(abs(x - y) if g == h else math.inf for (x, g), (y, h) in zip(a, b)))
-    prompts = [f"English sentence: {say(8, 25)}\nGerman sentence:" for _ in range(32)]
+    prompts = [f"English sentence: {say(8, 25)}\nGerman sentence:" for _ in range(16)]
     ids = [encode(t, x) for x in prompts]
-    said = [t.decode(new) for new in generate(model, ids, 64, {t.eot}, batch=16)]
-    stop = max("abcdefghijklmnopqrstuvwxyz", key=lambda k: -abs(24 - sum(k in x[:len(x) // 2] for x in said)))
-    ours = lambda: [cut(t.decode(new), [stop]) for new in generate(model, ids, 64, {t.eot}, batch=16, t=t, stop_text=[stop])]
-    asked = [Instance("generate_until", {}, (x, {"until": [stop], "max_gen_toks": 64, "do_sample": False}), i)
+    said = [t.decode(new) for new in generate(model, ids, 48, {t.eot}, batch=16)]
+    stop = max("abcdefghijklmnopqrstuvwxyz", key=lambda k: -abs(12 - sum(k in x[:len(x) // 2] for x in said)))
+    ours = lambda: [cut(t.decode(new), [stop]) for new in generate(model, ids, 48, {t.eot}, batch=16, t=t, stop_text=[stop])]
+    asked = [Instance("generate_until", {}, (x, {"until": [stop], "max_gen_toks": 48, "do_sample": False}), i)
              for i, x in enumerate(prompts)]
     theirs = {k: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for k, lm in peers.items()}
     yield from beside("translation", ours, theirs, lambda a, b: sum(x != y for x, y in zip(a, b)))

@@ -13,11 +13,12 @@ import rows
 # ---------------------------------------------------------------------- files
 
 def task_files(c, task, split):
-    """A list of files for each side of the task (two for a translation with a file per language)."""
+    """A list of files for each side of the task (two for a translation with a file per language). A file that names no split is
+    the one to be measured: shots never come from it under another name."""
     if "path" in task:
         return [[p] if (p := Path(c.data) / name).exists() else [] for name in task["path"]]
     sides = [(s,) for s in task.get("sides", ())] or [()]
-    return [rows.find(c.data, task["folder"], (*task["words"], *side), split) for side in sides]
+    return [rows.find(c.data, task["folder"], (*task["words"], *side), split, split == task["split"]) for side in sides]
 
 
 def absent(c, task, split):

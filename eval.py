@@ -103,14 +103,17 @@ def plan(c):
         chosen |= {name: (suite[name], pattern) for name in names}
     ready, missing = [], {}
     for name, (task, pattern) in chosen.items():
-        if all(task_files(c, task, task["split"])):
+        shots = task["shots"] if c.shots is None else c.shots
+        splits = [task["split"], *([task["pool"]] if shots and task["pool"] else [])]
+        lacking = next((absent(c, task, split) for split in splits if not all(task_files(c, task, split))), None)
+        if lacking is None:
             ready.append(task)
-        elif name == pattern:
-            raise ValueError(absent(c, task, task["split"]))
+        elif name == pattern and c.tasks:
+            raise ValueError(lacking)
         else:
-            missing.setdefault(task["source"].split(",")[0], []).append(task)
+            missing.setdefault(task["source"].split(",")[0], []).append(lacking)
     for some in missing.values():
-        print(f"{len(some)} tasks are left out, first {absent(c, some[0], some[0]['split'])}", file=sys.stderr)
+        print(f"{len(some)} {'tasks are' if len(some) > 1 else 'task is'} left out, first {some[0]}", file=sys.stderr)
     if not ready:
         raise ValueError(f"no file of {', '.join(asked)} below data={c.data}")
     return ready

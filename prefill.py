@@ -96,5 +96,5 @@ def behind(model, texts, parents, room=0):
     cache.length = T - m
     tokens = torch.tensor([[0] * (m - len(text)) + list(text[-m:]) for text in texts], device=device)
     starts = torch.tensor([[T - len(text)] for text in texts], device=device)
-    alone = torch.minimum(starts, torch.arange(T - m, T, device=device))  # padding sees itself: a row of no keys would be nan
+    alone = torch.minimum(starts, torch.arange(T - m, T, device=device))  # padding sees itself: no key at all may be nan
     return model(tokens, starts=alone, cache=cache, hidden="last"), cache, starts

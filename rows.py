@@ -15,11 +15,11 @@ SPLITS = {"val": ("val", "validation", "valid", "dev"), "devtest": ("devtest", "
 ALL = {"train", "val", "validation", "valid", "dev", "test", "devtest", "eval"}
 
 
-def find(data, folders, words, split):
+def find(data, folders, words, split, plain=True):
     """The files of a split: below data/FOLDER, with each of words in the path ("a|b": a, where that finds none b; "=a": a folder
     or the file is called so) and the split's.
 
-    A path without any split's word serves where none has the right one. Of several the shortest path counts, or all parts
+    plain: a path without any split's word serves where none has the right one. Of several the shortest path counts, or all parts
     -00000-of-0000N of one. Returns a list, empty where nothing fits.
     """
     found = [p for folder in folders for p in sorted((Path(data) / folder).rglob("*")) if suffix(p) in SUFFIXES
@@ -36,7 +36,7 @@ def find(data, folders, words, split):
     for word in words:
         found = next((some for some in ([p for p in found if has(p, w)] for w in word.split("|")) if some), [])
     fits = [[p for p in found if has(p, w)] for w in SPLITS.get(split, (split,))]
-    found = next((some for some in fits if some), [p for p in found if not any(has(p, w) for w in ALL)])
+    found = next((some for some in fits if some), [p for p in found if plain and not any(has(p, w) for w in ALL)])
     if not found:
         return []
     best = min(found, key=lambda p: (len(str(p)), str(p)))

@@ -78,6 +78,12 @@ def test_pair_without_a_context(t, context):
     assert evaluate.encode_pair(t, context, "green.") == ([t.eot], t.encode(context + "green."))
 
 
+def test_one_bos_where_the_text_has_it(t, monkeypatch):
+    """A chat template that writes BOS itself gets no second one."""
+    monkeypatch.setattr(t, "bos", t.added["<|im_start|>"])
+    assert scoring.encode(t, "<|im_start|>a").count(t.bos) == scoring.encode(t, "a").count(t.bos) == 1
+
+
 def test_control_tokens_in_a_prompt_count(t):
     """As in the harness: a chat template writes them."""
     context, _ = evaluate.encode_pair(t, "<|im_start|>user\nThe house<|im_end|>", " is")
@@ -546,11 +552,11 @@ def test_two_processes_write_the_same_lines(results, folder, data, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "eval.py")]
     for name, more in (("whole", {}), ("single", dict(limit=1))):
-        done = subprocess.run([*command, *words(folder, data, tmp_path / name, **more)], env=env, capture_output=True, text=True,
+        done = subprocess.run([*command, *words(folder, data, tmp_path / f"{name}.jsonl", **more)], env=env, capture_output=True, text=True,
                               timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
-    evaluate.main(words(folder, data, tmp_path / "single-1", limit=1))
-    for a, b in ((results, tmp_path / "whole"), (tmp_path / "single-1", tmp_path / "single")):
+    evaluate.main(words(folder, data, tmp_path / "single-1.jsonl", limit=1))
+    for a, b in ((results, tmp_path / "whole.jsonl"), (tmp_path / "single-1.jsonl", tmp_path / "single.jsonl")):
         for x, y in zip(lines(a), lines(b), strict=True):
             assert x["score"] == pytest.approx(y["score"], abs=2e-5)
             assert {k: v for k, v in x.items() if k not in ("score", "stderr")} == {k: v for k,

@@ -69,15 +69,19 @@ def write_model(folder, bos):
              "model": {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": None, "dropout": None, "fuse_unk": False,
                        "byte_fallback": False, "continuing_subword_prefix": "", "end_of_word_suffix": ""}}
     if bos:
-        template = lambda *ids: [{"SpecialToken": {"id": "<s>", "type_id": 0}}, *({"Sequence": {"id": x, "type_id": 0}} for x in ids)]
-        whole["post_processor"] = {"type": "TemplateProcessing", "single": template("A"), "pair": template("A", "B"), "special_tokens":
+        template = lambda *ids: [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                                 *({"Sequence": {"id": x, "type_id": 0}} for x in ids)]
+        whole["post_processor"] = {"type": "TemplateProcessing", "single": template("A"), "pair": template("A", "B"),
+                                   "special_tokens":
                                    {"<s>": {"id": "<s>", "ids": [len(vocab) + 3], "tokens": ["<s>"]}}}
-    config = ModelConfig(vocab_size=len(vocab) + 4, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    config = ModelConfig(vocab_size=len(vocab) + 4, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                         num_attention_heads=4,
                          num_key_value_heads=2, initializer_range=0.25, max_position_embeddings=2048)
     Qwen2(config).init_weights(5).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(
-        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "chat_template": CHAT,
+        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+         "chat_template": CHAT,
          "clean_up_tokenization_spaces": False, **({"bos_token": "<s>"} if bos else {})}), encoding="utf-8")
     # without it transformers runs on behind the EOS, and what the harness returns depends on the rows beside
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": len(vocab)}))
@@ -111,38 +115,53 @@ def benchmark_files(base):
 
     letter = lambda: rng.choice("ABCD")
     for split in ("val", "test"):
-        lines(f"xcopa/{split}.sw.jsonl", [dict(premise=say(3, 6) + rng.choice([".", ". ", "。"]), choice1=say(2, 5).capitalize(), choice2=say(
-            2, 5).capitalize(), question=rng.choice(["cause", "effect"]), label=rng.randrange(2), idx=i, changed=False) for i in range(9)])
+        lines(f"xcopa/{split}.sw.jsonl", [dict(premise=say(3, 6) + rng.choice([".", ". ", "。"]),
+                                               choice1=say(2, 5).capitalize(), choice2=say(
+            2, 5).capitalize(), question=rng.choice(["cause", "effect"]), label=rng.randrange(2), idx=i,
+                                               changed=False) for i in range(9)])
     passages = [say(20, 30) for _ in range(4)]
-    lines("belebele/fra_Latn.jsonl", [dict(flores_passage=passages[i // 2], **lettered("question", [f"mc_answer{k}" for k in "1234"], dict(
+    lines("belebele/fra_Latn.jsonl", [dict(flores_passage=passages[i // 2],
+                                           **lettered("question", [f"mc_answer{k}" for k in "1234"], dict(
         correct_answer_num=str(rng.randint(1, 4))))) for i in range(8)])
     for split, n in (("dev", 5), ("test", 7)):
         cells(f"cmmlu/{split}/agronomy.csv", [{"": i, **lettered("Question", "ABCD", dict(Answer=letter()))} for i in range(n)])
-        lines(f"mmlu/virology/{split}.jsonl", [dict(question=say(4, 12), subject="virology", choices=[say(1, 3) for _ in range(4)],
+        lines(f"mmlu/virology/{split}.jsonl", [dict(question=say(4, 12), subject="virology",
+                                                    choices=[say(1, 3) for _ in range(4)],
                                                     answer=rng.randrange(4)) for _ in range(n)])
         lines(f"global_mmlu/ny/{split}.jsonl", [dict(subject=rng.choice(["virology", "anatomy"]), answer=letter(), **lettered(
             "question", [f"option_{k}" for k in "abcd"], {})) for _ in range(3 * n)])
     cells("mmmlu/mmlu_BN-BD.csv", [{"": i, **lettered("Question", "ABCD", dict(Answer=letter(), Subject=rng.choice(
         ["virology", "anatomy"])))} for i in range(14)])
     for split, n in (("train", 6), ("val", 5), ("test", 6)):
-        lines(f"m_mmlu/uk/{split}.jsonl", [lettered("instruction", [f"option_{k}" for k in "abcd"], dict(answer=letter())) for _ in range(n)])
-        lines(f"arc/ARC-Challenge/{split}.jsonl", [dict(id=str(i), question=say(5, 9), choices=dict(text=[say(1, 4) for _ in range(3 + i % 3)],
+        lines(f"m_mmlu/uk/{split}.jsonl", [lettered("instruction", [f"option_{k}" for k in "abcd"],
+                                                    dict(answer=letter())) for _ in range(n)])
+        lines(f"arc/ARC-Challenge/{split}.jsonl", [dict(id=str(i), question=say(5, 9),
+                                                        choices=dict(text=[say(1, 4) for _ in range(3 + i % 3)],
               label=["ABCDE", "12345"][i % 2][:3 + i % 3]), answerKey=["ABCDE", "12345"][i % 2][i % 3]) for i in range(n)])
         lines(f"paws-x/de/{split}.jsonl", [dict(id=i, sentence1=say(3, 6) + " n't ( x ) .", sentence2=say(3, 5).capitalize(),
                                                 label=rng.randrange(2)) for i in range(n)])
-        lines(f"xnli/th/{split}.jsonl", [dict(premise=say(3, 6), hypothesis=say(2, 4), label=rng.randrange(3)) for _ in range(n)])
-        lines(f"hellaswag/hellaswag_{split}.jsonl", [dict(activity_label=say(1, 2), ctx_a=say(3, 6) + " [header] x [title] y  z", ctx_b=say(
+        lines(f"xnli/th/{split}.jsonl", [dict(premise=say(3, 6), hypothesis=say(2, 4),
+                                              label=rng.randrange(3)) for _ in range(n)])
+        lines(f"hellaswag/hellaswag_{split}.jsonl", [dict(activity_label=say(1, 2),
+                                                          ctx_a=say(3, 6) + " [header] x [title] y  z", ctx_b=say(
             1, 3), endings=[say(2, 5) + " [step]" for _ in range(4)], label=str(rng.randrange(4))) for _ in range(n)])
-        lines(f"mgsm/zh/{split}.jsonl", [dict(question=("问题： " if split == "train" else "") + say(6, 12), answer=say(3, 5) if split == "train"
-                                              else None, answer_number=rng.randint(1, 99), equation_solution=None) for _ in range(n)])
-        lines(f"tydiqa-goldp/{split}.jsonl", [dict(id=f"{rng.choice(['swahili', 'bengali'])}-{i}", title="t", context=say(8, 20), question=say(
+        lines(f"mgsm/zh/{split}.jsonl", [dict(question=("问题： " if split == "train" else "") + say(6, 12),
+                                              answer=say(3, 5) if split == "train"
+                                              else None, answer_number=rng.randint(1, 99),
+                                              equation_solution=None) for _ in range(n)])
+        lines(f"tydiqa-goldp/{split}.jsonl", [dict(id=f"{rng.choice(['swahili', 'bengali'])}-{i}", title="t",
+                                                   context=say(8, 20), question=say(
             3, 6), answers=dict(text=[say(1, 2)], answer_start=[0])) for i in range(4 * n)])
-    lines("xstorycloze/ru/train.jsonl", story := [dict(story_id=str(i), **{f"input_sentence_{k}": say(3, 5) for k in range(1, 5)}, sentence_quiz1=say(
+    lines("xstorycloze/ru/train.jsonl", story := [dict(story_id=str(i),
+                                                       **{f"input_sentence_{k}": say(3, 5) for k in range(1, 5)},
+                                                       sentence_quiz1=say(
         2, 4), sentence_quiz2=say(2, 4), answer_right_ending=rng.randint(1, 2)) for i in range(9)])
     lines("xstorycloze/ru/eval.jsonl", story[4:] + story[:1])
-    lines("xwinograd/pt/test.jsonl", [dict(sentence=f"{say(2, 4)} _ {say(2, 3)} ", option1=say(1, 1), option2=say(1, 2), answer=str(
+    lines("xwinograd/pt/test.jsonl", [dict(sentence=f"{say(2, 4)} _ {say(2, 3)} ", option1=say(1, 1), option2=say(1, 2),
+                                           answer=str(
         rng.randint(1, 2))) for _ in range(7)])
-    lines("include/Kazakh/test.jsonl", [lettered("question", [f"option_{k}" for k in "abcd"], dict(answer=rng.randrange(4), domain="Arts & Humanities"))
+    lines("include/Kazakh/test.jsonl", [lettered("question", [f"option_{k}" for k in "abcd"],
+                                                 dict(answer=rng.randrange(4), domain="Arts & Humanities"))
                                         for _ in range(6)])
     return base
 
@@ -162,16 +181,21 @@ TASKS = {
     "m_mmlu_uk": ("okapi/mmlu_multilingual/m_mmlu_uk.yaml", {s: f"m_mmlu/uk/{s}.jsonl" for s in ("train", "test")}),
     "global_mmlu_full_ny_virology": ("global_mmlu/full/ny/global_mmlu_full_ny_virology.yaml",
                                      {s: f"global_mmlu/ny/{s}.jsonl" for s in ("dev", "test")}),
-    "include_base_44_kazakh_arts_humanities": ("include/default/Kazakh/include_base_44_kazakh_arts_humanities.yaml", dict(test="include/Kazakh/test.jsonl")),
+    "include_base_44_kazakh_arts_humanities": ("include/default/Kazakh/include_base_44_kazakh_arts_humanities.yaml",
+                                               dict(test="include/Kazakh/test.jsonl")),
     "arc_challenge": ("arc/arc_challenge.yaml", {s: f"arc/ARC-Challenge/{f}.jsonl" for s, f in
                                                  dict(train="train", validation="val", test="test").items()}),
-    "hellaswag": ("hellaswag/hellaswag.yaml", dict(train="hellaswag/hellaswag_train.jsonl", validation="hellaswag/hellaswag_val.jsonl")),
-    "xstorycloze_ru": ("xstorycloze/default_ru.yaml", dict(train="xstorycloze/ru/train.jsonl", eval="xstorycloze/ru/eval.jsonl")),
+    "hellaswag": ("hellaswag/hellaswag.yaml", dict(train="hellaswag/hellaswag_train.jsonl",
+                                                   validation="hellaswag/hellaswag_val.jsonl")),
+    "xstorycloze_ru": ("xstorycloze/default_ru.yaml", dict(train="xstorycloze/ru/train.jsonl",
+                                                           eval="xstorycloze/ru/eval.jsonl")),
     "xnli_th": ("xnli/xnli_th.yaml", dict(train="xnli/th/train.jsonl", validation="xnli/th/val.jsonl")),
-    "paws_de": ("paws-x/paws_de.yaml", {s: f"paws-x/de/{f}.jsonl" for s, f in dict(train="train", validation="val", test="test").items()}),
+    "paws_de": ("paws-x/paws_de.yaml", {s: f"paws-x/de/{f}.jsonl" for s,
+                                        f in dict(train="train", validation="val", test="test").items()}),
     "xwinograd_pt": ("xwinograd/xwinograd_pt.yaml", dict(test="xwinograd/pt/test.jsonl")),
     "mgsm_direct_zh": ("mgsm/direct/mgsm_direct_zh.yaml", {s: f"mgsm/zh/{s}.jsonl" for s in ("train", "test")}),
-    "tydiqa_goldp_sw": ("tydiqa/tydiqa_goldp_sw.yaml", dict(train="tydiqa-goldp/train.jsonl", validation="tydiqa-goldp/val.jsonl")),
+    "tydiqa_goldp_sw": ("tydiqa/tydiqa_goldp_sw.yaml", dict(train="tydiqa-goldp/train.jsonl",
+                                                            validation="tydiqa-goldp/val.jsonl")),
 }
 FIRST = [name for name in TASKS if "wino" not in name and "include" not in name]  # those whose pool does not hold the answer
 # (model, tasks, settings): what is measured
@@ -189,7 +213,8 @@ CASES = {
 def ours(folder, data, out, names, **settings):
     words = [str(folder), f"data={data}", f"tasks={','.join(names)}", "preset=lm-eval", f"out={out}", "threads=1"]
     evaluate.main([*words, *(f"{k}={v}" for k, v in settings.items())])
-    return {name: [row for row in map(json.loads, open(out / "samples.jsonl", encoding="utf-8")) if row["task"] == name] for name in names}
+    return {name: [row for row in map(json.loads, open(out / "samples.jsonl",
+                                                       encoding="utf-8")) if row["task"] == name] for name in names}
 
 
 def theirs(folder, data, work, names, shots, apply_chat_template=False, max_length=None):
@@ -220,7 +245,8 @@ def theirs(folder, data, work, names, shots, apply_chat_template=False, max_leng
             right = {k: float(s[k]) for k in ("acc", "acc_norm", "exact_match", "f1") if k in s}
             if isinstance(asked[0][1], str):
                 resps = [r[0] if isinstance(r[0], (list, tuple)) else r for r in s["resps"]]
-                out[name].append({"pairs": [[a, b, float(x), str(y) == "True"] for (a, b), (x, y) in zip(asked, resps)], **right})
+                out[name].append({"pairs": [[a, b, float(x), str(y) == "True"] for (a, b), (x, y) in zip(asked, resps)],
+                                  **right})
             else:
                 out[name].append({"context": asked[0][0], "response": s["resps"][0][0], **right})
     return out
@@ -248,7 +274,8 @@ def compare(mine, other, key=short):
                 n += 1
             for metric in ("acc", "acc_norm", "exact_match", "f1"):
                 if metric in b:
-                    assert a.get(metric, a.get("em") if metric == "exact_match" else None) == pytest.approx(b[metric]), (name, a, b)
+                    assert a.get(metric, a.get("em") if metric == "exact_match" else None) == pytest.approx(b[metric]), (name,
+                                                                                                                         a, b)
     return n
 
 
