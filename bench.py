@@ -310,7 +310,7 @@ def evaluation():
         return print("evaluation: not compared; pip install lm-eval accelerate")
 
     from generate import cut, generate
-    from scoring import encode, encode_pair, loglikelihoods
+    from evaluation.scoring import encode, encode_pair, loglikelihoods
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
     say = lambda a, b: " ".join(rng.choices(words, k=rng.randint(a, b)))

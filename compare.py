@@ -20,7 +20,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-import tables
+from reports import tables
 from configs import load
 
 

@@ -32,14 +32,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-import metrics
+from evaluation import metrics
 import tokenizer
 from configs import benchmarks, load
-from documents import absent, documents, gold_index, prompts, task_files, written
+from evaluation.documents import absent, documents, gold_index, prompts, task_files, written
 from generate import cut, generate
 from generate import main as talk
 from model import Qwen2
-from scoring import encode, encode_pair, eos_ids, loglikelihoods, total_logprobs
+from evaluation.scoring import encode, encode_pair, eos_ids, loglikelihoods, total_logprobs
 
 KEYS = {"bpb": {"path"}, "choice": {"path", "context", "choices", "gold"}, "translate": {"path", "pairs", "prompt"},
         "chat": {"path"}}  # what a row of one's own table must have

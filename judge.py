@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-import ask
+from evaluation import ask
 import compare
-import figures
-import tables
+from reports import figures
+from reports import tables
 from configs import load
 from configs.marco import paper
 from corpus import synthesize

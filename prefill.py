@@ -7,7 +7,7 @@ wide as the longest rest in it; a shorter text fills its row with the end of its
     row of text 1     . . P P P P|r r r r      P: the parent's keys and values, copied; r: the tokens of this forward
     row of text 2     P P P P P P|p p r r      p: the parent's last tokens once more, instead of padding
 
-Used by scoring.py (the texts are contexts with their continuations) and generate.py (prompts).
+Used by evaluation/scoring.py (the texts are contexts with their continuations) and generate.py (prompts).
 """
 from itertools import pairwise
 

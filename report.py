@@ -3,7 +3,7 @@
     python report.py run=out/demo                                                 # report.md and figures in out/demo
     python report.py data=out/demo/tokens                                         # funnel and data card of what prepare.py made
     python report.py claims=True runs='["out/claims/seed0", "out/claims/seed1"]'  # claims.md in out/claims
-    python report.py run=out/marco paper=True       # tables.py: the paper's; steps=True: figures.py, scores by tokens seen
+    python report.py run=out/marco paper=True       # the paper's tables; steps=True: scores by tokens seen
 
 Reads run/results.jsonl (eval.py) and run/<checkpoint>/log.jsonl (train.py). A gain is the last checkpoint against the first.
 """
@@ -15,11 +15,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import correlation, fmean, stdev
 
-import datacard
+from reports import datacard
 from configs import load
 from configs.marco import paper, results
-from figures import COLORS, by_tokens
-from tables import published, table
+from reports.figures import COLORS, by_tokens
+from reports.tables import published, table
 
 LANGS = list(paper.LANGUAGES)  # the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
 GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": paper.HIGH[2:], "low-resource": paper.LOW, "all": LANGS}
@@ -34,7 +34,7 @@ TABLE5 = [("Belebele", ("belebele", "acc"), LANGS[1:]), ("XCOPA", ("xcopa", "acc
 @dataclass(frozen=True)
 class Report:
     run: str | None = None      # folder with results.jsonl; the report is written into it
-    data: str | None = None     # instead: a folder of prepare.py, see datacard.py
+    data: str | None = None     # instead: a folder of prepare.py, see reports/datacard.py
     checkpoints: list | None = None  # in the order of training, base first; None: base, stage1, stage2 (paper, steps: all)
     choices: dict = field(default_factory=lambda: dict(belebele=25, xcopa=50, mmmlu_unstated=25, mmmlu_stated=25))  # chance in %
     curve: str = "web-{lang}"   # name of a language's held-out source in the training logs

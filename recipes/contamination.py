@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
-import tables  # noqa: E402
+from reports import tables  # noqa: E402
 import tokenizer  # noqa: E402
 from configs import load  # noqa: E402
 from corpus import measure  # noqa: E402

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-import documents
+from evaluation import documents
 import eval as evaluate
-import metrics
-import rows
+from evaluation import metrics
+from evaluation import rows
 import tokenizer
 from configs import benchmarks
 from test_harness import benchmark_files, write_model

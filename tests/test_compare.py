@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import compare
-import tables
+from reports import tables
 
 # ---------------------------------------------------------------------- statistics
 

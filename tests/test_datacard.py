@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-import datacard
+from reports import datacard
 import quality
 import report
 from corpus import measure

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import documents as documents_
+from evaluation import documents as documents_
 import eval as evaluate
-import metrics
-import rows as rows_
-import scoring
+from evaluation import metrics
+from evaluation import rows as rows_
+from evaluation import scoring
 import generate
 import prefill
 import tokenizer
@@ -319,7 +319,7 @@ def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
     tokenizer.train(TEXT, 400, tmp_path / "spm")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "flores200sacrebleuspm").write_bytes((tmp_path / "spm" / "tokenizer.model").read_bytes())
-    code = ("import metrics; row = metrics.translation(['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
+    code = ("from evaluation import metrics; row = metrics.translation(['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
             "print(row[0], row[1] > 10, row[-1])")  # a new process: sacreBLEU reads the variable when it is imported
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "SACREBLEU": str(tmp_path)})
     digest = hashlib.sha256((tmp_path / "spm" / "tokenizer.model").read_bytes()).hexdigest()[:16]

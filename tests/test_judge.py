@@ -6,7 +6,7 @@ import shutil
 import pytest
 from test_synthesize import CHAT, CLEAN, GOLDEN, hang_up, key, reply, serve, trickle  # noqa: F401
 
-import ask
+from evaluation import ask
 import judge
 import tokenizer
 from corpus import synthesize

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-import figures
+from reports import figures
 import report
-import tables
+from reports import tables
 from configs.marco import paper, results
 
 LANGS = list(paper.LANGUAGES)

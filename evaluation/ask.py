@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import tables
+from reports import tables
 from corpus import synthesize
 
 ERRORS = NO_REPLY, REFUSED = "no reply", "prompt not taken"  # asked again it may come; it will not

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-import rows
+from evaluation import rows
 
 
 # ---------------------------------------------------------------------- files

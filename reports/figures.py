@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from configs.marco import paper
-from tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read, table
+from reports.tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read, table
 
 MISSING = "No figure: it needs a package: pip install matplotlib"
 COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}

@@ -1,0 +1,1 @@
+"""The pieces of report.py: the paper's tables with ours under them, figures, the data card."""
