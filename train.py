@@ -297,7 +297,7 @@ def fingerprint(folder):
 
 def content(folder, world):
     """SHA-256 of all weights of a folder; every process hashes some of the files. Collective."""
-    files = sorted(Path(folder).rglob("*.safetensors"))
+    files = sorted({file for stored in checkpoint.open_weights(folder).values() for _, _, file, _ in stored.pieces})
     parts = world.gather({f.name: digest(f) for f in files[world.rank::world.size]})
     return hashlib.sha256(json.dumps(sorted(item for part in parts for item in part.items())).encode()).hexdigest()
 

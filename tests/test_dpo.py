@@ -213,10 +213,13 @@ def change_cache(out, name="preference-en", **facts):
     save_file({"logp": logp}, file, metadata=found | facts)
 
 
-def test_the_cache_of_one_run_serves_another(go, tmp_path, capsys):
+def test_the_cache_of_one_run_serves_another(go, base, tmp_path, capsys):
     first = go(tmp_path / "a", steps=3, **DPO)
     assert "reference: preference-en, 60 pairs" in capsys.readouterr().out
-    assert go(tmp_path / "b", steps=3, reference=tmp_path / "a/reference", **DPO) == first
+    other = shutil.copytree(base, tmp_path / "base")
+    (other / "checkpoints").mkdir()
+    save_file({"a": torch.zeros(1)}, other / "checkpoints/a.safetensors")  # what else lies in the folder does not matter
+    assert go(tmp_path / "b", steps=3, init=other, reference=tmp_path / "a/reference", **DPO) == first
     assert "reference: preference" not in capsys.readouterr().out
 
 
