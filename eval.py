@@ -177,7 +177,7 @@ def run_text(c, task, docs, model, t):
     if limit <= task["max_new"]:
         raise ValueError(f"task {task['name']}: max_new={task['max_new']} leaves no room in max_length={limit}")
     ids = [encode(t, text)[-(limit - task["max_new"]):] or [t.opener] for text in texts]
-    said = generate(model, ids, task["max_new"], stops, batch=max(1, c.batch_tokens // 64), t=t, stop_text=task["stop"])
+    said = generate(model, ids, task["max_new"], stops, batch=max(1, c.batch_tokens // 16), t=t, stop_text=task["stop"])
     out = []
     for doc, text, new in zip(docs, texts, said):
         response = cut(t.decode(new), task["stop"])
@@ -206,7 +206,7 @@ def run_chat(c, task, docs, model, t):
         for i in open_:
             talks[i] += asked[i][turn]
         ids = [t.chat(talks[i])[-(room - task["max_new"]):] for i in open_]
-        said = generate(model, ids, task["max_new"], {*t.stops, *eos_ids(t, c.model)}, batch=max(1, c.batch_tokens // 64))
+        said = generate(model, ids, task["max_new"], {*t.stops, *eos_ids(t, c.model)}, batch=max(1, c.batch_tokens // 16))
         for i, new in zip(open_, said):
             talks[i].append({"role": "assistant", "content": t.decode(new), "ids": len(new)})
     out = []
