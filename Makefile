@@ -26,9 +26,10 @@ test: .venv/dev  ## the default suite
 test-slow: .venv/dev  ## kills, resumes and many processes
 	.venv/bin/python -m pytest -m slow
 
-claims: .venv/ok  ## the demo's experiment over three seeds, and the paper's Figure 7
+claims: .venv/ok  ## the demo's experiment over three seeds, the paper's Figure 7, and BayLing 2's question
 	PY=$(PY) bash tests/claims.sh
 	PY=$(PY) bash tests/figure7.sh
+	PY=$(PY) bash tests/bayling.sh
 
 quality: .venv/ok  ## what the cascade does to the tinyworld's planted junk (after make demo), and to GOOD=FOLDER of published text
 	$(PY) quality.py $(if $(GOOD),good=$(GOOD))

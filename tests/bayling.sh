@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# BayLing 2 in small: the same base tuned with and without the cross-lingual instructions, three seeds; then DPO on the first
+# BayLing 2 in small: the same base tuned with and without the cross-lingual instructions, then DPO of the first; three seeds
 set -euo pipefail
 PY=${PY:-python}
 SEEDS=${SEEDS:-0 1 2}
@@ -9,9 +9,9 @@ for seed in $SEEDS; do
   $PY -m tinyworld out="$run/raw" seed="$seed"
   $PY prepare.py configs/tiny/data.py raw="$run/raw" out="$run/tokens" | tail -1
   $PY prepare.py configs/tiny/chats.py raw="$run/raw" out="$run/chats" tokenizer="$run/tokens/tokenizer" | tail -1
-  $PY train.py configs/tiny/base.py data="$run/tokens" out="$run/base" seed="$((10 * seed))" | tail -1
-  $PY train.py configs/tiny/stage1.py data="$run/tokens" init="$run/base" out="$run/stage1" seed="$((10 * seed + 1))" | tail -1
-  both="data=['$run/chats','$run/tokens'] seed=$((10 * seed + 3))"
+  $PY train.py configs/tiny/base.py tokens=600000 data="$run/tokens" out="$run/base" seed="$((10 * seed))" | tail -1
+  $PY train.py configs/tiny/stage1.py tokens=500000 data="$run/tokens" init="$run/base" out="$run/stage1" seed="$((10 * seed + 1))" | tail -1
+  both="tokens=500000 data=['$run/chats','$run/tokens'] seed=$((10 * seed + 3))"
   $PY train.py configs/tiny/sft.py $both init="$run/stage1" out="$run/with" | tail -1
   $PY train.py configs/ablations/native_only.py $both init="$run/stage1" out="$run/without" | tail -1
   $PY train.py configs/tiny/dpo.py data="$run/chats" init="$run/with" out="$run/dpo" seed="$((10 * seed + 4))" | tail -1
