@@ -229,7 +229,7 @@ def test_command(raw):
 def test_training_configs(name, base, shards):
     import train
     from model import ModelConfig
-    c, _ = configs.load(train.Train, ModelConfig, argv=[str(ROOT / f"configs/bayling/{name}.py")])
+    c, *_ = configs.load(train.Train, ModelConfig, train.Plan, argv=[str(ROOT / f"configs/bayling/{name}.py")])
     assert c.init.endswith(base) and c.data == f"tokens/bayling-{shards}" and c.lr == 2e-5 and c.weight_decay == 0
     assert c.tokens == 3 * 3_200_000 * 250 and c.rows * c.length == 128 * 256
     counts = recipe.BayLing(out="x", instructions={}).counts
