@@ -16,10 +16,12 @@ for seed in $SEEDS; do
   $PY train.py configs/ablations/native_only.py $both init="$run/stage1" out="$run/without" | tail -1
   $PY train.py configs/tiny/dpo.py data="$run/chats" init="$run/with" out="$run/dpo" seed="$((10 * seed + 4))" | tail -1
   for name in stage1 without with dpo; do
-    $PY eval.py configs/ablations/chat_eval.py model="$run/$name" checkpoint="toy-$name" data="$run/raw" out="$run/$name-scores"
-    cat "$run/$name-scores/results.jsonl" >> "$run/results.jsonl"
-    $PY -m tinyworld judge a="$run/$name-scores/samples.jsonl" b="$run/with-scores/samples.jsonl" raw="$run/raw" \
-      out="$run/results.jsonl" | tail -1
+    told="model=$run/$name checkpoint=toy-$name"
+    $PY eval.py configs/ablations/text_eval.py $told data="$run/raw/benchmarks" out="$run/results.jsonl" | tail -1
+    [ $name = stage1 ] && continue  # it has no chat template
+    $PY eval.py configs/tiny/chat_eval.py $told data="$run/raw" out="$run/$name-answers" | tail -1
+    against=$([ $name = dpo ] && echo "b=$run/with-answers/samples.jsonl" || true)
+    $PY -m tinyworld judge a="$run/$name-answers/samples.jsonl" $against raw="$run/raw" out="$run/results.jsonl" | tail -4
   done
 done
 runs="runs=[$(for s in $SEEDS; do printf "'out/bayling/seed%s'," "$s"; done)]"
