@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -140,9 +140,15 @@ def bitext_steps(c, source):
 
 def identifier(c):
     """text -> language code, by the identifier that the settings name."""
-    if isinstance(c.langid, str):
-        return clean.fasttext_identifier(c.langid)
-    if (identify := clean.identifier(set(c.names))) is None:
+    return _identifier(c.langid, tuple(c.names))
+
+
+@cache
+def _identifier(langid, codes):
+    """Loaded once in a process, as it takes longer than to clean a small file."""
+    if isinstance(langid, str):
+        return clean.fasttext_identifier(langid)
+    if (identify := clean.identifier(codes)) is None:
         raise ValueError("langid=True needs a package: pip install py3langid (or set langid=False)")
     return identify
 

@@ -86,26 +86,25 @@ def precision(found):
     return out
 
 
-def documents(c, n=9):
-    """(language, document) of good text, n sentences each, and (language, sentence)."""
-    texts = defaultdict(list)
+def published(c):
+    """{(set, language): sentences} of good text; those of NTREX and of FLORES stand in the same order in every language."""
+    found = {}
     for path in sorted(Path(c.good).glob("ntrex128/newstest*.txt")):
-        code = NTREX[path.name.split(".")[1][:3]]
-        texts[code, path].extend(path.read_text(encoding="utf-8").splitlines())
+        found["ntrex128", NTREX[path.name.split(".")[1][:3]]] = path.read_text(encoding="utf-8").splitlines()
     for path in sorted(Path(c.good).glob("sib200-flores/*/*.tsv")):
-        code = FLORES[path.parent.name[:3]]
-        texts[code, path].extend(line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:])
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        found[f"flores-{path.stem}", FLORES[path.parent.name[:3]]] = [line.split("\t")[2] for line in lines]
     for path in sorted(Path(c.good).glob("udhr2/*.txt")):
-        texts[UDHR[path.stem[:3]], path].extend(line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    for (code, path), lines in texts.items():
-        for i in range(0, max(1, len(lines) - n // 2), n):
-            yield code, path.parts[len(Path(c.good).parts)], lines[i:i + n]
+        found["udhr2", UDHR[path.stem[:3]]] = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return found
 
 
-def survival(c, identify):
+def survival(c, identify, n=9):
     """Share of good documents that the cascade keeps, why the others went, by language; and how single sentences are told."""
     kept, total, lost, sentences, confused = Counter(), Counter(), Counter(), Counter(), Counter()
-    for code, source, lines in documents(c):
+    cut = ((code, source, lines[i:i + n]) for (source, code), lines in published(c).items()
+           for i in range(0, max(1, len(lines) - n // 2), n))
+    for code, source, lines in cut:
         bounds = thresholds.GENERAL | thresholds.ROWS.get(code, {})
         doc = read.Document("\n".join(lines))
         steps = [clean.repair, partial(clean.script, pattern=clean.written(clean.SCRIPTS[code]), name=code),
@@ -136,25 +135,19 @@ def survival(c, identify):
 
 def good_pairs(c, identify):
     """Share of the published translations of NTREX and FLORES that the rules for pairs keep, by language."""
-    texts, kept, total, lost = defaultdict(dict), Counter(), Counter(), Counter()
-    for path in sorted(Path(c.good).glob("ntrex128/newstest*.txt")):
-        texts["ntrex"][NTREX[path.name.split(".")[1][:3]]] = path.read_text(encoding="utf-8").splitlines()
-    for path in sorted(Path(c.good).glob("sib200-flores/*/*.tsv")):
-        found = texts[path.stem].setdefault(FLORES[path.parent.name[:3]], [])
-        found += [line.split("\t")[2] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    for sides in texts.values():
-        english = sides.pop("en")
-        for code, lines in sides.items():
-            for x, y in zip(english, lines, strict=True):
-                pair = read.Document(x, more={"target": y})
-                verdict = bitext.rules(pair, most_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
-                kept[code] += verdict is True
-                total[code] += 1
-                lost[verdict if verdict is True else verdict[1]] += 1
+    texts, kept, total, lost = published(c), Counter(), Counter(), Counter()
+    for (source, code), lines in texts.items():
+        for x, y in zip(texts[source, "en"], lines, strict=True) if source != "udhr2" and code != "en" else ():
+            pair = read.Document(x, more={"target": y})
+            verdict = bitext.rules(pair, most_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
+            kept[code] += verdict is True
+            total[code] += 1
+            if verdict is not True:
+                lost[verdict[1]] += 1
     rate = {code: kept[code] / total[code] for code in total}
     print(f"good pairs with English: {sum(kept.values()) / sum(total.values()):.1%} of {sum(total.values()):,} kept; least: "
           + ", ".join(f"{code} {rate[code]:.1%}" for code in sorted(rate, key=rate.get)[:3])
-          + "; lost to " + ", ".join(f"{why} {n}" for why, n in lost.most_common(4) if why is not True))
+          + "; lost to " + ", ".join(f"{why} {n}" for why, n in lost.most_common(3)))
 
 
 def similarities(c):

@@ -333,7 +333,12 @@ def ablation(c):
                 found.setdefault((name, row["task"], row["metric"], group), {}).setdefault((kind, i), []).append(row["score"])
     rows = [["model", "task", "metric", "languages", without, with_, "difference", "each run"]]
     for what, scores in found.items():
-        if all((kind, i) in scores for kind in (without, with_) for i in range(len(c.runs))):
+        runs = range(len(c.runs))
+        if all((with_, i) in scores and (without, i) not in scores for i in runs):  # one against the other, such as a win rate
+            each = [fmean(scores[with_, i]) for i in runs]
+            error = stdev(each) / len(each) ** 0.5
+            rows.append([*what, "", f"{fmean(each):.3f} ± {error:.3f}", "", " ".join(f"{x:.2f}" for x in each)])
+        if all((kind, i) in scores for kind in (without, with_) for i in runs):
             a, b = ([fmean(scores[kind, i]) for i in range(len(c.runs))] for kind in (without, with_))
             each = [y - x for x, y in zip(a, b)]
             error = stdev(each) / len(each) ** 0.5

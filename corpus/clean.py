@@ -16,7 +16,7 @@ BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 
 
 DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # scripts without spaces between words
-# Unicode scripts of Marco-LLM's languages that are not written in Latin letters; several stand one behind the other
+# Unicode scripts that Marco-LLM's languages are written in; several stand one behind the other
 SCRIPTS = {"ru": "Cyrillic", "uk": "Cyrillic", "kk": "Cyrillic", "ar": "Arabic", "ur": "Arabic", "zh": "Han", "ko": "Hangul",
            "th": "Thai", "el": "Greek", "he": "Hebrew", "bn": "Bengali", "ne": "Devanagari",
            "ja": "Han scx=Hiragana scx=Katakana"}

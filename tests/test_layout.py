@@ -12,7 +12,7 @@ FILES = {
     "model": (480, "kernels checkpoint configs"), "kernels/*": (450, "kernels"), "checkpoint": (360, "tokenizer"),
     "generate": (320, "model prefill tokenizer configs"), "prefill": (110, "model"), "data": (380, ""),
     "tokenizer": (375, "vocabulary"), "vocabulary": (260, ""),
-    "prepare": (540, "corpus shards tokenizer configs"), "shards": (210, "corpus tokenizer"), "corpus/*": (265, "corpus"),
+    "prepare": (545, "corpus shards tokenizer configs"), "shards": (210, "corpus tokenizer"), "corpus/*": (265, "corpus"),
     "quality": (220, "corpus configs recipes"),
     "eval": (480, "model generate evaluation tokenizer configs"),
     "evaluation/*": (230, "evaluation reports corpus prefill tokenizer model generate"),
