@@ -99,14 +99,14 @@ for _handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler", "UnknownHandler"
     OPENER.add_handler(getattr(urllib.request, _handler)())
 
 
-def chat(url, name, prompt, key=None, more={}, timeout=120.0, tries=6, pause=1.0):
-    """One question to an OpenAI-compatible endpoint (url ends in /chat/completions): {"text", "finish"}.
+def chat(url, name, messages, key=None, more={}, timeout=120.0, tries=6, pause=1.0):
+    """One conversation to an OpenAI-compatible endpoint (url ends in /chat/completions): {"text", "finish"}.
 
     more: other fields of the request; None leaves one out. Too many requests, errors of the server, broken connections, replies
     without an answer are tried again after pause, 2 pause, 4 pause ... seconds (at most 60), or what Retry-After asks for.
     ConnectionError: no answer after all tries. ValueError: the endpoint refuses, asking again is no use. Neither shows the key.
     """
-    fields, wait = {"model": name, "messages": [{"role": "user", "content": prompt}]} | more, 0
+    fields, wait = {"model": name, "messages": messages} | more, 0
     data = json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     for attempt in range(tries):

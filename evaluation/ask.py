@@ -25,20 +25,27 @@ def asker(c, who, name, temperature):
     (prompts that a local model answers together), threads (requests at a time), timeout (seconds), body (more of a request).
     """
     if who.startswith(("http://", "https://")):
-        url = who.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        key = "".join(os.environ.get("OPENAI_API_KEY", "").split())
-        more = {"max_tokens": c.max_new, "temperature": temperature} | c.body
-        chat = lambda messages: synthesize.chat(url, name, "", key, more | {"messages": messages}, c.timeout)
+        chat = server(who, name, {"max_tokens": c.max_new, "temperature": temperature} | c.body, c.timeout)
         return partial(ask_server, chat, c.threads)
+    return partial(ask_model, c, *local(who), temperature)
+
+
+def server(address, name, more, timeout=120.0):
+    """A function: messages -> the reply of a server, with the key of OPENAI_API_KEY. more: other fields of the requests."""
+    url = address.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+    key = "".join(os.environ.get("OPENAI_API_KEY", "").split())
+    return lambda messages: synthesize.chat(url, name, messages, key, more, timeout)
+
+
+def local(folder, chats=True):
+    """(model, tokenizer) of a folder; ValueError when it is to take conversations and has no chat template."""
     import torch  # only here: servers do without
     import tokenizer
     from model import Qwen2
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Qwen2.from_pretrained(who, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval()
-    t = tokenizer.load(who)
-    if t.template is None:
-        raise ValueError(f"{who} has no chat template, and a conversation needs one; give a chat model")
-    return partial(ask_model, c, model, t, temperature)
+    t, device = tokenizer.load(folder), "cuda" if torch.cuda.is_available() else "cpu"
+    if chats and t.template is None:
+        raise ValueError(f"{folder}: its tokenizer has no chat template, and a conversation needs one; give a chat model")
+    return Qwen2.from_pretrained(folder, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval(), t
 
 
 def talk(turns, said):
@@ -89,16 +96,22 @@ def ask_model(c, model, t, temperature, conversations):
 # ---------------------------------------------------------------------- a file of what came, so that a stopped run goes on
 
 def kept(file):
-    """({id: row} of a file that an earlier run may have begun, the file, open to add to and locked). A last line that a kill has
-    cut is taken away."""
+    """({id: row} of a file that an earlier run may have begun, the file as locked() opens it). A last line that a kill has cut is
+    taken away."""
+    f = locked(file)
+    f.seek(0)
+    f.truncate(f.read().rfind(b"\n") + 1)
+    return {row["id"]: row for row in tables.lines(file, ("id",))}, f
+
+
+def locked(file):
+    """The file, open to add to; ValueError while another process has it."""
     f = open(file, "a+b")
     try:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise ValueError(f"{file} is in use by another process; stop it or set out= another folder") from None
-    f.seek(0)
-    f.truncate(f.read().rfind(b"\n") + 1)
-    return {row["id"]: row for row in tables.lines(file, ("id",))}, f
+    return f
 
 
 def key_of(*facts):

@@ -70,8 +70,8 @@ def main(argv=None):
     quota = {}
     for category, n in c.counts.items():
         quota |= shares(round(n * c.scale), {d: k for d, k in available.items() if d[0] == category})
-    written = write(c, out, available, quota)
-    report(c, out, available, written, passed)
+    write(c, out, available, quota)
+    report(c, out, available, +Counter(quota), passed)
 
 
 def rows(c, passed):
@@ -174,7 +174,7 @@ def shares(n, available):
 def write(c, out, available, quota):
     """Take exactly quota[direction] of its rows, every subset being as likely (selection sampling, Knuth's algorithm S)."""
     draws = {d: random.Random(f"{c.seed}/{'/'.join(d)}") for d in available}
-    left, need, held, paths, written = Counter(available), Counter(quota), defaultdict(list), set(), Counter()
+    left, need, held, paths = Counter(available), Counter(quota), defaultdict(list), set()
     for old in out.rglob("*.part"):  # of a run that was stopped
         old.unlink()
 
@@ -183,13 +183,12 @@ def write(c, out, available, quota):
         with open(path, "a", encoding="utf-8", newline="\n") as f:
             f.write("".join(held.pop(path)))
 
-    for *direction, row in rows(c, Counter()):
-        direction = category, a, b = tuple(direction)
+    for category, a, b, row in rows(c, Counter()):
+        direction = category, a, b
         take = draws[direction].random() * left[direction] < need[direction]
         left[direction] -= 1
         if take:
             need[direction] -= 1
-            written[direction] += 1
             path = out / (f"chat/{a}.part" if category == "instruction" else f"crosslingual/{a}-{b}.part")
             paths.add(path)
             held[path].append(json.dumps(row, ensure_ascii=False) + "\n")
@@ -197,10 +196,9 @@ def write(c, out, available, quota):
                 flush(path)
     for path in list(held):
         flush(path)
-    assert written == Counter(quota), "the data changed while it was read"
+    assert not any(need.values()), "the data changed while it was read"
     for path in paths:
         os.replace(path, path.with_suffix(".jsonl"))
-    return written
 
 
 def report(c, out, available, written, passed):

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from corpus import bitext, chat, synthesize  # noqa: E402
+from evaluation import ask  # noqa: E402
 
 RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was "
         "asked and no more, and be in the language that was asked for or, where none was, that of the question. Give a number "
@@ -163,21 +164,10 @@ def as_they_come(path, facts, n, make):
     return rows
 
 
-def checkpoint(folder):
-    """(model, tokenizer) of a folder; ValueError when it has no chat template."""
-    import torch  # only here: translations and servers do without
-    import tokenizer
-    from model import Qwen2
-    t, device = tokenizer.load(folder), "cuda" if torch.cuda.is_available() else "cpu"
-    if t.template is None:
-        raise ValueError(f"{folder}: its tokenizer has no chat template; answers and verdicts are asked for in one")
-    return Qwen2.from_pretrained(folder, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval(), t
-
-
 def answer(c, asked, begin):
     """Yield [c.samples answers] to the questions from number `begin` on; where a run was stopped does not show in them."""
     from generate import Decoding, generate
-    model, t = checkpoint(c.model)
+    model, t = ask.local(c.model)
     for first in range(begin // c.batch * c.batch, len(asked), c.batch):
         prompts = [t.chat(messages[:-1]) for messages in asked[first:first + c.batch] for _ in range(c.samples)]
         how = Decoding(c.temperature, seed=c.seed + first)
@@ -195,7 +185,8 @@ def exact(c, asked, answers, begin):
 
 def verdict_prompt(messages, text):
     turns = [f"[{m['role']}] {m['content']}" for m in messages[:-1]]
-    return RATE.format(question="\n\n".join(turns) if len(turns) > 1 else messages[0]["content"], answer=text)
+    asked = RATE.format(question="\n\n".join(turns) if len(turns) > 1 else messages[0]["content"], answer=text)
+    return [{"role": "user", "content": asked}]
 
 
 def rating(verdict):
@@ -206,19 +197,17 @@ def rating(verdict):
 
 def by_model(c, asked, answers, begin):
     from generate import generate
-    model, t = checkpoint(c.judge)
+    model, t = ask.local(c.judge)
     for messages, texts in list(zip(asked, answers))[begin:]:
-        prompts = [t.chat([{"role": "user", "content": verdict_prompt(messages, text)}]) for text in texts]
+        prompts = [t.chat(verdict_prompt(messages, text)) for text in texts]
         yield [rating(t.decode(ids, before=p)) for ids, p in zip(generate(model, prompts, c.max_new, t.stops), prompts)]
 
 
 def by_server(c, asked, answers, begin):
-    url = c.judge.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-    key = "".join(os.environ.get("OPENAI_API_KEY", "").split())
-    ask = partial(synthesize.chat, url, c.name, key=key, more={"max_tokens": c.max_new, "temperature": 0})
+    put = ask.server(c.judge, c.name, {"max_tokens": c.max_new, "temperature": 0})
     with ThreadPoolExecutor(c.threads) as pool:
         for messages, texts in list(zip(asked, answers))[begin:]:
-            yield [rating(reply["text"]) for reply in pool.map(ask, [verdict_prompt(messages, text) for text in texts])]
+            yield [rating(reply["text"]) for reply in pool.map(put, [verdict_prompt(messages, text) for text in texts])]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 OUT/raw.jsonl gets every answer as it comes: killed at any moment, the same command goes on. OUT/synthetic.jsonl is what is kept,
 OUT/rejects.jsonl the rest, OUT/account.json the sum; neither threads nor where a run was stopped show in these three.
 """
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from configs.marco import paper  # noqa: E402
 from corpus import clean, read, synthesize  # noqa: E402
+from evaluation import ask  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,7 @@ def main(argv=None):
     out, seeds = Path(c.out), texts(c.seeds)
     requests, steps = partial(plan, c, texts(c.keywords), texts(c.personas), seeds), steps_of(c, seeds)
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / "raw.jsonl", "ab") as raw:
-        try:
-            fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"{out} is in use by another process; stop it or set out= another folder") from None
+    with ask.locked(out / "raw.jsonl") as raw:
         places = places_of(out / "raw.jsonl", requests())
         (out / "account.json").unlink(missing_ok=True)
         begin, last, before = time.monotonic(), 0, len(places)
@@ -138,31 +134,27 @@ def places_of(path, rows):
     return {id: place for id, place in places.items() if id in ids}
 
 
+def conversation(row):
+    return [{"role": "user", "content": row["prompt"]}]
+
+
 def ask_endpoint(c, rows, done):
     """Yield (request, answer), in order; those that overtake a slow one wait in memory, 8 for each thread at most."""
-    url = c.endpoint.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-    ask = partial(synthesize.chat, url, c.name, key="".join(os.environ.get("OPENAI_API_KEY", "").split()), timeout=c.timeout,
-                  more={"max_tokens": c.max_new, "temperature": c.temperature} | c.body)
+    chat = ask.server(c.endpoint, c.name, {"max_tokens": c.max_new, "temperature": c.temperature} | c.body, c.timeout)
     left = (row for row in rows if row["id"] not in done)
     with ThreadPoolExecutor(c.threads) as pool:
         while some := list(islice(left, 8 * c.threads)):
-            yield from zip(some, pool.map(ask, [row["prompt"] for row in some]))
+            yield from zip(some, pool.map(chat, [conversation(row) for row in some]))
 
 
 def ask_model(c, rows, done):
     """Yield (request, answer). Batches are cut from all requests: random numbers do not depend on where a run was stopped."""
-    import torch  # only here: an endpoint does without
-    import tokenizer
-    from generate import Decoding, generate, ids_of
-    from model import Qwen2
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Qwen2.from_pretrained(c.model, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval()
-    t = tokenizer.load(c.model)
+    from generate import Decoding, generate, ids_of  # only here: an endpoint does without
+    model, t = ask.local(c.model, chats=False)
     for first in range(0, c.n, c.batch):
         some = list(islice(rows, c.batch))
         if not {row["id"] for row in some} <= done:
-            prompts = [t.chat([{"role": "user", "content": row["prompt"]}]) if t.template else ids_of(t, row["prompt"] + "\n")
-                       for row in some]
+            prompts = [t.chat(conversation(row)) if t.template else ids_of(t, row["prompt"] + "\n") for row in some]
             out = generate(model, prompts, c.max_new, t.stops, Decoding(c.temperature, seed=c.seed + first), c.batch)
             for row, prompt, ids in zip(some, prompts, out):
                 if row["id"] not in done:  # only of a conversation is it known that it ends

@@ -231,6 +231,15 @@ def test_a_shard_with_another_checksum_is_refused(tmp_path, prepared):
 
 # ---------------------------------------------------------------------- files that change, disks that fill
 
+def goes_on_as_if_new(out, run):
+    """The folder out is as a broken run has left it."""
+    run()
+    left = tree(out)
+    shutil.rmtree(out)
+    run()
+    assert tree(out) == left
+
+
 def shrink(path):
     os.truncate(path, 1_500_000)
 
@@ -257,11 +266,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, prepared, monkeypatch, c
     assert not list((tmp_path / "out").glob("*/index.json")) and not list((tmp_path / "out").rglob("00000.json"))
     if not raw.exists():
         write(raw, jsonl({"text": good(i)} for i in range(50)))
-    prepared(keep_going=True)
-    first = tree(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-    prepared(keep_going=True)
-    assert tree(tmp_path / "out") == first
+    goes_on_as_if_new(tmp_path / "out", lambda: prepared(keep_going=True))
 
 
 def full_disk(tmp_path, root, token_model, where):
@@ -287,11 +292,7 @@ def test_no_space_left(tmp_path, root, token_model, where):
     process, settings = full_disk(tmp_path, root, token_model, where)
     one_line_error(process, "No space left on device", str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*/index.json"))
-    prepare.main(settings)
-    first = tree(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-    prepare.main(settings)
-    assert tree(tmp_path / "out") == first
+    goes_on_as_if_new(tmp_path / "out", lambda: prepare.main(settings))
 
 
 @pytest.mark.slow
@@ -303,11 +304,7 @@ def test_files_may_not_grow(tmp_path, root, limit):
     process = command(root, *settings, limit=limit)
     one_line_error(process, "File too large", str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*/index.json"))
-    prepare.main(settings)
-    first = tree(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-    prepare.main(settings)
-    assert tree(tmp_path / "out") == first
+    goes_on_as_if_new(tmp_path / "out", lambda: prepare.main(settings))
 
 
 # ---------------------------------------------------------------------- the options, one by one

@@ -488,8 +488,11 @@ def waits(monkeypatch):
     return out
 
 
+HELLO = [{"role": "user", "content": "Hello?"}]
+
+
 def ask(url, **more):
-    return synthesize.chat(url + "/chat/completions", "m", "Hello?", **{"key": "sk-secret", "timeout": 5} | more)
+    return synthesize.chat(url + "/chat/completions", "m", HELLO, **{"key": "sk-secret", "timeout": 5} | more)
 
 
 def hang_up(handler):
@@ -567,7 +570,7 @@ def test_a_refused_request_is_not_repeated(serve, waits, status):
     said = b'{"error": "the key sk-secret is wrong"}'
     url, seen = serve(lambda number, body: (status, said, ("Location", other + "/chat/completions")))
     with pytest.raises(ValueError, match=rf"{url}/chat/completions: HTTP {status} .*\[key\]") as e:
-        synthesize.chat(url + "/chat/completions?api-key=hidden", "m", "Hello?", key="sk-secret")
+        synthesize.chat(url + "/chat/completions?api-key=hidden", "m", HELLO, key="sk-secret")
     assert len(seen) == 1 and not theirs and "sk-secret" not in str(e.value) and "hidden" not in str(e.value)
 
 
@@ -583,7 +586,7 @@ def test_timeouts(serve, fault):
 
 def test_nobody_there(waits):
     with pytest.raises(ConnectionError, match="127.0.0.1:9/.*refused.*tried 2 times"):
-        synthesize.chat("http://127.0.0.1:9/v1/chat/completions", "m", "x", tries=2)
+        synthesize.chat("http://127.0.0.1:9/v1/chat/completions", "m", HELLO, tries=2)
 
 
 # ---------------------------------------------------------------------- the program

@@ -83,11 +83,15 @@ def main(argv=None):
         r = random.Random(f"{c.seed}/heldout/{code}")
         more = [{"text": fresh(lambda: w.document(world, lang, r, all_facts), secret)} for _ in range(c.heldout)]
         write(out / f"benchmarks/heldout/{code}.jsonl", jsonl(more))
-        for pivot, n in (("en", c.pairs), ("zh", c.pairs // 2)):
-            if code != pivot and not (pivot == "zh" and code == "en"):
-                write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n, held_out)))
+        for pivot, n in pivots(code, c.pairs):
+            write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n, held_out)))
     instructions(out, world, c, test)
     print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+
+
+def pivots(code, n):
+    """[(pivot, pairs with it)] of a language: n with English, half as many with Chinese; the two are paired once, under English."""
+    return [(pivot, some) for pivot, some in (("en", n), ("zh", n // 2)) if code not in ("en", pivot)]
 
 
 def write(path, text):
@@ -191,10 +195,9 @@ def instructions(out, world, c, test):
             write(out / f"chat/{code}.jsonl", jsonl(chat.chats(pools["train"], c.seed, code, c.chat[paper.group(code)])))
         write(out / f"preferences/{code}.jsonl", jsonl(chat.preferences(pools["train"], c.seed, code, c.preferences)))
         write(out / f"eval/chat/{code}.jsonl", jsonl(chat.questions(pools["test"], c.seed, code, c.questions, test)))
-        for hub, n in (("en", c.crosslingual), ("zh", c.crosslingual // 2)):
+        for hub, n in pivots(code, c.crosslingual):
             for a, b in ((hub, code), (code, hub)):
-                if code != hub and not (hub == "zh" and code == "en"):
-                    write(out / f"crosslingual/{a}-{b}.jsonl", jsonl(chat.crosslingual(pools["train"], c.seed, a, b, n)))
+                write(out / f"crosslingual/{a}-{b}.jsonl", jsonl(chat.crosslingual(pools["train"], c.seed, a, b, n)))
 
 
 def benchmarks(out, world, c, code, test):

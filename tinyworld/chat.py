@@ -135,11 +135,11 @@ def one_text(pool, r):
     """What a text is about, a key of [title] and its slot's, and three messages about it."""
     def make():
         relations = r.sample(w.PERSON_FACTS if name == "person" else w.CITY_FACTS, 3)
-        key[:] = [r.choice(w.KEYS[name])]
-        return [(w.about_person if name == "person" else w.about_city)(r, *key, relation) for relation in relations]
-    name, key = r.choice(("city", "person")), []
+        key = r.choice(w.KEYS[name])
+        return [(w.about_person if name == "person" else w.about_city)(r, key, relation) for relation in relations]
+    name = r.choice(("city", "person"))
     told = drawn(pool, make)
-    return [name, *key], told
+    return [name, told[0][1][name]], told
 
 
 def turns(pool, r, kind, codes):

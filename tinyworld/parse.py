@@ -15,7 +15,7 @@ UNSPACED = ("zh", "ja", "th")
 def kind(ch):
     """"N" of a digit, "L" of a letter or a mark, "C" of a character that is a word, None of all else."""
     group = unicodedata.category(ch)[0]
-    if group not in "LMN" or group == "N":
+    if group not in "LM":
         return "N" if group == "N" else None
     code = ord(ch)
     return "C" if 0x0E00 <= code < 0x0E80 or 0x3040 <= code < 0xA000 else "L"  # Thai; kana and Han
