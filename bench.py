@@ -26,6 +26,7 @@ import torch._functorch.config
 import torch.nn.functional as F
 
 import kernels
+import plan
 import tokenizer
 from corpus import dedup, measure
 from model import IGNORE, ModelConfig, Qwen2
@@ -34,10 +35,6 @@ from tinyworld.__main__ import main as tell
 SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8,
              num_key_value_heads=4)
 WIDER = SHAPE | dict(hidden_size=512, intermediate_size=1408, num_key_value_heads=2)
-QWEN2 = {"0.5B": dict(vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-                      num_key_value_heads=2),
-         "1.5B": dict(vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
-                      num_key_value_heads=2)}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -153,8 +150,7 @@ def packed_steps(shape, dtype, T, mean, device="cpu", compiled=False):
     starts = packed(T, mean)[None]
     tokens, targets, starts = (x.to(device) for x in (ids[:, :-1], ids[:, 1:], starts))
     position = torch.arange(T, device=device) - starts
-    matrices = sum(p.numel() for n, p in ours.named_parameters() if p.ndim > 1)  # tied: the embedding is the head
-    flops = 6 * matrices * T + 12 * shape["num_hidden_layers"] * shape["hidden_size"] * int((position + 1).sum())
+    flops = plan.flops(ours.config, plan.parameters(ours.config), T, int((position + 1).sum()))
     if compiled:
         theirs.model.compile()
     padded = dict(input_ids=tokens, position_ids=position, labels=targets, shift_labels=targets)
@@ -454,8 +450,8 @@ def gpu_decode(device="cuda", B=64, S=8192):
 def gpu_training(device="cuda", T=8192):
     """A training step on one packed row (documents of 1,024) beside transformers, compiled."""
     rate = matrix_rate(torch.bfloat16, device)
-    for name, shape in QWEN2.items():
-        *both, flops = packed_steps(shape, torch.bfloat16, T, 1024, device, compiled=True)
+    for name in ("0.5B", "1.5B"):
+        *both, flops = packed_steps(plan.SHAPES[f"Qwen2-{name}"], torch.bfloat16, T, 1024, device, compiled=True)
         mine, other = seconds(both)
         yield row(f"train_step_{name}", f"training step of Qwen2-{name}, {T} tokens packed", mine, other,
                   of="transformers, sdpa, compiled", floor=flops / rate / mine)

@@ -205,11 +205,11 @@ class Plan:
         """tokens, targets, starts (len(rows), length) int64 of these rows of step's global batch; of preference pairs, Pairs."""
         out = []
         for i, at in (self.row(step, r) for r in rows):
-            s, places = self.sources[i], self.packed[i] and self.packed[i][at]
-            if places is None:
+            s = self.sources[i]
+            if self.packed[i] is None:
                 out.append((pack([s.read(at, self.length + 1)], s.eot, s.bos), []))
             else:
-                out.append((pack_chats(s, places, self.length), [(i, k) for k in places if s.sides == 2]))
+                out.append(pack_chats(s, i, self.packed[i][at], self.length))
         return collate(out)
 
     def epochs(self, steps):
@@ -310,8 +310,9 @@ def best_fit(sizes, length, key):
     return rows
 
 
-def pack_chats(source, places, length):
-    """Whole chats (or pairs) of a source -> (tokens, targets, starts, chat), each (1, length) int64, padded at the end.
+def pack_chats(source, i, places, length):
+    """Whole chats (or pairs) of source number i -> ([tokens, targets, starts, chat], each (1, length) int64, padded at the end;
+    [(i, number) of each pair]).
 
         ids      <|im_start|> user \\n Hi <|im_end|> ... assistant \\n  Ho <|im_end|>    targets: Ho <|im_end|>, others IGNORE
 
@@ -327,7 +328,7 @@ def pack_chats(source, places, length):
         tokens[row], targets[row] = ids[:-1], np.where(learn[1:], ids[1:], IGNORE)
         starts[row], chat[row], at = at, n, row.stop
     starts[at:] = at
-    return [torch.from_numpy(x)[None] for x in (tokens, targets, starts, chat)]
+    return [torch.from_numpy(x)[None] for x in (tokens, targets, starts, chat)], [(i, k) for k in places if source.sides == 2]
 
 
 def collate(rows):
@@ -361,7 +362,7 @@ def validation(sources, length, limit, rows):
         else:
             front = s.sizes[:max(1, np.searchsorted(s.sizes.cumsum(), limit, "right"))]
             front = best_fit(front, length, 0)
-            out = [(pack_chats(s, places, length), [(i, k) for k in places if s.sides == 2]) for places in front]
+            out = [pack_chats(s, i, places, length) for places in front]
             learned = sum(int((row[1] != IGNORE).sum()) for row, _ in out)
             size = s.bytes * learned / sum(int((np.asarray(mark) & 1).sum()) for mark in s.marks)
         yield s, size, [collate(out[k:k + rows]) for k in range(0, len(out), rows)]

@@ -85,10 +85,9 @@ def objectives(c, world, model, plan, held_out, weights):
     rows = [best_fit(s.sizes, c.length, 0) for s in held_out]
     learn, check = (Preferences(c, sources, references(c, world, model, sources, packed, weights))
                     for sources, packed in ((plan.sources, plan.packed), (held_out, rows)))
-    mine = range(world.rank * c.rows // world.size, (world.rank + 1) * c.rows // world.size)
     with torch.no_grad():
-        for i in range(0, len(mine), c.micro_rows):
-            learn(model, [x.to(world.device) for x in plan.batch(0, mine[i:i + c.micro_rows])])
+        for batch in world.batches(plan, 0, c.micro_rows):
+            learn(model, [x.to(world.device) for x in batch])
     noise = max(world.gather(learn.widest))
     learn.restart()
     if noise > 0.2:
@@ -129,7 +128,7 @@ def reference(c, world, model, source, rows, weights, file):
     for first in range(0, len(batches), world.size):  # every process makes the same number of calls
         mine = first + world.rank
         here = batches[min(mine, len(batches) - 1)]
-        some = [(pack_chats(source, places, c.length), [(0, k) for k in places]) for places in here]
+        some = [pack_chats(source, 0, places, c.length) for places in here]
         with torch.no_grad():
             logp, _ = answer_logprobs(model, [x.to(world.device) for x in collate(some)])
         if mine < len(batches):

@@ -44,7 +44,7 @@ class Plan:
     gpu: str = "H100"            # A100 (80 GB), H100 or H200
     node: int = 8                # GPUs that NVLink joins
     mfu: float = 0.4             # of the GPU's FLOP/s, expected; Megatron-LM reports 0.41 to 0.48 on H100, MosaicML 0.64 on A100
-    shape: str | None = None     # where init= is not on this machine: Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B or Qwen2-72B
+    shape: str | None = None     # where init= is not on this machine: a name in SHAPES
 
     def __post_init__(self):
         problems = [f"{name} must be {text}, got {value!r}" for name, text, value, good in (
@@ -101,9 +101,15 @@ def memory(c, m, n, gpus):
             "logits": 2 * min(CHUNK, T) * m.vocab_size}
 
 
+def flops(m, n, tokens, seen):
+    """6 for each weight of a matrix and each token (2 forward, 4 backward), and attention: 12 L H D for each of the keys `seen`
+    by all queries together. Recomputation does not count. n: what `parameters` gave."""
+    return 6 * n["matrices"] * tokens + 12 * m.num_hidden_layers * m.num_attention_heads * m.head_size * seen
+
+
 def flops_per_token(m, n, length):
-    """6 for each weight of a matrix, and attention over half a row: 12 L H D (length + 1) / 2. Recomputation does not count."""
-    return 6 * n["matrices"] + 12 * m.num_hidden_layers * m.num_attention_heads * m.head_size * (length + 1) / 2
+    """Of a row that is one document: a query sees half of it, (length + 1) / 2 keys."""
+    return flops(m, n, 1, (length + 1) / 2)
 
 
 def traffic(c, n, gpus, node, card):
@@ -129,15 +135,15 @@ def lines(c, model_config, p):
     n = parameters(m)
     used, tokens, rows = memory(c, m, n, G), c.rows * c.length, min(c.micro_rows, c.rows // G)
     total, micro = sum(used.values()) / 2 ** 30, math.ceil(c.rows / G / rows)
-    flops = flops_per_token(m, n, c.length)
-    work = rows * c.length * flops * (4 / 3 if c.recompute is True else 1) / (p.mfu * peak)  # a second forward pass
+    each = flops_per_token(m, n, c.length)
+    work = rows * c.length * each * (4 / 3 if c.recompute is True else 1) / (p.mfu * peak)  # a second forward pass
     fsdp, between = traffic(c, n, G, p.node, p.gpu)
     step = (micro - 1) * max(work, fsdp) + max(work, fsdp + between)
     out = [f"{n['all']:,} parameters; {G} x {p.gpu}: {G // S} x {S} (copies x shards); {c.rows} rows of {c.length} tokens, "
            f"{micro} x {rows} on each GPU",
            "memory of a GPU, GiB: " + ", ".join(f"{k} {v / 2 ** 30:.1f}" for k, v in used.items())
            + f"; {total:.1f} of {capacity:.0f}",
-           f"work: {flops / 1e9:.2f} GFLOP a token, {work:.2f} s a micro-step at {p.mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
+           f"work: {each / 1e9:.2f} GFLOP a token, {work:.2f} s a micro-step at {p.mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
            + (", layers recomputed" if c.recompute is True else ""),
            f"traffic: {fsdp:.2f} s a micro-step" + (f", and {between:.2f} s a step between copies" if between else "")]
     bad = []

@@ -163,7 +163,6 @@ class Tokenizer:
         return [i for n, part in enumerate(parts) if part
                 for i in ([self.added[part]] if n % 2 else self._words(part.replace(mark, ""), n == 0))]
 
-
     def written_out(self, text):
         """Whether a text spells a control token (which stays text: see `encode`)."""
         return bool(self._control.search(text))

@@ -40,7 +40,7 @@ import dpo
 import tokenizer
 from configs import load
 from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
-from plan import Plan, report
+from plan import CARDS, Plan, flops, parameters, report
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,7 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, learn, chec
 
     learn(model, batch), and check of the held-out ones: the loss summed over supervised tokens, or over preference pairs.
     """
-    mine = range(world.rank * c.rows // world.size, (world.rank + 1) * c.rows // world.size)
-    meter = Meter(c, model, world)
+    meter = Meter(c, model.config, world)
     stopping = stop_flag()
     while step < c.steps:
         # once in a while: validate
@@ -197,7 +196,7 @@ def loop(c, world, plan, model, optimizer, step, identity, held_out, learn, chec
             validate(c, world, model, held_out, step, check)
             meter.restart()
         # ---------------------------------------------------------------- one step
-        batches = [plan.batch(step, mine[i:i + c.micro_rows]) for i in range(0, len(mine), c.micro_rows)]
+        batches = list(world.batches(plan, step, c.micro_rows))
         weight = sum(len(batch[4]) if plan.pairs else int((batch[1] != IGNORE).sum()) for batch in batches)
         count, stop = world.sum([weight, float(stopping())])
         total = 0.0
@@ -335,12 +334,8 @@ def validate(c, world, model, sources, step, check):
 class Meter:
     """Loss, speed, model FLOP utilisation, memory and time left: one printed line and one JSON line."""
 
-    def __init__(self, c, model, world):
-        self.c, self.world, self.config = c, world, model.config
-        matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim > 1 and "embed_tokens" not in n)
-        if model.config.tie_word_embeddings:
-            matrices += model.config.vocab_size * model.config.hidden_size
-        self.weight_flops = 6 * matrices  # per token: 2 forward, 4 backward
+    def __init__(self, c, config, world):
+        self.c, self.world, self.config, self.parameters = c, world, config, parameters(config)
         self.peak = world.peak_flops()
         self.restart()
 
@@ -348,11 +343,9 @@ class Meter:
         self.time, self.tokens, self.flops, self.steps = time.perf_counter(), 0, 0.0, 0
 
     def add(self, batches):
-        m = self.config
         for tokens, _, starts, *_ in batches:
             seen = (torch.arange(tokens.shape[1]) - starts + 1).sum()  # keys all queries see
-            self.flops += self.weight_flops * tokens.numel() + \
-                12 * m.num_hidden_layers * m.num_attention_heads * m.head_size * float(seen)
+            self.flops += flops(self.config, self.parameters, tokens.numel(), float(seen))
             self.tokens += tokens.numel()
         self.steps += 1
 
@@ -541,6 +534,12 @@ class World:
             names, shape = (("replicate", "shard"), (copies, shard)) if copies > 1 else (("shard",), (shard,))
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
+    def batches(self, plan, step, micro_rows):
+        """Yield this process's rows of a step's global batch, so many at once."""
+        mine = range(self.rank * plan.rows // self.size, (self.rank + 1) * plan.rows // self.size)
+        for i in range(0, len(mine), micro_rows):
+            yield plan.batch(step, mine[i:i + micro_rows])
+
     def sum(self, numbers):
         """Add a list of numbers over all processes; exact for counts."""
         if self.size == 1:
@@ -571,7 +570,7 @@ class World:
     def peak_flops(self):
         """Of this process's device: the datasheet's dense bf16 rate of a known GPU, else a matrix product measured now."""
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
-        for known, rate in (("H100", 989.5e12), ("H200", 989.5e12), ("A100", 312e12)):
+        for known, (rate, *_) in CARDS.items():
             if known in name:
                 return rate
         a = torch.randn(1024, 1024, dtype=self.dtype, device=self.device)

@@ -1,4 +1,5 @@
-"""Kernels: each file holds one operation, its plain PyTorch reference and one public function for every device.
+"""Kernels: each file holds one operation and its plain PyTorch reference. `attention` and `target_logprobs` serve every device,
+the others run where `on_triton` says so.
 
 Legend: B rows, T query positions, S key positions, H query heads, K key/value heads, D head size, C channels, V words.
 """

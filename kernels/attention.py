@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-TILE = 64  # query positions of a tile on the CPU: 32 to 128 are equally fast there
-
 from kernels.device import on_triton
+
+TILE = 64  # query positions of a tile on the CPU: 32 to 128 are equally fast there
 
 
 class Documents(NamedTuple):

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +18,24 @@ torch.set_num_threads(1)
 
 def pytest_configure(config):
     config.option.log_level = "WARNING"  # torch's checkpoints write two debug lines for each tensor
+
+
+@pytest.fixture(scope="module")
+def on_the_cpu():
+    """Also where there is a GPU: its sums differ in the last bits."""
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(torch.cuda, "is_available", lambda: False)
+        m.setenv("CUDA_VISIBLE_DEVICES", "")  # of the processes that tests start
+        yield
+
+
+@pytest.fixture
+def own_handlers():
+    """A run in this process takes SIGTERM over; give it back."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from model import ModelConfig, Qwen2, read_config
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 # ---------------------------------------------------------------------- config.json as published
@@ -1078,14 +1079,6 @@ def data(tmp_path_factory, write_source, tokenizer_folder):
                  vocab_size=t.vocab_size, tokenizer=t.fingerprint)
     shutil.copytree(tokenizer_folder, folder / "tokenizer")
     return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu():
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(torch.cuda, "is_available", lambda: False)
-        m.setenv("CUDA_VISIBLE_DEVICES", "")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ is the weights' own, runs go on bit by bit, and what cannot be right is refused.
 import json
 import math
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,24 +29,8 @@ RUN = dict(length=40, rows=4, micro_rows=4, lr=3e-3, warmup=0.1, dtype="float32"
 SFT = dict(mixture={"chat": 3, "en": 1})
 DPO = dict(mixture={"preference": 1}, loss="dpo")
 KINDS = {"sft": SFT, "dpo": DPO}
+pytestmark = pytest.mark.usefixtures("on_the_cpu", "own_handlers")
 STEP = 4 * 40
-
-
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu():
-    """Also where there is a GPU: its sums differ in the last bits."""
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(torch.cuda, "is_available", lambda: False)
-        m.setenv("CUDA_VISIBLE_DEVICES", "")
-        yield
-
-
-@pytest.fixture(autouse=True)
-def own_handlers():
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for s, handler in before.items():
-        signal.signal(s, handler)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_lay
              num_key_value_heads=2)
 RUN = dict(mixture={"en": 3, "zh": 1, "low": 0.5}, length=32, rows=4, micro_rows=4, lr=1e-2, warmup=0.1, dtype="float32",
            threads=1, eval_every=1000, log_every=1000, eval_tokens=100)
+pytestmark = pytest.mark.usefixtures("on_the_cpu", "own_handlers")
 STEP = 4 * 32  # tokens
 
 
@@ -32,24 +33,6 @@ def words(data, out, /, steps=8, **changes):
     """The command line of a run."""
     settings = SHAPE | RUN | {"data": data, "out": out, "tokens": steps * STEP} | changes
     return [f"{k}={v}" for k, v in settings.items() if v is not ...]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu():
-    """Also where there is a GPU: its sums differ in the last bits."""
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(torch.cuda, "is_available", lambda: False)
-        m.setenv("CUDA_VISIBLE_DEVICES", "")  # of the processes that tests start
-        yield
-
-
-@pytest.fixture(autouse=True)
-def own_handlers():
-    """A run in this process takes SIGTERM over; give it back."""
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for s, handler in before.items():
-        signal.signal(s, handler)
 
 
 @pytest.fixture
