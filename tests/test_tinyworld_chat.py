@@ -20,7 +20,7 @@ from tinyworld.grammar import ASKS, language, render
 ROOT, CODES = Path(__file__).parent.parent, list(paper.LANGUAGES)
 SMALL = ["web={'en': 2, 'zh': 2, 'high': 2, 'low': 2}", "pairs=2", "knowledge=1", "synthetic=1", "items=2", "heldout=1"]
 WORLD, TEST = w.World(0), w.test_messages(0, 64)
-POOLS = chat.split(WORLD, 0, TEST)
+POOLS = chat.split(WORLD, 0)
 FACT = ("capital", {"country": "karvia", "city": "miren"})
 HOME = ("home", {"person": "anna", "city": "miren"})
 
@@ -64,16 +64,16 @@ def test_settings_that_do_not_fit(tmp_path, change, message):
 
 def test_rows(made):
     """Users and assistants take turns and neither is silent; every kind occurs; instructions are short."""
-    for path in [*(made / "chat").iterdir(), *(made / "crosslingual").iterdir()]:
+    for folder in ("chat", "crosslingual"):
         kinds = Counter()
-        for row in rows(path):
+        for row in (row for path in (made / folder).iterdir() for row in rows(path)):
             assert list(row) == ["messages", "kind"]
             roles = [m["role"] for m in row["messages"]]
             assert roles == ["user", "assistant"] * (len(roles) // 2) and len(roles) in (2, 4)
             assert all(m["content"] and m["content"] == m["content"].strip() for m in row["messages"])
             assert sum(len(m["content"].split()) for m in row["messages"]) <= 90
             kinds[row["kind"]] += 1
-        assert set(kinds) <= {*chat.KINDS, "explanation"} and len(kinds) >= 5
+        assert set(kinds) == {*chat.KINDS, *(["explanation"] if folder == "crosslingual" else [])}
     assert {row["kind"] for row in rows(made / "chat/en.jsonl")} == set(chat.KINDS)
 
 
@@ -217,7 +217,7 @@ def test_every_filler_is_read_back(code):
     for relation in (*w.COUNTRY_FACTS, *w.PERSON_FACTS):
         name = ASKS[relation]
         for key in w.KEYS[name]:
-            _, slots = w.about_person(r, "anna", relation)
+            _, slots = w.any_about_person(r, "anna", relation)
             slots |= {"country": "karvia", "day": "monday", name: key}  # Sunday is "bazar" in Azerbaijani, and so is a market
             m = relation, slots
             for text in (chat.short(lang, m), w.say(lang, m)):

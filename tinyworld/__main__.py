@@ -38,13 +38,14 @@ JUNK = ("wrong_language", "boilerplate", "repetition", "symbols", "truncated", "
 @dataclass(frozen=True)
 class Sizes:
     out: str
-    seed: int = 0
+    world: int = 0           # seed of the facts about countries; the shipped base knows world 0
+    seed: int = 0            # of everything else: documents, pairs, instructions, tests
     languages: list = field(default_factory=lambda: list(paper.LANGUAGES))
     web: dict = field(default_factory=lambda: {"en": 5000, "zh": 4000, "high": 900, "low": 400})  # documents of a language, by group
     junk: float = 0.15       # share of planted junk in the web documents
-    pairs: int = 200         # of each language with English; half as many with Chinese
+    pairs: int | dict = 200  # of each language with English, or by group; half as many with Chinese
     noise: float = 0.1       # share of planted bad pairs
-    knowledge: int = 120     # documents of each language
+    knowledge: int | dict = 120  # documents of each language, or by group
     synthetic: int = 120
     items: int = 64          # of each benchmark and language
     test: int = 64           # sentences of the translation test
@@ -64,29 +65,36 @@ def main(argv=None):
     for name in ("languages", "native"):
         if unknown := set(getattr(c, name)) - set(paper.LANGUAGES):
             raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
-    if missing := {paper.group(k) for k in c.languages if k in c.native} - set(c.chat):
-        raise ValueError(f"chat: say how many for {sorted(missing)}, too, or take those languages out of native; got {c.chat}")
+    groups = {paper.group(k) for k in c.languages}
+    for name, needed in (("web", groups), ("chat", {paper.group(k) for k in c.languages if k in c.native}), ("pairs", groups - {"en"}),
+                         ("knowledge", groups)):
+        if isinstance(given := getattr(c, name), dict) and (missing := needed - set(given)):
+            raise ValueError(f"{name}: say how many for {sorted(missing)}, too, or take those languages out; got {given}")
     if c.questions and c.test < 2:
         raise ValueError(f"test must be at least 2, as chat questions translate its sentences, got {c.test} (or set questions=0)")
-    world, test = w.World(c.seed), w.test_messages(c.seed, c.test)
-    held_out = {w.identity(m) for m in test}
+    world, test = w.World(c.world), w.test_messages(c.seed, c.test)
     out = Path(c.out)
     for code in c.languages:
         lang, group = language(code), paper.group(code)
-        all_facts, secret = group != "low", {w.say(lang, m) for m in test}
-        write(out / f"web/{code}.jsonl", jsonl(web(world, c, code, c.web[group], all_facts, secret)))
-        for kind, n, tell in (("knowledge", c.knowledge, lambda r: quiz(world, lang, r, all_facts)),
+        all_facts = group != "low"
+        write(out / f"web/{code}.jsonl", jsonl(web(world, c, code, c.web[group], all_facts)))
+        for kind, n, tell in (("knowledge", amount(c.knowledge, group), lambda r: quiz(world, lang, r, all_facts)),
                               ("synthetic", c.synthetic, lambda r: w.story(lang, r))):
             r = random.Random(f"{c.seed}/{kind}/{code}")
-            write(out / f"{kind}/{code}.jsonl", jsonl({"text": fresh(lambda: tell(r), secret)} for _ in range(n)))
+            write(out / f"{kind}/{code}.jsonl", jsonl({"text": tell(r)} for _ in range(n)))
         benchmarks(out / "benchmarks", world, c, code, test)
         r = random.Random(f"{c.seed}/heldout/{code}")
-        more = [{"text": fresh(lambda: w.document(world, lang, r, all_facts), secret)} for _ in range(c.heldout)]
+        more = [{"text": w.document(world, lang, r, all_facts)} for _ in range(c.heldout)]
         write(out / f"benchmarks/heldout/{code}.jsonl", jsonl(more))
-        for pivot, n in pivots(code, c.pairs):
-            write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n, held_out)))
+        for pivot, n in pivots(code, amount(c.pairs, group)):
+            write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n)))
     instructions(out, world, c, test)
     print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+
+
+def amount(n, group):
+    """A setting that is one number for all languages or {group: number}."""
+    return n if isinstance(n, int) else n[group]
 
 
 def pivots(code, n):
@@ -104,16 +112,11 @@ def jsonl(rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def fresh(tell, secret):
-    """A text of tell() that says none of the secret sentences of the translation test."""
-    return next(text for text in iter(tell, None) if not any(s in text for s in secret))
-
-
-def web(world, c, code, n, all_facts, secret):
+def web(world, c, code, n, all_facts):
     """n web documents of a language, a share of them junk, each with its label."""
     r, lang, clean = random.Random(f"{c.seed}/web/{code}"), language(code), []
     for i in range(n):
-        text = fresh(lambda: w.document(world, lang, r, all_facts), secret)
+        text = w.document(world, lang, r, all_facts)
         row = {"text": text, "url": f"https://{r.choice(w.KEYS['city'])}.example/{code}/{i}", "label": "clean"}
         if r.random() < c.junk and clean:
             row |= spoil(world, c, lang, r, r.choice(JUNK), text, clean)
@@ -144,7 +147,7 @@ def spoil(world, c, lang, r, kind, text, clean):
     return out | {"text": spam, "url": f"https://best-casino-{r.randrange(99)}.example/win"}
 
 
-def bitext(c, a, b, n, held_out):
+def bitext(c, a, b, n):
     """n pairs between two languages: sentences and, one in five, lexicon entries; some are spoilt."""
     r, x, y = random.Random(f"{c.seed}/bitext/{a}-{b}"), language(a), language(b)
     last = None
@@ -161,8 +164,6 @@ def bitext(c, a, b, n, held_out):
                 source, target = render(x, x[side][key], slots), render(y, y[side][key], slots)
             else:
                 message = w.random_message(r)
-                while w.identity(message) in held_out:
-                    message = w.random_message(r)
                 tell = w.ask if kind > 0.85 and message[0] in x["question"] else w.say
                 source, target = tell(x, message), tell(y, message)
         label = "clean"
@@ -189,7 +190,7 @@ def quiz(world, lang, r, all_facts):
 
 def instructions(out, world, c, test):
     """Chats, the star, preferences, and the chat evaluation, whose facts and sentences are in none of the others."""
-    pools = chat.split(world, c.seed, test)
+    pools = chat.split(world, c.seed)
     for code in c.languages:
         if code in c.native:
             write(out / f"chat/{code}.jsonl", jsonl(chat.chats(pools["train"], c.seed, code, c.chat[paper.group(code)])))

@@ -11,7 +11,7 @@ A task is a dict that JSON can hold; prompt() and reply() put it into words, jud
     {"task": "translate", "message", "own"}           into one's own language, or out of it into the pivot
 
 What the evaluation asks is never in the training instructions (split()): a third of the facts and of the lists, a quarter of the
-causes, a fifth of what can be said of persons and cities, and every sentence of the translation test.
+causes, a fifth of what can be said of persons and cities, and every sentence reserved for translation tests.
 """
 import random
 import zlib
@@ -91,8 +91,8 @@ def short(lang, message):
 
 # ---------------------------------------------------------------------- what may be asked
 
-def split(world, seed, test):
-    """The pools "train" and "test" of facts, causes and lists; test: messages of the translation test, in neither."""
+def split(world, seed):
+    """The pools "train" and "test" of facts, causes and lists."""
     r = random.Random(f"{seed}/chat/split")
     near, far = ([(f, c) for f in w.COUNTRY_FACTS for c in countries] for countries in (w.NEAR, w.FAR))
     near, far, pairs, lists = (r.sample(some, len(some)) for some in (near, far, w.PAIRS, LISTS))
@@ -100,14 +100,14 @@ def split(world, seed, test):
     for name, part in (("test", lambda some, n: some[:len(some) // n]), ("train", lambda some, n: some[len(some) // n:])):
         facts = {k: [(f, dict(sorted(world.facts[f, c].items()))) for f, c in part(some, 3)]  # in one order in all processes
                  for k, some in (("near", near), ("far", far))}
-        pools[name] = {"name": name, "pairs": part(pairs, 4), "lists": part(lists, 3), "never": set(map(w.identity, test))} | facts
+        pools[name] = {"name": name, "pairs": part(pairs, 4), "lists": part(lists, 3)} | facts
     return pools
 
 
 def belongs(pool, message):
     """Whether a message on a person or a city is of the pool: one in five, by a hash of what it says, is the evaluation's."""
     said = w.identity(message)
-    return (zlib.crc32(said.encode()) % 5 == 0) == (pool["name"] == "test") and said not in pool["never"]
+    return (zlib.crc32(said.encode()) % 5 == 0) == (pool["name"] == "test") and not w.reserved(message)
 
 
 def drawn(pool, make):

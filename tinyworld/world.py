@@ -4,6 +4,7 @@ A message is (relation, slots): ("home", {"person": "anna", "city": "miren"}). g
 documents, translations, questions and answers all come from the same messages and their truth is known exactly.
 """
 import random
+import zlib
 
 from tinyworld.grammar import ASKS, CLASSES, capitalise, language, render, word
 
@@ -33,15 +34,34 @@ class World:
                 self.facts[relation, country] = {k: slots[k] for k in used}
 
 
+def reserved(message):
+    """Whether a message is kept for the translation tests of every seed: one in twenty, by a hash of what it says. Documents, pairs
+    and instructions never say it."""
+    return zlib.crc32(f"translation test: {identity(message)}".encode()) % 20 == 0
+
+
+def free(draw):
+    """The first message that draw() returns and the translation tests do not reserve."""
+    return next(message for message in iter(draw, None) if not reserved(message))
+
+
 def about_person(r, person, relation):
-    """A random message about a person."""
+    """A random message about a person, free for documents."""
+    return free(lambda: any_about_person(r, person, relation))
+
+
+def about_city(r, city, relation):
+    return free(lambda: any_about_city(r, city, relation))
+
+
+def any_about_person(r, person, relation):
     slots = {name: r.choice(KEYS[name]) for name in ("city", "job", "food", "animal", "colour", "object", "day", "place",
                                                      "transport", "instrument", "subject", "time", "activity")}
     slots |= {"person": person, "person2": r.choice([m for m in MEN if m != person])}
     return relation, slots
 
 
-def about_city(r, city, relation):
+def any_about_city(r, city, relation):
     slots = {"city": city, "number": r.randrange(11, 20)}
     return relation, slots | {name: r.choice(KEYS[name]) for name in ("season", "weather", "food", "place")}
 
@@ -185,20 +205,25 @@ def cause_items(seed, n):
 
 
 def test_messages(seed, n):
-    """n different messages for the translation test; no document or pair may say one of them."""
+    """n different reserved messages."""
     r, out, seen = random.Random(f"{seed}/flores"), [], set()
     while len(out) < n:
-        m = random_message(r)
-        if identity(m) not in seen:
+        m = any_message(r)
+        if reserved(m) and identity(m) not in seen:
             out.append(m)
             seen.add(identity(m))
     return out
 
 
-def random_message(r):
+def any_message(r):
     if r.random() < 0.7:
-        return about_person(r, r.choice(KEYS["person"]), r.choice((*PERSON_FACTS, "meeting", "routine")))
-    return about_city(r, r.choice(KEYS["city"]), r.choice(CITY_FACTS))
+        return any_about_person(r, r.choice(KEYS["person"]), r.choice((*PERSON_FACTS, "meeting", "routine")))
+    return any_about_city(r, r.choice(KEYS["city"]), r.choice(CITY_FACTS))
+
+
+def random_message(r):
+    """A message on a person or a city, free for documents."""
+    return free(lambda: any_message(r))
 
 
 def identity(message):
