@@ -86,7 +86,7 @@ def main(argv=None):
         r = random.Random(f"{c.seed}/heldout/{code}")
         more = [{"text": w.document(world, lang, r, all_facts)} for _ in range(c.heldout)]
         write(out / f"benchmarks/heldout/{code}.jsonl", jsonl(more))
-        for pivot, n in pivots(code, amount(c.pairs, group)):
+        for pivot, n in pivots(code, amount(c.pairs, group) if code != "en" else 0):
             write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n)))
     instructions(out, world, c, test)
     print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
