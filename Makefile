@@ -27,15 +27,15 @@ test-slow: .venv/dev  ## kills, resumes and many processes
 	.venv/bin/python -m pytest -m slow
 
 claims: .venv/ok  ## the demo's experiment over three seeds, the paper's Figure 7, and BayLing 2's question
-	PY=$(PY) bash tests/claims.sh
-	PY=$(PY) bash tests/figure7.sh
-	PY=$(PY) bash tests/bayling.sh
+	PY=$(PY) bash recipes/claims.sh
+	PY=$(PY) bash recipes/figure7.sh
+	PY=$(PY) bash recipes/bayling.sh
 
 quality: .venv/ok  ## what the cascade does to the tinyworld's planted junk (after make demo), and to GOOD=FOLDER of published text
-	$(PY) quality.py $(if $(GOOD),good=$(GOOD))
+	$(PY) -m bench.quality $(if $(GOOD),good=$(GOOD))
 
 bench: .venv/dev  ## ours beside transformers and tokenizers, on this machine
-	$(PY) bench.py
+	$(PY) -m bench.speed
 
 .venv/ok: requirements.txt
 	python3 -m venv .venv

@@ -163,12 +163,12 @@ class Pairs(NamedTuple):
     pairs: torch.Tensor     # (P, 2): the source of each pair and its number there
 
 
-class Plan:
+class Schedule:
     """What row r of step t reads. rows: in the global batch; length: tokens per row."""
 
-    def __init__(self, sources, mixture, rows, length, seed):
+    def __init__(self, sources, mixture, batch_size, seq_len, seed):
         self.sources, self.weights = sources, weights(sources, mixture)
-        self.rows, self.length, self.seed = rows, length, seed
+        self.batch_size, self.seq_len, self.seed = batch_size, seq_len, seed
         # PERIOD rows hold about w PERIOD of each source, evenly spread
         n = np.floor(self.weights * PERIOD).astype(int)
         short = np.argsort(n - self.weights * PERIOD, kind="stable")[:PERIOD - n.sum()]
@@ -184,22 +184,22 @@ class Plan:
             some, other = ([s.name for s in read if (s.kind == "preference") == yes] for yes in (True, False))
             raise ValueError(f"mixture: {', '.join(some)} hold preference pairs, {', '.join(other)} do not; they cannot be "
                              "learned in one run")
-        self.packed = [best_fit(s.sizes, length, (seed, i)) if s.kind != "text" and w else None
+        self.packed = [best_fit(s.sizes, seq_len, (seed, i)) if s.kind != "text" and w else None
                        for i, (s, w) in enumerate(zip(sources, self.weights))]
         for s, rows in zip(sources, self.packed):
             if rows == []:
-                raise ValueError(f"{s.folder}: none of its {len(s.sizes)} chats fits into a row of length={length} (the shortest "
-                                 f"takes {s.sizes.min()}); set a larger length, or leave {s.category} out of the mixture")
-        self.windows = [max(1, s.tokens // length) if rows is None else len(rows) for s, rows in zip(sources, self.packed)]
+                raise ValueError(f"{s.folder}: none of its {len(s.sizes)} chats fits into a row of seq_len={seq_len} (the shortest "
+                                 f"takes {s.sizes.min()}); set a larger seq_len, or leave {s.category} out of the mixture")
+        self.windows = [max(1, s.tokens // seq_len) if rows is None else len(rows) for s, rows in zip(sources, self.packed)]
 
     def row(self, step, r):
         """(source index, place) of row r of step's global batch; place: its first token, or the number of a packed row."""
-        turn, offset = divmod(step * self.rows + r, PERIOD)
+        turn, offset = divmod(step * self.batch_size + r, PERIOD)
         i = int(self.order[offset])
         count = turn * int(self.per_period[i]) + int(self.rank[offset])  # rows taken from this source before
         epoch, k = divmod(count, self.windows[i])
         k = permute(k, self.windows[i], (self.seed, i, epoch))
-        return i, k * self.length if self.packed[i] is None else k
+        return i, k * self.seq_len if self.packed[i] is None else k
 
     def batch(self, step, rows):
         """tokens, targets, starts (len(rows), length) int64 of these rows of step's global batch; of preference pairs, Pairs."""
@@ -207,25 +207,25 @@ class Plan:
         for i, at in (self.row(step, r) for r in rows):
             s = self.sources[i]
             if self.packed[i] is None:
-                out.append((pack([s.read(at, self.length + 1)], s.eot, s.bos), []))
+                out.append((pack([s.read(at, self.seq_len + 1)], s.eot, s.bos), []))
             else:
-                out.append(pack_chats(s, i, self.packed[i][at], self.length))
+                out.append(pack_chats(s, i, self.packed[i][at], self.seq_len))
         return collate(out)
 
     def epochs(self, steps):
         """{source name: times it is read through in so many steps}."""
-        taken = self.weights * steps * self.rows
-        passes = taken * self.length / [s.tokens for s in self.sources]
+        taken = self.weights * steps * self.batch_size
+        passes = taken * self.seq_len / [s.tokens for s in self.sources]
         return {s.name: p if rows is None else t / len(rows) for s, p, t, rows in zip(self.sources, passes, taken, self.packed)}
 
     def too_long(self):
         """{source name: (chats or pairs longer than a row, which are left out, of how many)} where there are some."""
-        over = {s.name: (int((s.sizes > self.length).sum()), len(s.sizes)) for s, rows in zip(self.sources, self.packed) if rows}
+        over = {s.name: (int((s.sizes > self.seq_len).sum()), len(s.sizes)) for s, rows in zip(self.sources, self.packed) if rows}
         return {name: counts for name, counts in over.items() if counts[0]}
 
     def fingerprint(self):
         """Identifies everything the plan depends on; a resumed run must have the same."""
-        facts = [self.rows, self.length, self.seed, [float(w) for w in self.weights],
+        facts = [self.batch_size, self.seq_len, self.seed, [float(w) for w in self.weights],
                  [list((s.hashes | s.masks).values()) for s in self.sources]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

@@ -34,7 +34,8 @@ import torch.distributed as dist
 
 from evaluation import metrics
 import tokenizer
-from configs import benchmarks, load
+from configs import load
+from evaluation import tasks as benchmarks
 from evaluation.documents import absent, documents, gold_index, prompts, task_files, written
 from generate import cut, generate
 from generate import main as talk
@@ -176,7 +177,7 @@ def run_text(c, task, docs, model, t):
     limit, stops = c.max_length or model.config.max_position_embeddings, eos_ids(t, c.model)
     if limit <= task["max_new"]:
         raise ValueError(f"task {task['name']}: max_new={task['max_new']} leaves no room in max_length={limit}")
-    ids = [encode(t, text)[-(limit - task["max_new"]):] or [t.opener] for text in texts]
+    ids = [encode(t, text)[-(limit - task["max_new"]):] or [t.prefix_token_id] for text in texts]
     said = generate(model, ids, task["max_new"], stops, batch=max(1, c.batch_tokens // 16), t=t, stop_text=task["stop"])
     out = []
     for doc, text, new in zip(docs, texts, said):
@@ -222,7 +223,7 @@ def run_chat(c, task, docs, model, t):
 def run_bpb(c, task, docs, model, t):
     """Bits per byte of held-out text: minus log2 p(text) / UTF-8 bytes. It does not depend on the tokenizer."""
     texts = [doc["text"] for doc in docs]
-    logps = total_logprobs(model, [t.encode(text) for text in texts], c.batch_tokens, t.opener)
+    logps = total_logprobs(model, [t.encode(text) for text in texts], c.batch_tokens, t.prefix_token_id)
     return [{"bits": -logp / math.log(2), "bytes": len(text.encode())} for logp, text in zip(logps, texts)]
 
 

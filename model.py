@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts, noop_context_fn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-import checkpoint
+from hf import weights as checkpoint
 import kernels
 from configs import load
 from kernels import attention, documents, on_triton, target_logprobs
@@ -194,11 +194,11 @@ def _selective():
 
 class Qwen2(nn.Module):
     """The language model, of any family in checkpoint.FAMILIES. `dtype` is what it computes in; the parameters keep their own.
-    recompute: activation checkpointing, see train.py."""
+    activation_checkpointing: activation checkpointing, see train.py."""
 
-    def __init__(self, config, dtype=torch.float32, recompute=False):
+    def __init__(self, config, dtype=torch.float32, activation_checkpointing=False):
         super().__init__()
-        self.config, self.dtype, self.recompute = config, dtype, recompute
+        self.config, self.dtype, self.activation_checkpointing = config, dtype, activation_checkpointing
         self.model = Backbone(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
@@ -221,8 +221,8 @@ class Qwen2(nn.Module):
         x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.dtype)  # (B, T, C)
         streams = [x]
         for i, block in enumerate(self.model.layers):
-            if self.recompute and torch.is_grad_enabled():
-                contexts = _selective if self.recompute == "selective" else noop_context_fn
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                contexts = _selective if self.activation_checkpointing == "selective" else noop_context_fn
                 x = recomputed(block, x, cos, sin, docs, use_reentrant=False, context_fn=contexts)
             else:
                 x = block(x, cos, sin, docs, None if cache is None else cache.layer(i))

@@ -28,8 +28,8 @@ import numpy as np
 import tokenizer
 from configs import load, thresholds
 from corpus import bitext, chat, clean, dedup, measure, perplexity, read, similarity, synthesize
-from corpus.work import as_before, digest, fingerprint, finish, meet, naming, share, wait
-from shards import CODE, UNFIT, chats, drop, make_tokenizer, running, tokenize_source, work
+from corpus.jobs import up_to_date, digest, fingerprint, finish, start_together, naming, run_tasks, wait
+from corpus.shards import CODE, UNFIT, chats, drop, make_tokenizer, running, tokenize_source, work
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,9 @@ def main(argv=None):
     if rank == 0:
         for index in out.glob("*/index.json"):
             os.replace(index, index.with_name("index.old"))  # not this run's until its text is found to be the same
-    meet(out / "work", rank, size)
+    start_together(out / "work", rank, size)
     with naming(out), ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
-        do = partial(share, pool, rank, size)
+        do = partial(run_tasks, pool, rank, size)
         do("clean", clean_file, [(c, *file) for file in files], [work(c, source) / f"{i:05}.json" for source, i, _ in files])
         merged = [work(c, source) / "merged.json" for source in c.sources]
         do("merge", merge_files, [(c, source) for source in c.sources], merged)
@@ -304,7 +304,7 @@ def clean_file(c, source, i, path, mark):
     outputs += [ranked_file] if "vectors" in source and c.filter_bitext else []
     about = [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
     facts = fingerprint(CODE, about, source, {k: v for k, v in asdict(c).items() if k not in LATER}, beside(c, source))
-    if as_before(mark, facts, outputs):
+    if up_to_date(mark, facts, outputs):
         return
     for file in outputs:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -407,7 +407,7 @@ def merge_files(c, source, mark):
     parts, web = [json.loads(p.read_text()) for p in marks], running(source)
     outputs = kept_file, dropped_file = [Path(c.out) / kind / f"{source['name']}.jsonl" for kind in ("text", "dropped")]
     facts = fingerprint(CODE, [part["outputs"] for part in parts], c.names, c.filter_bitext)
-    if as_before(mark, facts, outputs):
+    if up_to_date(mark, facts, outputs):
         return
     book, dropped = Counter(), Counter()
     for p in outputs:

@@ -17,12 +17,13 @@ from statistics import correlation, fmean, stdev
 
 from reports import datacard
 from configs import load
-from configs.marco import paper, results
+from configs import language_table
+from reports import published as results
 from reports.figures import COLORS, by_tokens
 from reports.tables import published, table
 
-LANGS = list(paper.LANGUAGES)  # the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
-GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": paper.HIGH[2:], "low-resource": paper.LOW, "all": LANGS}
+LANGS = list(language_table.MARCO)  # the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
+GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": language_table.HIGH[2:], "low-resource": language_table.LOW, "all": LANGS}
 whole = lambda line: line.count("{") == line.count("}") > 0  # not blank, not cut by a program's sudden end
 BPB, LINES = ("heldout", "bits_per_byte"), ("flores", "bits_per_byte")
 BLEU, CHRF = ("translation", "bleu"), ("translation", "chrf++")
@@ -129,7 +130,7 @@ def directions(found):
 def main_rows(c, found):
     rows = [["bits per byte", *found, "gain", "gain, %", *c.choices]]
     for group, langs in GROUPS.items():
-        members = [(paper.NAMES[x], [x], 0) for x in langs] if group.endswith("resource") else []
+        members = [(language_table.NAMES[x], [x], 0) for x in langs] if group.endswith("resource") else []
         for name, codes, end in [*members, (f"**{group}**" + f" ({len(langs)})" * (len(langs) > 1), langs, 1)]:
             up, error, percent = gain(found, BPB, codes)  # standard errors where a group ends
             bits = [f"{x:.3f}" for x, _ in levels(found, BPB, codes)]
@@ -142,7 +143,7 @@ def main_rows(c, found):
 
 def beside(c, found):
     """Gain by group, who gains most, and rows of Tables 5 and 12: three tables of ours beside the paper's."""
-    tables, groups = (paper.TABLE6, paper.TABLE7), [["mean gain", "ours, bits per byte", "ours, choice tasks", "paper 7B", "72B"]]
+    tables, groups = (results.TABLE6, results.TABLE7), [["mean gain", "ours, bits per byte", "ours, choice tasks", "paper 7B", "72B"]]
     for group, langs in GROUPS.items():
         points = 100 * fmean([gain(found, (task, "acc"), langs)[0] for task in c.choices] or [math.nan])
         theirs = [fmean(t[x][1] - t[x][0] for x in langs) for t in tables]
@@ -153,10 +154,10 @@ def beside(c, found):
     (first, *_, last), way = found, directions(found)
     ours5 = [*TABLE5, ("Flores", BLEU, way.get(("en to xx", "all"), []) + way.get(("xx to en", "all"), []))]
     scores = [["benchmark", "Qwen2-7B", "Marco-7B", "gain", "ours", "mean of", first, last, "gain"]]
-    for name, what, langs in [*ours5, ("Table 12", BLEU, [pair for pair in paper.TABLE12 if pair in found[first][BLEU]])]:
+    for name, what, langs in [*ours5, ("Table 12", BLEU, [pair for pair in results.TABLE12 if pair in found[first][BLEU]])]:
         if langs and what[0] in (*c.choices, "translation"):
-            theirs = [fmean(x) for x in zip(*map(paper.TABLE12.get, langs))] if name == "Table 12" else \
-                [paper.TABLE5[m][paper.BENCHMARKS.index(name)] for m in ("Qwen2-7B", "Marco-7B")]
+            theirs = [fmean(x) for x in zip(*map(results.TABLE12.get, langs))] if name == "Table 12" else \
+                [results.TABLE5[m][results.BENCHMARKS.index(name)] for m in ("Qwen2-7B", "Marco-7B")]
             ours = [x * (1 if what == BLEU else 100) for x, _ in levels(found, what, langs)]
             left, right = ([f"{x[0]:.1f}", f"{x[-1]:.1f}", f"{x[-1] - x[0]:+.1f}"] for x in (theirs, ours))
             scores.append([name, *left, " ".join(what), len(langs), *right])
@@ -182,7 +183,7 @@ def curves(ax, logs, pattern):
         each = list(zip(*(y[lang] for lang in langs)))
         ax.plot(x, each, color=color, lw=0.8, alpha=0.4)
         ax.plot(x, list(map(fmean, each)), color=color, lw=2.4)
-        last = sorted((y[lang][-1], paper.NAMES[lang], color, 7.5) for lang in langs[1:] and langs)  # outermost get names
+        last = sorted((y[lang][-1], language_table.NAMES[lang], color, 7.5) for lang in langs[1:] and langs)  # outermost get names
         labels += [(fmean(each[-1]), group + " (mean)" * (len(langs) > 1), color, 9), *last[:1], *last[-1:]]
     for value, name, color, size in sorted(labels):
         at = max(value, at * 1.08)  # no lower than one line of text above the label below
@@ -198,7 +199,7 @@ def curves(ax, logs, pattern):
 
 def bars(ax, values, title):
     langs = sorted(LANGS, key=values.get)
-    drawn = ax.barh([paper.NAMES[x] for x in langs], [values[x] for x in langs], color=[COLORS[paper.group(x)] for x in langs])
+    drawn = ax.barh([language_table.NAMES[x] for x in langs], [values[x] for x in langs], color=[COLORS[language_table.group(x)] for x in langs])
     ax.bar_label(drawn, fmt="%+.1f", padding=3, fontsize=7.5)
     ax.set(title=title, xticks=[], ylim=(-0.6, len(langs) - 0.4), xmargin=0.14)
 
@@ -209,8 +210,8 @@ def heat(ax, rows, top, title):
     ax.imshow(grid, cmap="Blues", vmin=0, vmax=top)
     for i, j, x in ((i, j, x) for i, row in enumerate(grid) for j, x in enumerate(row) if not math.isnan(x)):
         ax.text(j, i, f"{x:.0f}", ha="center", va="center", color="white" if x > 0.6 * top else "black", fontsize=8)
-    ax.set_xticks(range(len(langs)), [paper.NAMES[x] for x in langs], rotation=45, ha="right")
-    ax.set(title=title, yticks=range(len(langs)), yticklabels=[paper.NAMES[x] for x in langs])
+    ax.set_xticks(range(len(langs)), [language_table.NAMES[x] for x in langs], rotation=45, ha="right")
+    ax.set(title=title, yticks=range(len(langs)), yticklabels=[language_table.NAMES[x] for x in langs])
 
 
 def draw(c, found):
@@ -225,7 +226,7 @@ def draw(c, found):
                      "ytick.major.size": 0, **{f"axes.spines.{x}": False for x in ("top", "right", "bottom", "left")}}
     pages = {"gains": plt.subplots(1, 2, figsize=(9, 6.4))}
     bars(pages["gains"][1][0], {x: gain(found, BPB, [x])[2] for x in LANGS}, "Ours: bits per byte saved, %")
-    bars(pages["gains"][1][1], {x: b - a for x, (a, b) in paper.TABLE6.items()}, "Paper: Qwen2-7B to Marco-7B (Table 6), points")
+    bars(pages["gains"][1][1], {x: b - a for x, (a, b) in results.TABLE6.items()}, "Paper: Qwen2-7B to Marco-7B (Table 6), points")
     for i, (group, color) in enumerate(zip(GROUPS, COLORS.values())):
         pages["gains"][0].text(0.98, 0.2 - 0.033 * i, group, color=color, fontweight="bold", ha="right")
     if ("any to any", "without English") in directions(found):
@@ -328,7 +329,7 @@ def ablation(c):
     for i, run in enumerate(c.runs):
         for row in map(json.loads, filter(whole, (Path(run) / "results.jsonl").read_text().splitlines())):
             name, _, kind = row["checkpoint"].rpartition("-")
-            group = paper.group(row["lang"]) if row["lang"] in paper.NAMES else "pairs" if "-" in row["lang"] else None
+            group = language_table.group(row["lang"]) if row["lang"] in language_table.NAMES else "pairs" if "-" in row["lang"] else None
             if group:
                 found.setdefault((name, row["task"], row["metric"], group), {}).setdefault((kind, i), []).append(row["score"])
     rows = [["model", "task", "metric", "languages", without, with_, "difference", "each run"]]

@@ -16,7 +16,7 @@ import unicodedata
 from itertools import chain
 from pathlib import Path
 
-from vocabulary import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
+from hf.tokenizer_files import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
                         declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto, read_json)
 
 ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>", EOT, "<|end_of_text|>", "</s>")  # tokens that end a turn or a text
@@ -95,7 +95,7 @@ class Tokenizer:
         self.eot = next((added[name] for name in SEPARATORS if name in added), None)
         if self.eot is None:
             raise ValueError(f"{path}: none of {', '.join(SEPARATORS)} is a token; one is needed to stand between documents")
-        self.opener = self.eot if bos is None else bos  # what a text begins with when nothing stands before it
+        self.prefix_token_id = self.eot if bos is None else bos  # what a text begins with when nothing stands before it
         self.stops = [added[name] for name in ENDS if name in added]
         self.template = _template(path.parent, self.config)
         facts = self.digest + json.dumps([sorted(added.items()), sorted(special)] if added else []).encode()
@@ -167,7 +167,7 @@ class Tokenizer:
         """Whether a text spells a control token (which stays text: see `encode`)."""
         return bool(self._control.search(text))
 
-    def learn(self, messages, first=0, **variables):
+    def encode_with_loss_mask(self, messages, first=0, **variables):
         """(ids of a conversation, mask): mask[i] says whether id i is of an answer, from message `first` on, or ends one.
 
         An answer begins where the prompt that asks for it ends, and ends with the first of `stops`. ValueError when the

@@ -9,6 +9,7 @@ import unicodedata
 
 import regex
 
+from configs import language_table
 from corpus import measure
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff]")
@@ -16,11 +17,7 @@ BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 
 
 DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # scripts without spaces between words
-# Unicode scripts that Marco-LLM's languages are written in; several stand one behind the other
-SCRIPTS = {"ru": "Cyrillic", "uk": "Cyrillic", "kk": "Cyrillic", "ar": "Arabic", "ur": "Arabic", "zh": "Han", "ko": "Hangul",
-           "th": "Thai", "el": "Greek", "he": "Hebrew", "bn": "Bengali", "ne": "Devanagari",
-           "ja": "Han scx=Hiragana scx=Katakana"}
-SCRIPTS |= {code: "Latin" for code in "en de es fr pt tr id it ms nl pl vi cs hu ro az".split()}
+SCRIPTS = {code: language_table.LANGUAGES[code].script for code in language_table.MARCO}
 LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 
 
@@ -105,12 +102,8 @@ def identifier(codes):
     return lambda text: model.classify(text)[0]
 
 
-# what GlotLID (and other models with FLORES-200's labels) calls Marco-LLM's languages; other labels are used as they are
-LABELS = dict(pair.split("=") for pair in (
-    "eng_Latn=en cmn_Hani=zh zho_Hans=zh zho_Hant=zh arb_Arab=ar deu_Latn=de spa_Latn=es fra_Latn=fr kor_Hang=ko jpn_Jpan=ja "
-    "por_Latn=pt tur_Latn=tr ben_Beng=bn heb_Hebr=he ind_Latn=id ita_Latn=it zsm_Latn=ms nld_Latn=nl pol_Latn=pl rus_Cyrl=ru "
-    "tha_Thai=th ukr_Cyrl=uk urd_Arab=ur vie_Latn=vi ces_Latn=cs ell_Grek=el hun_Latn=hu kaz_Cyrl=kk ron_Latn=ro azj_Latn=az "
-    "npi_Deva=ne").split())
+# what models with FLORES-200's labels (GlotLID, say) call the languages of the table; other labels are used as they are
+LABELS = {row.flores: code for code, row in language_table.LANGUAGES.items()} | {"cmn_Hani": "zh", "zho_Hant": "zh"}
 
 
 def fasttext_identifier(path):

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from evaluation import rows
+from evaluation import files as rows
 
 
 # ---------------------------------------------------------------------- files

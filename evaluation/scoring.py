@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from prefill import batches, behind, rests, trunk
+from generate import batches, behind, rests, trunk
 
 WINDOW = 4       # batches of texts whose shared beginnings are alive together
 CHUNK = 1 << 22  # logits made at a time
@@ -21,7 +21,7 @@ def encode(t, text):
 def opener(t):
     """The id that stands for an empty context: the declared BOS, else EOS (the harness's prefix_token_id)."""
     found = [declared(t, name) for name in ("bos_token", "eos_token")]
-    return next((i for i in found if i is not None), t.opener)
+    return next((i for i in found if i is not None), t.prefix_token_id)
 
 
 def declared(t, name):

@@ -65,7 +65,7 @@ def main(argv=None):
     whole = np.lib.format.open_memmap(f"{c.out}.float32", "w+", np.float32, (n, width))  # zeros
     full = np.zeros(n, bool)
     for places, ids in batches(c, t):
-        whole[places], full[places] = means(model, t.opener, ids, layer).cpu().numpy(), True
+        whole[places], full[places] = means(model, t.prefix_token_id, ids, layer).cpu().numpy(), True
     centre = sum(whole[i:i + 65536].sum(0, np.float64) for i in range(0, n, 65536)) / max(1, full.sum()) if c.centre else 0.0
     done = np.lib.format.open_memmap(f"{c.out}.tmp", "w+", np.float16, (n, width))
     for i in range(0, n, 65536):

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from corpus import bitext, chat, synthesize  # noqa: E402
-from evaluation import ask  # noqa: E402
+from evaluation import client as ask  # noqa: E402
 
 RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was "
         "asked and no more, and be in the language that was asked for or, where none was, that of the question. Give a number "

@@ -1,7 +1,7 @@
 """New words for a new language: a Qwen2 or Llama 3 checkpoint gets tokens of its own for text that it cuts too finely.
 
     python recipes/extend_vocabulary.py model=Qwen/Qwen2-1.5B text='kk/*.txt' pieces=4000 out=out/qwen2-kk
-    python train.py CONFIG init=out/qwen2-kk new_rows=151646 ...   # first the new rows alone, then, without new_rows, everything
+    python train.py CONFIG init=out/qwen2-kk first_new_id=151646 ...   # first the new rows alone, then, without new_rows, everything
 
 Byte-level BPE is trained further where its makers stopped: the text is cut by the old tokenizer, and the most frequent pair of
 neighbouring tokens becomes a new one, again and again. New merges come after all old ones, so text without new tokens keeps its
@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import checkpoint  # noqa: E402
+from hf import weights as checkpoint  # noqa: E402
 import tokenizer  # noqa: E402
-import vocabulary  # noqa: E402
+from hf import tokenizer_files as vocabulary  # noqa: E402
 from configs import load  # noqa: E402
 from corpus import read  # noqa: E402
 
@@ -70,7 +70,7 @@ def main(argv=None):
         print(f"no more than {len(merges)} pairs occur {c.min_count} times")
     if merges:
         print(f"{len(merges)} new tokens, ids {old.vocab_size} to {new.vocab_size - 1}; "
-              f"train them first with new_rows={old.vocab_size}")
+              f"train them first with first_new_id={old.vocab_size}")
     for name, t in (("before", old), ("after", new)):
         tokens = sum(len(t.encode(text)) for text in held_out)
         size, words = sum(len(text.encode()) for text in held_out), sum(len(text.split()) for text in held_out)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
-from configs.marco import paper  # noqa: E402
+from configs import language_table  # noqa: E402
 from corpus import clean, read, synthesize  # noqa: E402
-from evaluation import ask  # noqa: E402
+from evaluation import client as ask  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Synthetic:
             ("kinds", f"of {', '.join(synthesize.TEMPLATES)}", self.kinds and all(k in synthesize.TEMPLATES for k in self.kinds)),
             ("endpoint", "http(s)://...", (self.endpoint or "http://").startswith(("http://", "https://"))),
             ("model", "set where endpoint is not", bool(self.model) != bool(self.endpoint)),
-            ("langid", f"set, as {self.language} is not the paper's", self.langid is not None or self.language in paper.NAMES),
+            ("langid", f"set, as {self.language} is not the paper's", self.langid is not None or self.language in language_table.NAMES),
             ("banned", "phrases with words", all(isinstance(p, str) and synthesize.words(p) for p in self.banned)),
             ("name", "set with endpoint", bool(self.name) == bool(self.endpoint)), ("novelty", "0 to 1", 0 < self.novelty <= 1),
             *((k, "above 0", getattr(self, k) > 0) for k in ("n", "threads", "timeout", "batch", "max_new"))) if not right]
@@ -98,7 +98,7 @@ def texts(path):
 
 def plan(c, keywords, personas, seeds):
     """The n requests, with ids: the number, and a hash of all that the answer depends on."""
-    language = paper.NAMES.get(c.language, c.language)
+    language = language_table.NAMES.get(c.language, c.language)
     rows = synthesize.requests(c.kinds, c.seed, language, keywords, personas, seeds, c.each, c.shots)
     for i, row in zip(range(c.n), rows):
         asked = json.dumps([row["prompt"], c.model or c.name, c.max_new, c.temperature, c.body, c.seed])
@@ -108,7 +108,7 @@ def plan(c, keywords, personas, seeds):
 def steps_of(c, seeds):
     """What an answer goes through, in order: each step keeps it or names the reason why not."""
     wanted = [c.language] if c.langid is None else c.langid
-    identify = clean.identifier({*paper.NAMES, *wanted}) if wanted else None
+    identify = clean.identifier({*language_table.NAMES, *wanted}) if wanted else None
     if wanted and identify is None:
         raise ValueError("checking the language needs a package: pip install py3langid (or set langid=[])")
     return [partial(synthesize.answered, least=c.least_words, most=c.most_words, banned=c.banned, refusals=synthesize.REFUSALS),

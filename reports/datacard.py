@@ -68,7 +68,7 @@ def card(folder):
     """card.md: the funnel, tokens beside the paper's Table 1, every source with its licence."""
     rows = read_account(folder)
     found, tokens = funnel(rows), {k: sum(row["tokens"]["train"] for row in some) for k, some in groups(rows).items()}
-    total, used = sum(tokens.values()), {k: v[3] for k, v in paper.LANGUAGES.items()} | {k: v[1] for k, v in paper.OTHER.items()}
+    total, used = sum(tokens.values()), {k: v[1] for k, v in paper.TOKENS.items()} | {k: v[1] for k, v in paper.OTHER.items()}
     whole = {k: sum(line[k] for line in found.values()) for k in ("read", *STAGES, "kept")}
     steps = [[k, f"{f['read']:,}", *(f"{f[s]:,}" if f[s] else "" for s in STAGES), f"{f['kept']:,}",
               f"{f['kept'] / max(1, f['read']):.1%}"] for k, f in (found | {"all": whole}).items()]

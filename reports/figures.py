@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from configs.marco import paper
+from configs import language_table
 from reports.tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read, table
 
 MISSING = "No figure: it needs a package: pip install matplotlib"
@@ -81,7 +81,7 @@ def plot(file, x, curves, means, title):
     named, at = {*means, "en", "zh", *(last if len(last) < 12 else last[:1] + last[-1:])}, -math.inf
     low, high = min(map(min, curves.values())), max(map(max, curves.values()))
     for name, y in sorted((curves | means).items(), key=lambda item: item[1][-1]):
-        color = COLORS[paper.group(name)] if name in paper.LANGUAGES else colors.get(name.rsplit(" (", 1)[0], "#888888")
+        color = COLORS[language_table.group(name)] if name in language_table.MARCO else colors.get(name.rsplit(" (", 1)[0], "#888888")
         ax.plot(x, y, lw=2.4 if name in means else 0.9, alpha=1 if name in means else 0.5, marker="o", ms=3, color=color)
         if name in named:
             at = max(y[-1], at + 0.045 * (high - low))  # a line of text above the name below
@@ -99,7 +99,7 @@ def preferences(file, rows, title):
     if (plt := pyplot()) is None:
         return MISSING
     figure, ax = plt.subplots(figsize=(7, 1 + 0.25 * len(rows)), layout="constrained")
-    names, left = [paper.NAMES.get(code(row["lang"]), row["lang"]) for row in rows], [0.0] * len(rows)
+    names, left = [language_table.NAMES.get(code(row["lang"]), row["lang"]) for row in rows], [0.0] * len(rows)
     for kind, color in (("win", "#1f6fb4"), ("tie", "#cccccc"), ("loss", "#d0581a")):
         width = [100 * row[kind] for row in rows]
         ax.barh(names, width, left=left, color=color, label=kind)

@@ -11,13 +11,11 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from configs.marco import paper, results
+from configs import language_table
 
-FLORES = dict(zip(  # FLORES-200's code: the paper's
-    "eng_Latn zho_Hans arb_Arab deu_Latn spa_Latn fra_Latn kor_Hang jpn_Jpan por_Latn tur_Latn ben_Beng heb_Hebr ind_Latn "
-    "ita_Latn zsm_Latn nld_Latn pol_Latn rus_Cyrl tha_Thai ukr_Cyrl urd_Arab vie_Latn ces_Latn ell_Grek hun_Latn kaz_Cyrl "
-    "ron_Latn azj_Latn npi_Deva hin_Deva swh_Latn yor_Latn fin_Latn tel_Telu".split(),
-    [*paper.LANGUAGES, "hi", "sw", "yo", "fi", "te"]))
+from reports import published as results
+
+FLORES = {row.flores: code for code, row in language_table.LANGUAGES.items()}
 KNOWN = sorted({name for suite in (results.BASE, results.CHAT) for names, *_ in suite.values() for name in names}
                | set("cmmlu global_mmlu include_base_44 mgsm xnli paws xwinograd sib200 m_arc m_hellaswag".split()),
                key=len, reverse=True)
@@ -70,7 +68,7 @@ def groups_of(lang):
         a, b = x.split("-", 1)
         return ["from English" if a == "en" else "into English" if b == "en" else "any to any", "all"]
     names = {"en": "English", "zh": "Chinese", "high": "other high-resource", "low": "low-resource"}
-    return [names[paper.group(x)] if x in paper.LANGUAGES else "other languages", "all"]
+    return [names[language_table.group(x)] if x in language_table.MARCO else "other languages", "all"]
 
 
 # ---------------------------------------------------------------------- results that may stand together

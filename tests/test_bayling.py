@@ -13,7 +13,7 @@ import pytest
 
 import configs
 from configs.bayling.names import HUBS, NAMES, PROMPTS, code_of
-from configs.marco import paper
+from configs import language_table
 from recipes import bayling_data as recipe
 from tinyworld import world as w
 from tinyworld.grammar import language
@@ -68,14 +68,14 @@ def test_names():
         assert re.fullmatch("[a-z]{2,3}", code) and re.fullmatch("[a-z]{3}_[A-Z][a-z]{3}", flores)
         assert re.fullmatch(r"[A-Z][\w -]+", english) and re.fullmatch("[\u4e00-\u9fff-]+[语文]", chinese), code
         assert unicodedata.is_normalized("NFC", english + chinese)
-    assert {code: NAMES[code][0] for code in paper.NAMES} == paper.NAMES
+    assert {code: NAMES[code][0] for code in language_table.NAMES} == language_table.NAMES
 
 
 SCRIPTS = {"Latn": "LATIN", "Cyrl": "CYRILLIC", "Arab": "ARABIC", "Hans": "CJK", "Jpan": "HIRAGANA", "Hang": "HANGUL",
            "Beng": "BENGALI", "Deva": "DEVANAGARI", "Grek": "GREEK", "Hebr": "HEBREW", "Thai": "THAI"}
 
 
-@pytest.mark.parametrize("code", paper.NAMES)
+@pytest.mark.parametrize("code", language_table.NAMES)
 def test_scripts_of_the_29(code):
     """The FLORES code names the script that the tinyworld writes the language in."""
     text = "".join(w.say(language(code), ("building", {"city": "miren", "place": k})) for k in w.KEYS["place"])
@@ -229,9 +229,9 @@ def test_command(raw):
 def test_training_configs(name, base, shards):
     import train
     from model import ModelConfig
-    c, *_ = configs.load(train.Train, ModelConfig, train.Plan, argv=[str(ROOT / f"configs/bayling/{name}.py")])
+    c, *_ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(ROOT / f"configs/bayling/{name}.py")])
     assert c.init.endswith(base) and c.data == f"tokens/bayling-{shards}" and c.lr == 2e-5 and c.weight_decay == 0
-    assert c.tokens == 3 * 3_200_000 * 250 and c.rows * c.length == 128 * 256
+    assert c.tokens == 3 * 3_200_000 * 250 and c.batch_size * c.seq_len == 128 * 256
     counts = recipe.BayLing(out="x", instructions={}).counts
     star = sum(n for k, n in counts.items() if k != "instruction")
     assert c.mixture["crosslingual"] / sum(c.mixture.values()) == pytest.approx(star / sum(counts.values()), abs=0.01)

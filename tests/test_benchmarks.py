@@ -7,9 +7,9 @@ import pytest
 from evaluation import documents
 import eval as evaluate
 from evaluation import metrics
-from evaluation import rows
+from evaluation import files as rows
 import tokenizer
-from configs import benchmarks
+from evaluation import tasks as benchmarks
 from test_harness import benchmark_files, write_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "benchmarks"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.marco import paper
+from configs import language_table
 from corpus import bitext, clean
 from corpus.read import Document
 
@@ -63,7 +63,7 @@ def test_good_pairs_stay_in_both_directions(code, x, y):
 
 def test_good_pairs_are_of_all_languages():
     every = {code for code, _, _ in GOOD} | {"en"}
-    assert every == set(paper.LANGUAGES) == set(bitext.LENGTH) == set(bitext.SCRIPT) == set(bitext.OWN_NAMES["zh"])
+    assert every == set(language_table.MARCO) == set(bitext.LENGTH) == set(bitext.SCRIPT) == set(bitext.OWN_NAMES["zh"])
 
 
 NOISE = [  # planted: the reason, a pair of languages, the two sides
@@ -215,7 +215,7 @@ def test_clean_pairs_of_ntrex_stay(pair, files):
 def test_languages_of_clean_pairs_are_recognised():
     """py3langid over the 29 languages, on every tenth line."""
     pytest.importorskip("py3langid")
-    identify = clean.identifier(set(paper.LANGUAGES))
+    identify = clean.identifier(set(language_table.MARCO))
     for pair, files in (("en-de", "eng deu"), ("ja-kk", "jpn kaz"), ("ar-ne", "arb nep")):
         a, b = (file[::10] for file in map(ntrex, files.split()))
         found = Counter(verdict(x, y, pair, identify=identify) for x, y in zip(a, b))

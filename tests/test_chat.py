@@ -263,7 +263,7 @@ def test_what_is_learned_is_what_transformers_marks(folder, name):
     for turns in CHATS[:4]:
         messages = messages_of(turns)
         want = theirs(out, messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-        ids, mask = t.learn(messages)
+        ids, mask = t.encode_with_loss_mask(messages)
         assert ids == want["input_ids"] and mask == list(map(bool, want["assistant_masks"])), turns
         assert sum(mask) > 1 and any(mask) and not all(mask)
 
@@ -276,14 +276,14 @@ def test_our_templates(folder, name):
     end = t.added[{"chatml": "<|im_end|>", "bayling": "</s>"}.get(name, "<|eot_id|>")]
     for turns in CHATS:
         messages = messages_of(turns)
-        ids, mask = t.learn(messages)
+        ids, mask = t.encode_with_loss_mask(messages)
         said = [x for x, learned in zip(ids, mask) if learned]
         answers = [content for role, content in turns if role == "assistant"]
         assert said.count(end) == len(answers) and said[-1] == end
         assert t.decode(said) == "".join(answers)
         if turns is not CHATS[-1]:
             assert ids == theirs(out, messages, tokenize=True, return_dict=False)
-        only = t.learn(messages, first=len(messages) - 1)
+        only = t.encode_with_loss_mask(messages, first=len(messages) - 1)
         assert only[0] == ids and t.decode([x for x, learned in zip(*only) if learned]) == answers[-1]
 
 
@@ -319,7 +319,7 @@ def test_our_templates_word_for_word(folder):
 def test_templates_from_which_nothing_can_be_learned(folder, template, message):
     t = tokenizer.load(folder("chatml", template))
     with pytest.raises(ValueError, match=message):
-        t.learn(messages_of(TURNS))
+        t.encode_with_loss_mask(messages_of(TURNS))
 
 
 def test_a_template_whose_tokens_are_lacking(folder):
@@ -338,7 +338,7 @@ def test_a_small_tokenizer_of_ours_gets_chatml(tmp_path):
     tokenizer.write_template(tmp_path, "chatml")
     t = tokenizer.load(tmp_path)
     for turns in CHATS:
-        ids, mask = t.learn(messages_of(turns))
+        ids, mask = t.encode_with_loss_mask(messages_of(turns))
         assert ids.count(t.added["<|im_start|>"]) == ids.count(t.added["<|im_end|>"]) == len(turns)
         assert "".join(x for r, x in turns if r == "assistant") == t.decode([i for i, k in zip(ids, mask) if k])
         assert ids == theirs(tmp_path, messages_of(turns), tokenize=True, return_dict=False) or turns is CHATS[-1]

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-import compare
+from evaluation import compare
 from reports import tables
 
 # ---------------------------------------------------------------------- statistics

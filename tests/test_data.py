@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import IGNORE, PERIOD, Plan, Source, best_fit, open_sources, pack, permute, validation, weights
+from data import IGNORE, PERIOD, Schedule, Source, best_fit, open_sources, pack, permute, validation, weights
 
 EOT = 0
 
@@ -177,7 +177,7 @@ def test_a_share_nobody_is_left_to_take(source):
         assert "low" in str(e)
     else:
         assert got.sum() == pytest.approx(1), "shares do not sum to 1"
-        Plan(sources, mixture, 2, 4, 0)
+        Schedule(sources, mixture, 2, 4, 0)
 
 
 # ---------------------------------------------------------------------- the plan
@@ -188,9 +188,9 @@ MIXTURE = {"en": 50, "zh": 29, "low": 12, "low/kk": 0.5, "parallel": 3}
 
 def test_the_plan_is_a_pure_function(source):
     sources = source(*MIXED)
-    plan = Plan(sources, MIXTURE, rows=6, length=8, seed=7)
+    plan = Schedule(sources, MIXTURE, batch_size=6, seq_len=8, seed=7)
     wanted = {(step, r): plan.row(step, r) for step in range(60) for r in range(6)}
-    other, calls = Plan(sources, MIXTURE, 6, 8, 7), list(wanted) * 2
+    other, calls = Schedule(sources, MIXTURE, 6, 8, 7), list(wanted) * 2
     random.Random(0).shuffle(calls)
     assert all(other.row(*call) == wanted[call] for call in calls)
     late = plan.batch(10 ** 6, range(6))
@@ -200,13 +200,13 @@ def test_the_plan_is_a_pure_function(source):
 
 def test_another_seed_is_another_order(source):
     sources = source(*MIXED)
-    a, b = (Plan(sources, MIXTURE, 4, 8, seed) for seed in (0, 1))
+    a, b = (Schedule(sources, MIXTURE, 4, 8, seed) for seed in (0, 1))
     assert [a.row(s, r) for s in range(50) for r in range(4)] != [b.row(s, r) for s in range(50) for r in range(4)]
 
 
 def test_rows_hold_what_the_plan_says(source):
     sources = source(*MIXED)
-    plan = Plan(sources, MIXTURE, 4, 8, 0)
+    plan = Schedule(sources, MIXTURE, 4, 8, 0)
     for step in range(20):
         tokens, targets, starts = plan.batch(step, range(4))
         assert tokens.shape == targets.shape == starts.shape == (4, 8)
@@ -226,7 +226,7 @@ def test_rows_hold_what_the_plan_says(source):
 ])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_prefix_keeps_the_shares(source, kinds, mixture, seed):
-    plan = Plan(source(*kinds), mixture, 1, 4, seed)
+    plan = Schedule(source(*kinds), mixture, 1, 4, seed)
     assert len(plan.order) == PERIOD and plan.weights.sum() == pytest.approx(1)
     share = np.bincount(plan.order, minlength=len(plan.weights)) / PERIOD
     assert np.abs(share - plan.weights).max() < 1 / PERIOD
@@ -237,7 +237,7 @@ def test_every_prefix_keeps_the_shares(source, kinds, mixture, seed):
 
 def test_one_epoch_reads_every_window_once(source):
     sources = source(*MIXED)
-    plan = Plan(sources, MIXTURE, rows=5, length=8, seed=3)
+    plan = Schedule(sources, MIXTURE, batch_size=5, seq_len=8, seed=3)
     read = [[] for _ in sources]
     for step in range(4000):
         for r in range(5):
@@ -253,7 +253,7 @@ def test_one_epoch_reads_every_window_once(source):
 
 def test_epochs_go_on_behind_the_period(source):
     """The order of sources repeats after PERIOD rows; the windows do not."""
-    plan = Plan(source(("a", "x", 700), ("b", "x", 100)), {"a": 3, "b": 1}, rows=1, length=1, seed=0)
+    plan = Schedule(source(("a", "x", 700), ("b", "x", 100)), {"a": 3, "b": 1}, batch_size=1, seq_len=1, seed=0)
     read = [[], []]
     for step in range(PERIOD + 5000):
         i, at = plan.row(step, 0)
@@ -265,14 +265,14 @@ def test_epochs_go_on_behind_the_period(source):
 
 def test_a_source_shorter_than_a_row(source):
     """It is read round and round inside the row."""
-    plan = Plan(source(("a", "x", 5)), {"a": 1}, rows=2, length=12, seed=0)
+    plan = Schedule(source(("a", "x", 5)), {"a": 1}, batch_size=2, seq_len=12, seed=0)
     tokens, _, starts = plan.batch(0, range(2))
     assert tokens.tolist() == [[1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]] * 2 and starts[0].tolist() == [0] * 4 + [4] * 5 + [9] * 3
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_processes_share_out_the_global_batch(source, size):
-    plan = Plan(source(*MIXED), MIXTURE, rows=8, length=8, seed=0)
+    plan = Schedule(source(*MIXED), MIXTURE, batch_size=8, seq_len=8, seed=0)
     for step in (0, 5, 70_000):
         whole = torch.cat(plan.batch(step, range(8)), 1)
         parts = [torch.cat(plan.batch(step, range(rank * 8 // size, (rank + 1) * 8 // size)), 1) for rank in range(size)]
@@ -280,18 +280,18 @@ def test_processes_share_out_the_global_batch(source, size):
 
 
 def test_epochs_are_counted(source):
-    plan = Plan(source(("a", "x", 64), ("b", "x", 160)), {"a": 1, "b": 1}, rows=4, length=8, seed=0)
+    plan = Schedule(source(("a", "x", 64), ("b", "x", 160)), {"a": 1, "b": 1}, batch_size=4, seq_len=8, seed=0)
     assert plan.epochs(10) == pytest.approx({"s00": 160 / 64, "s01": 1.0})
 
 
 def test_fingerprint_sees_every_cause(source, tmp_path, write_source):
     sources = source(*MIXED)
-    plans = [Plan(sources, MIXTURE, 4, 8, 0), Plan(sources, MIXTURE | {"zh": 30}, 4, 8, 0), Plan(sources, MIXTURE, 8, 8, 0),
-             Plan(sources, MIXTURE, 4, 16, 0), Plan(sources, MIXTURE, 4, 8, 1)]
+    plans = [Schedule(sources, MIXTURE, 4, 8, 0), Schedule(sources, MIXTURE | {"zh": 30}, 4, 8, 0), Schedule(sources, MIXTURE, 8, 8, 0),
+             Schedule(sources, MIXTURE, 4, 16, 0), Schedule(sources, MIXTURE, 4, 8, 1)]
     write_source(tmp_path / "other" / "s00", documents(50), category="en")
-    plans.append(Plan([Source(tmp_path / "other" / "s00"), *sources[1:]], MIXTURE, 4, 8, 0))
+    plans.append(Schedule([Source(tmp_path / "other" / "s00"), *sources[1:]], MIXTURE, 4, 8, 0))
     prints = [p.fingerprint() for p in plans]
-    assert len(set(prints)) == len(prints) and Plan(sources, MIXTURE, 4, 8, 0).fingerprint() == prints[0]
+    assert len(set(prints)) == len(prints) and Schedule(sources, MIXTURE, 4, 8, 0).fingerprint() == prints[0]
 
 
 # ---------------------------------------------------------------------- permutation
@@ -346,7 +346,7 @@ def test_bos_of_the_index_reaches_the_batches(tmp_path, write_source):
     index = json.loads((tmp_path / "a" / "index.json").read_text())
     (tmp_path / "a" / "index.json").write_text(json.dumps(index | {"bos": 64}))
     source, = open_sources(tmp_path)
-    tokens, targets, _ = Plan([source], {"en": 1}, 4, 16, 0).batch(0, range(4))
+    tokens, targets, _ = Schedule([source], {"en": 1}, 4, 16, 0).batch(0, range(4))
     assert (tokens == 64).any() and not (tokens == 0).any() and (targets == 0).any() and not (targets == 64).any()
     first = next(validation([source], 8, 20, 1))[2][0][0]
     assert first[0, 0] == 64
@@ -423,7 +423,7 @@ def test_rows_of_chats_hold_whole_ones(tmp_path, write_chats, per_shard):
     """Every chat that fits stands in exactly one row, alone in its attention, its answer and nothing else to be learned."""
     made, length = chats_of(80), 24
     s = Source(write_chats(tmp_path / "a", made, per_shard=per_shard, category="chat"))
-    plan = Plan([s], {"chat": 1}, 1, length, 0)
+    plan = Schedule([s], {"chat": 1}, 1, length, 0)
     fit = [k for k, (prompt, answer) in enumerate(made) if len(prompt) + len(answer) - 1 <= length]
     assert plan.too_long() == {"a": (80 - len(fit), 80)} and 0 < len(fit) < 80
     epoch, found = len(plan.packed[0]), Counter()
@@ -450,7 +450,7 @@ def test_rows_of_chats_hold_whole_ones(tmp_path, write_chats, per_shard):
 def test_rows_of_pairs(chat_data):
     """Both chats of a pair stand in one row; `chat` says whose every token is, `pairs` which they are."""
     sources = open_sources(chat_data)
-    plan, made = Plan(sources, {"preference": 1}, 4, 64, 0), {}
+    plan, made = Schedule(sources, {"preference": 1}, 4, 64, 0), {}
     for step in range(3):
         batch = plan.batch(step, range(4))
         tokens, targets, starts, chat, pairs = batch
@@ -473,16 +473,16 @@ def test_rows_of_pairs(chat_data):
 def test_mixtures_of_chats_and_text(chat_data):
     """Replay: rows of text between rows of chats, each as the mixture says, the same for the same seed, whoever asks for them."""
     sources = open_sources(chat_data)
-    plan = Plan(sources, {"chat": 3, "en": 1}, 8, 32, 5)
+    plan = Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5)
     kinds = Counter(sources[plan.row(step, r)[0]].name for step in range(50) for r in range(8))
     assert abs(kinds["en"] - 100) <= 1 and kinds["chat-en"] + kinds["chat-kk"] == 400 - kinds["en"] and kinds["chat-kk"] > 100
     whole = plan.batch(7, range(8))
-    parts = [Plan(sources, {"chat": 3, "en": 1}, 8, 32, 5).batch(7, [r]) for r in range(8)]
+    parts = [Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5).batch(7, [r]) for r in range(8)]
     assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, zip(*parts)))
-    assert plan.fingerprint() != Plan(sources, {"chat": 3, "en": 1}, 8, 32, 6).fingerprint()
+    assert plan.fingerprint() != Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 6).fingerprint()
     name = next(iter(sources[0].masks))
     sources[0].masks[name] = "0" * 64  # the same ids, others of them learned
-    assert plan.fingerprint() != Plan(open_sources(chat_data), {"chat": 3, "en": 1}, 8, 32, 5).fingerprint()
+    assert plan.fingerprint() != Schedule(open_sources(chat_data), {"chat": 3, "en": 1}, 8, 32, 5).fingerprint()
 
 
 def test_several_folders(chat_data, token_data, tmp_path, write_source):
@@ -495,8 +495,8 @@ def test_several_folders(chat_data, token_data, tmp_path, write_source):
 
 def test_chats_that_cannot_be_read(chat_data, tmp_path, write_chats):
     sources = open_sources(chat_data)
-    refused(("preference pairs", "cannot be learned"), Plan, sources, {"preference": 1, "en": 1}, 4, 32, 0)
-    refused("none of its 120 chats fits into a row of length=3 (", Plan, sources, {"chat/en": 1}, 4, 3, 0)
+    refused(("preference pairs", "cannot be learned"), Schedule, sources, {"preference": 1, "en": 1}, 4, 32, 0)
+    refused("none of its 120 chats fits into a row of seq_len=3 (", Schedule, sources, {"chat/en": 1}, 4, 3, 0)
     folder = write_chats(tmp_path / "a", chats_of(5))
     mask = folder / "shard-00000.mask"
     mask.write_bytes(mask.read_bytes()[:-1])

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from reports import datacard
-import quality
+from bench import quality
 import report
 from corpus import measure
 

@@ -16,16 +16,17 @@ from safetensors.torch import load_file, save_file
 
 import configs
 import data
-import dpo
+from training import dpo
 import generate
 import prepare
 import tokenizer
 import train
+from configs import language_table
 from configs.marco import paper
 from model import ModelConfig, Qwen2
 
-RUN = dict(length=40, rows=4, micro_rows=4, lr=3e-3, warmup=0.1, dtype="float32", threads=1, eval_every=1000, log_every=1000,
-           eval_tokens=2000, clip=1e9)
+RUN = dict(seq_len=40, batch_size=4, micro_batch_size=4, lr=3e-3, warmup_ratio=0.1, dtype="float32", threads=1, eval_every=1000, log_every=1000,
+           eval_tokens=2000, grad_clip=1e9)
 SFT = dict(mixture={"chat": 3, "en": 1})
 DPO = dict(mixture={"preference": 1}, loss="dpo")
 KINDS = {"sft": SFT, "dpo": DPO}
@@ -73,23 +74,23 @@ def moments_of(out, step=1):
 # ---------------------------------------------------------------------- the loss
 
 def settings(**changes):
-    return SimpleNamespace(**dict(beta=0.1, label_smoothing=0.0, length_normalized=False) | changes)
+    return SimpleNamespace(**dict(dpo_beta=0.1, label_smoothing=0.0, length_normalized=False) | changes)
 
 
 def test_the_loss_by_hand():
     """Two pairs. Log-ratios 2 and -1 with beta 0.5: a margin of 1.5; the other way round for the second."""
     logp, reference = torch.tensor([[-8.0, -6.0], [-3.0, -4.0]]), torch.tensor([[-10.0, -5.0], [-2.0, -6.0]])
     tokens = torch.tensor([[4.0, 2.0], [1.0, 2.0]])
-    loss, m, ratio = dpo.dpo_loss(logp, reference, tokens, settings(beta=0.5))
+    loss, m, ratio = dpo.dpo_loss(logp, reference, tokens, settings(dpo_beta=0.5))
     assert ratio.tolist() == [[2, -1], [-1, 2]] and m.tolist() == [1.5, -1.5]
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.5)))
-    loss, m, _ = dpo.dpo_loss(logp, reference, tokens, settings(beta=0.5, label_smoothing=0.2))
+    loss, m, _ = dpo.dpo_loss(logp, reference, tokens, settings(dpo_beta=0.5, label_smoothing=0.2))
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(1.5)))  # one of each: the same sum
-    loss, m, _ = dpo.dpo_loss(logp[:1], reference[:1], tokens[:1], settings(beta=0.5, label_smoothing=0.2))
+    loss, m, _ = dpo.dpo_loss(logp[:1], reference[:1], tokens[:1], settings(dpo_beta=0.5, label_smoothing=0.2))
     assert float(loss) == pytest.approx(0.8 * math.log(1 + math.exp(-1.5)) + 0.2 * math.log(1 + math.exp(1.5)))
-    _, m, _ = dpo.dpo_loss(logp, reference, tokens, settings(beta=2.0, length_normalized=True))
+    _, m, _ = dpo.dpo_loss(logp, reference, tokens, settings(dpo_beta=2.0, length_normalized=True))
     assert m.tolist() == [2 * (2 / 4 + 1 / 2), 2 * (-1 / 1 - 2 / 2)]
-    for c in (settings(), settings(label_smoothing=0.3), settings(length_normalized=True, beta=5.0)):
+    for c in (settings(), settings(label_smoothing=0.3), settings(length_normalized=True, dpo_beta=5.0)):
         assert float(dpo.dpo_loss(logp, logp, tokens, c)[0]) / 2 == pytest.approx(math.log(2), abs=1e-7)
 
 
@@ -114,25 +115,25 @@ def logprob(model, ids, first):
     return torch.log_softmax(logits, -1)[:-1].gather(1, ids[1:, None])[first - 1:, 0]
 
 
-@pytest.mark.parametrize("changes", [{}, dict(micro_rows=1, beta=0.3, label_smoothing=0.1), dict(length_normalized=True, beta=2.0)])
+@pytest.mark.parametrize("changes", [{}, dict(micro_batch_size=1, dpo_beta=0.3, label_smoothing=0.1), dict(length_normalized=True, dpo_beta=2.0)])
 def test_the_gradient_of_dpo(go, chat_data, base, tmp_path, changes):
     """AdamW's first moment after one step is a tenth of the gradient; the reference differs from the model: it is another's cache."""
     sources = data.open_sources(chat_data)
-    batch = data.Plan(sources, DPO["mixture"], 4, 40, 0).batch(0, range(4))
+    batch = data.Schedule(sources, DPO["mixture"], 4, 40, 0).batch(0, range(4))
     go(tmp_path / "once", steps=1, **DPO)  # to have the files, of which the numbers are changed
     for file in (tmp_path / "once/reference").glob("*.safetensors"):
         with safe_open(file, "pt") as f:
             facts, logp = f.metadata(), f.get_tensor("logp")
         save_file({"logp": logp + torch.randn(logp.shape, generator=torch.Generator().manual_seed(1))}, file, metadata=facts)
-    go(tmp_path / "run", steps=1, save_every=1, reference=tmp_path / "once/reference", **DPO, **changes)
-    c, model, chats, losses = settings(**{k: v for k, v in changes.items() if k != "micro_rows"}), theirs(base), answers_of(chat_data), []
+    go(tmp_path / "run", steps=1, save_every=1, reference_dir=tmp_path / "once/reference", **DPO, **changes)
+    c, model, chats, losses = settings(**{k: v for k, v in changes.items() if k != "micro_batch_size"}), theirs(base), answers_of(chat_data), []
     for i, k in batch.pairs.tolist():
         name, r = sources[i].name, []
         reference = load_file(tmp_path / "once/reference" / f"{name}.safetensors")["logp"][k]
         for side in range(2):
             logp = logprob(model, *chats[name][2 * k + side])
             r.append((logp.sum() - reference[side]) / (len(logp) if c.length_normalized else 1))
-        h = c.beta * (r[0] - r[1])
+        h = c.dpo_beta * (r[0] - r[1])
         losses.append(-(1 - c.label_smoothing) * F.logsigmoid(h) - c.label_smoothing * F.logsigmoid(-h))
     torch.stack(losses).mean().backward()
     assert log_of(tmp_path / "run")[-2]["loss"] == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
@@ -142,11 +143,11 @@ def test_the_gradient_of_dpo(go, chat_data, base, tmp_path, changes):
         assert (10 * moments[name] - p.grad).abs().max() <= 2e-6, name
 
 
-@pytest.mark.parametrize("micro_rows", [1, 4])
-def test_the_gradient_of_sft(go, chat_data, base, tmp_path, micro_rows):
+@pytest.mark.parametrize("micro_batch_size", [1, 4])
+def test_the_gradient_of_sft(go, chat_data, base, tmp_path, micro_batch_size):
     """The mean over the learned tokens of all chats, each alone in its row as transformers sees it."""
-    go(tmp_path / "run", steps=1, save_every=1, micro_rows=micro_rows, mixture={"chat": 1})
-    plan = data.Plan(data.open_sources(chat_data), {"chat": 1}, 4, 40, 0)
+    go(tmp_path / "run", steps=1, save_every=1, micro_batch_size=micro_batch_size, mixture={"chat": 1})
+    plan = data.Schedule(data.open_sources(chat_data), {"chat": 1}, 4, 40, 0)
     model, chats, logp = theirs(base), answers_of(chat_data), []
     for r in range(4):
         i, row = plan.row(0, r)
@@ -162,11 +163,11 @@ def test_the_gradient_of_sft(go, chat_data, base, tmp_path, micro_rows):
 
 def test_before_the_first_step_the_loss_is_ln_2(go, chat_data, base, tmp_path):
     """And the cache holds what transformers says of every answer alone."""
-    go(tmp_path / "run", steps=1, micro_rows=3, **DPO)
+    go(tmp_path / "run", steps=1, micro_batch_size=3, **DPO)
     noise, start, step, end = log_of(tmp_path / "run")
     assert noise["noise"] <= 1e-6 and abs(step["loss"] - math.log(2)) <= 1e-5  # 5 decimals are logged
     sources = data.open_sources(chat_data)
-    plan = data.Plan(sources, DPO["mixture"], 4, 40, 0)
+    plan = data.Schedule(sources, DPO["mixture"], 4, 40, 0)
     reference = [load_file(f)["logp"] if (f := tmp_path / "run/reference" / f"{s.name}.safetensors").exists() else None for s in sources]
     c = settings()
     loss = dpo.Preferences(c, sources, reference)(Qwen2.from_pretrained(base), plan.batch(0, range(4)))
@@ -183,7 +184,7 @@ def test_before_the_first_step_the_loss_is_ln_2(go, chat_data, base, tmp_path):
 
 def test_noise_of_bfloat16_is_below_the_margin(go, tmp_path):
     """What rounding alone makes of margins, against what training makes of them."""
-    go(tmp_path / "run", steps=12, lr=1e-2, dtype="bfloat16", micro_rows=3, **DPO)
+    go(tmp_path / "run", steps=12, lr=1e-2, dtype="bfloat16", micro_batch_size=3, **DPO)
     rows = log_of(tmp_path / "run")
     margins = [r["margin"] for r in rows[-1]["held_out"].values()]
     assert 10 * rows[0]["noise"] < min(margins), (rows[0], margins)
@@ -202,7 +203,7 @@ def test_the_cache_of_one_run_serves_another(go, base, tmp_path, capsys):
     other = shutil.copytree(base, tmp_path / "base")
     (other / "checkpoints").mkdir()
     save_file({"a": torch.zeros(1)}, other / "checkpoints/a.safetensors")  # what else lies in the folder does not matter
-    assert go(tmp_path / "b", steps=3, init=other, reference=tmp_path / "a/reference", **DPO) == first
+    assert go(tmp_path / "b", steps=3, init=other, reference_dir=tmp_path / "a/reference", **DPO) == first
     assert "reference: preference" not in capsys.readouterr().out
 
 
@@ -214,15 +215,15 @@ def test_a_cache_of_other_weights_is_refused(go, chat_data, base, tmp_path):
     tensors["model.norm.weight"][0] += 1  # of the same sizes and names
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="preference-en.safetensors: reference log-probabilities of other weights .*delete the file"):
-        go(tmp_path / "b", steps=1, init=other, reference=tmp_path / "a/reference", **DPO)
+        go(tmp_path / "b", steps=1, init=other, reference_dir=tmp_path / "a/reference", **DPO)
     with pytest.raises(ValueError, match="of other length"):
-        go(tmp_path / "c", steps=1, length=48, rows=4, tokens=4 * 48, reference=tmp_path / "a/reference", **DPO)
+        go(tmp_path / "c", steps=1, seq_len=48, batch_size=4, tokens=4 * 48, reference_dir=tmp_path / "a/reference", **DPO)
     change_cache(tmp_path / "a", shards="0")
     with pytest.raises(ValueError, match="of other shards"):
-        go(tmp_path / "d", steps=1, reference=tmp_path / "a/reference", **DPO)
+        go(tmp_path / "d", steps=1, reference_dir=tmp_path / "a/reference", **DPO)
     (tmp_path / "a/reference/preference-en.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="preference-en.safetensors: cannot be read .* delete it"):
-        go(tmp_path / "e", steps=1, reference=tmp_path / "a/reference", **DPO)
+        go(tmp_path / "e", steps=1, reference_dir=tmp_path / "a/reference", **DPO)
 
 
 # ---------------------------------------------------------------------- runs
@@ -231,7 +232,7 @@ def test_a_cache_of_other_weights_is_refused(go, chat_data, base, tmp_path):
 def test_micro_batches_equal_the_whole_batch(go, tmp_path, kind):
     small = dict(lr=1e-4)
     go(tmp_path / "whole", **small, **KINDS[kind])
-    go(tmp_path / "split", micro_rows=1, **small, **KINDS[kind])
+    go(tmp_path / "split", micro_batch_size=1, **small, **KINDS[kind])
     a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("whole", "split"))
     assert max(float((a[k] - b[k]).abs().max()) for k in a) <= 1e-6
 
@@ -239,13 +240,13 @@ def test_micro_batches_equal_the_whole_batch(go, tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_runs_give_the_same_bits(go, tmp_path, kind):
     """As killed after step 4 of 8; of DPO also where the reference's files are gone: it is made of the first weights, not of these."""
-    whole = go(tmp_path / "run", save_every=4, keep=9, **KINDS[kind])
+    whole = go(tmp_path / "run", save_every=4, keep_checkpoints=9, **KINDS[kind])
     for lost in (False, True)[:1 + (kind == "dpo")]:
         shutil.rmtree(tmp_path / "run/checkpoints/step-00000008")
         (tmp_path / "run/model.safetensors").unlink()
         if lost:
             shutil.rmtree(tmp_path / "run/reference")
-        assert go(tmp_path / "run", save_every=4, keep=9, resume=True, **KINDS[kind]) == whole
+        assert go(tmp_path / "run", save_every=4, keep_checkpoints=9, resume=True, **KINDS[kind]) == whole
 
 
 def test_dpo_learns_and_says_so(go, tmp_path):
@@ -268,14 +269,14 @@ def test_sft_learns_answers(go, tmp_path):
 
 
 def test_chats_longer_than_a_row_are_told(go, tmp_path, capsys):
-    go(tmp_path / "run", steps=1, length=10, rows=4, tokens=40, mixture={"chat": 1})
-    assert "chats are longer than a row of length=10 and are left out, not cut" in capsys.readouterr().out
+    go(tmp_path / "run", steps=1, seq_len=10, batch_size=4, tokens=40, mixture={"chat": 1})
+    assert "chats are longer than a row of seq_len=10 and are left out, not cut" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind):
-    more = dict(lr=1e-4, micro_rows=1, log_every=4) | KINDS[kind]
+    more = dict(lr=1e-4, micro_batch_size=1, log_every=4) | KINDS[kind]
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "train.py"),
                            *words(chat_data, base, tmp_path / "two", **more)], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -323,7 +324,7 @@ def test_a_model_that_learned_turns_stops_where_one_ends(tmp_path):
 @pytest.mark.parametrize("changes, message", [
     (dict(mixture={"preference": 1}), "loss=lm, and the mixture .* reads preference pairs; set loss=dpo"),
     (dict(mixture={"chat": 1}, loss="dpo"), "loss=dpo, and the mixture .* reads no preference pairs; name the category"),
-    (dict(mixture={"chat": 1}, loss="ppo"), "loss must be lm or dpo, got 'ppo'"), (dict(DPO, beta=0.0), "beta must be positive"),
+    (dict(mixture={"chat": 1}, loss="ppo"), "loss must be lm or dpo, got 'ppo'"), (dict(DPO, dpo_beta=0.0), "beta must be positive"),
     (dict(DPO, label_smoothing=0.5), r"label_smoothing must be in \[0, 0.5\)"), (dict(DPO, label_smoothing=-0.1), "label_smoothing"),
     (dict(mixture={"preference": 1, "en": 1}, loss="dpo"), "cannot be ")])
 def test_misuse(go, tmp_path, changes, message):
@@ -341,7 +342,7 @@ def test_dpo_needs_a_model_to_align(chat_data, tmp_path):
 @pytest.mark.parametrize("family, size", [("tiny", ""), ("marco", ""), ("marco", "_72b")])
 def test_the_stages_follow_one_another(root, family, size):
     """Each starts from the last folder; the paper's text is replayed; all numbers fit the program."""
-    stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, train.Plan, argv=[str(root / f"configs/{family}/{name}{size}.py")])[0]
+    stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(root / f"configs/{family}/{name}{size}.py")])[0]
                          for name in ("stage2", "sft", "dpo"))
     assert sft.init == stage2.out and dpo_.init == sft.out and len({stage2.out, sft.out, dpo_.out}) == 3
     assert (sft.loss, dpo_.loss) == ("lm", "dpo") and set(paper.STAGE2) < set(sft.mixture) and sft.data[1] == stage2.data
@@ -352,4 +353,4 @@ def test_the_stages_follow_one_another(root, family, size):
     for c in (sft, dpo_):
         for name in set(c.mixture) - set(paper.STAGE2):
             assert tuple(name.split("/")) in made or name in {category for category, _ in made}, name
-    assert {lang for category, lang in made if category == "preferences"} == set(paper.LANGUAGES)
+    assert {lang for category, lang in made if category == "preferences"} == set(language_table.MARCO)

@@ -13,10 +13,10 @@ import torch
 from evaluation import documents as documents_
 import eval as evaluate
 from evaluation import metrics
-from evaluation import rows as rows_
+from evaluation import files as rows_
 from evaluation import scoring
 import generate
-import prefill
+import generate as prefill
 import tokenizer
 from model import ModelConfig, Qwen2
 

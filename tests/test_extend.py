@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(torch.cuda, "is_available", lambda: False)
         train.main([f"{k}={v!r}" for k, v in dict(
-            data=str(folder / "data"), out=str(folder / "model"), mixture={"chat": 1}, tokens=60 * 160, length=40, rows=4, micro_rows=4, lr=1e-2,
+            data=str(folder / "data"), out=str(folder / "model"), mixture={"chat": 1}, tokens=60 * 160, seq_len=40, batch_size=4, micro_batch_size=4, lr=1e-2,
             threads=1, dtype="float32", vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=2, initializer_range=0.2,
             log_every=1000, eval_every=1000, max_epochs=1e9).items()])
     return folder

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from test_synthesize import CHAT, CLEAN, GOLDEN, hang_up, key, reply, serve, trickle  # noqa: F401
 
-from evaluation import ask
-import judge
+from evaluation import client as ask
+from evaluation import judge
 import tokenizer
 from corpus import synthesize
 from model import ModelConfig, Qwen2

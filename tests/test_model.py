@@ -335,9 +335,9 @@ def test_packed_gradients_equal_the_sum_of_each_alone():
 def test_recomputation_changes_nothing():
     tokens, targets, starts = pack([ids(1, n, seed=n)[0] for n in (7, 30)])
     grads = []
-    for recompute in (False, True):
+    for activation_checkpointing in (False, True):
         model = tiny()
-        model.recompute = recompute
+        model.activation_checkpointing = activation_checkpointing
         model(tokens, targets, starts).sum().backward()
         grads.append([p.grad for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*grads))

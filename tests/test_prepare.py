@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import prepare
-import shards as written
+from corpus import shards as written
 import tokenizer
 from tinyworld import __main__ as tinyworld
 
@@ -635,7 +635,7 @@ def test_chats_are_accounted_for(chatting):
 
 def test_shards_of_chats_hold_what_the_template_says(chatting):
     t = tokenizer.load(chatting / "out/tokenizer")
-    want = [t.learn(row["messages"]) for row in rows(chatting / "out/text/chat-en.jsonl")]
+    want = [t.encode_with_loss_mask(row["messages"]) for row in rows(chatting / "out/text/chat-en.jsonl")]
     want = [(ids, [i for i, k in zip(ids, mask) if k]) for ids, mask in want]
     (index, train), (other, valid) = (conversations_of(chatting / "out" / name) for name in ("chat-en", "chat-en-valid"))
     assert index["kind"] == other["kind"] == "chat" and len(train) == index["documents"] and len(valid) == other["documents"] > 0
@@ -653,7 +653,7 @@ def test_shards_of_pairs_hold_chosen_and_rejected(chatting):
     kept = {row["chosen"][-1]["content"]: row for row in rows(chatting / "out/text/pairs-en.jsonl")}
     for (one, chosen), (other, rejected) in zip(both[::2], both[1::2]):
         row = kept[t.decode(chosen)]
-        assert t.decode(rejected) == "Rain." and one == t.learn(row["chosen"])[0] and other == t.learn(row["rejected"])[0]
+        assert t.decode(rejected) == "Rain." and one == t.encode_with_loss_mask(row["chosen"])[0] and other == t.encode_with_loss_mask(row["rejected"])[0]
     held, = [p for p in (chatting / "out").glob("pairs-en-valid/index.json")]
     assert json.loads(held.read_text())["documents"] + index["documents"] == 30
 

@@ -423,15 +423,15 @@ def test_several_files_of_weights(extended, tmp_path):
 def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_path):
     """From text in the new language to a model of which only the new rows have changed."""
     case = extended("qwen2 small, grown")
-    t, first = tokenizer.load(case.after), int(re.search(r"new_rows=(\d+)", case.said)[1])
+    t, first = tokenizer.load(case.after), int(re.search(r"first_new_id=(\d+)", case.said)[1])
     write_source(tmp_path / "data" / "th", [t.encode(x) for x in case.lines], eot=t.eot, vocab_size=t.vocab_size,
                  tokenizer=t.fingerprint)
     (tmp_path / "data" / "tokenizer").mkdir()
     for file in tokenizer.files(case.after):
         shutil.copy(file, tmp_path / "data" / "tokenizer")
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
-    train.main([f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", f"init={case.after}", f"new_rows={first}",
-                "mixture={'en': 1}", "tokens=640", "length=32", "rows=4", "micro_rows=4", "dtype=float32", "threads=1"])
+    train.main([f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", f"init={case.after}", f"first_new_id={first}",
+                "mixture={'en': 1}", "tokens=640", "seq_len=32", "batch_size=4", "micro_batch_size=4", "dtype=float32", "threads=1"])
     for s, handler in handlers.items():
         signal.signal(s, handler)
     before, start, after = weights(case.before), weights(case.after), weights(tmp_path / "out")
@@ -576,7 +576,7 @@ def test_fertility_falls_and_is_what_was_counted(case):
 
 def test_the_ids_to_train_are_named(case):
     assert f"{PIECES} new tokens, ids {case.ids} to {case.ids + PIECES - 1}; " in case.said
-    assert f"new_rows={case.ids}\n" in case.said
+    assert f"first_new_id={case.ids}\n" in case.said
     assert "pairs occur" not in case.said
 
 
@@ -616,7 +616,7 @@ def test_text_that_repeats_nothing(small, tmp_path):
     assert "pairs occur 1000000 times" in said and table(said)["before"] == table(said)["after"]
     ours, theirs = weights(tmp_path / "out"), weights(folder)
     assert all(raw(ours[k]) == raw(theirs[k]) for k in theirs)
-    assert vocab_and_merges(tmp_path / "out")[0][1] == vocab_and_merges(folder)[0][1] and "new_rows" not in said
+    assert vocab_and_merges(tmp_path / "out")[0][1] == vocab_and_merges(folder)[0][1] and "first_new_id" not in said
 
 
 @pytest.mark.parametrize("form", ["jsonl", "gz", "pattern", "nested pattern", "max_bytes"])

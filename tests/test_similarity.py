@@ -224,7 +224,7 @@ def slow(folder, texts, layer, centre):
     for i, text in enumerate(texts):
         if text.strip():
             with torch.inference_mode():
-                streams = model(torch.tensor([[t.opener, *t.encode(text.strip())]]), hidden=True)
+                streams = model(torch.tensor([[t.prefix_token_id, *t.encode(text.strip())]]), hidden=True)
             rows[i] = streams[layer][0, 1:].double().mean(0).numpy()
     full = rows.any(1)
     rows[full] -= rows[full].mean(0) if centre else 0
@@ -263,7 +263,7 @@ def test_columns_and_compressed_files(folder, tmp_path):
 def test_long_sentences_are_cut(folder, tmp_path):
     long, t = "word 17 of a text " * 9, tokenizer.load(folder)
     got = embed(folder, tmp_path, f"{long}\nword\n", max_tokens=12, centre=False)
-    tokens = torch.tensor([[t.opener, *t.encode(long.strip())[:12]]])
+    tokens = torch.tensor([[t.prefix_token_id, *t.encode(long.strip())[:12]]])
     with torch.inference_mode():
         wanted = Qwen2.from_pretrained(folder)(tokens, hidden=True)[1][0, 1:].mean(0)
     np.testing.assert_allclose(got[0], wanted / wanted.norm(), atol=1e-3)

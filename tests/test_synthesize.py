@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import tokenizer
-from configs.marco import paper
+from configs import language_table
 from corpus import clean, read, synthesize
 from corpus.read import Document
 from generate import complete, generate
@@ -229,7 +229,7 @@ def test_declarations_are_kept():
 
 def test_clean_answers_have_their_language():
     pytest.importorskip("py3langid")
-    identify = clean.identifier(set(paper.NAMES))
+    identify = clean.identifier(set(language_table.NAMES))
     for code, text in CLEAN.items():
         assert clean.language(Document(text), identify, [code]) is True
         assert clean.language(Document(text), identify, ["vi"]) == (False, f"language: {code}")

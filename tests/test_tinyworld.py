@@ -8,13 +8,13 @@ from collections import Counter
 
 import pytest
 
-from configs.marco import paper
+from configs import language_table
 from corpus import clean
 from tinyworld import __main__ as tinyworld
 from tinyworld import grammar
 from tinyworld import world as w
 
-CODES = list(paper.LANGUAGES)
+CODES = list(language_table.MARCO)
 SMALL = ["web={'en': 60, 'zh': 60, 'high': 60, 'low': 60}", "pairs=40", "knowledge=15", "synthetic=10", "items=16", "test=12",
          "chat={'en': 30, 'zh': 30, 'high': 20, 'low': 20}", "crosslingual=12", "preferences=8", "questions=8"]
 SOME = ["en", "zh", "tr", "kk", "th"]
@@ -154,7 +154,7 @@ def test_every_file_is_there(made):
     expected |= {f"benchmarks/mmmlu/{k}.csv" for k in CODES} | {f"benchmarks/flores/{k}.txt" for k in CODES}
     expected |= {f"bitext/en-{k}.tsv" for k in CODES if k != "en"} | {f"bitext/zh-{k}.tsv" for k in CODES
         if k not in ("en", "zh")}
-    expected |= {f"{kind}/{k}.jsonl" for kind in ("preferences", "eval/chat") for k in CODES} | {f"chat/{k}.jsonl" for k in paper.HIGH}
+    expected |= {f"{kind}/{k}.jsonl" for kind in ("preferences", "eval/chat") for k in CODES} | {f"chat/{k}.jsonl" for k in language_table.HIGH}
     expected |= {f"crosslingual/{a}-{b}.jsonl" for hub in ("en", "zh") for k in CODES for a, b in ((hub, k), (k, hub)) if k != hub}
     assert set(tree(made)) == expected
 
@@ -288,7 +288,7 @@ def all_texts(made, code):
             yield row["text"]
 
 
-@pytest.mark.parametrize("code", paper.LOW)
+@pytest.mark.parametrize("code", language_table.LOW)
 def test_low_resource_languages_never_speak_of_far_countries(made, code):
     """Also not inside junk, nor in documents of other languages under wrong labels."""
     lang, world = grammar.language(code), w.World(0)

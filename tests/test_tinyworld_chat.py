@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.marco import paper
+from configs import language_table
 from tinyworld import __main__ as tinyworld
 from tinyworld import chat, judge, parse
 from tinyworld import world as w
 from tinyworld.grammar import ASKS, language, render
 
-ROOT, CODES = Path(__file__).parent.parent, list(paper.LANGUAGES)
+ROOT, CODES = Path(__file__).parent.parent, list(language_table.MARCO)
 SMALL = ["web={'en': 2, 'zh': 2, 'high': 2, 'low': 2}", "pairs=2", "knowledge=1", "synthetic=1", "items=2", "heldout=1"]
 WORLD, TEST = w.World(0), w.test_messages(0, 64)
 POOLS = chat.split(WORLD, 0)
@@ -45,7 +45,7 @@ def tasks_of(code, seed=0, each=2, pool="train"):
 # ---------------------------------------------------------------------- what is written
 
 def test_native_instructions_are_those_of_the_high_resource_languages(made, tmp_path):
-    assert {p.stem for p in (made / "chat").iterdir()} == set(paper.HIGH)
+    assert {p.stem for p in (made / "chat").iterdir()} == set(language_table.HIGH)
     some = ["languages=['en', 'de', 'kk']", "native=['en', 'kk']", "chat={'en': 3, 'low': 2}"]
     tinyworld.main([f"out={tmp_path}", *SMALL, *some])
     assert {p.stem: len(rows(p)) for p in (tmp_path / "chat").iterdir()} == {"en": 3, "kk": 2}
@@ -159,7 +159,7 @@ def test_the_pools_share_nothing():
     assert not {w.identity(m) for m in drawn} & {w.identity(m) for m in TEST}
 
 
-@pytest.mark.parametrize("code", paper.LOW)
+@pytest.mark.parametrize("code", language_table.LOW)
 def test_low_resource_languages_are_not_told_of_far_countries(made, code):
     lang = language(code)
     secret = [say(lang, (f, WORLD.facts[f, c])) for f in w.COUNTRY_FACTS for c in w.FAR for say in (w.say, w.ask)]

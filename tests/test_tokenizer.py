@@ -16,7 +16,7 @@ import unicodedata
 import pytest
 
 import tokenizer
-import vocabulary
+from hf import tokenizer_files as vocabulary
 
 CORPUS = ["The quick brown fox jumps over the lazy dog.", "Сәлем, әлем! Бұл қысқа мәтін.", "这是一个很短的句子。", "これは短い文です。",
           "नमस्ते दुनिया, यह एक छोटा वाक्य है।", "سلام دنیا، یہ ایک چھوٹا جملہ ہے۔", "Γειά σου Κόσμε!", "שלום עולם", "안녕하세요 세계",

@@ -23,7 +23,7 @@ from model import ModelConfig, Qwen2
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)
-RUN = dict(mixture={"en": 3, "zh": 1, "low": 0.5}, length=32, rows=4, micro_rows=4, lr=1e-2, warmup=0.1, dtype="float32",
+RUN = dict(mixture={"en": 3, "zh": 1, "low": 0.5}, seq_len=32, batch_size=4, micro_batch_size=4, lr=1e-2, warmup_ratio=0.1, dtype="float32",
            threads=1, eval_every=1000, log_every=1000, eval_tokens=100)
 pytestmark = pytest.mark.usefixtures("on_the_cpu", "own_handlers")
 STEP = 4 * 32  # tokens
@@ -48,7 +48,7 @@ def go(token_data):
 def reference(tmp_path_factory, token_data):
     """A finished run of 8 steps with checkpoints at 4, 6 and 8; tests that damage it take a copy."""
     out = tmp_path_factory.mktemp("reference") / "run"
-    train.main(words(token_data, out, save_every=2, keep=3))
+    train.main(words(token_data, out, save_every=2, keep_checkpoints=3))
     return out
 
 
@@ -109,13 +109,13 @@ def test_the_same_run_gives_the_same_bits_and_another_seed_others(go, reference,
 
 
 def settings(**changes):
-    some = {"tokens": 100 * STEP, "rows": 4, "length": 32, "lr": 2e-3}
+    some = {"tokens": 100 * STEP, "batch_size": 4, "seq_len": 32, "lr": 2e-3}
     return train.Train(out="", data="", mixture={"en": 1}, **some | changes)
 
 
 @pytest.mark.parametrize("schedule, middle", [("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)])
 def test_learning_rate(schedule, middle):
-    c = settings(schedule=schedule, warmup=0.1, min_lr=0.1)  # 100 steps, 10 of them warm-up
+    c = settings(lr_schedule=schedule, warmup_ratio=0.1, min_lr_ratio=0.1)  # 100 steps, 10 of them warm-up
     rates = [train.lr_at(s, c) / c.lr for s in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5) and rates[9] == pytest.approx(1)
     assert rates[10] == pytest.approx(1) and rates[99] == pytest.approx(1.0 if schedule == "constant" else 0.1)
@@ -125,7 +125,7 @@ def test_learning_rate(schedule, middle):
 
 def test_learning_rate_of_short_runs():
     assert train.lr_at(0, settings(tokens=STEP)) == pytest.approx(2e-3)  # one step is all warm-up
-    c = settings(warmup=0.0)
+    c = settings(warmup_ratio=0.0)
     assert train.lr_at(0, c) == pytest.approx(2e-3) and train.lr_at(99, c) == pytest.approx(2e-4)
 
 
@@ -142,7 +142,7 @@ def test_only_matrices_decay():
 # AdamW divides a gradient by its own size: where that is near zero, rounding moves a weight by up to lr. A small lr leaves
 # the weights comparable to 1e-6. AdamW and clipping are blind to a gradient of the wrong size; without clipping it shows in
 # the first moment and in the log.
-SPLIT = dict(lr=1e-4, clip=1e9, save_every=4, keep=9)
+SPLIT = dict(lr=1e-4, grad_clip=1e9, save_every=4, keep_checkpoints=9)
 
 
 @pytest.fixture(scope="module")
@@ -153,19 +153,19 @@ def whole(tmp_path_factory, token_data):
     return out
 
 
-@pytest.mark.parametrize("micro_rows", [1, 3])
-def test_micro_batches_equal_the_whole_batch(go, whole, tmp_path, micro_rows):
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_micro_batches_equal_the_whole_batch(go, whole, tmp_path, micro_batch_size):
     """1 x 4 = 4 x 1, and an uneven 3 + 1."""
-    go(tmp_path / "split", micro_rows=micro_rows, **SPLIT)
+    go(tmp_path / "split", micro_batch_size=micro_batch_size, **SPLIT)
     assert difference(tmp_path / "split", whole) <= 1e-6
 
 
-@pytest.mark.parametrize("micro_rows", [1, 3, 4])
-def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, tmp_path, micro_rows):
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4])
+def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, tmp_path, micro_batch_size):
     """AdamW's first moment after one step is a tenth of it."""
-    go(tmp_path / "run", steps=1, micro_rows=micro_rows, **SPLIT | {"save_every": 1})
-    sources = train.shards.open_sources(token_data)
-    tokens, targets, starts = train.shards.Plan(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    go(tmp_path / "run", steps=1, micro_batch_size=micro_batch_size, **SPLIT | {"save_every": 1})
+    sources = train.data.open_sources(token_data)
+    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
     (-model(tokens, targets, starts).mean()).backward()
     moments = {}
@@ -175,9 +175,9 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, 
         assert (10 * moments[f"exp_avg.{name}"] - p.grad).abs().max() <= 1e-6, name
 
 
-@pytest.mark.parametrize("recompute", [True, "selective"])
-def test_recomputation_gives_the_same_bits(go, reference, tmp_path, recompute):
-    assert go(tmp_path / "run", recompute=recompute) == (reference / "model.safetensors").read_bytes()
+@pytest.mark.parametrize("activation_checkpointing", [True, "selective"])
+def test_recomputation_gives_the_same_bits(go, reference, tmp_path, activation_checkpointing):
+    assert go(tmp_path / "run", activation_checkpointing=activation_checkpointing) == (reference / "model.safetensors").read_bytes()
 
 
 def command(root, data, out, /, steps=8, processes=None, **changes):
@@ -193,8 +193,8 @@ def torchrun(root, data, out, steps=8, processes=2, **changes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes, changes", [
-    (2, {}), (2, {"tie_word_embeddings": False, "micro_rows": 1}), (2, {"shard": 1, "micro_rows": 1}),  # two copies
-    (4, {"shard": 2, "micro_rows": 1, "rows": 8, "recompute": "selective"})])  # two copies of two shards
+    (2, {}), (2, {"tie_word_embeddings": False, "micro_batch_size": 1}), (2, {"shard_size": 1, "micro_batch_size": 1}),  # two copies
+    (4, {"shard_size": 2, "micro_batch_size": 1, "batch_size": 8, "activation_checkpointing": "selective"})])  # two copies of two shards
 def test_processes_equal_one(root, token_data, go, tmp_path, processes, changes):
     torchrun(root, token_data, tmp_path / "two", processes=processes, **SPLIT, **changes)
     go(tmp_path / "one", **SPLIT, **changes)
@@ -259,18 +259,18 @@ def test_stopped_at_a_random_moment_and_resumed(root, token_data, uninterrupted,
 
 def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
     """SIGTERM during steps 2 and 5, between two checkpoints: saved there, exit code 0."""
-    batch = train.shards.Plan.batch
+    batch = train.data.Schedule.batch
     for at in (2, 5):
         def signalled(self, step, rows):
             if step == at:
                 os.kill(os.getpid(), signal.SIGTERM)
             return batch(self, step, rows)
-        monkeypatch.setattr(train.shards.Plan, "batch", signalled)
+        monkeypatch.setattr(train.data.Schedule, "batch", signalled)
         with pytest.raises(SystemExit) as e:
             go(tmp_path / "run", resume=at == 5)
         assert e.value.code == 0 and steps_of(tmp_path / "run")[-1] == f"step-{at + 1:08}"
         del e  # it holds the frames that hold the lock
-    monkeypatch.setattr(train.shards.Plan, "batch", batch)
+    monkeypatch.setattr(train.data.Schedule, "batch", batch)
     assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
 
 
@@ -285,7 +285,7 @@ def test_checkpoints_hold_safetensors_and_json_only(reference):
 
 
 def test_old_checkpoints_are_pruned(go, tmp_path):
-    go(tmp_path / "run", save_every=1, keep=2)
+    go(tmp_path / "run", save_every=1, keep_checkpoints=2)
     assert steps_of(tmp_path / "run") == ["step-00000007", "step-00000008"]
 
 
@@ -318,7 +318,7 @@ DAMAGES = {"flipped": (flip, "SHA-256"), "truncated": (truncate, "bytes"), "miss
 def test_a_damaged_checkpoint_is_passed_over(go, reference, copy, damage, capsys):
     harm, word = DAMAGES[damage]
     harm(copy / "checkpoints" / "step-00000008")
-    assert go(copy, resume=True, save_every=2, keep=3) == (reference / "model.safetensors").read_bytes()
+    assert go(copy, resume=True, save_every=2, keep_checkpoints=3) == (reference / "model.safetensors").read_bytes()
     said = capsys.readouterr().out
     skipped = [line for line in said.splitlines() if "skipping" in line]
     assert len(skipped) == 1 and "step-00000008" in skipped[0] and word in skipped[0]
@@ -328,14 +328,14 @@ def test_a_damaged_checkpoint_is_passed_over(go, reference, copy, damage, capsys
 def test_all_damaged_starts_anew(go, reference, copy, capsys):
     for checkpoint in (copy / "checkpoints").iterdir():
         flip(checkpoint)
-    assert go(copy, resume=True, save_every=2, keep=3) == (reference / "model.safetensors").read_bytes()
+    assert go(copy, resume=True, save_every=2, keep_checkpoints=3) == (reference / "model.safetensors").read_bytes()
     assert capsys.readouterr().out.count("skipping") == 3
 
 
 def test_an_unfinished_checkpoint_is_ignored(go, reference, copy, capsys):
     shutil.copytree(copy / "checkpoints" / "step-00000008", copy / "checkpoints" / "step-00000009.tmp")
     shutil.rmtree(copy / "checkpoints" / "step-00000008")
-    assert go(copy, resume=True, save_every=2, keep=3) == (reference / "model.safetensors").read_bytes()
+    assert go(copy, resume=True, save_every=2, keep_checkpoints=3) == (reference / "model.safetensors").read_bytes()
     said = capsys.readouterr().out
     assert "step-00000009.tmp: was never finished" in said and steps_of(copy)[-1] == "step-00000008"
 
@@ -345,7 +345,7 @@ def test_pruning_never_takes_the_checkpoint_just_written(copy):
     for checkpoint in (copy / "checkpoints").iterdir():
         flip(checkpoint)
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
-    c, world = settings(keep=2), SimpleNamespace(main=True, rank=0, size=1, barrier=lambda: None, gather=lambda x: [x])
+    c, world = settings(keep_checkpoints=2), SimpleNamespace(main=True, rank=0, size=1, barrier=lambda: None, all_gather=lambda x: [x])
     c = train.Train(**vars(c) | {"out": str(copy)})
     train.save(c, world, model, train.make_optimizer(model, c), 2, {})
     assert "step-00000002" in steps_of(copy)
@@ -431,8 +431,8 @@ def stopped(monkeypatch, arguments):
     (dict(vocab_size=50), ("64", "50", "vocab_size=64")),
     (dict(hiden_size=8), ("hiden_size", "did you mean 'hidden_size'")),
     (dict(lr="fast"), ("lr must be float", "fast")),
-    (dict(rows=-1), ("rows must be positive", "-1")),
-    (dict(schedule="step"), ("schedule", "cosine, linear or constant", "step")),
+    (dict(batch_size=-1), ("batch_size must be positive", "-1")),
+    (dict(lr_schedule="step"), ("schedule", "cosine, linear or constant", "step")),
     (dict(dtype="float16"), ("dtype", "float16")),
     (dict(tokens=STEP - 1), ("less than one global batch", str(STEP))),
     (dict(mixture={"en": 0}), ("mixture",)),
@@ -441,8 +441,8 @@ def stopped(monkeypatch, arguments):
     (dict(data=...), ("data must be set",)),
     (dict(data="nowhere"), ("nowhere", "prepare.py")),
     (dict(hidden_size=30), ("hidden_size 30", "num_attention_heads 4")),
-    (dict(recompute="some"), ("recompute", "selective", "some")),
-    (dict(recompute="selective", compile=True), ("compile=True", "recompute")),
+    (dict(activation_checkpointing="some"), ("activation_checkpointing", "selective", "some")),
+    (dict(activation_checkpointing="selective", compile=True), ("compile=True", "activation_checkpointing")),
 ])
 def test_misuse_is_one_line(monkeypatch, token_data, tmp_path, changes, needles):
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", **changes))
@@ -452,10 +452,10 @@ def test_misuse_is_one_line(monkeypatch, token_data, tmp_path, changes, needles)
 def test_rows_that_do_not_divide(monkeypatch, token_data, tmp_path):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    line = stopped(monkeypatch, words(token_data, tmp_path / "run", rows=3))
-    assert "rows=3" in line and "2 processes" in line
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", batch_size=3))
+    assert "batch_size=3" in line and "2 processes" in line
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert "shard=3" in stopped(monkeypatch, words(token_data, tmp_path / "run", shard=3))
+    assert "shard_size=3" in stopped(monkeypatch, words(token_data, tmp_path / "run", shard_size=3))
 
 
 def test_the_shell_sees_one_line_and_a_code(root, token_data, tmp_path):
@@ -513,7 +513,7 @@ def test_a_used_folder_is_not_overwritten(monkeypatch, token_data, copy, left):
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != "lock"} == before
 
 
-@pytest.mark.parametrize("changes", [dict(seed=1), dict(length=16), dict(rows=8), dict(mixture={"en": 1, "zh": 1}),
+@pytest.mark.parametrize("changes", [dict(seed=1), dict(seq_len=16), dict(batch_size=8), dict(mixture={"en": 1, "zh": 1}),
                                      dict(intermediate_size=32), dict(rope_theta=5.0)])
 def test_resuming_another_run_is_refused(monkeypatch, token_data, copy, changes):
     line = stopped(monkeypatch, words(token_data, copy, resume=True, **changes))
@@ -524,7 +524,7 @@ def test_resuming_with_other_shards_is_refused(monkeypatch, token_folder, write_
     data = token_folder(tmp_path / "data")
     shutil.rmtree(data / "zh")
     write_source(data / "zh", [[1, 2, 3]] * 50, category="zh", language="zh")
-    assert "made with another plan" in stopped(monkeypatch, words(data, copy, resume=True))
+    assert "made with another schedule" in stopped(monkeypatch, words(data, copy, resume=True))
 
 
 def test_resuming_with_another_learning_rate_is_allowed(go, copy, reference):
@@ -581,15 +581,15 @@ def only_new_rows_differ(before, after, first=NEW):
     assert words and changed(before, after) == dict.fromkeys(words, list(range(first, 64)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_rows": 1, "weight_decay": 10.0}, {"recompute": True, "clip": 0.01},
+@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 1, "weight_decay": 10.0}, {"activation_checkpointing": True, "grad_clip": 0.01},
                                      {"dtype": "bfloat16"}])
 def test_new_rows_alone_learn(go, grown, tmp_path, changes):
-    go(tmp_path / "run", steps=5, init=grown, new_rows=NEW, **NO_SHAPE, **changes)
+    go(tmp_path / "run", steps=5, init=grown, first_new_id=NEW, **NO_SHAPE, **changes)
     only_new_rows_differ(grown, tmp_path / "run")
 
 
 def test_a_single_new_row(go, grown, tmp_path):
-    go(tmp_path / "run", steps=5, init=grown, new_rows=63, **NO_SHAPE)
+    go(tmp_path / "run", steps=5, init=grown, first_new_id=63, **NO_SHAPE)
     only_new_rows_differ(grown, tmp_path / "run", 63)
 
 
@@ -601,7 +601,7 @@ def test_numbers_that_arithmetic_would_change(go, grown, tmp_path, bits):
     for name in weights.keys() & set(WORDS):
         weights[name].view(torch.int32)[3, :4] = bits  # an integer: as a number it might count as 0 here already
     save_file(weights, grown / "model.safetensors")
-    go(tmp_path / "run", steps=2, init=grown, new_rows=NEW, **NO_SHAPE)
+    go(tmp_path / "run", steps=2, init=grown, first_new_id=NEW, **NO_SHAPE)
     only_new_rows_differ(grown, tmp_path / "run")
 
 
@@ -614,9 +614,9 @@ def moments_of(checkpoint):
 
 def test_the_gradient_of_new_rows_is_that_of_the_whole_model(go, token_data, grown, tmp_path):
     """AdamW's first moment after one step is a tenth of it, 0 for the old rows, and nothing is kept of what does not learn."""
-    go(tmp_path / "run", steps=1, init=grown, new_rows=NEW, micro_rows=3, **NO_SHAPE, **SPLIT | {"save_every": 1})
-    sources = train.shards.open_sources(token_data)
-    tokens, targets, starts = train.shards.Plan(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    go(tmp_path / "run", steps=1, init=grown, first_new_id=NEW, micro_batch_size=3, **NO_SHAPE, **SPLIT | {"save_every": 1})
+    sources = train.data.open_sources(token_data)
+    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
     model = Qwen2.from_pretrained(grown)
     (-model(tokens, targets, starts).mean()).backward()
     moments, words = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001"), dict(model.named_parameters())
@@ -628,7 +628,7 @@ def test_the_gradient_of_new_rows_is_that_of_the_whole_model(go, token_data, gro
 
 
 def test_the_norm_that_is_clipped_is_of_the_new_rows(go, grown, tmp_path):
-    go(tmp_path / "run", steps=1, init=grown, new_rows=NEW, save_every=1, clip=0.001, log_every=1, **NO_SHAPE)
+    go(tmp_path / "run", steps=1, init=grown, first_new_id=NEW, save_every=1, grad_clip=0.001, log_every=1, **NO_SHAPE)
     moments = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001")
     square = sum(float((10 * x.double()).square().sum()) for name, x in moments.items() if name.startswith("exp_avg."))
     assert square ** 0.5 == pytest.approx(0.001, rel=1e-3)
@@ -637,7 +637,7 @@ def test_the_norm_that_is_clipped_is_of_the_new_rows(go, grown, tmp_path):
 
 def test_new_rows_resumed(go, grown, tmp_path):
     """Stopped after step 2 of 5 and gone on: the same bits. A checkpoint is a whole model, as the others are."""
-    settings = dict(steps=5, init=grown, new_rows=NEW, save_every=2, keep=9, **NO_SHAPE)
+    settings = dict(steps=5, init=grown, first_new_id=NEW, save_every=2, keep_checkpoints=9, **NO_SHAPE)
     whole = go(tmp_path / "run", **settings)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
     (tmp_path / "run" / "model.safetensors").unlink()
@@ -646,13 +646,13 @@ def test_new_rows_resumed(go, grown, tmp_path):
 
 
 def exported(checkpoint, out):
-    train.checkpoint.export(checkpoint, out)
+    train.hf_weights.export(checkpoint, out)
     return out
 
 
 def test_then_everything_learns(go, grown, tmp_path):
-    """The second stage starts from the first one's model, without new_rows."""
-    go(tmp_path / "first", steps=3, init=grown, new_rows=NEW, **NO_SHAPE)
+    """The second stage starts from the first one's model, without first_new_id."""
+    go(tmp_path / "first", steps=3, init=grown, first_new_id=NEW, **NO_SHAPE)
     (tmp_path / "first" / "tokenizer_config.json").unlink()  # the shards of these tests have no tokenizer beside it
     go(tmp_path / "second", steps=3, init=tmp_path / "first", **NO_SHAPE)
     a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("first", "second"))
@@ -660,33 +660,33 @@ def test_then_everything_learns(go, grown, tmp_path):
 
 
 @pytest.mark.parametrize("value, needles", [
-    (64, ("new_rows=64", "64")), (65, ("new_rows=65", "64")), (10 ** 9, ("new_rows=", "64")),
-    (0, ("new_rows must be positive", "0")), (-1, ("new_rows must be positive", "-1")), ("all", ("new_rows must be int", "all"))])
+    (64, ("first_new_id=64", "64")), (65, ("first_new_id=65", "64")), (10 ** 9, ("first_new_id=", "64")),
+    (0, ("first_new_id must be positive", "0")), (-1, ("first_new_id must be positive", "-1")), ("all", ("first_new_id must be int", "all"))])
 def test_new_rows_that_are_not_there(monkeypatch, token_data, base, tmp_path, value, needles):
-    line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, new_rows=value, **NO_SHAPE))
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, first_new_id=value, **NO_SHAPE))
     assert line.startswith("ValueError: ") and all(n in line for n in needles), line
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 def test_new_rows_of_no_model(monkeypatch, token_data, tmp_path):
-    line = stopped(monkeypatch, words(token_data, tmp_path / "run", new_rows=NEW))
-    assert "new_rows=48" in line and "init=" in line
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", first_new_id=NEW))
+    assert "first_new_id=48" in line and "init=" in line
 
 
 @pytest.mark.parametrize("first, then", [(NEW, None), (NEW, 40), (None, NEW)])
 def test_resuming_with_other_rows_is_refused(go, monkeypatch, token_data, base, tmp_path, first, then):
     """It is another run: other parameters learn, and the checkpoint has no moments of theirs."""
     settings = dict(init=base, steps=4, save_every=2, **NO_SHAPE)
-    go(tmp_path / "run", new_rows=first, **settings)
+    go(tmp_path / "run", first_new_id=first, **settings)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
-    line = stopped(monkeypatch, words(token_data, tmp_path / "run", new_rows=then, resume=True, **settings))
-    assert "made with another" in line and "new_rows" in line
+    line = stopped(monkeypatch, words(token_data, tmp_path / "run", first_new_id=then, resume=True, **settings))
+    assert "made with another" in line and "first_new_id" in line
 
 
 @pytest.mark.slow
 def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
     """A process may own old rows, new rows or both; a resumed pair gives the same bits."""
-    settings = dict(init=grown, new_rows=NEW, **NO_SHAPE, **SPLIT | {"save_every": 2})
+    settings = dict(init=grown, first_new_id=NEW, **NO_SHAPE, **SPLIT | {"save_every": 2})
     torchrun(root, token_data, tmp_path / "two", steps=5, **settings)
     go(tmp_path / "one", steps=5, **settings)
     only_new_rows_differ(grown, tmp_path / "two")
@@ -701,7 +701,7 @@ def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
 @pytest.mark.slow
 def test_new_rows_of_one_process_alone(root, token_data, go, grown, tmp_path):
     """Row 32 is the first of the second process: the first one has nothing to learn, and its share stays as it was."""
-    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, new_rows=NEW - 16, **NO_SHAPE, **SPLIT)
-    go(tmp_path / "one", steps=5, init=grown, new_rows=NEW - 16, **NO_SHAPE, **SPLIT)
+    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
+    go(tmp_path / "one", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5
     only_new_rows_differ(grown, tmp_path / "two", NEW - 16)

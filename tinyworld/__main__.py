@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs import load
-from configs.marco import paper
+from configs import language_table
 from tinyworld import chat, judge
 from tinyworld import world as w
 from tinyworld.grammar import CLASSES, language, render, word
@@ -40,7 +40,7 @@ class Sizes:
     out: str
     world: int = 0           # seed of the facts about countries; the shipped base knows world 0
     seed: int = 0            # of everything else: documents, pairs, instructions, tests
-    languages: list = field(default_factory=lambda: list(paper.LANGUAGES))
+    languages: list = field(default_factory=lambda: list(language_table.MARCO))
     web: dict = field(default_factory=lambda: {"en": 5000, "zh": 4000, "high": 900, "low": 400})  # documents of a language, by group
     junk: float = 0.15       # share of planted junk in the web documents
     pairs: int | dict = 200  # of each language with English, or by group; half as many with Chinese
@@ -50,7 +50,7 @@ class Sizes:
     items: int = 64          # of each benchmark and language
     test: int = 64           # sentences of the translation test
     heldout: int = 32        # web documents of each language kept for bits per byte
-    native: list = field(default_factory=lambda: list(paper.HIGH))  # languages with instructions of their own
+    native: list = field(default_factory=lambda: list(language_table.HIGH))  # languages with instructions of their own
     chat: dict = field(default_factory=lambda: {"en": 800, "zh": 600, "high": 120, "low": 120})  # of a native language, by group
     crosslingual: int = 80   # instructions of each language in each direction with English; half as many with Chinese
     preferences: int = 80    # pairs of each language
@@ -63,10 +63,10 @@ def main(argv=None):
         return judge.main(argv[1:])
     c, = load(Sizes, argv=argv)
     for name in ("languages", "native"):
-        if unknown := set(getattr(c, name)) - set(paper.LANGUAGES):
-            raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(paper.LANGUAGES)}")
-    groups = {paper.group(k) for k in c.languages}
-    for name, needed in (("web", groups), ("chat", {paper.group(k) for k in c.languages if k in c.native}), ("pairs", groups - {"en"}),
+        if unknown := set(getattr(c, name)) - set(language_table.MARCO):
+            raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(language_table.MARCO)}")
+    groups = {language_table.group(k) for k in c.languages}
+    for name, needed in (("web", groups), ("chat", {language_table.group(k) for k in c.languages if k in c.native}), ("pairs", groups - {"en"}),
                          ("knowledge", groups)):
         if isinstance(given := getattr(c, name), dict) and (missing := needed - set(given)):
             raise ValueError(f"{name}: say how many for {sorted(missing)}, too, or take those languages out; got {given}")
@@ -75,7 +75,7 @@ def main(argv=None):
     world, test = w.World(c.world), w.test_messages(c.seed, c.test)
     out = Path(c.out)
     for code in c.languages:
-        lang, group = language(code), paper.group(code)
+        lang, group = language(code), language_table.group(code)
         all_facts = group != "low"
         write(out / f"web/{code}.jsonl", jsonl(web(world, c, code, c.web[group], all_facts)))
         for kind, n, tell in (("knowledge", amount(c.knowledge, group), lambda r: quiz(world, lang, r, all_facts)),
@@ -193,7 +193,7 @@ def instructions(out, world, c, test):
     pools = chat.split(world, c.seed)
     for code in c.languages:
         if code in c.native:
-            write(out / f"chat/{code}.jsonl", jsonl(chat.chats(pools["train"], c.seed, code, c.chat[paper.group(code)])))
+            write(out / f"chat/{code}.jsonl", jsonl(chat.chats(pools["train"], c.seed, code, c.chat[language_table.group(code)])))
         write(out / f"preferences/{code}.jsonl", jsonl(chat.preferences(pools["train"], c.seed, code, c.preferences)))
         write(out / f"eval/chat/{code}.jsonl", jsonl(chat.questions(pools["test"], c.seed, code, c.questions, test)))
         for hub, n in pivots(code, c.crosslingual):

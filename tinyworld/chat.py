@@ -16,7 +16,7 @@ causes, a fifth of what can be said of persons and cities, and every sentence re
 import random
 import zlib
 
-from configs.marco import paper
+from configs import language_table
 from tinyworld import world as w
 from tinyworld.grammar import ASKS, SLOT, capitalise, language, render, word
 from tinyworld.parse import speaks
@@ -146,7 +146,7 @@ def turns(pool, r, kind, codes):
     """Two tasks of a kind that make a conversation. codes: the languages; low-resource ones never hear of far countries."""
     form = r.choice((None, "brief", "full"))
     if kind == "knowledge":
-        first = r.choice(pool["near"] + ([] if set(codes) & set(paper.LOW) else pool["far"]))
+        first = r.choice(pool["near"] + ([] if set(codes) & set(language_table.LOW) else pool["far"]))
         more = [m for m in pool["near"] + pool["far"] if m[1]["country"] == first[1]["country"] and m[0] != first[0]]
         return [answer(first, form=form), answer(r.choice(more or [first]), form=r.choice(("brief", "full")))]
     if kind in ("extraction", "unknown"):

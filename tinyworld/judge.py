@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import load
-from configs.marco import paper
+from configs import language_table
 from tinyworld import chat, parse
 from tinyworld import world as w
 from tinyworld.grammar import ASKS, language
@@ -189,8 +189,8 @@ def summary(c, table):
     """
     for metric, by_language in table.items():
         groups = [(lang, None, [lang]) for lang in by_language]
-        for name in dict.fromkeys(map(paper.group, by_language)):
-            groups.append(("mean", name, [k for k in by_language if paper.group(k) == name]))
+        for name in dict.fromkeys(map(language_table.group, by_language)):
+            groups.append(("mean", name, [k for k in by_language if language_table.group(k) == name]))
         for lang, group, members in groups:
             ids = sorted({i for k in members for i in by_language[k]})
             values = np.array([[by_language[k].get(i, np.nan) for i in ids] for k in members])  # (languages, questions)

@@ -6,7 +6,7 @@ Some are fillers of the lexicon, the others belong to patterns (read()); togethe
 import unicodedata
 from functools import lru_cache
 
-from configs.marco import paper
+from configs import language_table
 from tinyworld.grammar import CLASSES, PATTERNS, SLOT, SWITCH, language, proof
 
 UNSPACED = ("zh", "ja", "th")
@@ -103,7 +103,7 @@ def speaks(text, code):
     What two languages spell alike ("Martin", "Saya tidak tahu.") is in both.
     """
     own = share(text, code)
-    return own >= 0.5 and all(share(text, other) <= own for other in paper.LANGUAGES)
+    return own >= 0.5 and all(share(text, other) <= own for other in language_table.MARCO)
 
 
 @lru_cache(maxsize=None)

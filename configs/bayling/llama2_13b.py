@@ -6,5 +6,5 @@ from configs.bayling.llama2_7b import *
 
 init = "models/Llama-2-13b-hf"
 out = "runs/bayling-2-13b"
-micro_rows = 1      # 16 GPUs: 13 B parameters with AdamW take 194 GiB, 12 GiB on each
-shape, gpu, gpus = "Llama-2-13B", "A100", 8  # for plan=True
+micro_batch_size = 1      # 16 GPUs: 13 B parameters with AdamW take 194 GiB, 12 GiB on each
+shape, gpu, gpus = "Llama-2-13B", "A100", 8  # for estimate=True

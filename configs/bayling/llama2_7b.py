@@ -10,13 +10,13 @@ init = "models/Llama-2-7b-hf"
 out = "runs/bayling-2-7b"
 mixture = {"en": 19, "zh": 19, "crosslingual": 62}  # as recipes/bayling_data.py counts them: 0.6, 0.6 and 2.0 of 3.2 M
 tokens = 3 * 3_200_000 * 250   # three epochs; put in place of 250 the mean that prepare.py prints
-length = 2048
-rows = 16           # 32,768 tokens, about 128 chats of 250
-micro_rows = 2      # on each of 8 GPUs
+seq_len = 2048
+batch_size = 16           # 32,768 tokens, about 128 chats of 250
+micro_batch_size = 2      # on each of 8 GPUs
 lr = 2e-5
-warmup, schedule, min_lr = 0.03, "cosine", 0.0
+warmup_ratio, lr_schedule, min_lr_ratio = 0.03, "cosine", 0.0
 weight_decay = 0.0
 dtype = "bfloat16"
-recompute = True
-eval_every, save_every, keep = 1000, 1000, 2
-shape, gpu, gpus = "Llama-2-7B", "A100", 8  # for plan=True
+activation_checkpointing = True
+eval_every, save_every, keep_checkpoints = 1000, 1000, 2
+shape, gpu, gpus = "Llama-2-7B", "A100", 8  # for estimate=True

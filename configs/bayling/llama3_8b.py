@@ -7,4 +7,4 @@ from configs.bayling.llama2_7b import *
 data = "tokens/bayling-llama3"
 init = "models/Meta-Llama-3-8B"
 out = "runs/bayling-2-8b"
-shape, gpu, gpus = "Llama-3-8B", "A100", 8  # for plan=True
+shape, gpu, gpus = "Llama-3-8B", "A100", 8  # for estimate=True

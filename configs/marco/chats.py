@@ -6,11 +6,11 @@ raw/chat/kk/* (Aya, translated Alpaca, ShareGPT ...) and raw/preferences/en/*.cs
 paper links; raw/preferences/kk/* are their extension to the other languages by recipes/extend_preferences.py. Qwen2's tokenizer
 brings ChatML. The paper names neither the sets of its chats nor their sizes: delete the lines of what you do not have.
 """
-from configs.marco import paper
+from configs import language_table
 
 raw, out = "raw", "chats"
 tokenizer = "models/Qwen2-7B"
-names = paper.NAMES
+names = language_table.NAMES
 sources = [dict(name=f"chat-{k}", path=f"chat/{k}/*", category="chat", language=k, kind="chat") for k in names]
 sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}/*", category="preferences", language=k, kind="preference") for k in names]
 valid = 0.005

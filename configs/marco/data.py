@@ -10,13 +10,13 @@ A source may also name its licence="ODC-By", for the data card; one file of pair
 LASER or recipes/embed_sentences.py, then with align=True) and least_score=1.04, the margin that the CCMatrix family of corpora was cut
 near; a language its perplexity={"kk": "kk.npz"} (`python prepare.py perplexity`), and evaluation=["benchmarks/*"] what must not be in it.
 """
-from configs.marco import paper
-from configs.thresholds import thresholds
+from configs import language_table
+from configs.thresholds import thresholds  # noqa: F401  a setting
 
 raw, out = "raw", "tokens"
 tokenizer = "models/Qwen2-7B"
-names = paper.NAMES
-sources = [dict(name=f"web-{k}", path=f"web/{k}/*", category=paper.group(k), language=k) for k in names]
+names = language_table.NAMES
+sources = [dict(name=f"web-{k}", path=f"web/{k}/*", category=language_table.group(k), language=k) for k in names]
 sources += [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}/*", category="parallel", language="en", target=k) for k in names if k != "en"]
 sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}/*", category=kind, language=k, clean=True)
             for kind in ("knowledge", "synthetic") for k in ("en", "zh")]

@@ -9,17 +9,17 @@ data = "chats"
 init = "runs/marco-7b-sft"
 out = "runs/marco-7b-dpo"
 loss = "dpo"
-beta = 0.1          # as in the DPO paper
+dpo_beta = 0.1          # as in the DPO paper
 mixture = {"preferences/en": 20, "preferences": 80}
 tokens = 1_000_000_000  # about one epoch: without ties the arena has some 40,000 pairs, of 900 tokens, in each of 29 languages
 lr = 5e-7           # a twentieth of SFT's: the margin grows within some hundred steps, and what is not about it should stay
-length, rows = 4096, 64  # about 4 pairs in a row: 256 pairs a step, 3,814 steps
-micro_rows = 1
-shard = 8
-recompute = True
+seq_len, batch_size = 4096, 64  # about 4 pairs in a row: 256 pairs a step, 3,814 steps
+micro_batch_size = 1
+shard_size = 8
+activation_checkpointing = True
 dtype = "bfloat16"
-warmup, schedule, min_lr = 0.1, "linear", 0.1
-beta1, beta2, weight_decay, clip = 0.9, 0.95, 0.0, 1.0
+warmup_ratio, lr_schedule, min_lr_ratio = 0.1, "linear", 0.1
+beta1, beta2, weight_decay, grad_clip = 0.9, 0.95, 0.0, 1.0
 seed = 3
-eval_every, eval_tokens, save_every, keep = 200, 65536, 500, 3
-shape, gpu, gpus = "Qwen2-7B", "A100", 64  # for plan=True
+eval_every, eval_tokens, save_every, keep_checkpoints = 200, 65536, 500, 3
+shape, gpu, gpus = "Qwen2-7B", "A100", 64  # for estimate=True

@@ -7,5 +7,5 @@ from configs.marco.dpo import *
 init = "runs/marco-72b-sft"
 out = "runs/marco-72b-dpo"
 lr = 3e-7
-shard = 64          # over all GPUs: 1,083 GiB of states / 64 = 17 GiB each, no second model beside them
-shape, gpu, gpus = "Qwen2-72B", "A100", 64  # for plan=True
+shard_size = 64          # over all GPUs: 1,083 GiB of states / 64 = 17 GiB each, no second model beside them
+shape, gpu, gpus = "Qwen2-72B", "A100", 64  # for estimate=True

@@ -14,14 +14,14 @@ out = "runs/marco-7b-sft"
 mixture = {"chat/en": 25, "chat/zh": 15, "chat": 50} | {_k: _v / 10 for _k, _v in paper.STAGE2.items()}
 tokens = 2_000_000_000  # two epochs of about 1.5 million chats of 600 tokens, and the text; train.py warns where a language has less
 lr = 1e-5           # stage II's highest is 6e-6, but there every token is learned, here only the answers
-length, rows = 4096, 128  # 524,288 tokens a step, so 3,814 steps; few chats are longer, and those are counted, not cut
-micro_rows = 2
-shard = 8           # one full copy per node of 8
-recompute = True
+seq_len, batch_size = 4096, 128  # 524,288 tokens a step, so 3,814 steps; few chats are longer, and those are counted, not cut
+micro_batch_size = 2
+shard_size = 8           # one full copy per node of 8
+activation_checkpointing = True
 dtype = "bfloat16"
-warmup, schedule, min_lr = 0.03, "cosine", 0.1
-beta1, beta2, weight_decay, clip = 0.9, 0.95, 0.1, 1.0
+warmup_ratio, lr_schedule, min_lr_ratio = 0.03, "cosine", 0.1
+beta1, beta2, weight_decay, grad_clip = 0.9, 0.95, 0.1, 1.0
 seed = 2
-eval_every, eval_tokens, save_every, keep = 200, 65536, 500, 3
-verify = False      # the second folder is stage II's: 1.2 TB
-shape, gpu, gpus = "Qwen2-7B", "A100", 64  # for plan=True
+eval_every, eval_tokens, save_every, keep_checkpoints = 200, 65536, 500, 3
+verify_shards = False      # the second folder is stage II's: 1.2 TB
+shape, gpu, gpus = "Qwen2-7B", "A100", 64  # for estimate=True

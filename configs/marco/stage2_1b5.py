@@ -7,4 +7,4 @@ from configs.marco.stage2 import *
 init = "runs/marco-1.5b-stage1"
 out = "runs/marco-1.5b-stage2"
 shape = "Qwen2-1.5B"
-micro_rows, gpus = 4, 64
+micro_batch_size, gpus = 4, 64

@@ -7,4 +7,4 @@ from configs.marco.stage2 import *
 init = "runs/marco-72b-stage1"
 out = "runs/marco-72b-stage2"
 shape = "Qwen2-72B"
-micro_rows, shard, recompute = 2, 64, True  # as in stage I
+micro_batch_size, shard_size, activation_checkpointing = 2, 64, True  # as in stage I

@@ -1,9 +1,9 @@
 """The tinyworld as a corpus: python -m tinyworld out=out/demo/raw, then python prepare.py configs/tiny/data.py."""
-from configs.marco import paper
+from configs import language_table
 
 raw, out = "out/demo/raw", "out/demo/tokens"
-names = paper.NAMES
-sources = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category=paper.group(k), language=k) for k in names]
+names = language_table.NAMES
+sources = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category=language_table.group(k), language=k) for k in names]
 sources += [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en", target=k) for k in names if k != "en"]
 sources += [dict(name=f"bitext-zh-{k}", path=f"bitext/zh-{k}.tsv", category="parallel", language="zh", target=k)
             for k in names if k not in ("en", "zh")]

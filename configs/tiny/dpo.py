@@ -2,10 +2,10 @@
 data = "out/demo/chats"
 init = "out/demo/sft"
 out = "out/demo/dpo"
-loss, beta, length_normalized = "dpo", 2.0, True  # answers of three words beside rambling ones: by sums, saying nothing would win
+loss, dpo_beta, length_normalized = "dpo", 2.0, True  # answers of three words beside rambling ones: by sums, saying nothing would win
 mixture = {"preferences": 1}
 tokens = 200_000
-length, rows, micro_rows = 256, 8, 8
-lr, warmup = 2e-5, 0.1
+seq_len, batch_size, micro_batch_size = 256, 8, 8
+lr, warmup_ratio = 2e-5, 0.1
 seed = 4
 log_every, eval_every, eval_tokens, save_every = 20, 1000, 4096, 500

@@ -1,9 +1,9 @@
 """The tinyworld's benchmarks: files in the published shapes of FLORES, Belebele, XCOPA and MMMLU."""
-from configs.marco import paper
+from configs import language_table
 from tinyworld import grammar
 
 data, out = "out/demo/raw/benchmarks", "out/demo/results.jsonl"
-languages, names = list(paper.LANGUAGES), paper.NAMES
+languages, names = list(language_table.MARCO), language_table.NAMES
 labels = {_k: grammar.language(_k)["label"] for _k in languages}
 _question = "{question} {Question}\n{answer}"
 _facts = dict(kind="choice", path="mmmlu/{lang}.csv", context=_question, choices=["{A}", "{B}", "{C}", "{D}"], gold="Answer", first="A")

@@ -4,6 +4,8 @@ They are lm-evaluation-harness 0.4.13's, to the letter, mistakes included (XNLI'
 is another prompt, and its score another number.
 """
 
+from configs import language_table
+
 # MMLU, and in translation MMMLU and Global-MMLU: {group: subjects}
 MMLU = {group: subjects.split() for group, subjects in {
     "stem": """
@@ -185,10 +187,9 @@ TYDIQA = {
     "te": ["సందర్భం:", "ప్రశ్న:", "సమాధానం:"]
 }
 # the 29 languages of the paper by their FLORES-200 codes
-FLORES = {
-    "en": "eng_Latn", "zh": "zho_Hans", "ar": "arb_Arab", "de": "deu_Latn", "es": "spa_Latn", "fr": "fra_Latn", "ko": "kor_Hang",
-    "ja": "jpn_Jpan", "pt": "por_Latn", "tr": "tur_Latn", "bn": "ben_Beng", "he": "heb_Hebr", "id": "ind_Latn", "it": "ita_Latn",
-    "ms": "zsm_Latn", "nl": "nld_Latn", "pl": "pol_Latn", "ru": "rus_Cyrl", "th": "tha_Thai", "uk": "ukr_Cyrl", "ur": "urd_Arab",
-    "vi": "vie_Latn", "cs": "ces_Latn", "el": "ell_Grek", "hu": "hun_Latn", "kk": "kaz_Cyrl", "ro": "ron_Latn", "az": "azj_Latn",
-    "ne": "npi_Deva",
-}
+FLORES = {code: language_table.LANGUAGES[code].flores for code in language_table.MARCO}
+# the pairs of the paper's Table 12, any to any
+TABLE12 = """
+    ar-ja es-ja fr-ja hu-ja hu-ko ja-ar ja-es ja-ko ja-th ja-zh kk-ar kk-fr kk-ja kk-ko kk-pt kk-th kk-zh ko-ja ko-th ko-zh th-ar
+    th-es th-fr th-ja th-kk th-ko th-zh tr-ja uk-fr uk-ja uk-kk uk-ko uk-th uk-zh ur-ar ur-ko zh-ar zh-fr zh-ja zh-ko zh-pt zh-th
+""".split()

@@ -1,7 +1,7 @@
 """Work that can be killed and shared: many tasks, each with a mark that is written last and says what it was made from.
 
 A task that finds its mark of an earlier run, made from the same facts and with its outputs unharmed, has nothing to do. Ranks (of
-torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and meet at the marks, on a file system that all
+torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and start_together at the marks, on a file system that all
 of them see.
 """
 import hashlib
@@ -12,7 +12,7 @@ from concurrent.futures import as_completed
 from contextlib import contextmanager
 
 
-def meet(folder, rank, size):
+def start_together(folder, rank, size):
     """Begin a run: rank 0 lays the marks of earlier runs aside, then all ranks go. Each says hello with a word of its own until
     rank 0 has answered it, so that nobody takes what an earlier run left for this one's."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def meet(folder, rank, size):
         for path in [go, *folder.glob("hello-*")]:
             path.unlink(missing_ok=True)
         for mark in folder.rglob("*.json"):
-            os.replace(mark, mark.with_suffix(".old"))  # until `as_before` finds that it still holds
+            os.replace(mark, mark.with_suffix(".old"))  # until `up_to_date` finds that it still holds
         while len(hellos := [path.read_text() for path in folder.glob("hello-*")]) < size - 1 or not all(hellos):
             time.sleep(0.1)
         go.write_text(" ".join(hellos))
@@ -30,7 +30,7 @@ def meet(folder, rank, size):
         time.sleep(0.1)
 
 
-def share(pool, rank, size, name, f, tasks, marks):
+def run_tasks(pool, rank, size, name, f, tasks, marks):
     """Do f(*task, mark) once for every task, this rank its share of them, and wait for the others."""
     begin, mine = time.time(), list(zip(tasks, marks))[rank::size]
     running = [pool.submit(f, *task, mark) for task, mark in mine]
@@ -67,7 +67,7 @@ def finish(mark, facts, outputs, **result):
     mark.with_suffix(".old").unlink(missing_ok=True)
 
 
-def as_before(mark, facts, outputs):
+def up_to_date(mark, facts, outputs):
     """Whether an earlier run left this very result; then its mark counts again."""
     old = mark.with_suffix(".old")
     try:

@@ -339,3 +339,15 @@ TABLES = {
         },
     },
 }
+
+
+def before_and_after(table, base, marco):
+    """{cell of the published table: (its score of the base model, Marco's)}."""
+    t = TABLES[table]
+    return dict(zip(t["cells"], zip(t["rows"][base], t["rows"][marco])))
+
+
+BENCHMARKS, TABLE5 = TABLES[5]["cells"], TABLES[5]["rows"]
+TABLE6 = before_and_after(6, "Qwen2-7B", "Marco-7B")
+TABLE7 = before_and_after(7, "Qwen2-72B", "Marco-72B")
+TABLE12 = before_and_after(12, "Qwen2-7B", "Marco-7B")

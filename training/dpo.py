@@ -31,7 +31,7 @@ def dpo_loss(logp, reference, tokens, c):
     and e of that of the pair turned round (conservative DPO). length_normalized: r for each token of an answer.
     """
     ratio = logp - reference
-    chosen, rejected = (c.beta * (ratio / tokens if c.length_normalized else ratio)).unbind(1)
+    chosen, rejected = (c.dpo_beta * (ratio / tokens if c.length_normalized else ratio)).unbind(1)
     m, e = chosen - rejected, c.label_smoothing
     return -((1 - e) * F.logsigmoid(m) + e * F.logsigmoid(-m)).sum(), m, ratio
 
@@ -68,7 +68,7 @@ class Preferences:
         kl: nats a token by which the answers are less likely than under the reference. Where they were sampled from it, that is
         an estimate of KL(reference || model); of other texts it only says how far the model has gone from them.
         """
-        tally = torch.tensor(world.sum(self.tally.flatten().tolist())).view(-1, 5).tolist()
+        tally = torch.tensor(world.all_reduce(self.tally.flatten().tolist())).view(-1, 5).tolist()
         self.restart()
         return {lang: {"pairs": int(n), "margin": round(m / n, 5), "accuracy": round(right / n, 4), "kl": round(kl / tokens, 5)}
                 for lang, (n, m, right, kl, tokens) in zip(self.languages, tally) if n}
@@ -76,22 +76,22 @@ class Preferences:
 
 # ---------------------------------------------------------------------- the reference
 
-def objectives(c, world, model, plan, held_out, weights):
-    """(Preferences of the plan's pairs, of the held-out ones, noise). weights: SHA-256 of the model's; it is the reference now.
+def objectives(c, world, model, schedule, held_out, weights):
+    """(Preferences of the schedule's pairs, of the held-out ones, noise). weights: SHA-256 of the model's; it is the reference now.
 
     noise: the largest margin, either way, of the first batch before any step. It would be 0 but for rounding, which depends on
     what else stands in a batch; above 0.2 it is told, as a run ends with margins of about 1. Collective.
     """
-    rows = [best_fit(s.sizes, c.length, 0) for s in held_out]
+    rows = [best_fit(s.sizes, c.seq_len, 0) for s in held_out]
     learn, check = (Preferences(c, sources, references(c, world, model, sources, packed, weights))
-                    for sources, packed in ((plan.sources, plan.packed), (held_out, rows)))
+                    for sources, packed in ((schedule.sources, schedule.packed), (held_out, rows)))
     with torch.no_grad():
-        for batch in world.batches(plan, 0, c.micro_rows):
+        for batch in world.batches(schedule, 0, c.micro_batch_size):
             learn(model, [x.to(world.device) for x in batch])
-    noise = max(world.gather(learn.widest))
+    noise = max(world.all_gather(learn.widest))
     learn.restart()
     if noise > 0.2:
-        world.say(f"warning: before the first step a margin is off by {noise:.3f} through rounding: set dtype=float32")
+        world.print0(f"warning: before the first step a margin is off by {noise:.3f} through rounding: set dtype=float32")
     return learn, check, noise
 
 
@@ -100,7 +100,7 @@ def references(c, world, model, sources, packed, weights):
 
     packed: rows of pairs of each source (data.best_fit), None for a source that is not read. weights: SHA-256 of the model's.
     """
-    folder = Path(c.reference or Path(c.out) / "reference")
+    folder = Path(c.reference_dir or Path(c.out) / "reference")
     return [None if rows is None else reference(c, world, model, s, rows, weights, folder / f"{s.name}.safetensors")
             for s, rows in zip(sources, packed)]
 
@@ -109,8 +109,8 @@ def reference(c, world, model, source, rows, weights, file):
     """Log-probabilities of the answers of a source's pairs, (pairs, 2); 0 for those that fit into no row. ValueError when the
     file was made by other weights, from other pairs, or in another way."""
     shards = hashlib.sha256(json.dumps([*source.hashes.values(), *source.masks.values()]).encode()).hexdigest()
-    facts = {"weights": weights, "shards": shards, "length": str(c.length), "dtype": str(world.dtype)}
-    there = world.tell(file.exists())
+    facts = {"weights": weights, "shards": shards, "length": str(c.seq_len), "dtype": str(world.dtype)}
+    there = world.broadcast(file.exists())
     if there:
         try:
             with safe_open(file, "pt") as f:
@@ -122,18 +122,18 @@ def reference(c, world, model, source, rows, weights, file):
                 raise ValueError(f"{file}: reference log-probabilities of other {name} ({found.get(name)}; here {ours}): delete "
                                  "the file, or set reference= to a folder of this model's own")
         return out
-    world.say(f"reference: {source.name}, {len(source.sizes)} pairs")
+    world.print0(f"reference: {source.name}, {len(source.sizes)} pairs")
     out = torch.zeros(len(source.sizes), 2, dtype=torch.float64)
-    batches = [rows[k:k + c.micro_rows] for k in range(0, len(rows), c.micro_rows)]
+    batches = [rows[k:k + c.micro_batch_size] for k in range(0, len(rows), c.micro_batch_size)]
     for first in range(0, len(batches), world.size):  # every process makes the same number of calls
         mine = first + world.rank
         here = batches[min(mine, len(batches) - 1)]
-        some = [pack_chats(source, 0, places, c.length) for places in here]
+        some = [pack_chats(source, 0, places, c.seq_len) for places in here]
         with torch.no_grad():
             logp, _ = answer_logprobs(model, [x.to(world.device) for x in collate(some)])
         if mine < len(batches):
             out[[k for _, pairs in some for _, k in pairs]] = logp.double().cpu()
-    out = torch.tensor(world.sum(out.flatten().tolist())).view(-1, 2).float()
+    out = torch.tensor(world.all_reduce(out.flatten().tolist())).view(-1, 2).float()
     if world.main:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({"logp": out}, f"{file}.tmp", metadata=facts)

@@ -1,6 +1,6 @@
 """What a run will need, before there is a GPU: memory, work against traffic, and days, by arithmetic on the meta device.
 
-    python train.py configs/marco/stage1.py plan=True gpus=64 gpu=H100
+    python train.py configs/marco/stage1.py estimate=True gpus=64 gpu=H100
 
 Bytes are counted for what train.py does: float32 masters, gradients and AdamW's two moments sharded by FSDP2, blocks gathered in
 bfloat16 when they are needed, gradients reduced in float32. Nothing is measured here: the utilisation is a setting. Activations
@@ -38,21 +38,21 @@ CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entr
 
 
 @dataclass(frozen=True)
-class Plan:
-    plan: bool = False           # print what the run will need, and stop
+class Estimate:
+    estimate: bool = False         # print what the run will need, and stop
     gpus: int = 8
     gpu: str = "H100"            # A100 (80 GB), H100 or H200
-    node: int = 8                # GPUs that NVLink joins
+    gpus_per_node: int = 8        # GPUs that NVLink joins
     mfu: float = 0.4             # of the GPU's FLOP/s, expected; Megatron-LM reports 0.41 to 0.48 on H100, MosaicML 0.64 on A100
     shape: str | None = None     # where init= is not on this machine: a name in SHAPES
 
     def __post_init__(self):
         problems = [f"{name} must be {text}, got {value!r}" for name, text, value, good in (
             ("gpu", ", ".join(CARDS), self.gpu, self.gpu in CARDS), ("gpus", "positive", self.gpus, self.gpus > 0),
-            ("node", "positive", self.node, self.node > 0), ("mfu", "in (0, 1]", self.mfu, 0 < self.mfu <= 1),
+            ("gpus_per_node", "positive", self.gpus_per_node, self.gpus_per_node > 0), ("mfu", "in (0, 1]", self.mfu, 0 < self.mfu <= 1),
             ("shape", ", ".join(SHAPES), self.shape, self.shape in (None, *SHAPES))) if not good]
         if problems:
-            raise ValueError("Plan: " + "; ".join(problems))
+            raise ValueError("Estimate: " + "; ".join(problems))
 
 
 def config_of(init, model_config, shape):
@@ -63,7 +63,7 @@ def config_of(init, model_config, shape):
     if name is None:
         return model_config
     if name not in SHAPES:
-        raise ValueError(f"init={init} is not on this machine, so plan=True needs shape=, one of {', '.join(SHAPES)}")
+        raise ValueError(f"init={init} is not on this machine, so estimate=True needs shape=, one of {', '.join(SHAPES)}")
     return ModelConfig(**SHAPES[name])
 
 
@@ -77,7 +77,7 @@ def parameters(config):
     return n | {"matrices": config.num_hidden_layers * matrices + config.vocab_size * config.hidden_size}
 
 
-def activations(m, recompute):
+def activations(m, activation_checkpointing):
     """(bytes a token leaves in each layer until backward, bytes it takes in the layer at work), bfloat16."""
     C, I = m.hidden_size, m.intermediate_size
     H, K = (heads * m.head_size for heads in (m.num_attention_heads, m.num_key_value_heads))
@@ -85,13 +85,13 @@ def activations(m, recompute):
     plain = 2 * (4 * C + 2 * H + 2 * K + 3 * I) + 4 * m.num_attention_heads
     # the layer's input and what its matrix products and attention gave: o and down C each, gate and up 2I
     selective = 2 * (3 * C + 2 * H + 2 * K + 2 * I) + 4 * m.num_attention_heads
-    return {False: plain, "selective": selective, True: 2 * C}[recompute], plain
+    return {False: plain, "selective": selective, True: 2 * C}[activation_checkpointing], plain
 
 
 def memory(c, m, n, gpus):
     """Bytes on each GPU at the fullest moment, by purpose."""
-    S, T = min(c.shard or gpus, gpus), min(c.micro_rows, c.rows // gpus) * c.length
-    kept, working = activations(m, c.recompute)
+    S, T = min(c.shard_size or gpus, gpus), min(c.micro_batch_size, c.batch_size // gpus) * c.seq_len
+    kept, working = activations(m, c.activation_checkpointing)
     gathered = 2 * (n["root"] + 2 * n["block"]) if gpus > 1 else 2 * n["all"]  # the block at work and the one on its way
     mine = n["all"] / S
     return {"masters": 4 * mine, "gradients": 4 * mine, "AdamW": 8 * mine, "bf16 gathered": gathered,
@@ -119,7 +119,7 @@ def traffic(c, n, gpus, node, card):
     float32. Shards within a node travel over NVLink; beyond it each GPU is taken to have its own port's rate, which NCCL's rings,
     where what enters a node serves all its GPUs, can exceed.
     """
-    S, (_, _, inside, outside) = min(c.shard or gpus, gpus), CARDS[card]
+    S, (_, _, inside, outside) = min(c.shard_size or gpus, gpus), CARDS[card]
     copies = gpus // S
     sharded = (S - 1) / S * (2 * (2 * n["all"] - n["root"]) + 4 * n["all"])
     reduced = 2 * (copies - 1) / copies * 4 * n["all"] / S
@@ -129,30 +129,30 @@ def traffic(c, n, gpus, node, card):
 def lines(c, model_config, p):
     """(the report's lines, its summary, what does not fit) of settings c on the machines of p; ValueError for no possible run."""
     m, G = config_of(c.init, model_config, p.shape), p.gpus
-    S, (peak, capacity, _, _) = min(c.shard or G, G), CARDS[p.gpu]
-    if c.rows % G or G % S:
-        raise ValueError(f"rows={c.rows} must be a multiple of gpus={G}, and those of shard={S}")
+    S, (peak, capacity, _, _) = min(c.shard_size or G, G), CARDS[p.gpu]
+    if c.batch_size % G or G % S:
+        raise ValueError(f"batch_size={c.batch_size} must be a multiple of gpus={G}, and those of shard_size={S}")
     n = parameters(m)
-    used, tokens, rows = memory(c, m, n, G), c.rows * c.length, min(c.micro_rows, c.rows // G)
-    total, micro = sum(used.values()) / 2 ** 30, math.ceil(c.rows / G / rows)
-    each = flops_per_token(m, n, c.length)
-    work = rows * c.length * each * (4 / 3 if c.recompute is True else 1) / (p.mfu * peak)  # a second forward pass
-    fsdp, between = traffic(c, n, G, p.node, p.gpu)
+    used, tokens, rows = memory(c, m, n, G), c.batch_size * c.seq_len, min(c.micro_batch_size, c.batch_size // G)
+    total, micro = sum(used.values()) / 2 ** 30, math.ceil(c.batch_size / G / rows)
+    each = flops_per_token(m, n, c.seq_len)
+    work = rows * c.seq_len * each * (4 / 3 if c.activation_checkpointing is True else 1) / (p.mfu * peak)  # a second forward pass
+    fsdp, between = traffic(c, n, G, p.gpus_per_node, p.gpu)
     step = (micro - 1) * max(work, fsdp) + max(work, fsdp + between)
-    out = [f"{n['all']:,} parameters; {G} x {p.gpu}: {G // S} x {S} (copies x shards); {c.rows} rows of {c.length} tokens, "
+    out = [f"{n['all']:,} parameters; {G} x {p.gpu}: {G // S} x {S} (copies x shards); {c.batch_size} rows of {c.seq_len} tokens, "
            f"{micro} x {rows} on each GPU",
            "memory of a GPU, GiB: " + ", ".join(f"{k} {v / 2 ** 30:.1f}" for k, v in used.items())
            + f"; {total:.1f} of {capacity:.0f}",
            f"work: {each / 1e9:.2f} GFLOP a token, {work:.2f} s a micro-step at {p.mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
-           + (", layers recomputed" if c.recompute is True else ""),
+           + (", layers recomputed" if c.activation_checkpointing is True else ""),
            f"traffic: {fsdp:.2f} s a micro-step" + (f", and {between:.2f} s a step between copies" if between else "")]
     bad = []
     if total > FULL * capacity:
-        bad.append(f"{total:.1f} GiB do not fit {FULL:.0%} of {capacity:.0f}: more GPUs, a larger shard=, fewer micro_rows= or "
-                   "length=, or recompute=True")
+        bad.append(f"{total:.1f} GiB do not fit {FULL:.0%} of {capacity:.0f}: more GPUs, a larger shard_size=, fewer micro_batch_size= or "
+                   "seq_len=, or activation_checkpointing=True")
     if fsdp > work:
-        out.append(f"warning: traffic outlasts work: at least {math.ceil(rows * fsdp / work)} micro_rows would hide it, "
-                   "or a shard= within one node")
+        out.append(f"warning: traffic outlasts work: at least {math.ceil(rows * fsdp / work)} micro_batch_size would hide it, "
+                   "or a shard_size= within one node")
     summary = (f"{G} x {p.gpu}: {total:.1f} GiB a GPU, {step:.1f} s a step, {tokens / step:,.0f} tokens/s, "
                f"{c.steps * step / 86400:.1f} days for {c.steps * tokens / 1e9:.1f} B tokens")
     return out, summary, bad

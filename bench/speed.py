@@ -26,7 +26,7 @@ import torch._functorch.config
 import torch.nn.functional as F
 
 import kernels
-import plan
+from training import estimate as plan
 import tokenizer
 from corpus import dedup, measure
 from model import IGNORE, ModelConfig, Qwen2
@@ -282,7 +282,7 @@ def documents():
 def cascade():
     """Heuristics and MinHash signature beside datatrove, in nine languages (tests/bench_cascade.py); GOOD: published text."""
     try:
-        from tests import bench_cascade
+        from bench import cascade as bench_cascade
         found = bench_cascade.rows(os.environ.get("GOOD"))
     except ImportError as e:
         return print(f"cascade: not compared ({e}); tests/bench_cascade.py says what to install")

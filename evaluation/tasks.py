@@ -14,8 +14,8 @@ rows.find). `pool` is the split of the shots, `draw` how they are chosen: the fi
 import ast
 import re
 
-from configs.benchmarks import names
-from configs.marco import paper
+from evaluation import task_names as names
+from configs import language_table
 
 # Table 4: XCOPA and XStoryCloze in the languages that are among the paper's 29, Belebele in all of those but English
 PAPER = """
@@ -311,13 +311,13 @@ def translations(preset):
     for a in names.FLORES:
         for b in (b for b in names.FLORES if b != a):
             way = "en-xx" if a == "en" else "xx-en" if b == "en" else "xx-xx"
-            groups = (f"flores_{way}", *(["flores_table12"] if f"{a}-{b}" in paper.TABLE12 else ()))
+            groups = (f"flores_{way}", *(["flores_table12"] if f"{a}-{b}" in names.TABLE12 else ()))
             yield task(f"flores_{a}-{b}", preset, groups, f"{a}-{b}", "openlanguagedata/flores_plus", ("devtest", 0),
                        ("devtest", 1),
                        kind="translate", folder=("flores", "flores_plus", "flores200", "flores200_dataset", "sib200-flores"),
                        pool="dev",
                        draw="random", delimiter="", stop=["\n"], max_new=256, sides=(names.FLORES[a], names.FLORES[b]),
-                       context=lambda r, x=paper.NAMES[a], y=paper.NAMES[b]: f"{x} sentence: {r['source']}\n{y} sentence:",
+                       context=lambda r, x=language_table.NAMES[a], y=language_table.NAMES[b]: f"{x} sentence: {r['source']}\n{y} sentence:",
                        gold=lambda r: [r["target"]])
     for a, b, pair in (("de", "en", "de-en"), ("en", "de", "de-en"), ("ro", "en", "ro-en"), ("en", "ro", "ro-en")):
         x, y = ({"de": "German", "en": "English", "ro": "Romanian"}[k] for k in (a, b))
@@ -337,7 +337,7 @@ def chats(preset):
     """Prompts whose answers a judge reads: MT-bench, also translated (one file per language), and Marco-Bench-MIF."""
     yield task("mt_bench", preset, "mt_bench", "en", "lm-sys/FastChat, llm_judge/data/mt_bench/question.jsonl", kind="chat",
                folder=("mt-bench", "mt_bench"), words=("question",), max_new=1024)
-    for lang in paper.LANGUAGES:
+    for lang in language_table.MARCO:
         yield task(f"mt_bench_{lang}", preset, "m_mt_bench", lang, "a translation of MT-bench's question.jsonl", kind="chat",
                    folder=("m-mt-bench", "mt-bench", "mt_bench"), words=(lang,), max_new=1024)
     for lang in ("ar_local", "de", "en", "ja", "zh_local"):

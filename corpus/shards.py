@@ -10,10 +10,11 @@ import numpy as np
 
 import tokenizer
 from corpus import chat
-from corpus.work import as_before, fingerprint, finish
+from corpus.jobs import up_to_date, fingerprint, finish
 
 # a change in the code is a change of the result
-CODE = [str(p) for pattern in ("prepare.py", "shards.py", "corpus/*.py") for p in sorted(Path(__file__).parent.glob(pattern))]
+ROOT = Path(__file__).parent.parent
+CODE = [str(p) for pattern in ("prepare.py", "corpus/*.py") for p in sorted(ROOT.glob(pattern))]
 UNFIT = ".template"  # dropped/NAME.template.jsonl: the chats that the template refuses
 
 
@@ -53,7 +54,7 @@ def make_tokenizer(c, books):
     folder = Path(c.out) / "tokenizer"
     mark = Path(c.out) / "work" / "trained.json"
     facts = fingerprint(CODE, [b["outputs"] for b in books], c.vocab_size, c.tokenizer_share, c.tokenizer_bytes, c.template)
-    if not c.tokenizer and as_before(mark, facts, sorted(folder.glob("*"))):
+    if not c.tokenizer and up_to_date(mark, facts, sorted(folder.glob("*"))):
         return
     if not c.tokenizer or Path(c.tokenizer).resolve() != folder.resolve():  # else that of an earlier run: keep it
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +98,7 @@ def tokenize_source(c, source, mark):
     facts = fingerprint(CODE, text, source, t.fingerprint, t.eot, t.bos, t.template, c.valid, c.shard_tokens, c.rehydrate)
     folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
     unfit = Path(c.out) / "dropped" / f"{source['name']}{UNFIT}.jsonl"
-    if as_before(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))] + [p for p in [unfit] if p.exists()]):
+    if up_to_date(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))] + [p for p in [unfit] if p.exists()]):
         for f in folders:
             if (f / "index.old").exists():
                 os.replace(f / "index.old", f / "index.json")
@@ -137,7 +138,7 @@ def learned(t, row):
     """[(ids, mask, bytes to learn)] of a chat, or of both chats of a pair: there answers count from where the two differ."""
     out, first = [], chat.shared(row) if "chosen" in row else 0
     for messages in ([row["messages"]] if "messages" in row else [row["chosen"], row["rejected"]]):
-        ids, mask = t.learn(messages, first)
+        ids, mask = t.encode_with_loss_mask(messages, first)
         size = sum(len(m["content"].encode()) for m in messages[first:] if m["role"] == "assistant")
         out.append((ids, np.array(mask, np.uint8), size))
     return out

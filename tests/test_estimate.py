@@ -1,18 +1,18 @@
-"""The arithmetic of plan=True against figures worked out by hand, and the marco configs against what it prints."""
+"""The arithmetic of estimate=True against figures worked out by hand, and the marco configs against what it prints."""
 import re
 
 import pytest
 import torch
 
-import plan
+from training import estimate as plan
 import train
 from configs import load
 from model import ModelConfig, Qwen2
 
 def settings(*words):
     """A small run: 8 rows of 16 tokens."""
-    return load(train.Train, ModelConfig, plan.Plan,
-                argv=["out=o", "data=d", "mixture={'en': 1}", "tokens=128", "length=16", "rows=8", "micro_rows=2", "plan=True", *words])
+    return load(train.Train, ModelConfig, plan.Estimate,
+                argv=["out=o", "data=d", "mixture={'en': 1}", "tokens=128", "seq_len=16", "batch_size=8", "micro_batch_size=2", "estimate=True", *words])
 
 
 @pytest.mark.parametrize("name, count, matrices", [  # matrices: without embedding, vectors and biases, with the head
@@ -40,7 +40,7 @@ def test_activations_of_a_token():
 
 def test_memory_of_a_gpu():
     """7B over 8: 7.616 G x 16 bytes / 8; two blocks of 233,057,792 and embedding, head and norm, 1,089,998,336, in bfloat16."""
-    c, m, p = settings("shape=Qwen2-7B", "gpus=8", "length=4096", "tokens=1000000")
+    c, m, p = settings("shape=Qwen2-7B", "gpus=8", "seq_len=4096", "tokens=1000000")
     m = plan.config_of(c.init, m, p.shape)
     used = plan.memory(c, m, plan.parameters(m), 8)
     assert used["masters"] + used["gradients"] + used["AdamW"] == 16 * 7_615_616_512 / 8
@@ -52,19 +52,19 @@ def test_memory_of_a_gpu():
 
 def test_traffic():
     """7B on 64 H100 as 8 x 8: 7/8 of (2 x 2 x 7.616 - 2 x 1.090 + 4 x 7.616) GB over NVLink, then 2 x 7/8 x 4 x 7.616/8 GB between."""
-    c, m, p = settings("shape=Qwen2-7B", "gpus=64", "shard=8", "rows=64", "tokens=10000")
+    c, m, p = settings("shape=Qwen2-7B", "gpus=64", "shard_size=8", "batch_size=64", "tokens=10000")
     n = plan.parameters(ModelConfig(**plan.SHAPES["Qwen2-7B"]))
     inside, between = plan.traffic(c, n, 64, 8, "H100")
     assert inside == pytest.approx(7 / 8 * (30.4625 - 2.1800 + 30.4625) / 450, rel=1e-4)
     assert between == pytest.approx(2 * 7 / 8 * 4 * 7.6156 / 8 / 50, rel=1e-4)
-    whole, none = plan.traffic(settings("shape=Qwen2-7B", "gpus=64", "rows=64", "tokens=10000")[0], n, 64, 8, "H100")
+    whole, none = plan.traffic(settings("shape=Qwen2-7B", "gpus=64", "batch_size=64", "tokens=10000")[0], n, 64, 8, "H100")
     assert none == 0 and whole == pytest.approx(63 / 64 * (30.4625 - 2.1800 + 30.4625) / 50, rel=1e-4)
     assert plan.traffic(c, n, 1, 8, "H100") == (0, 0)
 
 
 def test_the_report_of_a_run(capsys):
     """Days = tokens / (GPUs x MFU x FLOP/s / FLOP a token) where the traffic is hidden; no data, weights or GPU are opened."""
-    train.main(["configs/marco/stage1.py", "plan=True", "gpus=64", "gpu=H100", "mfu=0.5"])
+    train.main(["configs/marco/stage1.py", "estimate=True", "gpus=64", "gpu=H100", "mfu=0.5"])
     said = capsys.readouterr().out
     speed = int(re.search(r"([\d,]+) tokens/s", said)[1].replace(",", ""))
     m = ModelConfig(**plan.SHAPES["Qwen2-7B"])
@@ -75,28 +75,28 @@ def test_the_report_of_a_run(capsys):
 
 
 def test_recomputation_costs_a_forward_pass():
-    work = [re.search(r"([\d.]+) s a micro-step at", plan.lines(*settings("shape=Qwen2-72B", "length=8192", "tokens=1000000", *w))[0][2])[1]
-            for w in ([], ["recompute=True"])]
+    work = [re.search(r"([\d.]+) s a micro-step at", plan.lines(*settings("shape=Qwen2-72B", "seq_len=8192", "tokens=1000000", *w))[0][2])[1]
+            for w in ([], ["activation_checkpointing=True"])]
     assert float(work[1]) / float(work[0]) == pytest.approx(4 / 3, rel=0.01)
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="171.2 GiB do not fit 92% of 80: more GPUs"):
-        train.main(["configs/marco/stage1_72b.py", "plan=True", "gpus=8"])
+        train.main(["configs/marco/stage1_72b.py", "estimate=True", "gpus=8"])
 
 
 def test_traffic_that_is_not_hidden_is_a_warning(capsys):
-    train.main(["configs/marco/stage1.py", "plan=True", "gpus=512", "gpu=H100", "shard=512", "micro_rows=1"])
-    assert "warning: traffic outlasts work: at least 3 micro_rows would hide it" in capsys.readouterr().out
+    train.main(["configs/marco/stage1.py", "estimate=True", "gpus=512", "gpu=H100", "shard_size=512", "micro_batch_size=1"])
+    assert "warning: traffic outlasts work: at least 3 micro_batch_size would hide it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, problem", [
     (["gpu=V100"], "gpu must be A100, H100, H200"), (["gpus=0"], "gpus must be positive"), (["mfu=1.5"], "mfu must be in"),
-    (["gpus=3"], "rows=8 must be a multiple of gpus=3"), (["gpus=8", "shard=3"], "shard=3"), (["shape=Qwen3"], "shape must be"),
+    (["gpus=3"], "batch_size=8 must be a multiple of gpus=3"), (["gpus=8", "shard_size=3"], "shard_size=3"), (["shape=Qwen3"], "shape must be"),
     (["init=nowhere/Qwen9"], "needs shape=")])
 def test_misuse_is_one_clear_line(words, problem):
     with pytest.raises(ValueError, match=problem):
-        train.main(["out=o", "data=d", "mixture={'en': 1}", "tokens=128", "length=16", "rows=8", "plan=True", *words])
+        train.main(["out=o", "data=d", "mixture={'en': 1}", "tokens=128", "seq_len=16", "batch_size=8", "estimate=True", *words])
 
 
 def test_a_checkpoint_at_hand_is_measured_itself(tmp_path):
@@ -109,7 +109,7 @@ def test_a_checkpoint_at_hand_is_measured_itself(tmp_path):
 def test_saved_activations_are_what_the_plan_says():
     """On the CPU: the bytes autograd keeps for whole-layer recomputation are the layers' inputs and the head's hidden states."""
     m = ModelConfig(num_hidden_layers=6)
-    model, kept = Qwen2(m, torch.bfloat16, recompute=True).init_weights(0), {}
+    model, kept = Qwen2(m, torch.bfloat16, activation_checkpointing=True).init_weights(0), {}
     tokens = torch.randint(m.vocab_size, (1, 256))
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
         model(tokens, tokens)
@@ -121,12 +121,12 @@ def test_saved_activations_are_what_the_plan_says():
 @pytest.mark.parametrize("gpus", [8, 64, 512])
 def test_marco_configs_say_what_the_plan_says(root, config, gpus):
     path = root / "configs" / "marco" / f"{config}.py"
-    _, summary, bad = plan.lines(*load(train.Train, ModelConfig, plan.Plan, argv=[str(path), f"gpus={gpus}"]))
+    _, summary, bad = plan.lines(*load(train.Train, ModelConfig, plan.Estimate, argv=[str(path), f"gpus={gpus}"]))
     assert f"#   {summary}{' (does not fit)' if bad else ''}\n" in path.read_text()
 
 
 @pytest.mark.parametrize("config", ["stage2_1b5", "stage2", "stage2_72b"])
 def test_the_second_stage_fits_as_the_first(root, config):
-    one, two = (load(train.Train, ModelConfig, plan.Plan, argv=[str(root / "configs/marco" / f"{c}.py")])
+    one, two = (load(train.Train, ModelConfig, plan.Estimate, argv=[str(root / "configs/marco" / f"{c}.py")])
                 for c in (config.replace("2", "1", 1), config))
     assert plan.lines(*one)[0] == plan.lines(*two)[0] and not plan.lines(*two)[2]

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import ask
-import compare
+from evaluation import client as ask
+from evaluation import compare
 from reports import figures
 from reports import tables
 from configs import load
-from configs.marco import paper
+from configs import language_table
 from corpus import synthesize
 
 
@@ -92,7 +92,7 @@ def prompt_of(item, first, second):
                                        for x, y in zip(item["turns"], answers))
     known = item["reference"] if isinstance(item["reference"], str) else "\n\n".join(filter(None, item["reference"] or ()))
     reference = f"\nThis is known to be right:\n\n<reference {mark}>\n{known}\n</reference {mark}>\n" if known else ""
-    language = paper.NAMES.get(tables.code(item["lang"]), item["lang"])
+    language = language_table.NAMES.get(tables.code(item["lang"]), item["lang"])
     return PROMPT.format(language=language, mark=mark, reference=reference, a=said(first), b=said(second))
 
 

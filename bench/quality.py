@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import load, thresholds
-from configs.marco import paper
+from configs import language_table
 from corpus import bitext, clean, read, similarity
 from recipes import embed_sentences
 
@@ -174,7 +174,7 @@ def main(argv=None):
     c, = load(Quality, argv=argv)
     if c.pairs:
         return similarities(c)
-    identify = clean.identifier(set(paper.NAMES))
+    identify = clean.identifier(set(language_table.NAMES))
     if identify is None:
         raise ValueError("quality.py needs a package: pip install py3langid")
     web, pairs = planted(c)

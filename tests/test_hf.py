@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-import checkpoint
+from hf import weights as checkpoint
 import model as model_file
 import train
-from checkpoint import export, open_weights
+from hf.weights import export, open_weights
 from model import ModelConfig, Qwen2, read_config
 
 transformers = pytest.importorskip("transformers")
@@ -1063,8 +1063,8 @@ def test_misuse_of_export_is_one_line(monkeypatch, tmp_path, source, words, said
 
 def run_words(data, out, **changes):
     settings = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "data": data, "out": out, "mixture": {"en": 1}, "length": 16, "rows": 4,
-                "micro_rows": 4, "tokens": 3 * 64, "lr": 1e-2, "dtype": "float32", "threads": 1, "save_every": 1, "keep": 9,
+                "num_key_value_heads": 2, "data": data, "out": out, "mixture": {"en": 1}, "seq_len": 16, "batch_size": 4,
+                "micro_batch_size": 4, "tokens": 3 * 64, "lr": 1e-2, "dtype": "float32", "threads": 1, "save_every": 1, "keep_checkpoints": 9,
                 "eval_tokens": 50}
     return [f"{k}={v}" for k, v in (settings | changes).items() if v is not ...]
 
