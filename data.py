@@ -36,7 +36,7 @@ class Source:
         try:
             self.index = json.loads(path.read_text())
             self.name, self.category, self.language = (self.index[k] for k in ("name", "category", "language"))
-            self.eot, self.bos, self.dtype = self.index["eot"], self.index.get("bos"), np.dtype(self.index["dtype"])
+            self.eot_id, self.bos_id, self.dtype = self.index["eot"], self.index.get("bos"), np.dtype(self.index["dtype"])
             self.counts = [s["tokens"] for s in self.index["shards"]]
             self.tokens, self.bytes = sum(self.counts), sum(s["bytes"] for s in self.index["shards"])
             self.split, self.tokenizer, self.vocab_size = (self.index[k] for k in ("split", "tokenizer", "vocab_size"))
@@ -207,7 +207,7 @@ class Schedule:
         for i, at in (self.row(step, r) for r in rows):
             s = self.sources[i]
             if self.packed[i] is None:
-                out.append((pack([s.read(at, self.seq_len + 1)], s.eot, s.bos), []))
+                out.append((pack([s.read(at, self.seq_len + 1)], s.eot_id, s.bos_id), []))
             else:
                 out.append(pack_chats(s, i, self.packed[i][at], self.seq_len))
         return collate(out)
@@ -319,7 +319,7 @@ def pack_chats(source, i, places, length):
     A chat's tokens are its ids but for the last: nothing opens it, as nothing stands before it when it is asked. A pair's prompt
     stands there twice: what a token sees is an interval (starts), so a second answer could not pass over the first.
     """
-    tokens, targets = np.full(length, source.eot), np.full(length, IGNORE)
+    tokens, targets = np.full(length, source.eot_id), np.full(length, IGNORE)
     starts, chat, at = np.zeros(length, int), np.zeros(length, int), 0
     numbers = [k * source.sides + side for k in places for side in range(source.sides)]
     for n, (begin, size) in enumerate(source.chats[numbers].tolist()):
@@ -352,10 +352,10 @@ def validation(sources, length, limit, rows):
     for i, s in enumerate(sources):
         out, count = [], min(limit, s.tokens)
         if s.kind == "text":
-            ids = np.concatenate([[s.eot], s.read(0, count)])
+            ids = np.concatenate([[s.eot_id], s.read(0, count)])
             for at in range(0, count, length):
                 piece = ids[at:at + length + 1]
-                row = pack([np.concatenate([piece, np.full(length + 1 - len(piece), s.eot)])], s.eot, s.bos)
+                row = pack([np.concatenate([piece, np.full(length + 1 - len(piece), s.eot_id)])], s.eot_id, s.bos_id)
                 row[1][0, len(piece) - 1:] = IGNORE
                 out.append((row, []))
             size = s.bytes * count / s.tokens

@@ -198,7 +198,7 @@ def about_text(response, lang, unended):
 
 def run_chat(c, task, docs, model, t):
     """Answers to conversations; the turns of a document are asked one after the other, each with the answers so far."""
-    if t.template is None:
+    if t.chat_template is None:
         raise ValueError(f"task {task['name']}: {c.model} has no chat template, which a chat task needs")
     talks, room = [[] for _ in docs], c.max_length or model.config.max_position_embeddings
     asked = [[[m] for m in doc["messages"]] if doc["turns"] else [doc["messages"]] for doc in docs]
@@ -206,8 +206,8 @@ def run_chat(c, task, docs, model, t):
         open_ = [i for i, steps in enumerate(asked) if turn < len(steps)]
         for i in open_:
             talks[i] += asked[i][turn]
-        ids = [t.chat(talks[i])[-(room - task["max_new"]):] for i in open_]
-        said = generate(model, ids, task["max_new"], {*t.stops, *eos_ids(t, c.model)}, batch=max(1, c.batch_tokens // 16))
+        ids = [t.encode_chat(talks[i])[-(room - task["max_new"]):] for i in open_]
+        said = generate(model, ids, task["max_new"], {*t.stop_ids, *eos_ids(t, c.model)}, batch=max(1, c.batch_tokens // 16))
         for i, new in zip(open_, said):
             talks[i].append({"role": "assistant", "content": t.decode(new), "ids": len(new)})
     out = []

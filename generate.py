@@ -313,13 +313,13 @@ def behind(model, texts, parents, room=0):
 def complete(model, t, texts, max_new, stop_text=(), how=Decoding(), batch=64):
     """Strings -> their continuations, cut before the first stop string; the tokenizer's ids that end a text stop them too."""
     prompts = [ids_of(t, text) for text in texts]
-    out = generate(model, prompts, max_new, t.stops, how, batch, t, stop_text)
+    out = generate(model, prompts, max_new, t.stop_ids, how, batch, t, stop_text)
     return [cut(t.decode(ids, before=prompt), stop_text) for ids, prompt in zip(out, prompts)]
 
 
 def ids_of(t, text):
     """Ids of a prompt: BOS first where the tokenizer wants one; an empty text begins with the end-of-text id."""
-    return ([] if t.bos is None else [t.bos]) + t.encode(text) or [t.prefix_token_id]
+    return ([] if t.bos_id is None else [t.bos_id]) + t.encode(text) or [t.prefix_token_id]
 
 
 def cut(text, stop_text):
@@ -331,7 +331,7 @@ def speak(model, t, prompt, max_new, stop_text, how):
     """The continuation of one prompt (ids), printed as it comes; returns it. What may begin a stop string waits."""
     stream, text, shown = t.stream(before=prompt), "", 0
     wait = max(map(len, stop_text), default=1) - 1
-    for _, i in continuations(model, [prompt], max_new, t.stops, how, t=t, stop_text=stop_text):
+    for _, i in continuations(model, [prompt], max_new, t.stop_ids, how, t=t, stop_text=stop_text):
         text += stream.push(i)
         safe = max(shown, len(cut(text, stop_text)) - wait)
         print(text[shown:safe], end="", flush=True)
@@ -365,11 +365,11 @@ def main(argv=None):
         torch.set_num_threads(c.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, t = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval(), tokenizer.load(c.model)
-    chat = t.template is not None if c.chat is None else c.chat
+    chat = t.chat_template is not None if c.chat is None else c.chat
     system = [{"role": "system", "content": c.system}] if c.system else []
     for line in [c.prompt] if isinstance(c.prompt, str) else c.prompt or ():
         print(f"> {line}" if isinstance(c.prompt, list) else "", end="\n" if isinstance(c.prompt, list) else "")
-        speak(model, t, t.chat([*system, {"role": "user", "content": line}]) if chat else ids_of(t, line), c.max_new, c.stop, how)
+        speak(model, t, t.encode_chat([*system, {"role": "user", "content": line}]) if chat else ids_of(t, line), c.max_new, c.stop, how)
     messages = system
     while c.prompt is None:
         try:
@@ -377,7 +377,7 @@ def main(argv=None):
         except (EOFError, KeyboardInterrupt):
             return
         messages.append({"role": "user", "content": line})
-        answer = speak(model, t, t.chat(messages) if chat else ids_of(t, line), c.max_new, c.stop, how)
+        answer = speak(model, t, t.encode_chat(messages) if chat else ids_of(t, line), c.max_new, c.stop, how)
         messages.append({"role": "assistant", "content": answer})
 
 

@@ -233,7 +233,7 @@ def main(argv=None):
     c, = load(Prepare, argv=words)
     out, rank, size = Path(c.out), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     files = [(source, i, path) for source in c.sources for i, path in enumerate(files_of(c, source))]  # looked up before any work
-    if c.tokenizer and tokenizer.load(c.tokenizer).template is None and not c.template and any(map(chats, c.sources)):
+    if c.tokenizer and tokenizer.load(c.tokenizer).chat_template is None and not c.template and any(map(chats, c.sources)):
         raise ValueError(f"{c.tokenizer} has no chat template; set template= to one of {', '.join(tokenizer.TEMPLATES)}")
     if rank == 0:
         for index in out.glob("*/index.json"):

@@ -1,8 +1,8 @@
 """Text <-> ids. The files decide: tiktoken runs byte-level BPE (Qwen2, Qwen3, Llama 3), sentencepiece the rest (Llama 2, ours).
 
-    t = load("Qwen/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.chat([{"role": "user", "content": "Salam!"}])
+    t = load("Qwen/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.encode_chat([{"role": "user", "content": "Salam!"}])
 
-Special tokens written in a text are ordinary text unless special=True says otherwise. BOS is never added: t.bos is the id that
+Special tokens written in a text are ordinary text unless special=True says otherwise. BOS is never added: t.bos_id is the id that
 this tokenizer puts before a text, or None.
 """
 import codecs
@@ -83,7 +83,7 @@ class Tokenizer:
         ids = [*self._bytes, *added.values()]
         if not all(type(i) is int and i >= 0 for i in ids) or "" in added or len(set(added.values())) < len(added):
             raise ValueError(f"{path}: an id is no number, stands twice, or has no text")
-        self.added, self.bos, self.config = added, bos, read_json(path.parent / "tokenizer_config.json", {})
+        self.added, self.bos_id, self.config = added, bos, read_json(path.parent / "tokenizer_config.json", {})
         self.special = {added[name] for name in special}
         self._late = {self.normalize(name): added[name] for name in normalized if name not in special}
         early = [name for name in added if name not in self._late]
@@ -92,12 +92,12 @@ class Tokenizer:
             for names in (early, [name for name in early if name not in special], list(self._late)))
         self._control = re.compile("|".join(map(re.escape, special)) or "$^")
         self.vocab_size = max(ids) + 1
-        self.eot = next((added[name] for name in SEPARATORS if name in added), None)
-        if self.eot is None:
+        self.eot_id = next((added[name] for name in SEPARATORS if name in added), None)
+        if self.eot_id is None:
             raise ValueError(f"{path}: none of {', '.join(SEPARATORS)} is a token; one is needed to stand between documents")
-        self.prefix_token_id = self.eot if bos is None else bos  # what a text begins with when nothing stands before it
-        self.stops = [added[name] for name in ENDS if name in added]
-        self.template = _template(path.parent, self.config)
+        self.prefix_token_id = self.eot_id if bos is None else bos  # what a text begins with when nothing stands before it
+        self.stop_ids = [added[name] for name in ENDS if name in added]
+        self.chat_template = _template(path.parent, self.config)
         facts = self.digest + json.dumps([sorted(added.items()), sorted(special)] if added else []).encode()
         self.fingerprint = hashlib.sha256(facts).hexdigest()[:16]
         return self
@@ -137,13 +137,13 @@ class Tokenizer:
 
     def render(self, messages, reply=True, **variables):
         """The text of a conversation by the model's own template."""
-        if self.template is None:
+        if self.chat_template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
         names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items()
                  if k.endswith("_token") and v is not None}
-        return _render(self.template, **names, messages=messages, add_generation_prompt=reply, **variables)
+        return _render(self.chat_template, **names, messages=messages, add_generation_prompt=reply, **variables)
 
-    def chat(self, messages, reply=True, **variables):
+    def encode_chat(self, messages, reply=True, **variables):
         """Ids of a conversation [{"role", "content"}, ...] by the model's own template; reply: end where the assistant speaks.
 
         What people wrote never becomes a control token: a letter is put into every control token in it until the text is cut.
@@ -173,14 +173,14 @@ class Tokenizer:
         An answer begins where the prompt that asks for it ends, and ends with the first of `stops`. ValueError when the
         conversation does not begin with that very prompt: the model would learn what it is never asked.
         """
-        ids, before = self.chat(messages, reply=False, **variables), "the chat template "
+        ids, before = self.encode_chat(messages, reply=False, **variables), "the chat template "
         mask = [False] * len(ids)
         for n, m in enumerate(messages):
             if n < first or m["role"] != "assistant":
                 continue
-            prompt = self.chat(messages[:n], **variables)
-            turn = self.chat(messages[:n + 1], reply=False, **variables) if n + 1 < len(messages) else ids
-            end = next((i for i in range(len(prompt), len(turn)) if turn[i] in self.stops), None)
+            prompt = self.encode_chat(messages[:n], **variables)
+            turn = self.encode_chat(messages[:n + 1], reply=False, **variables) if n + 1 < len(messages) else ids
+            end = next((i for i in range(len(prompt), len(turn)) if turn[i] in self.stop_ids), None)
             if turn[:len(prompt)] != prompt or (end and ids[:end + 1] != turn[:end + 1]):
                 raise ValueError(before + "tells an answer otherwise than it asks for it")
             if end is None:
@@ -236,7 +236,7 @@ class ByteBPE(Tokenizer):
         self.id_of = None if v.ids == list(range(len(v.ids))) else v.ids
         self._bytes = dict(zip(v.ids, v.tokens)) | v.unmerged | {i: name.encode() for name, i in v.added.items()}
         self.digest = json.dumps([v.pattern, v.forms, v.ids]).encode() + b"\0".join(v.tokens)
-        self.finish(v.path, v.added, v.special, v.bos, v.normalized)
+        self.finish(v.path, v.added, v.special, v.bos_id, v.normalized)
 
     def _ids(self, text, first=True):
         ids = self.bpe.encode_ordinary(text)

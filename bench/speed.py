@@ -331,9 +331,9 @@ def evaluation():
                       lambda a, b: max(abs(x - y) if g == h else math.inf for (x, g), (y, h) in zip(a, b)))
     prompts = [f"English sentence: {say(8, 25)}\nGerman sentence:" for _ in range(16)]
     ids = [encode(t, x) for x in prompts]
-    said = [t.decode(new) for new in generate(model, ids, 48, {t.eot})]
+    said = [t.decode(new) for new in generate(model, ids, 48, {t.eot_id})]
     stop = max("abcdefghijklmnopqrstuvwxyz", key=lambda k: -abs(12 - sum(k in x[:len(x) // 2] for x in said)))
-    ours = lambda: [cut(t.decode(new), [stop]) for new in generate(model, ids, 48, {t.eot}, t=t, stop_text=[stop])]
+    ours = lambda: [cut(t.decode(new), [stop]) for new in generate(model, ids, 48, {t.eot_id}, t=t, stop_text=[stop])]
     asked = [Instance("generate_until", {}, (x, {"until": [stop], "max_gen_toks": 48, "do_sample": False}), i)
              for i, x in enumerate(prompts)]
     theirs = {k: lambda lm=lm: lm.generate_until(asked, disable_tqdm=True) for k, lm in peers.items()}

@@ -95,7 +95,7 @@ def tokenize_source(c, source, mark):
     dropped by reason, and how many hold control tokens in what is said (they become ordinary text)."""
     t, out = tokenizer.load(Path(c.out) / "tokenizer"), {}
     text = json.loads((work(c, source) / "merged.json").read_text())["outputs"]
-    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot, t.bos, t.template, c.valid, c.shard_tokens, c.rehydrate)
+    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot_id, t.bos_id, t.chat_template, c.valid, c.shard_tokens, c.rehydrate)
     folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
     unfit = Path(c.out) / "dropped" / f"{source['name']}{UNFIT}.jsonl"
     if up_to_date(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))] + [p for p in [unfit] if p.exists()]):
@@ -109,7 +109,7 @@ def tokenize_source(c, source, mark):
     for row in kept(c, source):
         count["rows"] += 1
         try:
-            documents = learned(t, row) if chats(source) else [([*t.encode(row["text"]), t.eot], None, len(row["text"].encode()))]
+            documents = learned(t, row) if chats(source) else [([*t.encode(row["text"]), t.eot_id], None, len(row["text"].encode()))]
         except ValueError as e:
             with open(unfit, "a", encoding="utf-8") as aside:
                 drop(aside, dropped, row, f"template: {e}")
@@ -198,7 +198,7 @@ class Shards:
         if not self.written:
             return
         index = {"name": self.name, "category": self.source["category"], "language": tongue(self.source), "split": split,
-                 "dtype": np.dtype(self.dtype).name, "eot": self.t.eot, "bos": self.t.bos, "vocab_size": self.t.vocab_size,
+                 "dtype": np.dtype(self.dtype).name, "eot": self.t.eot_id, "bos": self.t.bos_id, "vocab_size": self.t.vocab_size,
                  "tokenizer": self.t.fingerprint, "documents": self.documents, "shards": self.written}
         index |= {"kind": self.source["kind"]} if chats(self.source) else {}
         (self.folder / "index.tmp").write_text(json.dumps(index, indent=1))

@@ -43,7 +43,7 @@ def local(folder, chats=True):
     import tokenizer
     from model import Qwen2
     t, device = tokenizer.load(folder), "cuda" if torch.cuda.is_available() else "cpu"
-    if chats and t.template is None:
+    if chats and t.chat_template is None:
         raise ValueError(f"{folder}: its tokenizer has no chat template, and a conversation needs one; give a chat model")
     return Qwen2.from_pretrained(folder, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval(), t
 
@@ -82,10 +82,10 @@ def ask_model(c, model, t, temperature, conversations):
     from generate import Decoding, generate
     room = model.config.max_position_embeddings - c.max_new
     for i in range(0, len(conversations), c.batch):
-        prompts = [t.chat(messages) for messages in conversations[i:i + c.batch]]
+        prompts = [t.encode_chat(messages) for messages in conversations[i:i + c.batch]]
         fit = [k for k, prompt in enumerate(prompts) if len(prompt) <= room]
         how = Decoding(temperature, seed=int(key_of(c.seed, conversations[i:i + c.batch]), 16))  # no two batches throw alike
-        new = dict(zip(fit, generate(model, [prompts[k] for k in fit], c.max_new, t.stops, how, c.batch)))
+        new = dict(zip(fit, generate(model, [prompts[k] for k in fit], c.max_new, t.stop_ids, how, c.batch)))
         for k, prompt in enumerate(prompts):
             if k in new:
                 yield {"text": t.decode(new[k], before=prompt), "finish": "length" if len(new[k]) == c.max_new else "stop"}

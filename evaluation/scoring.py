@@ -15,7 +15,7 @@ CHUNK = 1 << 22  # logits made at a time
 def encode(t, text):
     """Ids of a prompt as the harness has them: control tokens in it count; BOS stands first unless the text begins with it."""
     ids = t.encode(text, special=True)
-    return ids if t.bos is None or ids[:1] == [t.bos] else [t.bos, *ids]
+    return ids if t.bos_id is None or ids[:1] == [t.bos_id] else [t.bos_id, *ids]
 
 
 def opener(t):
@@ -32,7 +32,7 @@ def declared(t, name):
 
 def eos_ids(t, folder):
     """Ids that end a generation: generation_config.json's, else config.json's, and the tokenizer's EOS."""
-    ends = {t.eot if declared(t, "eos_token") is None else declared(t, "eos_token")}
+    ends = {t.eot_id if declared(t, "eos_token") is None else declared(t, "eos_token")}
     for name in ("generation_config.json", "config.json"):
         path = Path(folder) / name
         given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None

@@ -31,7 +31,7 @@ class Vocabulary(NamedTuple):
     forms: list         # Unicode normal forms applied to it before
     added: dict         # {content: id} of tokens recognised whole
     special: list       # those of them that are control tokens
-    bos: int | None     # the id in front of every text
+    bos_id: int | None     # the id in front of every text
     normalized: list    # added tokens that are looked for in normalised text
     unmerged: dict      # {id: bytes} of tokens that no text has
 

@@ -161,7 +161,7 @@ def write_beside(folder, config, dtype=None, like=None, tokenizer=None, chats=Fa
     if (chats or generation.get("eos_token_id") is None) and any(file.name != "tokenizer_config.json" for file in copies):
         try:
             t = tok.load(tokenizer)
-            ends = {"bos_token_id": t.bos, "eos_token_id": t.stops[0] if len(t.stops) == 1 else t.stops}
+            ends = {"bos_token_id": t.bos_id, "eos_token_id": t.stop_ids[0] if len(t.stop_ids) == 1 else t.stop_ids}
             fields |= {k: v for k, v in ends.items() if fields.get(k) is None or (chats and k == "eos_token_id")}
             generation |= {k: fields[k] for k in ends if k == "eos_token_id" or generation.get(k) is None}
             (folder / "generation_config.json").write_text(json.dumps(generation, indent=1))

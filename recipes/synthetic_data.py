@@ -154,11 +154,11 @@ def ask_model(c, rows, done):
     for first in range(0, c.n, c.batch):
         some = list(islice(rows, c.batch))
         if not {row["id"] for row in some} <= done:
-            prompts = [t.chat(conversation(row)) if t.template else ids_of(t, row["prompt"] + "\n") for row in some]
-            out = generate(model, prompts, c.max_new, t.stops, Decoding(c.temperature, seed=c.seed + first), c.batch)
+            prompts = [t.encode_chat(conversation(row)) if t.chat_template else ids_of(t, row["prompt"] + "\n") for row in some]
+            out = generate(model, prompts, c.max_new, t.stop_ids, Decoding(c.temperature, seed=c.seed + first), c.batch)
             for row, prompt, ids in zip(some, prompts, out):
                 if row["id"] not in done:  # only of a conversation is it known that it ends
-                    finish = "length" if t.template and len(ids) == c.max_new else "stop"
+                    finish = "length" if t.chat_template and len(ids) == c.max_new else "stop"
                     yield row, {"text": t.decode(ids, before=prompt), "finish": finish}
 
 

@@ -176,8 +176,8 @@ def test_chat(folder, tmp_path):
     assert samples[1]["messages"][1]["content"] == "b" and samples[1]["messages"][3]["content"] == samples[1]["response"] != "gold"
     t = tokenizer.load(folder)
     model = evaluate.Qwen2.from_pretrained(folder).eval()
-    ids = t.chat(samples[0]["messages"][:3])
-    assert samples[0]["response"] == t.decode(evaluate.generate(model, [ids], 5, t.stops)[0])
+    ids = t.encode_chat(samples[0]["messages"][:3])
+    assert samples[0]["response"] == t.decode(evaluate.generate(model, [ids], 5, t.stop_ids)[0])
 
 
 def test_f1_and_exact_match():

@@ -536,7 +536,7 @@ COPIES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1000: 1}  # FineW
 def documents_of(folder, t):
     """Counter of the texts in the shards."""
     _, ids = shards(folder)
-    return Counter(t.decode(piece[:-1].tolist()) for piece in np.split(ids, np.flatnonzero(ids == t.eot) + 1)[:-1])
+    return Counter(t.decode(piece[:-1].tolist()) for piece in np.split(ids, np.flatnonzero(ids == t.eot_id) + 1)[:-1])
 
 
 def test_rehydration(tmp_path, prepared, token_model):

@@ -291,7 +291,7 @@ def test_our_templates_word_for_word(folder):
     """As the published code joins the turns, spelt out."""
     def text(name, turns, **more):
         t = tokenizer.load(folder(name))
-        return t.decode(t.chat(messages_of(turns), **more), special=True)
+        return t.decode(t.encode_chat(messages_of(turns), **more), special=True)
     head = "<s>I am an intelligent language assistant developed by the NLP Group of ICT/CAS.\nBelow is a dialog consisting of " \
            "instructions and responses. Write a response that completes the request.\n"
     assert text("bayling", TURNS[:3]) == head + "### Instruction:\nHi there\n### Response:\nHello.</s>\n### Instruction:\n2+2?\n\n" \

@@ -29,7 +29,7 @@ def made(tmp_path_factory, write_source):
     documents[7:7] = [sentence(r, 9) + "\n" + texts["whole"] + "\n" + sentence(r, 9), half]
     documents += [texts["spaced"].join((sentence(r, 5) + " ", " " + sentence(r, 5))), texts["last"]]
     for name, some in (("one", documents[:20]), ("two", documents[20:])):
-        write_source(folder / "tokens" / name, [t.encode(x) for x in some], name=name, language=name, per_shard=9, eot=t.eot,
+        write_source(folder / "tokens" / name, [t.encode(x) for x in some], name=name, language=name, per_shard=9, eot=t.eot_id,
                      vocab_size=t.vocab_size, tokenizer=t.fingerprint)
     return folder, t, texts, documents
 
@@ -107,7 +107,7 @@ def test_other_lengths(made, tmp_path, capsys):
 def test_held_out_documents_are_not_searched(made, write_source, tmp_path, capsys):
     """Only what is trained on counts: a source whose split is valid is left out."""
     text = made[2]["nowhere"]
-    held = write_source(made[0] / "tokens" / "one-valid", [made[1].encode(text)], split="valid", eot=made[1].eot,
+    held = write_source(made[0] / "tokens" / "one-valid", [made[1].encode(text)], split="valid", eot=made[1].eot_id,
                         vocab_size=made[1].vocab_size, tokenizer=made[1].fingerprint)
     try:
         assert run(capsys, made, write(tmp_path / "e.jsonl", [{"q": text}]))[0]["e.jsonl"][2] == "0"

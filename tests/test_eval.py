@@ -75,13 +75,13 @@ def test_pair_is_the_joined_text(t, context, continuation):
 @pytest.mark.parametrize("context", ["", " ", "\n"])
 def test_pair_without_a_context(t, context):
     """End-of-text stands for the empty context, and the white space is scored."""
-    assert evaluate.encode_pair(t, context, "green.") == ([t.eot], t.encode(context + "green."))
+    assert evaluate.encode_pair(t, context, "green.") == ([t.eot_id], t.encode(context + "green."))
 
 
 def test_one_bos_where_the_text_has_it(t, monkeypatch):
     """A chat template that writes BOS itself gets no second one."""
-    monkeypatch.setattr(t, "bos", t.added["<|im_start|>"])
-    assert scoring.encode(t, "<|im_start|>a").count(t.bos) == scoring.encode(t, "a").count(t.bos) == 1
+    monkeypatch.setattr(t, "bos_id", t.added["<|im_start|>"])
+    assert scoring.encode(t, "<|im_start|>a").count(t.bos_id) == scoring.encode(t, "a").count(t.bos_id) == 1
 
 
 def test_control_tokens_in_a_prompt_count(t):
@@ -112,7 +112,7 @@ def test_loglikelihoods_equal_log_softmax(model, t):
 def test_bos_stands_before_every_context(t, monkeypatch):
     """Llama's: in front of a context, and instead of the end-of-text id where there is none."""
     plain, empty = evaluate.encode_pair(t, "The house", " is"), evaluate.encode_pair(t, "", "is")
-    monkeypatch.setattr(t, "bos", 7)
+    monkeypatch.setattr(t, "bos_id", 7)
     monkeypatch.setattr(scoring, "opener", lambda t: 7)
     assert evaluate.encode_pair(t, "The house", " is") == ([7, *plain[0]], plain[1])
     assert evaluate.encode_pair(t, "", "is") == ([7], empty[1])
@@ -181,9 +181,9 @@ def test_same_pair_twice(model, t):
 @pytest.mark.parametrize("batch_tokens", [1, 30, 8192])
 def test_total_logprobs(model, t, batch_tokens):
     documents = [t.encode(x) for x in ("The river is long.", "河", "T", "The house is green. " * 8, "Сәлем, әлем!", "河")]
-    got = evaluate.total_logprobs(model, documents, batch_tokens, t.eot)
-    assert got == pytest.approx([direct(model, [t.eot, *d], 1) for d in documents], abs=5e-4)
-    assert evaluate.total_logprobs(model, [], batch_tokens, t.eot) == []
+    got = evaluate.total_logprobs(model, documents, batch_tokens, t.eot_id)
+    assert got == pytest.approx([direct(model, [t.eot_id, *d], 1) for d in documents], abs=5e-4)
+    assert evaluate.total_logprobs(model, [], batch_tokens, t.eot_id) == []
 
 
 # ---------------------------------------------------------------------- tasks
@@ -265,7 +265,7 @@ def test_bits_per_byte_by_hand(tmp_path, model, t):
     write(tmp_path / "f/en.txt", "\n".join(texts) + "\n\n")
     task = dict(name="f", kind="bpb", path="f/{lang}.txt")
     _, samples, found = run(tmp_path, task, model, t)
-    logps = [direct(model, [t.eot, *t.encode(x)], 1) for x in texts]
+    logps = [direct(model, [t.eot_id, *t.encode(x)], 1) for x in texts]
     assert [s["bytes"] for s in samples] == [18, 12, 11]
     assert [s["bits"] for s in samples] == pytest.approx([-x / math.log(2) for x in logps], abs=1e-3)
     planted = [{"bits": a, "bytes": b} for a, b in ((10.0, 5), (30.0, 10), (20.0, 5))]
@@ -285,12 +285,12 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
         return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
 
     monkeypatch.setattr(evaluate, "generate", stub)
-    monkeypatch.setattr(evaluate, "eos_ids", lambda t, folder: {t.eot})
+    monkeypatch.setattr(evaluate, "eos_ids", lambda t, folder: {t.eot_id})
     task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new=7)
     _, samples, found = run(tmp_path, task, None, t, names={"en": "English", "kk": "Kazakh"}, max_length=100)
     assert [(s["response"], s["gold"], s["empty"]) for s in samples] == [(" bir", ["bir"], 0), ("eki ", ["eki"], 0), ("", ["üsh"], 1)]
     assert asked["prompts"] == ["English one = Kazakh:", "English two = Kazakh:", "English three = Kazakh:"]
-    assert asked["max_new"] == 7 and t.eot in asked["stop"] and asked["stop_text"] == ["\n"]
+    assert asked["max_new"] == 7 and t.eot_id in asked["stop"] and asked["stop_text"] == ["\n"]
     assert list(found) == ["chrf++", "bleu"]
 
 

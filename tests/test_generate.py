@@ -649,7 +649,7 @@ def test_a_stop_string_in_the_prompt_does_not_count(texts, kind):
 
 def some_texts(kind, texts):
     model, t = texts[kind]
-    bos = [] if t.bos is None else [t.bos]
+    bos = [] if t.bos_id is None else [t.bos_id]
     return [bos + t.encode(x) for x in ("The quick brown", "这是", "S", "Сәлем, әлем! Бұл", "fox", "a b c", "lazy", "dog. T")]
 
 
@@ -700,19 +700,19 @@ ASKED = ["The quick brown", "这是", "S", "Сәлем, әлем! Бұл", "fox"
 def test_complete(texts, kind, how):
     """Text in, text out: BOS in front where the tokenizer wants it, special tokens left out."""
     model, t = texts[kind]
-    assert (t.bos is not None) == (kind == "bytes with bos")
-    prompts = [([] if t.bos is None else [t.bos]) + t.encode(x) for x in ASKED]
-    expected = [t.decode(ids) for ids in generate(model, prompts, 10, t.stops, how)]
+    assert (t.bos_id is not None) == (kind == "bytes with bos")
+    prompts = [([] if t.bos_id is None else [t.bos_id]) + t.encode(x) for x in ASKED]
+    expected = [t.decode(ids) for ids in generate(model, prompts, 10, t.stop_ids, how)]
     assert complete(model, t, ASKED, 10, how=how) == expected
     assert complete(model, t, ASKED, 10, how=how, batch=2) == expected
-    if t.bos is not None:
-        assert expected != [t.decode(ids) for ids in generate(model, [t.encode(x) for x in ASKED], 10, t.stops, how)]
+    if t.bos_id is not None:
+        assert expected != [t.decode(ids) for ids in generate(model, [t.encode(x) for x in ASKED], 10, t.stop_ids, how)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_complete_cuts_before_the_stop_string(texts, kind):
     model, t = texts[kind]
-    free = generate(model, [t.encode(x) for x in ASKED], 14, t.stops)
+    free = generate(model, [t.encode(x) for x in ASKED], 14, t.stop_ids)
     said = [t.decode(ids) for ids in free]
     part = max((part for text in said for part in text.split("\ufffd")), key=len)
     first = next(text[:2] for text in said if "\ufffd" not in text[:2])
@@ -738,7 +738,7 @@ def test_complete_ends_where_the_model_ends(folders, texts, kind, name):
     with torch.no_grad():
         model.lm_head.weight[end] = model.lm_head.weight[usual] * 1.001
     got = complete(model, t, ASKED, 10)
-    assert len(end) == 1 and got == [t.decode(cut(ids, {usual, *t.stops})) for ids in free] != [t.decode(ids) for ids in free]
+    assert len(end) == 1 and got == [t.decode(cut(ids, {usual, *t.stop_ids})) for ids in free] != [t.decode(ids) for ids in free]
 
 
 def test_complete_nothing(texts):
@@ -750,8 +750,8 @@ def test_complete_nothing(texts):
 def test_complete_from_no_text(texts, kind):
     """What stands before every text stands before the empty one: BOS, or the end of the text before."""
     model, t = texts[kind]
-    first = t.eot if t.bos is None else t.bos
-    assert complete(model, t, [""], 6) == [t.decode(generate(model, [[first]], 6, t.stops)[0])]
+    first = t.eot_id if t.bos_id is None else t.bos_id
+    assert complete(model, t, [""], 6) == [t.decode(generate(model, [[first]], 6, t.stop_ids)[0])]
 
 
 # ---------------------------------------------------------------------- the command lines
@@ -775,8 +775,8 @@ def conversation(folder, turns, max_new, system=None):
     messages, out = [{"role": "system", "content": system}] if system else [], []
     for turn in turns:
         messages.append({"role": "user", "content": turn})
-        prompt = t.chat(messages)
-        out.append(t.decode(generate(model, [prompt], max_new, t.stops)[0], before=prompt))
+        prompt = t.encode_chat(messages)
+        out.append(t.decode(generate(model, [prompt], max_new, t.stop_ids)[0], before=prompt))
         messages.append({"role": "assistant", "content": out[-1]})
     return out
 

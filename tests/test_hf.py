@@ -1075,7 +1075,7 @@ def data(tmp_path_factory, write_source, tokenizer_folder):
     from tokenizer import load
     t = load(tokenizer_folder)
     folder = tmp_path_factory.mktemp("data") / "tokens"
-    write_source(folder / "en", [[1 + (i * j) % 250 for j in range(i % 37 + 3)] for i in range(100)], category="en", eot=t.eot,
+    write_source(folder / "en", [[1 + (i * j) % 250 for j in range(i % 37 + 3)] for i in range(100)], category="en", eot=t.eot_id,
                  vocab_size=t.vocab_size, tokenizer=t.fingerprint)
     shutil.copytree(tokenizer_folder, folder / "tokenizer")
     return folder

@@ -174,11 +174,11 @@ def test_shards_hold_the_kept_documents(done):
             if split == "valid" and not folder.exists():
                 continue
             index, ids = shards(folder)
-            assert ids[-1] == t.eot and (ids == t.eot).sum() == index["documents"]
-            pieces = np.split(ids, np.flatnonzero(ids == t.eot) + 1)[:-1]
+            assert ids[-1] == t.eot_id and (ids == t.eot_id).sum() == index["documents"]
+            pieces = np.split(ids, np.flatnonzero(ids == t.eot_id) + 1)[:-1]
             texts = [t.decode(piece[:-1].tolist()) for piece in pieces]
             assert sum(s["bytes"] for s in index["shards"]) == sum(len(x.encode()) for x in texts)
-            assert index["split"] == split and index["eot"] == t.eot and index["vocab_size"] == t.vocab_size == 700
+            assert index["split"] == split and index["eot"] == t.eot_id and index["vocab_size"] == t.vocab_size == 700
             assert index["tokenizer"] == t.fingerprint and index["dtype"] == "uint16" and index["category"] == source["category"]
             assert index["language"] == source["language"] + (f"-{source['target']}" if "target" in source else "")
             got.append(texts)
@@ -202,7 +202,7 @@ def test_many_small_shards_hold_the_same(raw, done, tmp_path):
 
 def test_large_vocabularies_get_32_bits(tmp_path, monkeypatch):
     class Words:  # every word a random id below 151,646
-        vocab_size, eot, bos, fingerprint = 151_646, 151_643, None, "0123456789abcdef"
+        vocab_size, eot_id, bos_id, fingerprint = 151_646, 151_643, None, "0123456789abcdef"
 
         def encode(self, text):
             return [hash(w) % 151_000 for w in text.split()]

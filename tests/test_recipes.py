@@ -269,7 +269,7 @@ def test_ids_equal_transformers(case):
         assert t.encode(text, special=True) == ids, text
         used |= set(ids)
     assert len(used & set(range(case.ids, case.ids + PIECES))) > PIECES / 2
-    assert theirs(OLD_TEXT[0])["input_ids"] == [t.bos][:case.family == "llama"] + t.encode(OLD_TEXT[0])
+    assert theirs(OLD_TEXT[0])["input_ids"] == [t.bos_id][:case.family == "llama"] + t.encode(OLD_TEXT[0])
 
 
 def test_ids_equal_the_tokenizers_package(case):
@@ -301,7 +301,7 @@ def test_text_survives(case):
 def test_old_ids_stay(case):
     """Pieces, specials, and every text in which no new token is found."""
     old, new = tokenizer.load(case.before), tokenizer.load(case.after)
-    assert new.added == old.added and new.special == old.special and (new.bos, new.eot) == (old.bos, old.eot)
+    assert new.added == old.added and new.special == old.special and (new.bos_id, new.eot_id) == (old.bos_id, old.eot_id)
     assert all(new.decode([i], special=True) == old.decode([i], special=True) for i in range(case.ids))
     apart = 0
     for text in texts_of(case):
@@ -424,7 +424,7 @@ def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_pa
     """From text in the new language to a model of which only the new rows have changed."""
     case = extended("qwen2 small, grown")
     t, first = tokenizer.load(case.after), int(re.search(r"first_new_id=(\d+)", case.said)[1])
-    write_source(tmp_path / "data" / "th", [t.encode(x) for x in case.lines], eot=t.eot, vocab_size=t.vocab_size,
+    write_source(tmp_path / "data" / "th", [t.encode(x) for x in case.lines], eot=t.eot_id, vocab_size=t.vocab_size,
                  tokenizer=t.fingerprint)
     (tmp_path / "data" / "tokenizer").mkdir()
     for file in tokenizer.files(case.after):

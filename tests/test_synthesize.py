@@ -864,8 +864,8 @@ def test_a_checkpoint_continues_the_prompts(words, folders, tmp_path):
 def test_a_checkpoint_answers_through_its_template(words, folders, tmp_path):
     line = [*words, *LOCAL, f"model={folders['chatty']}", "temperature=0.0", f"out={tmp_path}/out"]
     model, t = Qwen2.from_pretrained(folders["chatty"]).eval(), tokenizer.load(folders["chatty"])
-    rows, asked = run(line), [t.chat([{"role": "user", "content": prompt}]) for prompt in planned(line).values()]
-    expected = generate(model, asked, 24, t.stops)
+    rows, asked = run(line), [t.encode_chat([{"role": "user", "content": prompt}]) for prompt in planned(line).values()]
+    expected = generate(model, asked, 24, t.stop_ids)
     assert [row["text"] for row in rows] == [t.decode(ids, before=ask) for ids, ask in zip(expected, asked)]
     assert [row["finish"] == "length" for row in rows] == [len(ids) == 24 for ids in expected]
     reasons = {row["id"]: row["reason"] for row in rows_of(tmp_path / "out/rejects.jsonl")}
@@ -924,7 +924,7 @@ def test_bad_settings(words, tmp_path, more, said):
 @pytest.mark.parametrize("key, sent", [(" sk-a\n", "Bearer sk-a"), ("sk-\nb", "Bearer sk-b"), ("", None), (None, None)])
 @pytest.mark.parametrize("end", ["", "/", "/chat/completions"])
 def test_the_address_and_the_key(words, serve, tmp_path, monkeypatch, key, sent, end):
-    monkeypatch.delenv("OPENAI_API_KEY") if key is None else monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False) if key is None else monkeypatch.setenv("OPENAI_API_KEY", key)
     url, seen = serve(lambda number, body: reply(answer(body["messages"][0]["content"])))
     recipe.main([*words, *told(url + end, body={"max_tokens": None, "top_p": 0.5}), f"out={tmp_path}/out", "n=4"])
     assert {path for path, _, _ in seen} == {"/v1/chat/completions"}

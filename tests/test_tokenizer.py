@@ -174,7 +174,7 @@ def test_pieces_of_a_text_join_to_it(small):
 def test_text_never_becomes_a_control_token(small, text):
     t = tokenizer.load(small)
     control = {t.sp.piece_to_id(p) for p in (tokenizer.EOT, tokenizer.IM_START, tokenizer.IM_END)} | {t.sp.unk_id()}
-    assert len(control) == 4 and t.eot in control
+    assert len(control) == 4 and t.eot_id in control
     ids = t.encode(text)
     assert not control & set(ids) and t.decode(ids) == text
 
@@ -190,7 +190,7 @@ def test_transformers_reads_what_we_trained(small):
     """tokenizer.json beside tokenizer.model, whatever the model's family: the same ids, and the same text back."""
     transformers = pytest.importorskip("transformers")
     t, theirs = tokenizer.load(small), transformers.PreTrainedTokenizerFast.from_pretrained(str(small))
-    assert theirs.eos_token_id == t.eot
+    assert theirs.eos_token_id == t.eot_id
     for name, text in ALL.items():
         if "\u2581" not in text and name != "fallback spelt":  # text that spells a byte token is that token for transformers
             assert theirs(text, add_special_tokens=False)["input_ids"] == t.encode(text), name
@@ -231,7 +231,7 @@ def test_hugging_face_reads_the_folder_alike(small):
     wanted = theirs(texts, add_special_tokens=False)["input_ids"]
     assert first_difference(texts, [t.encode(x) for x in texts], wanted) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], theirs.batch_decode(wanted)) is None
-    assert theirs.eos_token_id == t.eot and theirs("a")["input_ids"] == t.encode("a")
+    assert theirs.eos_token_id == t.eot_id and theirs("a")["input_ids"] == t.encode("a")
     assert theirs("<|im_end|>")["input_ids"] == t.encode("<|im_end|>", special=True) == [t.added["<|im_end|>"]]
 
 
@@ -288,7 +288,7 @@ def test_llama2_ids_equal_the_published_pipeline(llama2):
     assert first_difference(texts, [t.encode(x) for x in texts], wanted) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], theirs.decode_batch(wanted)) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], texts) is None
-    assert (t.bos, t.eot, t.vocab_size) == (1, 2, 1100) and t.added.items() >= {"<s>": 1, "</s>": 2}.items()
+    assert (t.bos_id, t.eot_id, t.vocab_size) == (1, 2, 1100) and t.added.items() >= {"<s>": 1, "</s>": 2}.items()
 
 
 def test_llama2_ids_equal_transformers(llama2):
@@ -299,7 +299,7 @@ def test_llama2_ids_equal_transformers(llama2):
     texts = [x for x in generate(1500, 12) + list(ALL.values()) if not x.startswith((" ", "▁"))]
     wanted = theirs(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert len(texts) > 1000 and first_difference(texts, [t.encode(x) for x in texts], wanted) is None
-    assert theirs("Hello")["input_ids"] == [t.bos, *t.encode("Hello")]
+    assert theirs("Hello")["input_ids"] == [t.bos_id, *t.encode("Hello")]
 
 
 @pytest.mark.parametrize("text", ["a<s>b", "<s>a</s>", "<s> a </s> b<s>", "a<s><s>", "</s>", "x <unk> y",
@@ -325,9 +325,9 @@ def test_llama2_decoding(llama2):
 def test_llama2_without_bos(llama2, tmp_path):
     shutil.copytree(llama2[0], tmp_path / "t")
     (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(LLAMA2_CONFIG | {"add_bos_token": False}))
-    assert tokenizer.load(tmp_path / "t").bos is None
+    assert tokenizer.load(tmp_path / "t").bos_id is None
     (tmp_path / "t" / "tokenizer_config.json").unlink()
-    assert tokenizer.load(tmp_path / "t").bos == 1  # Llama's default
+    assert tokenizer.load(tmp_path / "t").bos_id == 1  # Llama's default
 
 
 def test_transformers_reads_the_llama2_folder_alike(llama2):
@@ -335,7 +335,7 @@ def test_transformers_reads_the_llama2_folder_alike(llama2):
     transformers = pytest.importorskip("transformers")
     t, theirs = tokenizer.load(llama2[0]), transformers.AutoTokenizer.from_pretrained(str(llama2[0]))
     for text in SCRIPTS.values():
-        assert theirs(text)["input_ids"] == [t.bos, *t.encode(text)]
+        assert theirs(text)["input_ids"] == [t.bos_id, *t.encode(text)]
 
 
 @pytest.mark.parametrize("first", ["prepend", "never", "metaspace first", "metaspace always", "metaspace never"])
@@ -442,8 +442,8 @@ def test_byte_level_ids_equal_the_tokenizers_package(byte_level, lines, kind):
         assert first_difference(texts, [t.decode(x, special=True) for x in wanted], again) is None
     assert not found[0] and found[1]
     assert t.added == {x: bpe.token_to_id(x) for x in (*about["special"], *about.get("plain", ()))}
-    assert t.vocab_size == bpe.get_vocab_size() and t.bos == (bpe.token_to_id(about["bos"]) if "bos" in about else None)
-    assert t.eot == bpe.token_to_id(tokenizer.EOT if tokenizer.EOT in about["special"] else "<|end_of_text|>")
+    assert t.vocab_size == bpe.get_vocab_size() and t.bos_id == (bpe.token_to_id(about["bos"]) if "bos" in about else None)
+    assert t.eot_id == bpe.token_to_id(tokenizer.EOT if tokenizer.EOT in about["special"] else "<|end_of_text|>")
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama3"])
@@ -485,7 +485,7 @@ def test_transformers_reads_the_folders_alike(byte_level, lines):
     for kind in ("qwen2.5", "llama3", "gpt2"):
         folder = byte_level(kind)[1]
         t, theirs = tokenizer.load(folder), transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        first = [] if t.bos is None else [t.bos]
+        first = [] if t.bos_id is None else [t.bos_id]
         assert [[*first, *t.encode(x, special=True)] for x in lines[:500]] == theirs(lines[:500])["input_ids"]
         assert [t.decode(t.encode(x)) for x in lines[:200]] == theirs.batch_decode([t.encode(x) for x in lines[:200]])
 
@@ -550,7 +550,7 @@ def test_ids_without_a_token(byte_level, tmp_path):
         for token in whole["added_tokens"]:
             token["id"] += 1000
     t = tokenizer.load(edited(byte_level, tmp_path, "qwen2", move)[1])
-    assert t.vocab_size == 2503 and t.eot == 2500
+    assert t.vocab_size == 2503 and t.eot_id == 2500
     assert t.decode([*t.encode("a"), 1600, *t.encode("b"), 10 ** 6]) == "ab"
 
 
@@ -707,7 +707,7 @@ def test_vocab_and_merges_without_a_configuration(byte_level, tmp_path, lines):
     t, same, texts = tokenizer.load(parts(byte_level, "qwen2", tmp_path)), tokenizer.load(whole), lines[:2000]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.vocab_size, t.eot, t.bos, t.added) == (1503, 1500, None, same.added) and t.fingerprint == same.fingerprint
+    assert (t.vocab_size, t.eot_id, t.bos_id, t.added) == (1503, 1500, None, same.added) and t.fingerprint == same.fingerprint
 
 
 @pytest.mark.parametrize("beside", ["tokenizer_config.json", "added_tokens.json"])
@@ -737,7 +737,7 @@ def test_vocab_and_merges_as_transformers_reads_them(byte_level, tmp_path, lines
     t, theirs = tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(str(folder))
     assert type(theirs).__name__.startswith("Qwen2Tokenizer")
     assert [t.encode(x, special=True) for x in lines[:1000]] == theirs(lines[:1000])["input_ids"]
-    assert t.eot == 700  # the end of a text, also where a conversation's turn ends with another token
+    assert t.eot_id == 700  # the end of a text, also where a conversation's turn ends with another token
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -751,7 +751,7 @@ def test_gpt2_vocab_and_merges(byte_level, tmp_path, lines, named):
     t, texts = tokenizer.load(folder), lines[:2000]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.eot, t.vocab_size, t.added) == (1500, 1501, {tokenizer.EOT: 1500})
+    assert (t.eot_id, t.vocab_size, t.added) == (1500, 1501, {tokenizer.EOT: 1500})
     if named:
         theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
         assert [t.encode(x, special=True) for x in lines[:300]] == theirs(lines[:300])["input_ids"]
@@ -765,7 +765,7 @@ def test_a_merge_of_number_signs(byte_level, tmp_path):
     for first in ("#version: 0.2\n", ""):
         (folder / "merges.txt").write_text(f"{first}# #\n## #\n", encoding="utf-8")
         t = tokenizer.load(folder)
-        assert t.encode("###") == [257] and t.encode("##") == [256] and t.eot == 258
+        assert t.encode("###") == [257] and t.encode("##") == [256] and t.eot_id == 258
 
 
 def test_merges_with_windows_line_ends(byte_level, tmp_path, lines):
@@ -840,7 +840,7 @@ def test_qwen_tiktoken(byte_level, tmp_path, lines):
     t, texts = tokenizer.load(tmp_path), lines[:2000] + ["<|extra_0|>a<|extra_204|>"]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.eot, t.bos, t.vocab_size) == (1500, None, 1708) and t.added["<|extra_204|>"] == 1707
+    assert (t.eot_id, t.bos_id, t.vocab_size) == (1500, None, 1708) and t.added["<|extra_204|>"] == 1707
 
 
 LLAMA3_SPECIAL = {
@@ -860,7 +860,7 @@ def test_llama3_tiktoken(byte_level, tmp_path, lines, named):
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
     assert t.added == {x: 1500 + i for x, i in LLAMA3_SPECIAL.items()} == {x: bpe.token_to_id(x) for x in names}
-    assert (t.bos, t.eot, t.vocab_size) == (1500, 1501, 1756)
+    assert (t.bos_id, t.eot_id, t.vocab_size) == (1500, 1501, 1756)
 
 
 def test_a_vocabulary_of_two_trainings(byte_level, tmp_path, lines):
@@ -894,7 +894,7 @@ def test_the_number_of_ranks_tells_the_family(tmp_path, ranks, eot, bos, size):
     tokens = [bytes([b]) for b in range(256)] + [b"1%06d" % i for i in range(ranks - 256)]
     (tmp_path / "some.tiktoken").write_bytes(b"".join(base64.b64encode(x) + b" %d\n" % i for i, x in enumerate(tokens)))
     t = tokenizer.load(tmp_path)
-    assert (t.eot, t.bos, t.vocab_size) == (eot, bos, size)
+    assert (t.eot_id, t.bos_id, t.vocab_size) == (eot, bos, size)
 
 
 # ---------------------------------------------------------------------- streams
@@ -944,8 +944,8 @@ def test_a_stream_goes_on_where_a_prompt_ends(byte_level, small, llama2, kind):
 def test_a_stream_after_bos_alone(llama2):
     """Nothing but BOS in front: the text has not begun, its first space is still the tokenizer's."""
     t = tokenizer.load(llama2[0])
-    s = t.stream(before=[t.bos])
-    assert "".join(map(s.push, t.encode("Hello world"))) + s.end() == "Hello world" == t.decode([t.bos, *t.encode("Hello world")])
+    s = t.stream(before=[t.bos_id])
+    assert "".join(map(s.push, t.encode("Hello world"))) + s.end() == "Hello world" == t.decode([t.bos_id, *t.encode("Hello world")])
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "small"])
@@ -954,7 +954,7 @@ def test_streams_of_anything(byte_level, small, kind):
     t, r = tokenizer.load(small if kind == "small" else byte_level(kind)[1]), random.Random(9)
     for _ in range(300):
         ids = r.choices(range(t.vocab_size), k=r.randint(0, 12))
-        ids += r.choices([t.eot, *t.encode("\U00010348")], k=5)
+        ids += r.choices([t.eot_id, *t.encode("\U00010348")], k=5)
         s = t.stream()
         assert "".join(map(s.push, ids)) + s.end() == t.decode(ids)
         if kind == "qwen2":
@@ -1030,15 +1030,15 @@ def test_chats_equal_transformers(chatting, kind):
     t = tokenizer.load(folder)
     for turns in CONVERSATIONS:
         for reply in (True, False):
-            ids = t.chat(messages_of(turns), reply=reply)
+            ids = t.encode_chat(messages_of(turns), reply=reply)
             assert ids == transformers_chat(folder, messages_of(turns), reply), turns
-    assert t.chat(messages_of(turns)) == t.chat(messages_of(turns), reply=True)
+    assert t.encode_chat(messages_of(turns)) == t.encode_chat(messages_of(turns), reply=True)
 
 
 def test_chatml_word_for_word(chatting):
     """Spelt out, so that a mistake which both sides share would be seen."""
     t = tokenizer.load(chatting("qwen2.5"))
-    ids = t.chat([{"role": "user", "content": "Hi"}])
+    ids = t.encode_chat([{"role": "user", "content": "Hi"}])
     start, end = t.added[tokenizer.IM_START], t.added[tokenizer.IM_END]
     assert ids == [start, *t.encode("system\nYou are a helpful assistant."), end, *t.encode("\n"),
                    start, *t.encode("user\nHi"), end, *t.encode("\n"), start, *t.encode("assistant\n")]
@@ -1051,21 +1051,21 @@ def test_chats_of_a_sentencepiece_tokenizer(small, tmp_path):
     start, end = (t.sp.piece_to_id(x) for x in (tokenizer.IM_START, tokenizer.IM_END))
     wanted = [start, *t.encode("system\nS"), end, *t.encode("\n"), start, *t.encode("user\na<|im_end|>b"), end, *t.encode("\n"),
               start, *t.encode("assistant\n")]
-    assert t.chat(messages_of([("system", "S"), ("user", "a<|im_end|>b")])) == wanted
+    assert t.encode_chat(messages_of([("system", "S"), ("user", "a<|im_end|>b")])) == wanted
 
 
 def test_where_the_template_stands(chatting):
     """tokenizer_config.json as a string or as a list of named ones; chat_template.jinja goes before it; chat_template.json."""
     turns, other = messages_of(CONVERSATIONS[2]), "{{ messages[0].content }}!"
-    wanted = tokenizer.load(chatting("qwen2.5")).chat(turns)
+    wanted = tokenizer.load(chatting("qwen2.5")).encode_chat(turns)
     named = chatting("qwen2.5", [{"name": "tool_use", "template": other}, {"name": "default", "template": CHATML}])
-    assert tokenizer.load(named).chat(turns) == wanted == transformers_chat(named, turns)
+    assert tokenizer.load(named).encode_chat(turns) == wanted == transformers_chat(named, turns)
     file = chatting("qwen2.5", other)
     (file / "chat_template.jinja").write_text(CHATML)
-    assert tokenizer.load(file).chat(turns) == wanted == transformers_chat(file, turns)
+    assert tokenizer.load(file).encode_chat(turns) == wanted == transformers_chat(file, turns)
     alone = chatting("qwen2.5", chat_template=None)
     (alone / "chat_template.json").write_text(json.dumps({"chat_template": CHATML}))
-    assert tokenizer.load(alone).chat(turns) == wanted
+    assert tokenizer.load(alone).encode_chat(turns) == wanted
 
 
 TEMPLATES = {
@@ -1089,7 +1089,7 @@ def test_what_templates_use(chatting, name):
     t, tool = tokenizer.load(folder), {"name": "f", "description": "é <b> & 'c'", "n": 1.5, "z": None}
     for turns in CONVERSATIONS[:5] + CONVERSATIONS[-1:]:
         variables = {"tools": [{"type": "function", "function": tool}], "enable_thinking": False, "x": [1, "a"]}
-        assert t.chat(messages_of(turns), **variables) == transformers_chat(folder, messages_of(turns), **variables), turns
+        assert t.encode_chat(messages_of(turns), **variables) == transformers_chat(folder, messages_of(turns), **variables), turns
 
 
 def test_templates_that_read_what_was_thought(chatting):
@@ -1097,7 +1097,7 @@ def test_templates_that_read_what_was_thought(chatting):
     template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if '</tool_call>' in m.content %}"
                 "{{ m.content.split('</tool_call>')[-1] }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}")
     folder, turns = chatting("qwen2.5", template), messages_of([("user", "a"), ("assistant", "<tool_call>hm</tool_call>\n\nb")])
-    assert tokenizer.load(folder).chat(turns) == transformers_chat(folder, turns)
+    assert tokenizer.load(folder).encode_chat(turns) == transformers_chat(folder, turns)
 
 
 # ---- what people write never becomes a control token
@@ -1127,7 +1127,7 @@ def test_no_injection(byte_level, chatting, kind):
                 *("".join(r.choices([*control, *halves, *odd], k=r.randint(1, 8))) for _ in range(60))]
     for i, content in enumerate(contents):
         turns = [("system", "s" if i % 3 else content), ("user", content), ("assistant", content[::-1] if i % 2 else content)]
-        assert t.chat(messages_of(turns), reply=False) == plain_chat(bpe, kind, turns), ascii(content)
+        assert t.encode_chat(messages_of(turns), reply=False) == plain_chat(bpe, kind, turns), ascii(content)
 
 
 @pytest.mark.parametrize("shape", ["parts", "tool calls", "tools", "role", "name", "nested list", "tuple", "key"])
@@ -1151,13 +1151,13 @@ def test_no_injection_through_other_fields(chatting, shape):
     else:
         message[shape] = bad
     t = tokenizer.load(chatting("qwen2.5", template.replace("show", show)))
-    ids = t.chat([message], **variables)
+    ids = t.encode_chat([message], **variables)
     assert ids.count(t.added[tokenizer.IM_END]) == 1 and bad in t.decode(ids, special=True)
 
 
 def test_messages_are_left_as_they_are(chatting):
     t, messages = tokenizer.load(chatting("qwen2.5")), messages_of([("user", "<|im_end|>")])
-    t.chat(messages)
+    t.encode_chat(messages)
     assert messages == messages_of([("user", "<|im_end|>")])
 
 
@@ -1173,7 +1173,7 @@ def test_templates_are_in_a_sandbox(chatting, template):
     """A template is a program that came with a download."""
     t, messages = tokenizer.load(chatting("qwen2.5", template)), messages_of([("user", "a")])
     try:
-        ids = t.chat(messages)
+        ids = t.encode_chat(messages)
     except ValueError:
         pass
     else:
@@ -1187,13 +1187,13 @@ def test_templates_are_in_a_sandbox(chatting, template):
     ("{{ nothing.at.all }}", "chat template")])
 def test_templates_that_fail_say_so(chatting, template, message):
     with pytest.raises(ValueError, match=message):
-        tokenizer.load(chatting("qwen2.5", template)).chat(messages_of([("user", "a")]))
+        tokenizer.load(chatting("qwen2.5", template)).encode_chat(messages_of([("user", "a")]))
 
 
 def test_chat_without_a_template(byte_level, small):
     for folder in (byte_level("qwen2")[1], small):
         with pytest.raises(ValueError, match="chat.template"):
-            tokenizer.load(folder).chat(messages_of([("user", "a")]))
+            tokenizer.load(folder).encode_chat(messages_of([("user", "a")]))
 
 
 # ---------------------------------------------------------------------- errors
