@@ -195,7 +195,7 @@ def reference(argv):
     c, = load(Reference, argv=argv)
     paths = sorted(p for p in glob.glob(c.text, recursive=True) if Path(p).is_file())
     return c, (doc.text for path in paths for doc in read.documents(path, c.unit)
-               if doc.reason is None and clean.repair(doc) and doc.text)
+               if doc.reason is None and clean.repair(doc) is None and doc.text)
 
 
 def calibrate(argv):
@@ -433,8 +433,8 @@ def merge_files(c, source, mark):
                     continue
                 if "target" in source:
                     pair = read.Document(row["text"], more={"target": other})
-                    if c.filter_bitext and (verdict := alone(pair)) is not True:
-                        drop(aside, dropped, row | {"target": other}, verdict[1])
+                    if c.filter_bitext and (reason := alone(pair)) is not None:
+                        drop(aside, dropped, row | {"target": other}, reason)
                         continue
                     codes = source["language"], source["target"]
                     bitext.render(pair, c.names[codes[0]], c.names[codes[1]], codes)
@@ -463,9 +463,9 @@ def duplicates(key_file, near):
 def run(steps, doc):
     """The reason why some step drops doc, or None when all keep it."""
     for step in steps:
-        verdict = step(doc)
-        if verdict is not True:
-            return verdict[1]
+        reason = step(doc)
+        if reason is not None:
+            return reason
     return None
 
 

@@ -110,11 +110,11 @@ def survival(c, identify, n=9):
         steps = [clean.repair, partial(clean.script, pattern=clean.written(clean.SCRIPTS[code]), name=code),
                  partial(clean.language, identify=identify, wanted={"id", "ms"} if code == "id" else {code}),
                  partial(clean.heuristics, bounds=bounds), clean.mask]
-        verdict = next((v for v in (step(doc) for step in steps) if v is not True), True)
-        kept[code] += verdict is True
+        reason = next((r for r in (step(doc) for step in steps) if r is not None), None)
+        kept[code] += reason is None
         total[code] += 1
-        if verdict is not True:
-            lost[code, source, verdict[1]] += 1
+        if reason is not None:
+            lost[code, source, reason] += 1
         for line in lines:
             if len(line) >= 20:
                 sentences[code] += 1
@@ -139,11 +139,11 @@ def good_pairs(c, identify):
     for (source, code), lines in texts.items():
         for x, y in zip(texts[source, "en"], lines, strict=True) if source != "udhr2" and code != "en" else ():
             pair = read.Document(x, more={"target": y})
-            verdict = bitext.rules(pair, most_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
-            kept[code] += verdict is True
+            reason = bitext.rules(pair, most_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
+            kept[code] += reason is None
             total[code] += 1
-            if verdict is not True:
-                lost[verdict[1]] += 1
+            if reason is not None:
+                lost[reason] += 1
     rate = {code: kept[code] / total[code] for code in total}
     print(f"good pairs with English: {sum(kept.values()) / sum(total.values()):.1%} of {sum(total.values()):,} kept; least: "
           + ", ".join(f"{code} {rate[code]:.1%}" for code in sorted(rate, key=rate.get)[:3])

@@ -156,7 +156,7 @@ def tmx(path, source, target):
 def two_sides(doc):
     """Drop what is no pair at all: the only rule that is left when nothing is to be filtered."""
     doc.text, doc.more["target"] = (" ".join(side.split()) for side in (doc.text, doc.more["target"]))
-    return True if doc.text and doc.more["target"] else (False, "pair: a side is empty")
+    return None if doc.text and doc.more["target"] else "pair: a side is empty"
 
 
 def rules(doc, most_ratio, source=None, target=None, least_words=1, most_chars=1024, least_score=None, identify=None, alike=()):
@@ -187,9 +187,9 @@ def rules(doc, most_ratio, source=None, target=None, least_words=1, most_chars=1
                                                       for side, part, code in known if len(part) >= 20)))  # less says little
     reason = next((why for why, broken in checks if broken()), None)
     if reason:
-        return False, f"pair: {reason}"
+        return f"pair: {reason}"
     doc.text, doc.more["target"] = x, y
-    return True
+    return None
 
 
 def ratio(x, y, source, target):
@@ -227,11 +227,11 @@ def one_to_one():
         keys = [int.from_bytes(hashlib.blake2b(side.encode(), digest_size=8).digest(), "little") for side in sides]
         seen = [key in fresh or key in table[(i := bisect_left(table, key)):i + 1] for key in keys]
         if any(seen):
-            return False, "pair: a duplicate" if all(seen) else f"pair: {'source' if seen[0] else 'target'} is in another pair"
+            return "pair: a duplicate" if all(seen) else f"pair: {'source' if seen[0] else 'target'} is in another pair"
         fresh.update(keys)
         if len(fresh) > max(1 << 16, len(table) >> 3):
             table, fresh = memoryview(np.sort(np.concatenate([table, np.fromiter(fresh, np.uint64)]))), set()
-        return True
+        return None
     return step
 
 
@@ -246,4 +246,3 @@ def render(doc, src, tgt, codes=(None, None)):
     if h[2] & 1 and {a, b} <= set(OWN_NAMES.get(a, ())):
         src, tgt, templates = OWN_NAMES[a][a], OWN_NAMES[a][b], OWN_TEMPLATES[a]
     doc.text = list(templates.values())[h[1] % len(templates)].format(src=src, tgt=tgt, x=x, y=y)
-    return True

@@ -1,4 +1,4 @@
-"""Filters of web documents: each takes a Document and answers True, or (False, reason).
+"""Filters of web documents: each takes a Document and returns None (keep) or the reason to drop it.
 
 What is looked at is what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition; perplexity
 is in corpus/perplexity.py. Thresholds are the caller's (configs hold them, per language); no filter knows a default language.
@@ -28,13 +28,13 @@ def repair(doc, fix=None):
     text = unicodedata.normalize("NFC", BREAKS.sub("\n", text))
     text = "\n".join(line.strip() for line in CONTROL.sub("", text).split("\n"))
     doc.text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    return True
+    return None
 
 
 def url(doc, words):
     """Drop pages whose address holds a word of the block list."""
     bad = next((w for w in words if w in doc.url.lower()), None)
-    return True if bad is None else (False, f"url: {bad}")
+    return None if bad is None else f"url: {bad}"
 
 
 def written(scripts):
@@ -53,7 +53,7 @@ def size(text):
 def script(doc, pattern, name):
     """Drop what is mostly written in the letters of another script: a look at the letters costs a hundredth of an identifier."""
     letters = "".join(LETTERS.findall(doc.text))
-    return True if 2 * size("".join(pattern.findall(letters))) >= size(letters) else (False, f"script: not {name}")
+    return None if 2 * size("".join(pattern.findall(letters))) >= size(letters) else f"script: not {name}"
 
 
 def heuristics(doc, bounds):
@@ -61,8 +61,8 @@ def heuristics(doc, bounds):
     found = measure.measures(doc.text)
     for name, (least, most) in bounds.items():
         if not least <= found[name] <= most:
-            return False, f"{name}: too {'low' if found[name] < least else 'high'}"
-    return True
+            return f"{name}: too {'low' if found[name] < least else 'high'}"
+    return None
 
 
 EMAIL = regex.compile(r"[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+")
@@ -79,13 +79,13 @@ def mask(doc):
     if "@" in doc.text:
         doc.text = EMAIL.sub("name@example.org", doc.text)
     doc.text = NUMBERS.sub(public, doc.text)
-    return True
+    return None
 
 
 def language(doc, identify, wanted):
     """identify: text -> code; wanted: the codes that may come back (kept apart only as far as the identifier can)."""
     got = identify(doc.text)
-    return True if got in wanted else (False, f"language: {got}")
+    return None if got in wanted else f"language: {got}"
 
 
 def identifier(codes):

@@ -97,5 +97,5 @@ class Decontaminate:
             at = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
             hit = np.flatnonzero(self.keys[at] == key)
             if len(hit):
-                return False, f"evaluation: {self.names[at[hit[0]]]}"
-        return True
+                return f"evaluation: {self.names[at[hit[0]]]}"
+        return None

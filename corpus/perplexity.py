@@ -93,4 +93,4 @@ def load(path):
 
 def perplexity(doc, model):
     """A filter: what is less likely than nearly all held-out reference text is dropped."""
-    return True if bits(model, doc.text) <= model["most"] else (False, "perplexity: too high")
+    return None if bits(model, doc.text) <= model["most"] else "perplexity: too high"

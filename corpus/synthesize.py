@@ -1,6 +1,6 @@
 """Synthetic and knowledge text: Marco-LLM's three prompts (Table 14, own words), a client for chat endpoints, and filters.
 
-A filter takes a Document (text: the answer; more: what `requests` gave, and "finish") and answers True or (False, reason).
+A filter takes a Document (text: the answer; more: what `requests` gave, and "finish") and returns None (keep) or the reason to drop it.
 """
 import functools
 import http.client
@@ -166,7 +166,7 @@ def answered(doc, least, most, banned, refusals):
     faults |= {f"refusal: {p}": said.startswith(" ".join(words(p)) + " ") for p in refusals}
     faults |= {f"banned: {p}": f" {' '.join(words(p))} " in " " + said for p in banned}
     faults |= {"length: too short": n < least, "length: too long": n > most}
-    return next(((False, reason) for reason, found in faults.items() if found), True)
+    return next((reason for reason, found in faults.items() if found), None)
 
 
 def said_before(doc, prompt, itself):
@@ -174,8 +174,8 @@ def said_before(doc, prompt, itself):
     eight, five = (list(zip(*(words(doc.text)[k:] for k in range(n)))) for n in (8, 5))
     asked = set(zip(*(words(doc.more["prompt"])[k:] for k in range(8))))
     if sum(run in asked for run in eight) > prompt * len(eight):
-        return False, "echo: of the prompt"
-    return True if len(five) - len(set(five)) <= itself * len(five) else (False, "repetition: words said again and again")
+        return "echo: of the prompt"
+    return None if len(five) - len(set(five)) <= itself * len(five) else "repetition: words said again and again"
 
 
 def lcs(a, b):
@@ -202,19 +202,19 @@ def novelty(most, seeds=()):
         nonlocal sizes, bags
         ids, n = np.array([number.setdefault(w, len(number)) for w in words(text)], np.int32), len(texts)
         if ids.tobytes() in same:
-            return False, "duplicate: exact"
+            return "duplicate: exact"
         bag = np.minimum(np.bincount(ids % 512, minlength=512), 255).astype(np.uint8)
         limit, over = most * (sizes[:n] + len(ids)), len(ids) - int(bag.sum())  # over: words that a byte cannot count
         rows = np.flatnonzero(2 * np.minimum(sizes[:n], len(ids)) >= limit)
         for k in rows[2 * (np.minimum(bags[rows], bag).sum(1, np.int32) + over) >= limit[rows]].tolist():
             if 2 * lcs(np.frombuffer(texts[k], np.int32).tolist(), ids.tolist()) >= limit[k]:
-                return False, f"novelty: too like {'a seed' if k < known else 'an answer kept'}"
+                return f"novelty: too like {'a seed' if k < known else 'an answer kept'}"
         if n == len(sizes):
             sizes, bags = (np.concatenate([x, np.zeros_like(x)]) for x in (sizes, bags))
         sizes[n], bags[n] = len(ids), bag
         texts.append(ids.tobytes())
         same.add(texts[-1])
-        return True
+        return None
 
-    known = len([seed for seed in seeds if new(seed, 3.0) is True])  # no F1 is 3: all seeds are remembered
+    known = len([seed for seed in seeds if new(seed, 3.0) is None])  # no F1 is 3: all seeds are remembered
     return lambda doc: new(doc.text)

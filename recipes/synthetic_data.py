@@ -171,7 +171,7 @@ def sort_out(c, out, rows, places, steps):
             raw.seek(places[row["id"]])
             answer = json.loads(raw.readline())
             doc = read.Document(answer["text"].strip(), more=row | {"finish": answer["finish"]})
-            reason = next((verdict[1] for step in steps if (verdict := step(doc)) is not True), None)
+            reason = next((reason for step in steps if (reason := step(doc)) is not None), None)
             book[reason] += 1
             made = {"id": row["id"], "reason": reason, "text": answer["text"]} if reason else {"text": doc.text} | row
             (bad if reason else good).write(json.dumps(made, ensure_ascii=bool(reason)) + "\n")  # a reject may hold no UTF-8

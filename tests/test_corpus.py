@@ -226,7 +226,7 @@ def test_empty_lines_files_and_texts(tmp_path):
     assert [d.line for d in docs] == [2, 5]  # blank lines are no rows; an empty text is one, and the length filter drops it
     for doc in docs:
         clean.repair(doc)
-        assert clean.heuristics(doc, {"chars": (1, 100)}) == (False, "chars: too low")
+        assert clean.heuristics(doc, {"chars": (1, 100)}) == "chars: too low"
 
 
 def wet(texts, kind="conversion"):
@@ -280,7 +280,7 @@ def test_block_boundaries_do_not_matter(tmp_path):
 
 def verdict(step, text, **fields):
     answer = step(Document(text, **fields))
-    return answer if answer is True else answer[1].split(":")[0]
+    return answer and answer.split(":")[0]
 
 
 def within(**bounds):
@@ -316,28 +316,28 @@ CASES = [  # filter, a text it keeps, a text it drops, the reason's first word
 
 @pytest.mark.parametrize("step, good, bad, reason", CASES)
 def test_filter_keeps_and_drops(step, good, bad, reason):
-    assert verdict(step, good) is True
+    assert verdict(step, good) is None
     if bad is not None:
         assert verdict(step, bad) == reason
 
 
 def test_url():
     step = partial(clean.url, words=["casino"])
-    assert verdict(step, "x", url="https://museum.example/a") is True
+    assert verdict(step, "x", url="https://museum.example/a") is None
     assert verdict(step, "x", url="https://Best-CASINO.example") == "url"
-    assert step(Document("casino", url="")) is True  # the text is not the address
-    assert verdict(partial(clean.url, words=[]), "x", url="https://casino.example") is True
+    assert step(Document("casino", url="")) is None  # the text is not the address
+    assert verdict(partial(clean.url, words=[]), "x", url="https://casino.example") is None
 
 
 def test_empty_text_breaks_no_filter():
     for step in [c[0] for c in CASES[:11]] + [clean.repair]:
         answer = step(Document(""))
-        assert answer is True or (answer[0] is False and answer[1])
+        assert answer is None or (isinstance(answer, str) and answer)
 
 
 def repaired(text):
     doc = Document(text)
-    assert clean.repair(doc) is True
+    assert clean.repair(doc) is None
     return doc.text
 
 
@@ -436,7 +436,7 @@ def test_measures_are_shares(text):
 
 def test_masking():
     doc = Document("Write to anna.k@mail.example.org or Ваня@почта.рф, server 8.8.8.8, not 10.0.0.1 nor version 1.2.3.4.5 nor 999.1.1.1.")
-    assert clean.mask(doc) and doc.text == ("Write to name@example.org or name@example.org, server 192.0.2.1, not 10.0.0.1 nor version 1.2.3.4.5 "
+    assert clean.mask(doc) is None and doc.text == ("Write to name@example.org or name@example.org, server 192.0.2.1, not 10.0.0.1 nor version 1.2.3.4.5 "
                                             "nor 999.1.1.1.")
 
 
@@ -500,10 +500,10 @@ def test_words_of_an_evaluation_set():
     question = "Which of the nine bridges over the river was built by the weavers of the old town in 1874?"
     step = dedup.Decontaminate([("belebele", question), ("short", "Six words are enough for this"), ("tiny", "Yes")])
     other = "The weavers built a bridge. It has stood for a long time, and people cross it on their way to work every day."
-    assert step(Document(other)) is True and step(Document("Yes")) is True
-    assert step(Document(f"{other} {question.upper()} {other}")) == (False, "evaluation: belebele")
-    assert step(Document(f"Note: six words are enough for THIS. {other}")) == (False, "evaluation: short")
-    assert dedup.Decontaminate([])(Document(question)) is True
+    assert step(Document(other)) is None and step(Document("Yes")) is None
+    assert step(Document(f"{other} {question.upper()} {other}")) == "evaluation: belebele"
+    assert step(Document(f"Note: six words are enough for THIS. {other}")) == "evaluation: short"
+    assert dedup.Decontaminate([])(Document(question)) is None
 
 
 # ---------------------------------------------------------------------- bitext
@@ -518,12 +518,12 @@ RULES = [("A house.", "Ein Haus.", True), ("Room 12, floor 3.", "Stock 3, Zimmer
 @pytest.mark.parametrize("x, y, wanted", RULES)
 def test_rules(x, y, wanted):
     answer = bitext.rules(Document(x, more={"target": y}), most_ratio=4.0)
-    assert answer is True if wanted is True else (answer[0] is False and answer[1].startswith("pair") and wanted in answer[1])
+    assert answer is None if wanted is True else (answer.startswith("pair") and wanted in answer)
 
 
 def test_rules_strip_both_sides():
     doc = Document(" A house. ", more={"target": "\tEin Haus. "})
-    assert bitext.rules(doc, 4.0) is True and (doc.text, doc.more["target"]) == ("A house.", "Ein Haus.")
+    assert bitext.rules(doc, 4.0) is None and (doc.text, doc.more["target"]) == ("A house.", "Ein Haus.")
 
 
 def test_templates():
@@ -541,7 +541,7 @@ def test_every_template_is_used_in_both_directions():
     for i in range(2000):
         x, y = f"source {{x}} {i}", f"target {i}"  # braces in a sentence are no slots
         doc = Document(x, more={"target": y})
-        assert bitext.render(doc, "English", "Kazakh") is True
+        assert bitext.render(doc, "English", "Kazakh") is None
         forms = {t.format(src=a, tgt=b, x=p, y=q): (k, a) for k, t in bitext.TEMPLATES.items()
                  for a, b, p, q in (("English", "Kazakh", x, y), ("Kazakh", "English", y, x))}
         used.setdefault(forms[doc.text], []).append(i)

@@ -207,7 +207,7 @@ def steps(seeds=(), **more):
 
 def reason(text, some=None, prompt=PROMPT, finish="stop"):
     doc = Document(text, more={"prompt": prompt, "finish": finish})
-    return next((verdict[1] for step in some or steps() if (verdict := step(doc)) is not True), None)
+    return next((reason for step in some or steps() if (reason := step(doc)) is not None), None)
 
 
 def test_clean_answers_are_kept():
@@ -231,8 +231,8 @@ def test_clean_answers_have_their_language():
     pytest.importorskip("py3langid")
     identify = clean.identifier(set(language_table.NAMES))
     for code, text in CLEAN.items():
-        assert clean.language(Document(text), identify, [code]) is True
-        assert clean.language(Document(text), identify, ["vi"]) == (False, f"language: {code}")
+        assert clean.language(Document(text), identify, [code]) is None
+        assert clean.language(Document(text), identify, ["vi"]) == f"language: {code}"
 
 
 @pytest.mark.parametrize("code", CLEAN)
@@ -323,9 +323,12 @@ def naive_novelty(most, seeds, texts):
         a = synthesize.words(text)
         k = next((k for k, b in enumerate(kept) if 2 * synthesize.lcs(a, b) >= most * (len(a) + len(b))), None)
         same = a in kept
-        out.append(True if k is None and not same else (False, "duplicate: exact" if same else
-                                                        f"novelty: too like {'a seed' if k < seeds else 'an answer kept'}"))
-        if k is None and not same:
+        if same:
+            out.append("duplicate: exact")
+        elif k is not None:
+            out.append(f"novelty: too like {'a seed' if k < seeds else 'an answer kept'}")
+        else:
+            out.append(None)
             kept.append(a)
     return out
 
@@ -374,9 +377,9 @@ def test_a_verdict_at_the_threshold_itself():
     """One word of three has F1 0.5, two of three have 0.8: not below most."""
     for most, kept, new in ((0.5, "a b c", "b"), (0.5, "b", "a b c"), (0.8, "a b c", "a c"), (0.5, "a b", "b c")):
         step = synthesize.novelty(most)
-        assert step(Document(kept)) is True and step(Document(new)) == (False, "novelty: too like an answer kept")
+        assert step(Document(kept)) is None and step(Document(new)) == "novelty: too like an answer kept"
         step = synthesize.novelty(most + 1e-9)
-        assert step(Document(kept)) is True and step(Document(new)) is True
+        assert step(Document(kept)) is None and step(Document(new)) is None
 
 
 def test_the_bound_skips_most_comparisons(monkeypatch):
@@ -386,25 +389,25 @@ def test_the_bound_skips_most_comparisons(monkeypatch):
     weights = [1 / (k + 5) for k in range(5000)]
     texts = [" ".join(f"w{k}" for k in r.choices(range(5000), weights, k=150)) for _ in range(300)]
     step = synthesize.novelty(0.7)
-    assert all(step(Document(text)) is True for text in texts) and len(calls) < 0.01 * 300 * 299 / 2
-    assert step(Document(" ".join(texts[7].split()[:-20]))) == (False, "novelty: too like an answer kept")
+    assert all(step(Document(text)) is None for text in texts) and len(calls) < 0.01 * 300 * 299 / 2
+    assert step(Document(" ".join(texts[7].split()[:-20]))) == "novelty: too like an answer kept"
 
 
 def test_novelty_knows_seeds_copies_and_near_copies():
     text = CLEAN["th"]
     step = synthesize.novelty(0.7, [CLEAN["en"], CLEAN["en"], CLEAN["zh"]])
-    assert step(Document(CLEAN["en"].upper())) == (False, "duplicate: exact")
-    assert step(Document(CLEAN["zh"].replace("桥", "路"))) == (False, "novelty: too like a seed")
-    assert step(Document(text)) is True and step(Document(text + "!")) == (False, "duplicate: exact")
-    assert step(Document(text.replace("หลานๆ", "เด็กน้อย"))) == (False, "novelty: too like an answer kept")
-    assert step(Document(CLEAN["kk"])) is True
+    assert step(Document(CLEAN["en"].upper())) == "duplicate: exact"
+    assert step(Document(CLEAN["zh"].replace("桥", "路"))) == "novelty: too like a seed"
+    assert step(Document(text)) is None and step(Document(text + "!")) == "duplicate: exact"
+    assert step(Document(text.replace("หลานๆ", "เด็กน้อย"))) == "novelty: too like an answer kept"
+    assert step(Document(CLEAN["kk"])) is None
 
 
 def test_novelty_remembers_more_than_its_first_room():
     step = synthesize.novelty(0.7)
     texts = [f"a{i} b{i} c{i} d{i} e{i}" for i in range(300)]
-    assert all(step(Document(text)) is True for text in texts)
-    assert all(step(Document(text.replace("c", "x"))) == (False, "novelty: too like an answer kept") for text in texts)
+    assert all(step(Document(text)) is None for text in texts)
+    assert all(step(Document(text.replace("c", "x"))) == "novelty: too like an answer kept" for text in texts)
 
 
 # ---------------------------------------------------------------------- the endpoint
