@@ -13,11 +13,13 @@ import io
 import json
 import re
 import unicodedata
+import warnings
 from itertools import chain
 from pathlib import Path
 
-from hf.tokenizer_files import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
-                        declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto, read_json)
+from hf.folder import list_tokenizer_files, read_json
+from hf.tokenizer_files import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL,
+                                added_tokens, declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto)
 
 ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>", EOT, "<|end_of_text|>", "</s>")  # tokens that end a turn or a text
 SEPARATORS = (EOT, "<|end_of_text|>", "</s>")  # of these the first known one stands between documents
@@ -38,8 +40,6 @@ TEMPLATES = {  # by name, for tokenizers that bring none; BayLing 2's as bayling
         "<|start_header_id|>system<|end_header_id|>{{ '\\n\\n' }}I am BayLing developed by the NLP Group of ICT/CAS.<|eot_id|>"),
         _HEADERS, _HEADER),
 }
-FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-         "added_tokens.json", "chat_template.jinja", "chat_template.json")
 
 
 def load(folder):
@@ -67,9 +67,16 @@ def _load(folder, path):
     return SentencePiece(folder)
 
 
-def files(folder):
-    """The files of a folder that belong to its tokenizer."""
-    return [p for p in sorted(Path(folder).glob("*")) if p.name in FILES or p.suffix == ".tiktoken"]
+def generation_token_ids(folder):
+    """{"bos_token_id": ..., "eos_token_id": ...} for generation_config.json; empty, with a warning, for a tokenizer that cannot be read."""
+    if not list_tokenizer_files(folder):
+        return {}
+    try:
+        t = load(folder)
+    except ValueError as e:
+        warnings.warn(f"generation_config.json names no end-of-text id, as the tokenizer cannot be read: {e}", stacklevel=2)
+        return {}
+    return {"bos_token_id": t.bos_id, "eos_token_id": t.stop_ids[0] if len(t.stop_ids) == 1 else t.stop_ids}
 
 
 class Tokenizer:

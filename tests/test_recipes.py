@@ -28,6 +28,7 @@ from safetensors import safe_open
 
 import tokenizer
 import train
+from hf.folder import list_tokenizer_files
 from model import Qwen2, read_config
 from recipes import extend_vocabulary as recipe
 
@@ -427,7 +428,7 @@ def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_pa
     write_source(tmp_path / "data" / "th", [t.encode(x) for x in case.lines], eot=t.eot_id, vocab_size=t.vocab_size,
                  tokenizer=t.fingerprint)
     (tmp_path / "data" / "tokenizer").mkdir()
-    for file in tokenizer.files(case.after):
+    for file in list_tokenizer_files(case.after):
         shutil.copy(file, tmp_path / "data" / "tokenizer")
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
     train.main([f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", f"init={case.after}", f"first_new_id={first}",
