@@ -115,7 +115,7 @@ def tokenize_source(c, source, mark):
             with open(unfit, "a", encoding="utf-8") as aside:
                 drop(aside, dropped, row, f"template: {e}")
             continue
-        count["forged"] += chats(source) and t.written_out(row["text"])
+        count["forged"] += chats(source) and t.contains_control_text(row["text"])
         h = int.from_bytes(hashlib.blake2b(row["text"].encode(), digest_size=4).digest(), "little")
         split = "valid" if h < held * 2 ** 32 else "train"
         times = repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1

@@ -88,7 +88,7 @@ def ask_model(c, model, t, temperature, conversations):
         new = dict(zip(fit, generate(model, [prompts[k] for k in fit], c.max_new, t.stop_ids, how, c.batch)))
         for k, prompt in enumerate(prompts):
             if k in new:
-                yield {"text": t.decode(new[k], before=prompt), "finish": "length" if len(new[k]) == c.max_new else "stop"}
+                yield {"text": t.decode(new[k], prefix=prompt), "finish": "length" if len(new[k]) == c.max_new else "stop"}
             else:
                 yield {"text": f"{len(prompt)} ids, room for {max(0, room)}", "finish": REFUSED}
 

@@ -125,7 +125,7 @@ def learn(t, counts, pieces, min_count):
             where[pair].add(i)
     heap = [(-n, pair) for pair, n in pairs.items()]
     heapq.heapify(heap)
-    merges, tokens, taken = [], list(t.tokens), set(t._bytes.values())
+    merges, tokens, taken = [], list(t.tokens), set(t.token_bytes.values())
     alone = [x for x in tokens if len(x) > 1 and not any(x[:k] in taken and x[k:] in taken for k in range(1, len(x)))]
     taken |= {half for x in alone for k in range(1, len(x)) for half in (x[:k], x[k:])}  # words without merges stay so
     while heap and len(merges) < pieces:
@@ -164,7 +164,7 @@ def write_tokenizer(c, old, merges):
     for left, right in merges:
         text.append(text[left] + text[right])
     pieces = [(text[left], text[right]) for left, right in merges]
-    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added  # added ones keep their ids
+    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added_tokens  # added ones keep their ids
     Path(c.out).mkdir(parents=True, exist_ok=True)
     for left in list_tokenizer_files(c.out):  # an earlier run's, of another kind perhaps, would be read first
         left.unlink()
@@ -192,7 +192,7 @@ def write_tokenizer(c, old, merges):
         elif file.name != "tokenizer.model" and file.suffix != ".tiktoken":  # those hold the old words only
             target.write_bytes(file.read_bytes())
     if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json does not say which tokens are special, nor how a text is cut
-        (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added, ensure_ascii=False), encoding="utf-8")
+        (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added_tokens, ensure_ascii=False), encoding="utf-8")
         name = "GPT2Tokenizer" if old.pattern == GPT2_PATTERN else "Qwen2Tokenizer"
         config = json.dumps({"tokenizer_class": name} | old.config, ensure_ascii=False)
         (Path(c.out) / "tokenizer_config.json").write_text(config, encoding="utf-8")

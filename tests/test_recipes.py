@@ -302,7 +302,7 @@ def test_text_survives(case):
 def test_old_ids_stay(case):
     """Pieces, specials, and every text in which no new token is found."""
     old, new = tokenizer.load(case.before), tokenizer.load(case.after)
-    assert new.added == old.added and new.special == old.special and (new.bos_id, new.eot_id) == (old.bos_id, old.eot_id)
+    assert new.added_tokens == old.added_tokens and new.control_ids == old.control_ids and (new.bos_id, new.eot_id) == (old.bos_id, old.eot_id)
     assert all(new.decode([i], special=True) == old.decode([i], special=True) for i in range(case.ids))
     apart = 0
     for text in texts_of(case):
@@ -682,7 +682,7 @@ def test_extending_twice(extended, tmp_path, name):
     texts = texts_of(case) + both[-15:]
     for text in texts:
         assert t.encode(text, special=True) == theirs(text, add_special_tokens=False)["input_ids"], text
-    assert t.added == before.added and t.vocab_size == first + PIECES
+    assert t.added_tokens == before.added_tokens and t.vocab_size == first + PIECES
     middle, old, new = tokenizer.load(case.after), weights(case.after), weights(tmp_path / "twice")
     embedding = "model.embed_tokens.weight"
     alone = tokenizers.Tokenizer.from_str(json.dumps({  # the pieces of the first extension, from its own files
