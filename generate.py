@@ -78,8 +78,8 @@ def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=
         if new[-1] in stop:
             return True
         # a character is at most four ids
-        tail = [i for i in new if t.speaks(i)][-4 * max(map(len, stop_text)):] if stop_text else []
-        return bool(tail) and any(s in t.decode(tail, before=new) for s in stop_text)
+        tail = [i for i in new if t.has_text(i)][-4 * max(map(len, stop_text)):] if stop_text else []
+        return bool(tail) and any(s in t.decode(tail, prefix=new) for s in stop_text)
 
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row])) if max_new > 0 else []
     for i in range(0, len(order), batch):
@@ -314,7 +314,7 @@ def complete(model, t, texts, max_new, stop_text=(), how=Decoding(), batch=64):
     """Strings -> their continuations, cut before the first stop string; the tokenizer's ids that end a text stop them too."""
     prompts = [ids_of(t, text) for text in texts]
     out = generate(model, prompts, max_new, t.stop_ids, how, batch, t, stop_text)
-    return [cut(t.decode(ids, before=prompt), stop_text) for ids, prompt in zip(out, prompts)]
+    return [cut(t.decode(ids, prefix=prompt), stop_text) for ids, prompt in zip(out, prompts)]
 
 
 def ids_of(t, text):
@@ -329,7 +329,7 @@ def cut(text, stop_text):
 
 def speak(model, t, prompt, max_new, stop_text, how):
     """The continuation of one prompt (ids), printed as it comes; returns it. What may begin a stop string waits."""
-    stream, text, shown = t.stream(before=prompt), "", 0
+    stream, text, shown = t.stream(prefix=prompt), "", 0
     wait = max(map(len, stop_text), default=1) - 1
     for _, i in continuations(model, [prompt], max_new, t.stop_ids, how, t=t, stop_text=stop_text):
         text += stream.push(i)

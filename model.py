@@ -22,9 +22,10 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts, noop_context_fn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from hf import weights as checkpoint
 import kernels
 from configs import load
+from hf.config import ARCHITECTURES, LLAMA3_ROPE, read_config_fields, write_config
+from hf.weights import export, open_weights, write_weights
 from kernels import attention, documents, on_triton, target_logprobs
 
 IGNORE = -100
@@ -49,8 +50,8 @@ class ModelConfig:
     rope_scaling: dict | None = None      # Llama 3.1's, see `frequencies`
 
     def __post_init__(self):
-        if self.model_type not in checkpoint.FAMILIES:
-            raise ValueError(f"model_type is {self.model_type!r}; this code implements {', '.join(checkpoint.FAMILIES)}")
+        if self.model_type not in ARCHITECTURES:
+            raise ValueError(f"model_type is {self.model_type!r}; this code implements {', '.join(ARCHITECTURES)}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                              f"{self.num_attention_heads}; change one or set head_dim")
@@ -98,7 +99,7 @@ def frequencies(c, device):
     i = torch.arange(0, c.head_size, 2, device=device, dtype=torch.float32)
     w = 1.0 / c.rope_theta ** (i / c.head_size)
     if c.rope_scaling:
-        factor, low, high, length = (c.rope_scaling[name] for name in checkpoint.LLAMA3)
+        factor, low, high, length = (c.rope_scaling[name] for name in LLAMA3_ROPE)
         keep = ((length * w / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
         w = (1 - keep) * w / factor + keep * w
     return w
@@ -193,7 +194,7 @@ def _selective():
 
 
 class Qwen2(nn.Module):
-    """The language model, of any family in checkpoint.FAMILIES. `dtype` is what it computes in; the parameters keep their own.
+    """The language model, of any family in ARCHITECTURES. `dtype` is what it computes in; the parameters keep their own.
     activation_checkpointing: activation checkpointing, see train.py."""
 
     def __init__(self, config, dtype=torch.float32, activation_checkpointing=False):
@@ -268,7 +269,7 @@ class Qwen2(nn.Module):
     @classmethod
     def outline(cls, folder, dtype=torch.float32):
         """The model of a folder on the meta device, when its files hold the tensors that its config.json claims."""
-        config, stored = read_config(folder), checkpoint.open_weights(folder)
+        config, stored = read_config(folder), open_weights(folder)
         if config.num_hidden_layers > len(stored):
             raise ValueError(f"{folder}: config.json claims {config.num_hidden_layers} layers, "
                              f"the files hold {len(stored)} tensors")
@@ -286,7 +287,7 @@ class Qwen2(nn.Module):
 
     def load_weights(self, folder):
         """Fill the parameters; a sharded one reads only its own rows."""
-        stored = self.match(checkpoint.open_weights(folder), folder)
+        stored = self.match(open_weights(folder), folder)
         for name, p in self.named_parameters():
             _put(p, stored[name].read)
 
@@ -317,8 +318,8 @@ class Qwen2(nn.Module):
                 yield name, full.detach().to("cpu", dtype or p.dtype).contiguous() if writer else None
 
         if writer:
-            checkpoint.write_beside(folder, asdict(self.config), dtype or next(self.parameters()).dtype, like, tokenizer)
-            checkpoint.write_weights(folder, tensors(), max_bytes)
+            write_config(folder, asdict(self.config), dtype or next(self.parameters()).dtype, like, tokenizer)
+            write_weights(folder, tensors(), max_bytes)
         else:
             for _ in tensors():
                 pass
@@ -341,7 +342,7 @@ def _put(p, read):
 
 def read_config(folder):
     """ModelConfig from a Hugging Face config.json."""
-    return ModelConfig(**checkpoint.read_config(folder))
+    return ModelConfig(**read_config_fields(folder))
 
 
 # ---------------------------------------------------------------------- generation
@@ -405,7 +406,7 @@ def main(argv=None):
         raise ValueError("the command is: python model.py export CHECKPOINT OUT [dtype=bfloat16] [max_bytes=5000000000]")
     source, out, (c,) = *words[1:3], load(Export, argv=words[3:])
     Qwen2.outline(source)
-    checkpoint.export(source, out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
+    export(source, out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
     print(f"saved {out}")
 
 

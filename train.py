@@ -25,7 +25,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 import data
 import tokenizer
 from configs import load
-from hf import weights as hf_weights
+from hf.config import write_config
+from hf.folder import list_tokenizer_files
+from hf.weights import open_weights
 from model import IGNORE, ModelConfig, Qwen2, own_rows, read_config
 from training import dpo
 from training.checkpoint import latest, restore, save, sha256
@@ -164,7 +166,8 @@ def main(argv=None):
         if world.main:
             begin_log(out, c, config, model, schedule, newest)
             chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
-            hf_weights.write_beside(out, asdict(config), torch.float32, c.init, home / "tokenizer", chats)
+            token_ids = tokenizer.generation_token_ids(home / "tokenizer")
+            write_config(out, asdict(config), torch.float32, c.init, home / "tokenizer", token_ids, override_eos=chats)
             if c.loss == "dpo":
                 write_log(out, {"step": step, "noise": noise})
         loop(c, world, schedule, model, optimizer, step, identity, held_out, learn, check)
@@ -267,7 +270,7 @@ def check_vocabulary(c, config, sources, home):
                          f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
     if not (home / "tokenizer").is_dir():
         raise ValueError(f"{home}: no tokenizer folder beside the shards; copy what prepare.py wrote whole")
-    theirs = tokenizer.load(c.init).fingerprint if c.init and tokenizer.files(c.init) else None
+    theirs = tokenizer.load(c.init).fingerprint if c.init and list_tokenizer_files(c.init) else None
     if theirs and theirs != index["tokenizer"]:
         raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with {theirs}; "
                          f"run prepare.py with tokenizer={c.init}")
@@ -286,7 +289,7 @@ def fingerprint(folder):
 
 def weights_sha256(folder, world):
     """SHA-256 of all weights of a folder; every process hashes some of the files. Collective."""
-    files = sorted({file for stored in hf_weights.open_weights(folder).values() for _, _, file, _ in stored.pieces})
+    files = sorted({file for stored in open_weights(folder).values() for _, _, file, _ in stored.pieces})
     parts = world.all_gather({f.name: sha256(f) for f in files[world.rank::world.size]})
     return hashlib.sha256(json.dumps(sorted(item for part in parts for item in part.items())).encode()).hexdigest()
 

@@ -11,6 +11,7 @@ import numpy as np
 import tokenizer
 from corpus import chat
 from corpus.jobs import up_to_date, fingerprint, finish
+from hf.folder import list_tokenizer_files
 
 # a change in the code is a change of the result
 ROOT = Path(__file__).parent.parent
@@ -66,7 +67,7 @@ def make_tokenizer(c, books):
         power = {k: n ** c.tokenizer_share for k, n in size.items() if n}
         budget = {k: c.tokenizer_bytes * p / sum(power.values()) for k, p in power.items()}
         tokenizer.train(sample(c, budget), c.vocab_size, folder)
-    for file in tokenizer.files(c.tokenizer) if c.tokenizer else ():
+    for file in list_tokenizer_files(c.tokenizer) if c.tokenizer else ():
         if not (folder / file.name).exists():
             shutil.copy(file, folder / file.name)
     if c.template:
@@ -114,7 +115,7 @@ def tokenize_source(c, source, mark):
             with open(unfit, "a", encoding="utf-8") as aside:
                 drop(aside, dropped, row, f"template: {e}")
             continue
-        count["forged"] += chats(source) and t.written_out(row["text"])
+        count["forged"] += chats(source) and t.contains_control_text(row["text"])
         h = int.from_bytes(hashlib.blake2b(row["text"].encode(), digest_size=4).digest(), "little")
         split = "valid" if h < held * 2 ** 32 else "train"
         times = repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1

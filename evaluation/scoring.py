@@ -27,7 +27,7 @@ def opener(t):
 def declared(t, name):
     """The id of a special token that tokenizer_config.json names, or None."""
     token = t.config.get(name)
-    return t.added.get(token.get("content") if isinstance(token, dict) else token)
+    return t.added_tokens.get(token.get("content") if isinstance(token, dict) else token)
 
 
 def eos_ids(t, folder):

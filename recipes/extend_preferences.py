@@ -172,7 +172,7 @@ def answer(c, asked, begin):
         prompts = [t.encode_chat(messages[:-1]) for messages in asked[first:first + c.batch] for _ in range(c.samples)]
         how = Decoding(c.temperature, seed=c.seed + first)
         out = zip(generate(model, prompts, c.max_new, t.stop_ids, how, c.batch * c.samples), prompts)
-        out = [t.decode(ids, before=p).strip() if len(ids) < c.max_new else "" for ids, p in out]
+        out = [t.decode(ids, prefix=p).strip() if len(ids) < c.max_new else "" for ids, p in out]
         out = ["" if "\ufffd" in text else text for text in out]  # neither what was cut nor half a character is an answer
         yield from [out[k:k + c.samples] for k in range(0, len(out), c.samples)][max(0, begin - first):]
 
@@ -200,7 +200,7 @@ def by_model(c, asked, answers, begin):
     model, t = client.load_model(c.judge)
     for messages, texts in list(zip(asked, answers))[begin:]:
         prompts = [t.encode_chat(verdict_prompt(messages, text)) for text in texts]
-        yield [rating(t.decode(ids, before=p)) for ids, p in zip(generate(model, prompts, c.max_new, t.stop_ids), prompts)]
+        yield [rating(t.decode(ids, prefix=p)) for ids, p in zip(generate(model, prompts, c.max_new, t.stop_ids), prompts)]
 
 
 def by_server(c, asked, answers, begin):

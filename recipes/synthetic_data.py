@@ -159,7 +159,7 @@ def ask_model(c, rows, done):
             for row, prompt, ids in zip(some, prompts, out):
                 if row["id"] not in done:  # only of a conversation is it known that it ends
                     finish = "length" if t.chat_template and len(ids) == c.max_new else "stop"
-                    yield row, {"text": t.decode(ids, before=prompt), "finish": finish}
+                    yield row, {"text": t.decode(ids, prefix=prompt), "finish": finish}
 
 
 def sort_out(c, out, rows, places, steps):

@@ -313,7 +313,7 @@ def test_a_model_that_learned_turns_stops_where_one_ends(tmp_path):
         f"data={tmp_path / 'data'}", "mixture={'chat': 1}", f"init={tmp_path / 'base'}", f"out={tmp_path / 'sft'}", f"tokens={150 * STEP}"])
     t, model = tokenizer.load(tmp_path / "sft"), Qwen2.from_pretrained(tmp_path / "sft")
     saved = json.loads((tmp_path / "sft/generation_config.json").read_text())
-    assert saved == old | {"eos_token_id": [t.added["<|im_end|>"], t.added["<|endoftext|>"]]} and t.stop_ids == saved["eos_token_id"]
+    assert saved == old | {"eos_token_id": [t.added_tokens["<|im_end|>"], t.added_tokens["<|endoftext|>"]]} and t.stop_ids == saved["eos_token_id"]
     prompts = [t.encode_chat([{"role": "user", "content": f"{a} and {b}"}]) for a, b in ("ab", "gc", "hh")]
     out = generate.generate(model, prompts, 30, saved["eos_token_id"])
     assert all(len(ids) < 12 for ids in out) and sum(t.decode(ids) == want for ids, want in zip(out, ("b a", "c g", "h h"))) >= 2

@@ -80,14 +80,14 @@ def test_pair_without_a_context(t, context):
 
 def test_one_bos_where_the_text_has_it(t, monkeypatch):
     """A chat template that writes BOS itself gets no second one."""
-    monkeypatch.setattr(t, "bos_id", t.added["<|im_start|>"])
+    monkeypatch.setattr(t, "bos_id", t.added_tokens["<|im_start|>"])
     assert scoring.encode(t, "<|im_start|>a").count(t.bos_id) == scoring.encode(t, "a").count(t.bos_id) == 1
 
 
 def test_control_tokens_in_a_prompt_count(t):
     """As in the harness: a chat template writes them."""
     context, _ = evaluate.encode_pair(t, "<|im_start|>user\nThe house<|im_end|>", " is")
-    assert context[0] == t.added["<|im_start|>"] and context[-1] == t.added["<|im_end|>"]
+    assert context[0] == t.added_tokens["<|im_start|>"] and context[-1] == t.added_tokens["<|im_end|>"]
 
 
 # ---------------------------------------------------------------------- log-likelihoods

@@ -776,7 +776,7 @@ def conversation(folder, turns, max_new, system=None):
     for turn in turns:
         messages.append({"role": "user", "content": turn})
         prompt = t.encode_chat(messages)
-        out.append(t.decode(generate(model, [prompt], max_new, t.stop_ids)[0], before=prompt))
+        out.append(t.decode(generate(model, [prompt], max_new, t.stop_ids)[0], prefix=prompt))
         messages.append({"role": "assistant", "content": out[-1]})
     return out
 

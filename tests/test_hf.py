@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from hf import weights as checkpoint
 import model as model_file
 import train
+from hf.config import read_config_fields
 from hf.weights import export, open_weights
 from model import ModelConfig, Qwen2, read_config
 
@@ -239,7 +239,7 @@ REFUSED = [  # change, words of the message; each would load, run, and give othe
 @pytest.mark.parametrize("change, words", REFUSED, ids=lambda x: str(x)[:60])
 def test_fields_that_are_refused(tmp_path, family, change, words):
     put(tmp_path, SMALL | {"model_type": family, "num_key_value_heads": 2} | change)
-    for read in (read_config, checkpoint.read_config):
+    for read in (read_config, read_config_fields):
         with pytest.raises(ValueError) as e:
             read(tmp_path)
         assert all(word in str(e.value) for word in [str(tmp_path / "config.json"), *words]), str(e.value)

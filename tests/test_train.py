@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import tokenizer
 import train
+from hf.weights import export
 from model import ModelConfig, Qwen2
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -646,7 +647,7 @@ def test_new_rows_resumed(go, grown, tmp_path):
 
 
 def exported(checkpoint, out):
-    train.hf_weights.export(checkpoint, out)
+    export(checkpoint, out)
     return out
 
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from hf import weights as hf_weights
+from hf.config import write_config
 
 
 def state_tensors(model, optimizer):
@@ -46,7 +46,7 @@ def save(c, world, model, optimizer, step, identity):
     world.barrier()
     if world.main:
         (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
-        hf_weights.write_beside(tmp, asdict(model.config), torch.float32, like=c.out)
+        write_config(tmp, asdict(model.config), torch.float32, like=c.out)
     world.barrier()
     mine = sorted(p for p in tmp.rglob("*") if p.is_file())[world.rank::world.size]  # a terabyte is not hashed by one process
     for p in mine:
