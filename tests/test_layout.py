@@ -17,7 +17,7 @@ IMPORTS = {
     "hf": "",
     "data": "",
     "tokenizer": "hf",
-    "corpus": "tokenizer configs",
+    "corpus": "tokenizer configs hf",
     "model": "kernels hf configs tokenizer",
     "generate": "model tokenizer configs hf",
     # the pieces of the programs
