@@ -1,18 +1,16 @@
-"""Synthetic and knowledge text: Marco-LLM's three prompts (Table 14, own words), a client for chat endpoints, and filters.
+"""Synthetic and knowledge text: Marco-LLM's three prompts (Table 14, own words), and filters.
 
 A filter takes a Document (text: the answer; more: what `requests` gave, and "finish") and returns None (keep) or the reason to drop it.
 """
 import functools
-import http.client
 import itertools
-import json
 import random
-import time
 import unicodedata
-import urllib.request
 
 import numpy as np
 import regex
+
+from configs.refusals import REFUSALS  # noqa: F401
 
 TEMPLATES = {
     "explanation": "You are {role_1}, and your field is {subject}. Explain these keywords to {role_2}: {keywords}.\nGive each "
@@ -92,64 +90,11 @@ def render_knowledge(row):
     return "\n".join(asked) + "\n\n" + answer
 
 
-# ---------------------------------------------------------------------- the endpoint
-
-OPENER = urllib.request.OpenerDirector()  # no redirects, which would hand the key to another host; every status is a reply
-for _handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler", "UnknownHandler"):
-    OPENER.add_handler(getattr(urllib.request, _handler)())
-
-
-def chat(url, name, messages, key=None, more={}, timeout=120.0, tries=6, pause=1.0):
-    """One conversation to an OpenAI-compatible endpoint (url ends in /chat/completions): {"text", "finish"}.
-
-    more: other fields of the request; None leaves one out. Too many requests, errors of the server, broken connections, replies
-    without an answer are tried again after pause, 2 pause, 4 pause ... seconds (at most 60), or what Retry-After asks for.
-    ConnectionError: no answer after all tries. ValueError: the endpoint refuses, asking again is no use. Neither shows the key.
-    """
-    fields, wait = {"model": name, "messages": messages} | more, 0
-    data = json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    for attempt in range(tries):
-        time.sleep(wait)
-        wait, final, body = min(60, pause * 2 ** attempt) * random.uniform(0.5, 1.5), False, b""  # threads come back one by one
-        try:
-            with OPENER.open(urllib.request.Request(url, data, headers), timeout=timeout) as reply:
-                body = _whole(reply, timeout)
-            if reply.status == 200:
-                choice = json.loads(body)["choices"][0]
-                text = regex.sub(r"(?s)\A\s*<think>.*?</think>", "", choice["message"].get("content") or "")  # no answer yet
-                return {"text": text, "finish": "refusal" if choice["message"].get("refusal") else choice.get("finish_reason")}
-            if reply.status == 400 and b"content_filter" in body:  # Azure's way to refuse one prompt
-                return {"text": "", "finish": "content_filter"}
-            after, problem = reply.headers["Retry-After"], f"HTTP {reply.status} {reply.reason}: {body.decode(errors='replace')}"
-            final = reply.status < 500 and reply.status not in (408, 409, 425, 429)
-            wait = min(int(after), 600) if after and after.isdecimal() else wait
-        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-            problem = f"{type(e).__name__}: {e}" + (f" in the reply {body[:200]!r}" if body else "")
-        problem = " ".join((problem.replace(key, "[key]") if key else problem).split())[:300]
-        if final:
-            raise ValueError(f"{url.split('?')[0]}: {problem}")  # without the query, which may hold a key too
-    raise ConnectionError(f"{url.split('?')[0]}: {problem} (tried {tries} times)")
-
-
-def _whole(reply, timeout):
-    """The body of a reply. urllib's timeout is for each packet; what trickles is given up here."""
-    end, body = time.monotonic() + timeout, b""
-    while block := reply.read1(1 << 16):
-        body += block
-        if time.monotonic() > end or len(body) > 16 << 20:
-            raise TimeoutError(f"the reply is not complete after {timeout} s and {len(body):,} bytes")
-    return body
-
-
 # ---------------------------------------------------------------------- filters
 
 ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"  # no spaces between words: each character is one
 WORD = regex.compile(rf"(?V1)[[{ALONE}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{ALONE}]]+")
 BANNED = ["given sample", "created sample", "given samples", "as an AI", "as a language model", "作为一个人工智能"]
-REFUSALS = ["I'm sorry, but I can't", "I'm sorry, but I cannot", "I'm sorry, I can't", "I cannot assist", "I can't assist",
-            "I can't help with", "I'm unable to assist", "抱歉，我无法", "对不起，我无法", "Извините, но я не могу", "Кешіріңіз, бірақ мен",
-            "Lo siento, pero no puedo", "Je suis désolé, mais je ne peux", "Es tut mir leid, aber ich kann", "申し訳ありませんが"]
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
-from reports import tables  # noqa: E402
+from evaluation import results  # noqa: E402
 import tokenizer  # noqa: E402
 from configs import load  # noqa: E402
 from corpus import measure  # noqa: E402
@@ -64,7 +64,7 @@ def items(path):
         with open(path, encoding="utf-8", newline="") as f:
             yield from enumerate(csv.DictReader(f, delimiter="," if suffix == ".csv" else "\t"), 1)
     elif suffix == ".jsonl":
-        yield from enumerate(tables.lines(path, ()), 1)
+        yield from enumerate(results.read_rows(path, ()), 1)
     elif suffix == ".txt":
         text = Path(path).read_text(encoding="utf-8")
         yield from ((i, {"text": line}) for i, line in enumerate(text.split("\n"), 1) if line.strip())
@@ -167,7 +167,7 @@ def main(argv=None):
     rate = lambda x, b: f"{100 * x / max(1, b['items'] - b['short']):.1f}"
     lines = [[path, *(b[k] for k in ("items", "short", "any", "seen")), rate(b["seen"], b), rate(b["shares"], b)]
              for path, b in files.items()]
-    print(tables.table([head, *lines], terminal=True), "", f"{sum(s.tokens for s in sources):,} tokens, {len(sources)} sources; "
+    print(results.format_table([head, *lines], terminal=True), "", f"{sum(s.tokens for s in sources):,} tokens, {len(sources)} sources; "
           f"seen: at least {c.seen:.0%} of a field's runs of {c.n} token ids; percentages: of items that have a run", sep="\n")
     if c.out:
         Path(c.out).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from corpus import bitext, chat, synthesize  # noqa: E402
-from evaluation import client as ask  # noqa: E402
+from evaluation import client  # noqa: E402
 
 RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was "
         "asked and no more, and be in the language that was asked for or, where none was, that of the question. Give a number "
@@ -167,7 +167,7 @@ def as_they_come(path, facts, n, make):
 def answer(c, asked, begin):
     """Yield [c.samples answers] to the questions from number `begin` on; where a run was stopped does not show in them."""
     from generate import Decoding, generate
-    model, t = ask.local(c.model)
+    model, t = client.load_model(c.model)
     for first in range(begin // c.batch * c.batch, len(asked), c.batch):
         prompts = [t.encode_chat(messages[:-1]) for messages in asked[first:first + c.batch] for _ in range(c.samples)]
         how = Decoding(c.temperature, seed=c.seed + first)
@@ -197,14 +197,14 @@ def rating(verdict):
 
 def by_model(c, asked, answers, begin):
     from generate import generate
-    model, t = ask.local(c.judge)
+    model, t = client.load_model(c.judge)
     for messages, texts in list(zip(asked, answers))[begin:]:
         prompts = [t.encode_chat(verdict_prompt(messages, text)) for text in texts]
         yield [rating(t.decode(ids, before=p)) for ids, p in zip(generate(model, prompts, c.max_new, t.stop_ids), prompts)]
 
 
 def by_server(c, asked, answers, begin):
-    put = ask.server(c.judge, c.name, {"max_tokens": c.max_new, "temperature": 0})
+    put = client.connect(c.judge, c.name, {"max_tokens": c.max_new, "temperature": 0})
     with ThreadPoolExecutor(c.threads) as pool:
         for messages, texts in list(zip(asked, answers))[begin:]:
             yield [rating(reply["text"]) for reply in pool.map(put, [verdict_prompt(messages, text) for text in texts])]

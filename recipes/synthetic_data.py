@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from configs import language_table  # noqa: E402
 from corpus import clean, read, synthesize  # noqa: E402
-from evaluation import client as ask  # noqa: E402
+from evaluation import client, results  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def main(argv=None):
     out, seeds = Path(c.out), texts(c.seeds)
     requests, steps = partial(plan, c, texts(c.keywords), texts(c.personas), seeds), steps_of(c, seeds)
     out.mkdir(parents=True, exist_ok=True)
-    with ask.locked(out / "raw.jsonl") as raw:
+    with results.open_locked(out / "raw.jsonl") as raw:
         places = places_of(out / "raw.jsonl", requests())
         (out / "account.json").unlink(missing_ok=True)
         begin, last, before = time.monotonic(), 0, len(places)
@@ -140,7 +140,7 @@ def conversation(row):
 
 def ask_endpoint(c, rows, done):
     """Yield (request, answer), in order; those that overtake a slow one wait in memory, 8 for each thread at most."""
-    chat = ask.server(c.endpoint, c.name, {"max_tokens": c.max_new, "temperature": c.temperature} | c.body, c.timeout)
+    chat = client.connect(c.endpoint, c.name, {"max_tokens": c.max_new, "temperature": c.temperature} | c.body, c.timeout)
     left = (row for row in rows if row["id"] not in done)
     with ThreadPoolExecutor(c.threads) as pool:
         while some := list(islice(left, 8 * c.threads)):
@@ -150,7 +150,7 @@ def ask_endpoint(c, rows, done):
 def ask_model(c, rows, done):
     """Yield (request, answer). Batches are cut from all requests: random numbers do not depend on where a run was stopped."""
     from generate import Decoding, generate, ids_of  # only here: an endpoint does without
-    model, t = ask.local(c.model, chats=False)
+    model, t = client.load_model(c.model, needs_template=False)
     for first in range(0, c.n, c.batch):
         some = list(islice(rows, c.batch))
         if not {row["id"] for row in some} <= done:
