@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from configs.bayling.names import HUBS, NAMES, PROMPTS, code_of  # noqa: E402
-from corpus import bitext, read  # noqa: E402
+from corpus import bitext_files, read
 
 FIELDS = {"translation": ("text", "text"), "question": ("question", "answer"), "summary": ("document", "summary"),
           "explanation": ("term", "explanation")}  # of aligned rows: what is given, and what is answered
@@ -129,7 +129,7 @@ def pairs(c, wanted, passed):
         if f".{parts[0]}" in path.suffixes:
             spec = f"{path}|{path.with_name(path.name.replace(f'.{parts[0]}', f'.{parts[1]}', 1))}"
         a, b = codes
-        for doc in bitext.pairs(spec, a, b) if set(codes) <= wanted else ():
+        for doc in bitext_files.read_pairs(spec, a, b) if set(codes) <= wanted else ():
             if doc.reason or a == b or not set(codes) & set(HUBS):
                 passed["unreadable pair" if doc.reason else "neither side is English or Chinese"] += 1
                 continue

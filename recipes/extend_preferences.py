@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
-from corpus import bitext, chat, synthesize  # noqa: E402
+from corpus import bitext_files, chat, synthesize  # noqa: E402
 from evaluation import client  # noqa: E402
 
 RATE = ("Somebody was asked this:\n\n{question}\n\nand answered:\n\n{answer}\n\nHow good is that? It should be true, do what was "
@@ -93,7 +93,7 @@ def translated(c):
     """Yield (Document, pair or None): every pair whose texts all have a translation, whole or line by line."""
     table = {}
     for path in files_of(c.translations):
-        for doc in bitext.pairs(path):
+        for doc in bitext_files.read_pairs(path):
             if doc.reason is None and doc.more["target"].strip():
                 table.setdefault(doc.text.strip(), doc.more["target"].strip())
 
@@ -103,7 +103,7 @@ def translated(c):
         return "\n".join(table[line.strip()] if line.strip() else "" for line in text.split("\n"))
 
     for path in files_of(c.pairs):
-        for doc in chat.conversations(path, "preference"):
+        for doc in chat.read_chats(path, "preference"):
             pair = {}
             try:
                 for side, turns in doc.more.items():
@@ -117,7 +117,7 @@ def translated(c):
 
 def sampled(c):
     """Yield (Document, pair or None): the best and the worst answer to each question, where the judge sees a difference."""
-    docs = [doc for path in files_of(c.questions) for doc in chat.conversations(path, "chat")]
+    docs = [doc for path in files_of(c.questions) for doc in chat.read_chats(path, "chat")]
     asked = [doc.more["messages"] for doc in docs if doc.more]
     same = ("questions", "model", "samples", "temperature", "max_new", "batch", "seed")
     facts = {k: v for k, v in asdict(c).items() if k in same} | {"asked": digest(asked)}
@@ -180,7 +180,7 @@ def answer(c, asked, begin):
 def exact(c, asked, answers, begin):
     """10 for the words of the answer that the chat has, else 0; case, width and marks do not matter."""
     for messages, texts in list(zip(asked, answers))[begin:]:
-        yield [10 * (synthesize.words(text) == synthesize.words(messages[-1]["content"])) for text in texts]
+        yield [10 * (synthesize.split_words(text) == synthesize.split_words(messages[-1]["content"])) for text in texts]
 
 
 def verdict_prompt(messages, text):

@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from configs import language_table  # noqa: E402
-from corpus import clean, read, synthesize  # noqa: E402
+from configs.refusals import REFUSALS
+from corpus import clean, knowledge, read, synthesize
 from evaluation import client, results  # noqa: E402
 
 
@@ -33,8 +34,8 @@ class Synthetic:
     keywords: str | None = None   # .txt, one a line, in any language
     personas: str | None = None   # .txt of lines "role" or "role<TAB>subject"
     seeds: str | None = None      # .jsonl of {"text"} or questions with answers: shown as samples; no answer may be like one
-    kinds: list = field(default_factory=lambda: list(synthesize.TEMPLATES))  # in turn; one may stand there twice
-    each: int = 3                 # keywords in a prompt
+    kinds: list = field(default_factory=lambda: list(synthesize.PROMPTS))  # in turn; one may stand there twice
+    keywords_each: int = 3                 # keywords in a prompt
     shots: int = 3                # seeds in a prompt
     seed: int = 0                 # of the prompts, and of a checkpoint's random numbers
     model: str | None = None      # who answers: a Hugging Face folder or a checkpoint of train.py; or
@@ -46,19 +47,19 @@ class Synthetic:
     batch: int = 16               # prompts that a checkpoint answers together
     max_new: int = 1024           # tokens of an answer
     temperature: float = 0.8
-    least_words: int = 20         # of an answer; in scripts without spaces, characters
-    most_words: int = 4000
+    min_words: int = 20         # of an answer; in scripts without spaces, characters
+    max_words: int = 4000
     banned: list = field(default_factory=lambda: synthesize.BANNED)  # phrases that no answer holds
     novelty: float = 0.7          # ROUGE-L with every seed and answer kept is below this (Self-Instruct's value)
     langid: list | None = None    # codes that py3langid may find; None: the language's; []: it is not asked
 
     def __post_init__(self):
         wrong = [f"{name} must be {need}, got {getattr(self, name)!r}" for name, need, right in (
-            ("kinds", f"of {', '.join(synthesize.TEMPLATES)}", self.kinds and all(k in synthesize.TEMPLATES for k in self.kinds)),
+            ("kinds", f"of {', '.join(synthesize.PROMPTS)}", self.kinds and all(k in synthesize.PROMPTS for k in self.kinds)),
             ("endpoint", "http(s)://...", (self.endpoint or "http://").startswith(("http://", "https://"))),
             ("model", "set where endpoint is not", bool(self.model) != bool(self.endpoint)),
             ("langid", f"set, as {self.language} is not the paper's", self.langid is not None or self.language in language_table.NAMES),
-            ("banned", "phrases with words", all(isinstance(p, str) and synthesize.words(p) for p in self.banned)),
+            ("banned", "phrases with words", all(isinstance(p, str) and synthesize.split_words(p) for p in self.banned)),
             ("name", "set with endpoint", bool(self.name) == bool(self.endpoint)), ("novelty", "0 to 1", 0 < self.novelty <= 1),
             *((k, "above 0", getattr(self, k) > 0) for k in ("n", "threads", "timeout", "batch", "max_new"))) if not right]
         if wrong:
@@ -90,7 +91,7 @@ def texts(path):
     out = {}
     for doc in read.documents(path, "line") if path else ():
         try:
-            out[(synthesize.render_knowledge(json.loads(doc.text)) if doc.reason else doc.text).strip()] = None
+            out[(knowledge.format_knowledge(json.loads(doc.text)) if doc.reason else doc.text).strip()] = None
         except (TypeError, ValueError, AttributeError) as e:
             raise ValueError(f"{path}: line {doc.line}: {doc.reason} ({e})") from None
     return [text for text in out if text]
@@ -99,7 +100,7 @@ def texts(path):
 def plan(c, keywords, personas, seeds):
     """The n requests, with ids: the number, and a hash of all that the answer depends on."""
     language = language_table.NAMES.get(c.language, c.language)
-    rows = synthesize.requests(c.kinds, c.seed, language, keywords, personas, seeds, c.each, c.shots)
+    rows = synthesize.make_requests(c.kinds, c.seed, language, keywords, personas, seeds, c.keywords_each, c.shots)
     for i, row in zip(range(c.n), rows):
         asked = json.dumps([row["prompt"], c.model or c.name, c.max_new, c.temperature, c.body, c.seed])
         yield {"id": f"{i:07}-{hashlib.blake2b(asked.encode(), digest_size=4).hexdigest()}"} | row
@@ -111,10 +112,10 @@ def steps_of(c, seeds):
     identify = clean.identifier({*language_table.NAMES, *wanted}) if wanted else None
     if wanted and identify is None:
         raise ValueError("checking the language needs a package: pip install py3langid (or set langid=[])")
-    return [partial(synthesize.answered, least=c.least_words, most=c.most_words, banned=c.banned, refusals=synthesize.REFUSALS),
-            partial(synthesize.said_before, prompt=0.3, itself=0.3),  # of 861 news articles in 7 languages none comes above 0.26
+    return [partial(synthesize.check_answer, min_words=c.min_words, max_words=c.max_words, banned=c.banned, refusals=REFUSALS),
+            partial(synthesize.check_repetition, max_echo=0.3, max_repeated=0.3),  # of 861 news articles in 7 languages none comes above 0.26
             *([partial(clean.language, identify=identify, wanted=wanted)] if wanted else []),
-            synthesize.novelty(c.novelty, seeds)]
+            synthesize.novelty_filter(c.novelty, seeds)]
 
 
 def places_of(path, rows):

@@ -22,7 +22,7 @@ def write(path, rows):
 
 
 def read(path, kind="chat"):
-    return list(chat.conversations(path, kind))
+    return list(chat.read_chats(path, kind))
 
 
 # ---------------------------------------------------------------------- shapes
@@ -139,7 +139,7 @@ PAIRS = {"text": {"prompt": "Hi there", "chosen": "Hello.", "rejected": " No.\n"
 def test_shapes_of_a_pair(tmp_path, name):
     doc, = read(write(tmp_path / "a.jsonl", [PAIRS[name]]), "preference")
     assert doc.reason is None and doc.more == PAIR and doc.text == "Hi there\nHello.\nNo."
-    assert chat.shared(PAIR) == 1 and chat.shared({"chosen": PAIR["chosen"], "rejected": PAIR["chosen"]}) == 2
+    assert chat.shared_prefix_length(PAIR) == 1 and chat.shared_prefix_length({"chosen": PAIR["chosen"], "rejected": PAIR["chosen"]}) == 2
 
 
 BAD_PAIRS = {
@@ -188,7 +188,7 @@ def test_arena_pairs(tmp_path):
     asked = ("user", "Hi \"there\",\nyou")
     assert docs[0].more == {"chosen": messages_of([asked, ("assistant", "Hello.")]), "rejected": messages_of([asked, ("assistant", "No.")])}
     assert docs[1].more == {"chosen": docs[0].more["rejected"], "rejected": docs[0].more["chosen"]}
-    assert [x["content"] for x in docs[2].more["chosen"]] == ["a", "c", "b", "e"] and chat.shared(docs[2].more) == 3
+    assert [x["content"] for x in docs[2].more["chosen"]] == ["a", "c", "b", "e"] and chat.shared_prefix_length(docs[2].more) == 3
 
 
 def test_arena_rows_as_conversations(tmp_path):

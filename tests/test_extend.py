@@ -42,7 +42,7 @@ def test_pairs_are_translated_whole_or_line_by_line(tmp_path):
                     [["Сәлем\n\nСау бол", "Сәлеметсіз бе.\nЖоқ."], ["Сәлем\n\nСау бол", "Жоқ."]]]
     assert book == {"read": 5, "kept": 2, "dropped": {"pair: chosen and rejected are identical": 2, "translation: a text has none": 1}}
     assert [r["line"] for r in rows(tmp_path / "out/rejects.jsonl")] == [3, 4, 5]
-    assert all(d.reason is None for d in chat.conversations(tmp_path / "out/preferences.jsonl", "preference"))  # prepare.py reads it
+    assert all(d.reason is None for d in chat.read_chats(tmp_path / "out/preferences.jsonl", "preference"))  # prepare.py reads it
 
 
 # ---------------------------------------------------------------------- sampling

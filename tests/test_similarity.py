@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tokenizer
-from corpus.similarity import auc, largest, margin, rank, write_ranked
+from corpus.similarity import auc, keep_largest, margin_scores, rank_scores, write_ranked
 from model import ModelConfig, Qwen2
 from recipes import embed_sentences as recipe
 
@@ -44,7 +44,7 @@ def tables(kind, n, d, seed=0):
                                          (1000, 64, 333)])
 def test_margin_equals_brute_force(kind, n, d, block):
     x, y = tables(kind, n, d)
-    got = margin(x, y, block=block)
+    got = margin_scores(x, y, block=block)
     assert got.dtype == np.float32 and got.shape == (n,)
     np.testing.assert_allclose(got, brute(x, y), rtol=0, atol=1e-6)
 
@@ -52,14 +52,14 @@ def test_margin_equals_brute_force(kind, n, d, block):
 @pytest.mark.parametrize("k", [1, 2, 7, 50, 99])
 def test_neighbours(k):
     x, y = tables("random", 50, 8)
-    np.testing.assert_allclose(margin(x, y, k, block=16), brute(x, y, k), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(margin_scores(x, y, k, block=16), brute(x, y, k), rtol=1e-6, atol=1e-6)
 
 
 def test_neighbours_come_from_the_whole_other_side():
     """The nearest rows of a pair may lie in any block, and are not always its partner."""
     x, y = tables("random", 64, 8)
     y[60] = x[3]  # far away in the file, and nearer to row 3 than its own partner
-    with_it, without = margin(x, y, 1, block=8), margin(x, np.concatenate([y[:60], y[:1], y[61:]]), 1, block=8)
+    with_it, without = margin_scores(x, y, 1, block=8), margin_scores(x, np.concatenate([y[:60], y[:1], y[61:]]), 1, block=8)
     assert with_it[3] < without[3] and brute(x, y, 1)[3] == pytest.approx(with_it[3], abs=1e-6)
 
 
@@ -69,46 +69,46 @@ def test_memory_maps(tmp_path, dtype):
     for name, a in (("x", x), ("y", y)):
         np.save(tmp_path / f"{name}.npy", a)
     mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"]
-    np.testing.assert_array_equal(margin(*mapped, block=64), margin(x, y, block=64))
-    np.testing.assert_allclose(margin(*mapped, block=64), brute(x, y), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(margin_scores(*mapped, block=64), margin_scores(x, y, block=64))
+    np.testing.assert_allclose(margin_scores(*mapped, block=64), brute(x, y), rtol=0, atol=1e-6)
 
 
 def test_the_same_again_and_for_equal_rows():
     """The same input gives the same bits; equal pairs score alike wherever they stand, but for the matrix product's rounding."""
     x, y = tables("random", 200, 32)
     again = np.random.default_rng(2).permutation(np.tile(np.arange(200), 2))
-    got = margin(x[again], y[again], block=64)
-    np.testing.assert_array_equal(got, margin(x[again], y[again], block=64))
+    got = margin_scores(x[again], y[again], block=64)
+    np.testing.assert_array_equal(got, margin_scores(x[again], y[again], block=64))
     first = np.array([got[np.flatnonzero(again == i)[0]] for i in range(200)])
     np.testing.assert_allclose(got, first[again], rtol=0, atol=1e-6)
     for block in (1, 17, 100, 1024):
-        np.testing.assert_allclose(margin(x[again], y[again], block=block), got, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(margin_scores(x[again], y[again], block=block), got, rtol=0, atol=1e-6)
 
 
 def test_rows_of_zeros_and_of_opposite_signs():
     """A line without a sentence is a row of zeros: it scores 0. Among few rows a pair may have no neighbour but opposite ones."""
     x, y = tables("random", 40, 8)
     x[7] = 0
-    scores = margin(x, y, block=16)
+    scores = margin_scores(x, y, block=16)
     assert scores[7] == 0 and np.isfinite(scores).all() and (np.delete(scores, 7) > 0).all()
-    assert np.isfinite(margin(np.array([[1.0, 0], [-1, 0]]), np.array([[-1.0, 0], [1, 0]]))).all()
+    assert np.isfinite(margin_scores(np.array([[1.0, 0], [-1, 0]]), np.array([[-1.0, 0], [1, 0]]))).all()
 
 
 def test_memory_is_bounded_by_the_block():
     x, y = tables("random", 4000, 8)
     tracemalloc.start()
-    margin(x, y, block=128)
+    margin_scores(x, y, block=128)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 128 * (128 + 8) + 12 * 4000 * 4 + 300_000, peak  # the table of all cosines would be 64 MB
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda x: margin(x, x[:3]), r"aligned rows, got shapes \(5, 2\) and \(3, 2\)"),
-    (lambda x: margin(x[0], x[0]), "aligned rows"),
-    (lambda x: margin(x, x, k=0), "k=0"), (lambda x: margin(x, x, block=0), "block=0"),
-    (lambda x: margin(x, np.where(np.arange(5)[:, None] == 3, np.nan, x), block=2), "row 3 of the second table is not finite"),
-    (lambda x: margin(np.where(np.arange(5)[:, None] == 4, np.inf, x), x), "row 4 of the first table is not finite"),
+    (lambda x: margin_scores(x, x[:3]), r"aligned rows, got shapes \(5, 2\) and \(3, 2\)"),
+    (lambda x: margin_scores(x[0], x[0]), "aligned rows"),
+    (lambda x: margin_scores(x, x, k=0), "k=0"), (lambda x: margin_scores(x, x, block=0), "block=0"),
+    (lambda x: margin_scores(x, np.where(np.arange(5)[:, None] == 3, np.nan, x), block=2), "row 3 of the second table is not finite"),
+    (lambda x: margin_scores(np.where(np.arange(5)[:, None] == 4, np.inf, x), x), "row 4 of the first table is not finite"),
     (lambda x: auc([1, 2], [1, 1]), "2 times 1 and 0 times 0"), (lambda x: auc([1, np.nan], [1, 0]), "finite"),
     (lambda x: auc([1], [1, 0]), "each label"),
     (lambda x: write_ranked("r.tsv", [1.0], ["a"], []), "r.tsv: 1 scores for 1 source and 0 target")])
@@ -118,14 +118,14 @@ def test_errors(call, message):
 
 
 def test_no_rows():
-    assert margin(np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)).shape == (0,)
+    assert margin_scores(np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)).shape == (0,)
 
 
 def test_largest():
     rng = np.random.default_rng(0)
     for held, new, k in ((5, 3, 5), (2, 40, 2), (4, 4, 4), (1, 1, 1)):
         a, b = rng.integers(0, 9, (6, held)).astype(np.float32), rng.integers(0, 9, (6, new)).astype(np.float32)
-        np.testing.assert_array_equal(np.sort(largest(a, b), 1), np.sort(np.concatenate([a, b], 1), 1)[:, -k:])
+        np.testing.assert_array_equal(np.sort(keep_largest(a, b), 1), np.sort(np.concatenate([a, b], 1), 1)[:, -k:])
 
 
 # ---------------------------------------------------------------------- planted misalignments
@@ -147,7 +147,7 @@ def planted(n=600, meaning=24, d=96, noise=0.6, share=0.2, seed=0):
 @pytest.mark.parametrize("seed", range(4))
 def test_planted_misalignments_score_below(seed):
     x, y, labels = planted(seed=seed)
-    assert auc(margin(x - x.mean(0), y - y.mean(0), block=128), labels) >= 0.95
+    assert auc(margin_scores(x - x.mean(0), y - y.mean(0), block=128), labels) >= 0.95
 
 
 def test_the_margin_beats_the_cosine_where_there_are_hubs():
@@ -162,7 +162,7 @@ def test_the_margin_beats_the_cosine_where_there_are_hubs():
         rows = np.flatnonzero((at == t) & ~labels)
         y[rows] = y[np.roll(rows, 1)]
     cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-    assert auc(margin(x, y), labels) > 0.97 and auc(cosine, labels) < auc(margin(x, y), labels) - 0.1
+    assert auc(margin_scores(x, y), labels) > 0.97 and auc(cosine, labels) < auc(margin_scores(x, y), labels) - 0.1
 
 
 # ---------------------------------------------------------------------- ranks
@@ -180,8 +180,8 @@ def test_auc_equals_counting():
 
 
 def test_rank():
-    assert rank([0.5, 0.9, 0.5, np.nan, 0.9, -1]).tolist() == [1, 4, 0, 2, 5, 3]
-    assert rank([]).tolist() == [] and rank(np.arange(300) // 100).tolist() == [*range(200, 300), *range(100, 200), *range(100)]
+    assert rank_scores([0.5, 0.9, 0.5, np.nan, 0.9, -1]).tolist() == [1, 4, 0, 2, 5, 3]
+    assert rank_scores([]).tolist() == [] and rank_scores(np.arange(300) // 100).tolist() == [*range(200, 300), *range(100, 200), *range(100)]
 
 
 def test_ranked_list(tmp_path):

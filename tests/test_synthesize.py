@@ -20,7 +20,8 @@ from test_client import Endpoint, hang_up, key, reply, serve, waits  # noqa: F40
 
 import tokenizer
 from configs import language_table
-from corpus import clean, read, synthesize
+from configs.refusals import REFUSALS
+from corpus import clean, knowledge, read, synthesize
 from corpus.read import Document
 from generate import complete, generate
 from model import ModelConfig, Qwen2
@@ -58,7 +59,7 @@ def sorted_lists(prompt):
 
 
 def test_golden_prompts():
-    made = synthesize.requests(list(GOLDEN), 0, "Kazakh", ["вода", "火"], ["un instituteur"],
+    made = synthesize.make_requests(list(GOLDEN), 0, "Kazakh", ["вода", "火"], ["un instituteur"],
                                ["Бірінші {мысал}.", "Екінші\nмысал."], 2, 2, ONE)
     rows = list(islice(made, 6))
     assert [sorted_lists(row["prompt"]) for row in rows] == 2 * list(GOLDEN.values())
@@ -71,7 +72,7 @@ def test_golden_prompts():
 def test_prompts_are_pinned():
     """The choices depend on the seed and the lists alone: not on the process, nor on Python's version as far as this can tell."""
     def made(seed):
-        rows = islice(synthesize.requests(list(GOLDEN), seed, "Thai", [f"k{i}" for i in range(9)], ["a", "b\tart"],
+        rows = islice(synthesize.make_requests(list(GOLDEN), seed, "Thai", [f"k{i}" for i in range(9)], ["a", "b\tart"],
                                           list("pqrst")), 30)
         return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()[:16]
     assert made(7) == made(7) != made(8)
@@ -80,7 +81,7 @@ def test_prompts_are_pinned():
 
 def test_all_keywords_are_used_alike():
     words = [f"k{i}" for i in range(10)]
-    rows = list(islice(synthesize.requests(["story", "story", "explanation"], 1, "Thai", words, ["a"], each=3), 300))
+    rows = list(islice(synthesize.make_requests(["story", "story", "explanation"], 1, "Thai", words, ["a"], keywords_each=3), 300))
     for n in range(3):
         lists = [row["keyword"].split(", ") for row in rows[n::3]]
         used = Counter(k for some in lists for k in some)
@@ -91,8 +92,8 @@ def test_all_keywords_are_used_alike():
 
 def test_every_slot_of_the_story_is_filled():
     eleven = "role_1 subject type_passage keywords scene length[0] length[1] style role_2 ending language"  # Table 14
-    assert sorted(re.findall(r"{(.*?)}", synthesize.TEMPLATES["story"])) == sorted(eleven.split())
-    for row in islice(synthesize.requests(["story"], 2, "Urdu", ["k1", "k2", "k3"], ["a nurse", "a smith\tmetal work"]), 200):
+    assert sorted(re.findall(r"{(.*?)}", synthesize.PROMPTS["story"])) == sorted(eleven.split())
+    for row in islice(synthesize.make_requests(["story"], 2, "Urdu", ["k1", "k2", "k3"], ["a nurse", "a smith\tmetal work"]), 200):
         assert "{" not in row["prompt"] and "}" not in row["prompt"]
         for name in ("persona", "subject", "type_passage", "scene", "style", "role_2", "ending"):
             assert row[name] and row[name] in row["prompt"]
@@ -102,12 +103,12 @@ def test_every_slot_of_the_story_is_filled():
 
 @pytest.mark.parametrize("lists, said",
                          [(dict(keywords=["a", "b"]), "keywords: a prompt takes 3, there are 2"),
-                          (dict(keywords=list("abc"), each=0), "takes 0"),
+                          (dict(keywords=list("abc"), keywords_each=0), "takes 0"),
                           (dict(keywords=list("abc"), personas=[]), "personas: a prompt takes 1, there are 0"),
                           (dict(kinds=["sample"], seeds=["a"]), "seeds: a prompt takes 3, there are 1")])
 def test_too_short_lists(lists, said):
     with pytest.raises(ValueError, match=said):
-        next(synthesize.requests(**{"kinds": ["story"], "seed": 0, "language": "Thai", "personas": ["a"]} | lists))
+        next(synthesize.make_requests(**{"kinds": ["story"], "seed": 0, "language": "Thai", "personas": ["a"]} | lists))
 
 
 # ---------------------------------------------------------------------- knowledge
@@ -133,7 +134,7 @@ KNOWLEDGE = [
 
 @pytest.mark.parametrize("row, text", KNOWLEDGE)
 def test_knowledge_as_text(row, text):
-    assert synthesize.render_knowledge(row) == text
+    assert knowledge.format_knowledge(row) == text
 
 
 @pytest.mark.parametrize("row, said", [
@@ -155,7 +156,7 @@ def test_knowledge_as_text(row, text):
 ])
 def test_knowledge_that_is_refused(row, said):
     with pytest.raises(ValueError, match=said):
-        synthesize.render_knowledge(row)
+        knowledge.format_knowledge(row)
 
 
 # ---------------------------------------------------------------------- words
@@ -167,7 +168,7 @@ def test_knowledge_that_is_refused(row, said):
     ("e\u0301te\u0301", "été"),
     ("co\u00adop", "coop"), ("", ""), ("... !? —", ""), ("кітап-дәптер", "кітап дәптер"), ("១២ ខ្មែរ", "១ ២ ខ្ មែ រ")])
 def test_words(text, words):
-    assert synthesize.words(text) == tuple(words.split())
+    assert synthesize.split_words(text) == tuple(words.split())
 
 
 # ---------------------------------------------------------------------- filters
@@ -199,9 +200,9 @@ PROMPT = ("Explain these keywords to adults: apple, river, moon.\nGive each at l
 
 
 def steps(seeds=(), **more):
-    return [partial(synthesize.answered,
-                    **{"least": 20, "most": 400, "banned": synthesize.BANNED, "refusals": synthesize.REFUSALS} | more),
-            partial(synthesize.said_before, prompt=0.3, itself=0.3), synthesize.novelty(0.7, seeds)]
+    return [partial(synthesize.check_answer,
+                    **{"min_words": 20, "max_words": 400, "banned": synthesize.BANNED, "refusals": REFUSALS} | more),
+            partial(synthesize.check_repetition, max_echo=0.3, max_repeated=0.3), synthesize.novelty_filter(0.7, seeds)]
 
 
 def reason(text, some=None, prompt=PROMPT, finish="stop"):
@@ -222,7 +223,7 @@ def test_declarations_are_kept():
     for path in sorted(folder.glob("*.txt")):
         lines = [line.strip() for line in path.read_text(errors="ignore").split("\n") if line.strip()]
         texts = ["\n".join(lines[i:i + 10]) for i in range(0, len(lines) - 9, 10)]
-        some = steps(most=10 ** 4)
+        some = steps(max_words=10 ** 4)
         assert [reason(text, some) for text in texts] == [None] * len(texts), path.name
 
 
@@ -276,12 +277,12 @@ def test_news_is_kept():
     folder = BENCHMARKS / "ntrex128"
     if not folder.exists():
         pytest.skip("no NTREX here")
-    names, some = (folder / "DOCUMENT_IDS.tsv").read_text().split("\n"), steps(most=10 ** 5)
+    names, some = (folder / "DOCUMENT_IDS.tsv").read_text().split("\n"), steps(max_words=10 ** 5)
     for path in sorted(folder.glob("newstest*.txt")):
         documents = {}
         for name, line in zip(names, path.read_text().split("\n")):
             documents.setdefault(name, []).append(line)
-        texts = [text for lines in list(documents.values())[::4] if len(synthesize.words(text := "\n".join(lines))) >= 20]
+        texts = [text for lines in list(documents.values())[::4] if len(synthesize.split_words(text := "\n".join(lines))) >= 20]
         assert len(texts) > 25 and [reason(text, some) for text in texts] == [None] * len(texts)
 
 
@@ -301,8 +302,8 @@ def test_lcs_is_exact(size):
     r = random.Random(size)
     for _ in range(150):
         a, b = ([r.randrange(size) for _ in range(r.randrange(75))] for _ in range(2))
-        assert synthesize.lcs(a, b) == synthesize.lcs(b, a) == naive_lcs(a, b)
-        assert synthesize.lcs(a, a) == len(a)
+        assert synthesize.lcs_length(a, b) == synthesize.lcs_length(b, a) == naive_lcs(a, b)
+        assert synthesize.lcs_length(a, a) == len(a)
 
 
 @pytest.mark.parametrize("a, b, n",
@@ -311,16 +312,16 @@ def test_lcs_is_exact(size):
                           ("x" * 200, "x" * 130, 130), ("ab" * 100, "ba" * 100, 199), ("abc", "xyz", 0),
                           ("a", "a", 1)])
 def test_lcs_at_the_edges(a, b, n):
-    assert synthesize.lcs(a, b) == synthesize.lcs(b, a) == n == naive_lcs(a, b)
+    assert synthesize.lcs_length(a, b) == synthesize.lcs_length(b, a) == n == naive_lcs(a, b)
 
 
 def naive_novelty(most, seeds, texts):
     """The verdicts by comparing everything with everything (lcs itself is tested above)."""
-    kept, out = [synthesize.words(s) for s in dict.fromkeys(seeds)], []
+    kept, out = [synthesize.split_words(s) for s in dict.fromkeys(seeds)], []
     seeds = len(kept)
     for text in texts:
-        a = synthesize.words(text)
-        k = next((k for k, b in enumerate(kept) if 2 * synthesize.lcs(a, b) >= most * (len(a) + len(b))), None)
+        a = synthesize.split_words(text)
+        k = next((k for k, b in enumerate(kept) if 2 * synthesize.lcs_length(a, b) >= most * (len(a) + len(b))), None)
         same = a in kept
         if same:
             out.append("duplicate: exact")
@@ -356,7 +357,7 @@ def test_the_bound_never_changes_a_verdict(most, size):
     texts = drifting(r, size, 80)
     seeds, texts = texts[:20], texts[20:] + texts[10:20]
     r.shuffle(texts)
-    step = synthesize.novelty(most, seeds)
+    step = synthesize.novelty_filter(most, seeds)
     verdicts = [step(Document(text)) for text in texts]
     assert verdicts == naive_novelty(most, seeds, texts)
     assert len(set(verdicts)) >= 2  # some are caught
@@ -368,33 +369,33 @@ def test_words_said_more_often_than_a_byte_counts():
              ((300, 10, 0), (600, 300, 5), (200, 0, 0), (301, 40, 0), (255, 10, 0), (256, 256, 256), (256, 300, 200), (900, 1, 1),
               (10, 10, 10))]
     for most in (0.4, 0.6, 0.8, 0.95):
-        step = synthesize.novelty(most)
+        step = synthesize.novelty_filter(most)
         assert [step(Document(text)) for text in texts] == naive_novelty(most, [], texts)
 
 
 def test_a_verdict_at_the_threshold_itself():
     """One word of three has F1 0.5, two of three have 0.8: not below most."""
     for most, kept, new in ((0.5, "a b c", "b"), (0.5, "b", "a b c"), (0.8, "a b c", "a c"), (0.5, "a b", "b c")):
-        step = synthesize.novelty(most)
+        step = synthesize.novelty_filter(most)
         assert step(Document(kept)) is None and step(Document(new)) == "novelty: too like an answer kept"
-        step = synthesize.novelty(most + 1e-9)
+        step = synthesize.novelty_filter(most + 1e-9)
         assert step(Document(kept)) is None and step(Document(new)) is None
 
 
 def test_the_bound_skips_most_comparisons(monkeypatch):
     """Unrelated texts of 150 words, some of them frequent, as in a language: fewer than one pair in a hundred is compared."""
-    r, calls, lcs = random.Random(3), [], synthesize.lcs
-    monkeypatch.setattr(synthesize, "lcs", lambda a, b: calls.append(1) or lcs(a, b))
+    r, calls, lcs = random.Random(3), [], synthesize.lcs_length
+    monkeypatch.setattr(synthesize, "lcs_length", lambda a, b: calls.append(1) or lcs(a, b))
     weights = [1 / (k + 5) for k in range(5000)]
     texts = [" ".join(f"w{k}" for k in r.choices(range(5000), weights, k=150)) for _ in range(300)]
-    step = synthesize.novelty(0.7)
+    step = synthesize.novelty_filter(0.7)
     assert all(step(Document(text)) is None for text in texts) and len(calls) < 0.01 * 300 * 299 / 2
     assert step(Document(" ".join(texts[7].split()[:-20]))) == "novelty: too like an answer kept"
 
 
 def test_novelty_knows_seeds_copies_and_near_copies():
     text = CLEAN["th"]
-    step = synthesize.novelty(0.7, [CLEAN["en"], CLEAN["en"], CLEAN["zh"]])
+    step = synthesize.novelty_filter(0.7, [CLEAN["en"], CLEAN["en"], CLEAN["zh"]])
     assert step(Document(CLEAN["en"].upper())) == "duplicate: exact"
     assert step(Document(CLEAN["zh"].replace("桥", "路"))) == "novelty: too like a seed"
     assert step(Document(text)) is None and step(Document(text + "!")) == "duplicate: exact"
@@ -403,7 +404,7 @@ def test_novelty_knows_seeds_copies_and_near_copies():
 
 
 def test_novelty_remembers_more_than_its_first_room():
-    step = synthesize.novelty(0.7)
+    step = synthesize.novelty_filter(0.7)
     texts = [f"a{i} b{i} c{i} d{i} e{i}" for i in range(300)]
     assert all(step(Document(text)) is None for text in texts)
     assert all(step(Document(text.replace("c", "x"))) == "novelty: too like an answer kept" for text in texts)
@@ -488,7 +489,7 @@ def test_everything_is_accounted_for(uninterrupted):
     assert ids == sorted(ids) and len(set(ids)) == 60 and sorted(row["id"] for row in kept + bad) == ids
     said = {row["id"]: row["text"] for row in raw}
     for row in kept:
-        assert row["text"] == said[row["id"]] == answer(row["prompt"]) and row["prompt_kind"] in synthesize.TEMPLATES
+        assert row["text"] == said[row["id"]] == answer(row["prompt"]) and row["prompt_kind"] in synthesize.PROMPTS
         assert (row["prompt_kind"] == "sample") == (not row["keyword"])
         assert set(row) >= {"text", "id", "prompt_kind", "keyword", "persona", "prompt"}
     assert all(row["text"] == said[row["id"]] and set(row) == {"id", "reason", "text"} for row in bad)
@@ -549,7 +550,7 @@ def test_more_and_fewer_requests(words, whole, endpoint, tmp_path):
 
 
 @pytest.mark.parametrize("word",
-                         ["seed=1", "max_new=5", "name=other", "kinds=['story']", "each=2", "body={'top_p': 0.5}",
+                         ["seed=1", "max_new=5", "name=other", "kinds=['story']", "keywords_each=2", "body={'top_p': 0.5}",
                           "temperature=0.1"])
 def test_answers_to_other_requests_are_not_used(words, whole, endpoint, word):
     with pytest.raises(ValueError, match=r"raw.jsonl: 0000\S* answers a request that these settings do not make.*out="):
@@ -658,7 +659,7 @@ def folders(tmp_path_factory):
     return {"plain": plain, "chatty": chatty}
 
 
-LOCAL = ["n=10", "max_new=24", "batch=4", "least_words=1", "shots=2", "kinds=['story', 'sample']"]
+LOCAL = ["n=10", "max_new=24", "batch=4", "min_words=1", "shots=2", "kinds=['story', 'sample']"]
 
 
 def run(line):
@@ -736,7 +737,7 @@ def test_the_same_prompt_is_not_answered_alike(words, folders, tmp_path):
     (["model=a", "novelty=1.5"], "novelty"), (["model=a", "banned=['...']"], "banned must be phrases"),
     (["model=a", "langid=None", "language=Swahili"], "langid must be set"),
     (["model=a", "kind=story"], "no setting named 'kind'"), (["model=a", "n=many"], "n must be int"),
-    (["model=a", "each=8"], "keywords: a prompt takes 8, there are 7"),
+    (["model=a", "keywords_each=8"], "keywords: a prompt takes 8, there are 7"),
     (["model=a", "shots=5"], "seeds: a prompt takes 5, there are 4"),
     (["model=a", "seeds=None"], "seeds: a prompt takes 3, there are 0"),
     (["model=a", "personas=None"], "personas: a prompt takes 1, there are 0"), (["model=/nowhere"], "/nowhere"),
