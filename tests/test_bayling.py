@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import configs
-from configs.bayling.names import HUBS, NAMES, PROMPTS, code_of
+
 from configs import language_table
 from recipes import bayling_data as recipe
+from recipes.bayling_languages import NAMES, PIVOTS, PROMPTS, find_code
 from tinyworld import world as w
 from tinyworld.grammar import language
 
@@ -45,7 +46,7 @@ def raw(tmp_path):
 
 
 def build(raw, out="out", **settings):
-    given = {"instructions": {k: str(raw / f"{k}.jsonl") for k in HUBS}, "bitext": str(raw / "bitext/**"),
+    given = {"instructions": {k: str(raw / f"{k}.jsonl") for k in PIVOTS}, "bitext": str(raw / "bitext/**"),
              "aligned": str(raw / "aligned/*")} | settings
     recipe.main([f"out={raw / out}", *(f"{k}={v!r}" if not isinstance(v, str) else f"{k}={v}" for k, v in given.items())])
     return raw / out
@@ -85,7 +86,7 @@ def test_scripts_of_the_29(code):
 
 def test_codes():
     names = ("kk", "kaz_Cyrl", "KAZ-cyrl", "EN", "zho_Hans", "klingon", "")
-    assert [code_of(name) for name in names] == ["kk", "kk", "kk", "en", "zh", None, None]
+    assert [find_code(name) for name in names] == ["kk", "kk", "kk", "en", "zh", None, None]
 
 
 # ---------------------------------------------------------------------- the set
@@ -125,7 +126,7 @@ def test_what_is_asked(raw, file, kind, asked, told):
 
 
 def test_prompts_hold_each_category():
-    for hub in HUBS:
+    for hub in PIVOTS:
         assert set(PROMPTS[hub]) == set(recipe.FIELDS)
         assert all("{tgt}" in p and p.endswith("{x}") for p in PROMPTS[hub].values())
 
@@ -137,8 +138,8 @@ def test_counts_are_exact_and_even(raw):
     assert {k: v["written"] for k, v in account["categories"].items()} == {"instruction": 4, "translation": 14, "question": 0}
     assert sum(n for d, n in account["directions"].items() if d.startswith("translation")) == 14
     assert {n for d, n in account["directions"].items() if d.startswith("translation")} == {2, 3}
-    assert recipe.shares(20, {"a": 1, "b": 100, "c": 4, "d": 100}) == {"a": 1, "c": 4, "b": 7, "d": 8}
-    assert recipe.shares(20, {"a": 1, "b": 2}) == {"a": 1, "b": 2} and recipe.shares(0, {"a": 1}) == {"a": 0}
+    assert recipe.split_evenly(20, {"a": 1, "b": 100, "c": 4, "d": 100}) == {"a": 1, "c": 4, "b": 7, "d": 8}
+    assert recipe.split_evenly(20, {"a": 1, "b": 2}) == {"a": 1, "b": 2} and recipe.split_evenly(0, {"a": 1}) == {"a": 0}
 
 
 def test_the_default_is_the_papers_sum():
@@ -184,10 +185,10 @@ def test_data_is_streamed(raw):
 
 @pytest.mark.parametrize("settings, message", [
     ({"instructions": {"kk": "x"}}, r"instructions are in en and zh only.*take out \['kk'\]"),
-    ({"languages": ["kk", "tlh"]}, r"\['tlh'\] are not in configs/bayling/names.py"),
+    ({"languages": ["kk", "tlh"]}, r"\['tlh'\] are not in recipes/bayling_languages.py"),
     ({"languages": ["kk", "sw"]}, r"binds \['sw'\] to English or Chinese"),
     ({"counts": {"poems": 3}}, r"\['poems'\] are no categories; they are instruction, translation"),
-    ({"scale": 0.0}, "scale and most_chars"), ({"counts": {"question": -1}}, "whole numbers from 0"),
+    ({"scale": 0.0}, "scale and max_chars"), ({"counts": {"question": -1}}, "whole numbers from 0"),
     ({"instructions": {"en": "/nowhere/*"}}, "no chat in /nowhere"),
     ({"instructions": {}, "bitext": "/nowhere", "aligned": "/nowhere"}, "nothing was found")])
 def test_settings_that_do_not_fit(raw, settings, message):

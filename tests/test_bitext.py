@@ -402,7 +402,7 @@ def test_what_looks_like_an_entity_in_a_sentence(tmp_path):
 
 def test_tmx_needs_its_languages(tmp_path):
     (tmp_path / "a.tmx").write_text(TMX)
-    with pytest.raises(ValueError, match="a.tmx: a .tmx holds many languages; set the two to read"):
+    with pytest.raises(ValueError, match="a.tmx: a .tmx file may hold many languages; set the two to read"):
         rows(tmp_path / "a.tmx", "en")
     with pytest.raises(FileNotFoundError):
         rows(tmp_path / "b.tmx", "en", "kk")

@@ -139,7 +139,7 @@ def test_a_judge_that_is_a_checkpoint(trained, tmp_path):
 @pytest.mark.parametrize("verdict, number", [("Rating: 7", 7), ("It is bad.\n**Rating:** 2.5", 2.5), ("rating 3, no: Rating: 4", 4),
                                              ("Rating: 11", None), ("Rating: ten", None), ("", None), ("7", None)])
 def test_what_a_verdict_says(verdict, number):
-    assert recipe.rating(verdict) == number
+    assert recipe.parse_rating(verdict) == number
 
 
 @pytest.mark.parametrize("settings, message", [

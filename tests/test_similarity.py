@@ -217,7 +217,7 @@ def embed(folder, tmp_path, text, **more):
     return np.load(out, mmap_mode="r")
 
 
-def slow(folder, texts, layer, centre):
+def slow(folder, texts, layer, center):
     """One sentence at a time, in float64."""
     t, model = tokenizer.load(folder), Qwen2.from_pretrained(folder).eval()
     rows = np.zeros((len(texts), model.config.hidden_size))
@@ -227,17 +227,17 @@ def slow(folder, texts, layer, centre):
                 streams = model(torch.tensor([[t.prefix_token_id, *t.encode(text.strip())]]), hidden=True)
             rows[i] = streams[layer][0, 1:].double().mean(0).numpy()
     full = rows.any(1)
-    rows[full] -= rows[full].mean(0) if centre else 0
+    rows[full] -= rows[full].mean(0) if center else 0
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-@pytest.mark.parametrize("layer, centre, batch_tokens", [(0, False, 8192), (1, True, 8192), ("middle", True, 9), (2, False, 1),
+@pytest.mark.parametrize("layer, center, batch_tokens", [(0, False, 8192), (1, True, 8192), ("middle", True, 9), (2, False, 1),
                                                          (3, True, 30)])
-def test_rows_are_means_of_hidden_states(folder, tmp_path, layer, centre, batch_tokens):
-    got = embed(folder, tmp_path, "\n".join(TEXTS), layer=layer, centre=centre, batch_tokens=batch_tokens)
+def test_rows_are_means_of_hidden_states(folder, tmp_path, layer, center, batch_tokens):
+    got = embed(folder, tmp_path, "\n".join(TEXTS), layer=layer, center=center, batch_tokens=batch_tokens)
     lines = [line.split("\t")[0] for line in TEXTS]
     assert got.dtype == np.float16 and got.shape == (len(TEXTS), 32) and not got[2].any() and not got[6].any()
-    np.testing.assert_allclose(got, slow(folder, lines, 1 if layer == "middle" else layer, centre), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(got, slow(folder, lines, 1 if layer == "middle" else layer, center), rtol=0, atol=1e-3)
 
 
 def test_batches_are_filled(folder, tmp_path):
@@ -256,13 +256,13 @@ def test_columns_and_compressed_files(folder, tmp_path):
     assert right.shape == (len(rows) + 1, 32) and not right[-1].any()
     np.testing.assert_array_equal(right[:-1], embed(folder, tmp_path, "".join(f"{b}\n" for _, b in rows)))
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("".join(f"{a}\n" for a, _ in rows).encode() + b"\xff\n"))
-    recipe.main([f"model={folder}", f"text={tmp_path / 'a.txt.gz'}", f"out={tmp_path / 'new/z.npy'}", "centre=False"])
+    recipe.main([f"model={folder}", f"text={tmp_path / 'a.txt.gz'}", f"out={tmp_path / 'new/z.npy'}", "center=False"])
     assert not np.load(tmp_path / "new/z.npy")[-1].any() and len(left) == len(rows)
 
 
 def test_long_sentences_are_cut(folder, tmp_path):
     long, t = "word 17 of a text " * 9, tokenizer.load(folder)
-    got = embed(folder, tmp_path, f"{long}\nword\n", max_tokens=12, centre=False)
+    got = embed(folder, tmp_path, f"{long}\nword\n", max_tokens=12, center=False)
     tokens = torch.tensor([[t.prefix_token_id, *t.encode(long.strip())[:12]]])
     with torch.inference_mode():
         wanted = Qwen2.from_pretrained(folder)(tokens, hidden=True)[1][0, 1:].mean(0)

@@ -677,7 +677,7 @@ def run(line):
 def planned(line):
     """{id: prompt} of a command line."""
     c, = recipe.load(recipe.Synthetic, argv=line)
-    return {row["id"]: row["prompt"] for row in recipe.plan(c, *map(recipe.texts, (c.keywords, c.personas, c.seeds)))}
+    return {row["id"]: row["prompt"] for row in recipe.make_requests(c, *map(recipe.read_texts, (c.keywords, c.personas, c.seeds)))}
 
 
 def test_a_checkpoint_continues_the_prompts(words, folders, tmp_path):
