@@ -1,5 +1,6 @@
-"""corpus/similarity.py and recipes/embed_sentences.py: the margin is that of the definition however it is computed, planted
-misalignments score below translations, and a sentence's row is the mean of its hidden states whatever stands beside it."""
+"""corpus/similarity.py and recipes/embed_sentences.py: the margin is that of the definition however it is computed,
+planted misalignments score below translations, and a sentence's row is the mean of its hidden states whatever stands
+beside it."""
 import gzip
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from recipes import embed_sentences as recipe
 
 def brute(x, y, k=4):
     """The definition, in float64 and all at once."""
-    x, y = (np.asarray(a, np.float64) / np.linalg.norm(np.asarray(a, np.float64), axis=1, keepdims=True) for a in (x, y))
+    x, y = (np.asarray(a, np.float64) / np.linalg.norm(np.asarray(a, np.float64), axis=1, keepdims=True)
+            for a in (x, y))
     c, k = x @ y.T, min(k, len(x))
     return c.diagonal() / ((np.sort(c, 1)[:, -k:].mean(1) + np.sort(c, 0)[-k:].mean(0)) / 2)
 
@@ -40,7 +42,8 @@ def tables(kind, n, d, seed=0):
 # ---------------------------------------------------------------------- margin
 
 @pytest.mark.parametrize("kind", ["random", "clusters", "hubs", "scales"])
-@pytest.mark.parametrize("n, d, block", [(1, 3, 8), (2, 4, 1), (5, 8, 2), (6, 1, 4), (97, 16, 10), (300, 32, 128), (300, 32, 300),
+@pytest.mark.parametrize("n, d, block", [(1, 3, 8), (2, 4, 1), (5, 8, 2), (6, 1, 4), (97, 16, 10), (300, 32, 128),
+                                         (300, 32, 300),
                                          (1000, 64, 333)])
 def test_margin_equals_brute_force(kind, n, d, block):
     x, y = tables(kind, n, d)
@@ -59,7 +62,8 @@ def test_neighbours_come_from_the_whole_other_side():
     """The nearest rows of a pair may lie in any block, and are not always its partner."""
     x, y = tables("random", 64, 8)
     y[60] = x[3]  # far away in the file, and nearer to row 3 than its own partner
-    with_it, without = margin_scores(x, y, 1, block=8), margin_scores(x, np.concatenate([y[:60], y[:1], y[61:]]), 1, block=8)
+    with_it, without = margin_scores(x, y, 1, block=8), margin_scores(x, np.concatenate([y[:60], y[:1], y[61:]]), 1,
+                                                                      block=8)
     assert with_it[3] < without[3] and brute(x, y, 1)[3] == pytest.approx(with_it[3], abs=1e-6)
 
 
@@ -74,7 +78,8 @@ def test_memory_maps(tmp_path, dtype):
 
 
 def test_the_same_again_and_for_equal_rows():
-    """The same input gives the same bits; equal pairs score alike wherever they stand, but for the matrix product's rounding."""
+    """The same input gives the same bits; equal pairs score alike wherever they stand, but for the matrix product's
+    rounding."""
     x, y = tables("random", 200, 32)
     again = np.random.default_rng(2).permutation(np.tile(np.arange(200), 2))
     got = margin_scores(x[again], y[again], block=64)
@@ -86,7 +91,8 @@ def test_the_same_again_and_for_equal_rows():
 
 
 def test_rows_of_zeros_and_of_opposite_signs():
-    """A line without a sentence is a row of zeros: it scores 0. Among few rows a pair may have no neighbour but opposite ones."""
+    """A line without a sentence is a row of zeros: it scores 0. Among few rows a pair may have no neighbour but
+    opposite ones."""
     x, y = tables("random", 40, 8)
     x[7] = 0
     scores = margin_scores(x, y, block=16)
@@ -107,8 +113,10 @@ def test_memory_is_bounded_by_the_block():
     (lambda x: margin_scores(x, x[:3]), r"aligned rows, got shapes \(5, 2\) and \(3, 2\)"),
     (lambda x: margin_scores(x[0], x[0]), "aligned rows"),
     (lambda x: margin_scores(x, x, k=0), "k=0"), (lambda x: margin_scores(x, x, block=0), "block=0"),
-    (lambda x: margin_scores(x, np.where(np.arange(5)[:, None] == 3, np.nan, x), block=2), "row 3 of the second table is not finite"),
-    (lambda x: margin_scores(np.where(np.arange(5)[:, None] == 4, np.inf, x), x), "row 4 of the first table is not finite"),
+    (lambda x: margin_scores(x, np.where(np.arange(5)[:, None] == 3, np.nan, x), block=2),
+     "row 3 of the second table is not finite"),
+    (lambda x: margin_scores(np.where(np.arange(5)[:, None] == 4, np.inf, x), x),
+     "row 4 of the first table is not finite"),
     (lambda x: auc([1, 2], [1, 1]), "2 times 1 and 0 times 0"), (lambda x: auc([1, np.nan], [1, 0]), "finite"),
     (lambda x: auc([1], [1, 0]), "each label"),
     (lambda x: write_ranked("r.tsv", [1.0], ["a"], []), "r.tsv: 1 scores for 1 source and 0 target")])
@@ -131,8 +139,8 @@ def test_largest():
 # ---------------------------------------------------------------------- planted misalignments
 
 def planted(n=600, meaning=24, d=96, noise=0.6, share=0.2, seed=0):
-    """Two languages that see the same meanings, each through a random projection of its own on top of a shared one, both with
-    hubs and a direction of their own: (x, y, labels), a share of the rows not aligned."""
+    """Two languages that see the same meanings, each through a random projection of its own on top of a shared one,
+    both with hubs and a direction of their own: (x, y, labels), a share of the rows not aligned."""
     rng = np.random.default_rng(seed)
     m, shared = rng.normal(size=(n, meaning)), rng.normal(size=(meaning, d))
     m[rng.random(n) < 0.1] *= 0.3  # vague sentences: near to everything
@@ -175,13 +183,15 @@ def test_auc_equals_counting():
         if labels.all() or not labels.any():
             continue
         pairs = [(a > b) + (a == b) / 2 for a in scores[labels] for b in scores[~labels]]
-        assert auc(scores, labels) == pytest.approx(np.mean(pairs)) and auc(-scores, labels) == pytest.approx(1 - np.mean(pairs))
+        assert auc(scores, labels) == pytest.approx(np.mean(pairs))
+        assert auc(-scores, labels) == pytest.approx(1 - np.mean(pairs))
     assert auc([0.1, 0.9], [0, 1]) == 1 and auc([0.5, 0.5], [0, 1]) == 0.5
 
 
 def test_rank():
     assert rank_scores([0.5, 0.9, 0.5, np.nan, 0.9, -1]).tolist() == [1, 4, 0, 2, 5, 3]
-    assert rank_scores([]).tolist() == [] and rank_scores(np.arange(300) // 100).tolist() == [*range(200, 300), *range(100, 200), *range(100)]
+    assert rank_scores([]).tolist() == []
+    assert rank_scores(np.arange(300) // 100).tolist() == [*range(200, 300), *range(100, 200), *range(100)]
 
 
 def test_ranked_list(tmp_path):
@@ -202,8 +212,10 @@ def folder(tmp_path_factory):
     """A random model of three layers with a tokenizer of its own."""
     out = tmp_path_factory.mktemp("model")
     tokenizer.train((TEXTS + [f"word {i} of a text and another {i * 7}" for i in range(300)]) * 2, 420, out)
-    config = ModelConfig(vocab_size=tokenizer.load(out).vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-                         num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3, max_position_embeddings=64)
+    config = ModelConfig(vocab_size=tokenizer.load(out).vocab_size, hidden_size=32, intermediate_size=48,
+                         num_hidden_layers=3,
+                         num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3,
+                         max_position_embeddings=64)
     Qwen2(config).init_weights(5).save_pretrained(out)
     return out
 
@@ -231,7 +243,8 @@ def slow(folder, texts, layer, center):
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-@pytest.mark.parametrize("layer, center, batch_tokens", [(0, False, 8192), (1, True, 8192), ("middle", True, 9), (2, False, 1),
+@pytest.mark.parametrize("layer, center, batch_tokens",
+                         [(0, False, 8192), (1, True, 8192), ("middle", True, 9), (2, False, 1),
                                                          (3, True, 30)])
 def test_rows_are_means_of_hidden_states(folder, tmp_path, layer, center, batch_tokens):
     got = embed(folder, tmp_path, "\n".join(TEXTS), layer=layer, center=center, batch_tokens=batch_tokens)
@@ -270,7 +283,8 @@ def test_long_sentences_are_cut(folder, tmp_path):
 
 
 def test_large_states_do_not_overflow(folder, tmp_path):
-    """Hidden states of real models reach 10,000 and more, float16 ends at 65,504: rows are made 1 long before they are stored."""
+    """Hidden states of real models reach 10,000 and more, float16 ends at 65,504: rows are made 1 long before they are
+    stored."""
     model = Qwen2.from_pretrained(folder)
     model.model.embed_tokens.weight.data *= 1e6
     big = tmp_path / "big"
@@ -283,7 +297,8 @@ def test_large_states_do_not_overflow(folder, tmp_path):
     (dict(layer=9), "layer=9: the model has 3"), (dict(layer=-1), "layer must be"),
     (dict(layer="top"), "layer must be a number or middle, got 'top'"), (dict(column=-1), "column must be at least 0"),
     (dict(batch_tokens=0), "batch_tokens must be at least 1"), (dict(text="none.tsv"), "none.tsv: no such file"),
-    (dict(out="x.bin"), "out must end in .npy"), (dict(dtype="int8"), "dtype must be"), (dict(model="nowhere"), "nowhere")])
+    (dict(out="x.bin"), "out must end in .npy"), (dict(dtype="int8"), "dtype must be"),
+    (dict(model="nowhere"), "nowhere")])
 def test_bad_settings(folder, tmp_path, change, message):
     (tmp_path / "a.txt").write_text("word\n")
     settings = dict(model=folder, text=tmp_path / "a.txt", out=tmp_path / "o.npy") | change
