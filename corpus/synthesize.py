@@ -12,14 +12,17 @@ import numpy as np
 import regex
 
 PROMPTS = {
-    "explanation": "You are {role_1}, and your field is {subject}. Explain these keywords to {role_2}: {keywords}.\n"
-    "Give each at least three sentences; a short story may help. Close with a summary, then a list of the keywords. Be "
+    "explanation":
+    "You are {role_1}, and your field is {subject}. Explain these keywords to {role_2}: {keywords}.\nGive "
+    "each at least three sentences; a short story may help. Close with a summary, then a list of the keywords. Be "
     "correct, useful and easy to understand, and do not put everything in the same way.\nWrite in {language}.",
-    "story": "You are {role_1}, and your field is {subject}. You are about to teach new words to {role_2}. First write "
+    "story":
+    "You are {role_1}, and your field is {subject}. You are about to teach new words to {role_2}. First write "
     "{type_passage} in which every one of these words occurs: {keywords}.\nIt is set {scene}. It has {length[0]} to "
     "{length[1]} words, its style is {style}, and it ends with {ending}.\nWrite in {language}.",
-    "sample": "You make samples for a collection. These are some of it:\n\n{samples}\n\nMake one more, of the same "
-    "field but on something rarer. It should be about as long and as difficult as these, and sensible to a human reader. Do "
+    "sample":
+    "You make samples for a collection. These are some of it:\n\n{samples}\n\nMake one more, of the same field "
+    "but on something rarer. It should be about as long and as difficult as these, and sensible to a human reader. Do "
     "not mention that there is a given sample or a created sample: the answer is the new sample and nothing else.\n"
     "Write in {language}.",
 }

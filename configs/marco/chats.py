@@ -1,9 +1,9 @@
-"""Chats and preference pairs for Marco-LLM's SFT and DPO stages, from files that you have in any shape of corpus/chat.py.
+"""Chats and preference pairs for Marco-LLM's SFT and DPO stages, in any of the shapes of corpus/chat.py.
 
     python prepare.py configs/marco/chats.py raw=/data/raw out=/data/chats tokenizer=/models/Qwen2-7B
 
-raw/chat/kk/* holds chats (Aya, translated Alpaca, ShareGPT ...). raw/preferences/en/*.csv holds the LMSYS arena's 55k human
-preferences, which the paper links; raw/preferences/kk/* are their extensions to the other languages by
+raw/chat/kk/* holds chats (Aya, translated Alpaca, ShareGPT ...). raw/preferences/en/*.csv holds the LMSYS arena's 55k
+human preferences, which the paper links; raw/preferences/kk/* holds their extension to another language by
 recipes/extend_preferences.py. Qwen2's tokenizer brings ChatML. The paper names neither its chat sets nor their sizes:
 delete the lines of what you do not have.
 """
