@@ -27,7 +27,8 @@ import numpy as np
 
 import tokenizer
 from configs import load, thresholds
-from corpus import bitext, chat, clean, dedup, measure, perplexity, read, similarity, synthesize
+from corpus import (bitext, bitext_files, chat, clean, dedup, knowledge, measure, perplexity, read, similarity,
+                    translation_templates)
 from corpus.jobs import up_to_date, digest, fingerprint, finish, start_together, naming, run_tasks, wait
 from corpus.shards import CODE, UNFIT, chats, drop, make_tokenizer, running, tokenize_source, work
 
@@ -133,9 +134,9 @@ def web_steps(c, source):
 def bitext_steps(c, source):
     """The rules for sentence pairs; those left when duplicates are gone fill one of the eleven templates, in one direction."""
     if not c.filter_bitext:
-        return [bitext.two_sides]
-    return [partial(bitext.rules, most_ratio=4.0, source=source["language"], target=source["target"],
-                    least_score=source.get("least_score"), identify=identifier(c) if c.langid else None, alike=c.alike)]
+        return [bitext.require_two_sides]
+    return [partial(bitext.filter_pair, max_ratio=4.0, source=source["language"], target=source["target"],
+                    min_score=source.get("least_score"), identify=identifier(c) if c.langid else None, alike=c.alike)]
 
 
 def identifier(c):
@@ -344,17 +345,17 @@ def clean_file(c, source, i, path, mark):
 
 def documents_of(c, source, path):
     if chats(source):
-        return chat.conversations(path, source["kind"])
+        return chat.read_chats(path, source["kind"])
     if "target" in source:
-        return bitext.pairs(path, source["language"], source["target"])
+        return bitext_files.read_pairs(path, source["language"], source["target"])
     return read.documents(path, source.get("unit", c.unit))
 
 
 def answered(doc):
-    """Give a row without "text" the text of its question and answer (corpus/synthesize.py), or the reason why it has none."""
+    """Give a row without "text" the text of its question and answer (corpus/knowledge.py), or the reason why it has none."""
     try:
         row = json.loads(doc.text)
-        doc.text, doc.reason = synthesize.render_knowledge(row if isinstance(row, dict) else {}), None
+        doc.text, doc.reason = knowledge.format_knowledge(row if isinstance(row, dict) else {}), None
     except ValueError as e:
         doc.reason = f"no text: {e}"
 
@@ -380,7 +381,7 @@ def margins(c, source, path):
         x, y = (np.load(Path(c.raw) / p, mmap_mode="r", allow_pickle=False) for p in source["vectors"].split("|"))
         if ".tmx" not in Path(path).suffixes and len(x) > (n := sum(1 for _ in read.places(path.split("|")[0]))):
             raise ValueError(f"{len(x)} rows for the {n} lines of {path}; embed this file")
-        return similarity.margin(*(similarity.aligned(x, y) if source.get("align") else (x, y)))
+        return similarity.margin_scores(*(similarity.align_languages(x, y) if source.get("align") else (x, y)))
     except (ValueError, EOFError) as e:
         raise ValueError(f"source {source['name']}: vectors {source['vectors']}: {e}") from None
 
@@ -437,7 +438,7 @@ def merge_files(c, source, mark):
                         drop(aside, dropped, row | {"target": other}, reason)
                         continue
                     codes = source["language"], source["target"]
-                    bitext.render(pair, c.names[codes[0]], c.names[codes[1]], codes)
+                    translation_templates.format_pair(pair, c.names[codes[0]], c.names[codes[1]], codes)
                     row["text"] = pair.text
                 elif copies[i - 1] > 1:
                     row["copies"] = int(copies[i - 1])  # of the text, itself among them

@@ -137,7 +137,7 @@ def tokenize_source(c, source, mark):
 
 def learned(t, row):
     """[(ids, mask, bytes to learn)] of a chat, or of both chats of a pair: there answers count from where the two differ."""
-    out, first = [], chat.shared(row) if "chosen" in row else 0
+    out, first = [], chat.shared_prefix_length(row) if "chosen" in row else 0
     for messages in ([row["messages"]] if "messages" in row else [row["chosen"], row["rejected"]]):
         ids, mask = t.encode_with_loss_mask(messages, first)
         size = sum(len(m["content"].encode()) for m in messages[first:] if m["role"] == "assistant")
