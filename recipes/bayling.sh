@@ -16,13 +16,15 @@ for seed in $SEEDS; do
   $PY train.py configs/ablations/native_only.py $both init="$run/stage1" out="$run/without" | tail -1
   $PY train.py configs/tiny/dpo.py data="$run/chats" init="$run/with" out="$run/dpo" seed="$((10 * seed + 4))" | tail -1
   for name in stage1 without with dpo; do
-    told="model=$run/$name checkpoint=toy-$name"
-    $PY eval.py configs/ablations/text_eval.py $told data="$run/raw/benchmarks" out="$run/results.jsonl" | tail -1
+    settings="model=$run/$name checkpoint=toy-$name"
+    $PY eval.py configs/ablations/text_eval.py $settings data="$run/raw/benchmarks" out="$run/results.jsonl" | tail -1
     [ $name = stage1 ] && continue  # it has no chat template
-    $PY eval.py configs/tiny/chat_eval.py $told data="$run/raw" out="$run/$name-answers" | tail -1
+    $PY eval.py configs/tiny/chat_eval.py $settings data="$run/raw" out="$run/$name-answers" | tail -1
     against=$([ $name = dpo ] && echo "b=$run/with-answers/samples.jsonl" || true)
     $PY -m tinyworld judge a="$run/$name-answers/samples.jsonl" $against raw="$run/raw" out="$run/results.jsonl" | tail -4
   done
 done
 runs="runs=[$(for s in $SEEDS; do printf "'out/bayling/seed%s'," "$s"; done)]"
-for change in without,with stage1,with with,dpo; do $PY report.py ablation=$change "$runs"; done
+$PY report.py ablation baseline=without variant=with "$runs"
+$PY report.py ablation baseline=stage1 variant=with "$runs"
+$PY report.py ablation baseline=with variant=dpo "$runs"

@@ -16,4 +16,4 @@ for seed in $SEEDS; do
     $PY eval.py configs/tiny/eval.py model="$run/$model" data="$run/raw/benchmarks" out="$run/results.jsonl"
   done
 done
-$PY report.py claims=True "runs=[$(for s in $SEEDS; do printf "'out/claims/seed%s'," "$s"; done)]"
+$PY report.py claims "runs=[$(for s in $SEEDS; do printf "'out/claims/seed%s'," "$s"; done)]"

@@ -21,4 +21,4 @@ for seed in $SEEDS; do
     done
   done
 done
-$PY report.py ablation=unfiltered,filtered "runs=[$(for s in $SEEDS; do printf "'out/figure7/seed%s'," "$s"; done)]"
+$PY report.py ablation baseline=unfiltered variant=filtered "runs=[$(for s in $SEEDS; do printf "'out/figure7/seed%s'," "$s"; done)]"
