@@ -11,11 +11,12 @@
 `python report.py NAME --help` prints the settings of a report, which are declared in reports/NAME.py.
 """
 import sys
+from typing import Any
 
 from configs import load
 from reports import ablation, claims, curve, datacard, demo, paper, tables
 
-REPORTS = {  # name: (its settings, its program)
+REPORTS: dict[str, tuple[type, Any]] = {  # name: (its settings, its program)
     "demo": (demo.Demo, demo.write_report),
     "datacard": (datacard.DataCard, datacard.write_card),
     "claims": (claims.Claims, claims.write_claims),

@@ -27,7 +27,9 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     # generate.py and tokenizer.py
 
     # report.py, recipes/, tinyworld/, bench/
-
+    "choices": "chance",
+    "curve": "heldout_source",
+    "bound": "max_rise",
 }
 
 

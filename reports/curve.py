@@ -35,7 +35,7 @@ def write_curve(c: Curve) -> None:
     """Write steps.md and its figures into the first run."""
     rows, tokens = read_steps(c)
     in_order = sorted(tokens, key=tokens.get)
-    parts = {}
+    parts: dict = {}  # {(benchmark, metric): rows}
     for row in rows:
         parts.setdefault((benchmark_of(row["task"], row["lang"]), row["metric"]), []).append(row)
     text = ["# Benchmarks by tokens seen", f"Checkpoints of {', '.join(map(str, c.runs))}; means are unweighted."]

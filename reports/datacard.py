@@ -75,7 +75,7 @@ def funnel(accounts) -> dict:
     """{group: {"read": n, each stage: dropped by it, "kept": n}}, in documents."""
     stages = {}
     for name, members in by_group(accounts).items():
-        dropped = Counter()
+        dropped: Counter = Counter()
         for account in members:
             for reason, n in account["dropped"].items():
                 dropped[stage_of(reason)] += n

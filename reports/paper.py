@@ -35,14 +35,14 @@ def write_paper_tables(c: Paper) -> None:
     """Write paper.md: every published table for which we have a score. ValueError if scores are not comparable."""
     file = Path(c.run) / "paper.md"
     rows = read_scores(Path(c.run) / "results.jsonl", c.checkpoints, preset=c.preset)
-    text, reasons = [], {}
+    text, reasons = [], []
     for number in c.tables or published.TABLES:
         suite = published.BASE if number < 8 else published.CHAT
         chosen = {}  # {benchmark: its rows}
         for benchmark in benchmarks_of(number):
             chosen[benchmark], reason = select_rows(rows, benchmark, suite, c.shots)
-            if reason:
-                reasons[reason] = None
+            if reason and reason not in reasons:
+                reasons.append(reason)
         scores = table_scores(number, rows, chosen)
         if not scores:
             continue

@@ -39,7 +39,8 @@ def check_comparable(rows: list[dict], name: str) -> None:
     All rows need the same shots and preset, and the same signature up to its tokenizer, which depends on the target
     language. All checkpoints need the same tasks and languages, and for each the same n, prompt and signature.
     """
-    first_row, places = {}, {}
+    first_row: dict = {}  # {fact: (row, value)}
+    places: dict = {}  # {checkpoint: {(task, lang): row}}
     for row in rows:
         place = row["task"], row["lang"]
         places.setdefault(row["checkpoint"], {})[place] = row

@@ -19,7 +19,7 @@ def write_tables(c: Tables) -> None:
     file = Path(c.run) / "results.jsonl"
     if not file.is_file():
         raise ValueError(f"{file} is missing; run eval.py on the checkpoints with out={file}")
-    scores = {}  # {(task, metric): {lang: {checkpoint: score}}}
+    scores: dict = {}  # {(task, metric): {lang: {checkpoint: score}}}
     for row in read_rows(file, ("checkpoint", "task", "metric", "lang", "score")):
         by_lang = scores.setdefault((row["task"], row["metric"]), {})
         by_lang.setdefault(row["lang"], {})[row["checkpoint"]] = row["score"]

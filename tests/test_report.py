@@ -304,7 +304,8 @@ def test_no_results_file(tmp_path):
     (["claims", "runs=['a']"], r"runs must name two or more folders, got \['a'\]; set runs="),
     (["ablation", "runs=['a', 'b']"], "baseline must be set: it has no default; variant must be set"),
     (["ablation", "baseline=x", "variant=y", "runs=['a']"], "runs must name two or more folders"),
-    (["curve", "runs=[]"], "runs must name a folder"), (["demo", "run=x", "paper=True"], "no setting named 'paper'")])
+    (["curve", "runs=[]"], "runs must name a folder"), (["demo", "run=x", "paper=True"], "no setting named 'paper'"),
+    (["demo", "run=x", "bound=0.02"], "no setting named 'bound'; it is called 'max_rise' now")])
 def test_words_that_report_nothing(argv, message):
     with pytest.raises(ValueError, match=message):
         report.main(argv)
