@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from configs import language_table
 from evaluation.results import format_table
-from reports.scores import read_complete_lines
+from reports.scores import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_means(runs):
     """{(model, task, metric, group): {kind: {index of the run: mean over the group's languages}}}."""
     scores = {}
     for i, run in enumerate(runs):
-        for row in read_complete_lines(Path(run) / "results.jsonl"):
+        for row in read_jsonl(Path(run) / "results.jsonl", ("checkpoint", "task", "metric", "lang", "score")):
             model, _, kind = row["checkpoint"].rpartition("-")
             group = group_of(row["lang"])
             if group:

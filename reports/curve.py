@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 
 from configs import language_table
-from evaluation.results import GROUPS, benchmark_of, format_table, groups_of, language_code, read_rows
+from evaluation.results import GROUPS, benchmark_of, format_table, groups_of, language_code
 from reports.figures import COLORS, MISSING, pyplot
 from reports.paper import language_mean
-from reports.scores import check_comparable, read_scores
+from reports.scores import check_comparable, read_jsonl, read_scores
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_steps(c):
 def tokens_by_step(run, steps):
     """({step: tokens seen}, tokens of the whole run), from run/log.jsonl. All steps have the same number of tokens."""
     file = Path(run) / "log.jsonl"
-    log = [row for row in read_rows(file, ("step",)) if row.get("tokens")] if file.is_file() else []
+    log = [row for row in read_jsonl(file, ("step",)) if row.get("tokens")] if file.is_file() else []
     last = max(log, key=lambda row: row["step"], default=None)
     if last is None or last["step"] < max(steps):
         raise ValueError(f"{file} does not reach step {max(steps)}; "

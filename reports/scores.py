@@ -2,9 +2,29 @@
 import json
 from pathlib import Path
 
-from evaluation.results import read_rows
-
 REQUIRED = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature")
+
+
+def read_jsonl(path, required=()) -> list[dict]:
+    """The objects of results.jsonl or log.jsonl. A line cut short by a kill is skipped: a resumed run ends it and goes on.
+
+    ValueError names the file and line that is damaged otherwise, or lacks a required key.
+    """
+    rows = []
+    for i, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            if e.pos >= len(line) or not line.endswith("}"):
+                continue
+            raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; remove the line") from None
+        if not isinstance(row, dict) or any(key not in row for key in required):
+            raise ValueError(f"{path}, line {i}: lacks one of {', '.join(required)}; "
+                             "is it of this version of eval.py?")
+        rows.append(row)
+    return rows
 
 
 def read_scores(path, checkpoints=None, **filters) -> list[dict]:
@@ -14,7 +34,7 @@ def read_scores(path, checkpoints=None, **filters) -> list[dict]:
     """
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
-    rows = list(read_rows(path, REQUIRED))
+    rows = read_jsonl(path, REQUIRED)
     newest = {row["checkpoint"]: row["weights"] for row in rows}
     wanted = {key: value for key, value in filters.items() if value is not None}
     kept = {}
@@ -61,15 +81,9 @@ def check_comparable(rows: list[dict], name: str) -> None:
                                  "their means are of other tests. Run eval.py on both, or choose with checkpoints=")
 
 
-def read_complete_lines(path) -> list[dict]:
-    """The objects of a .jsonl file. Lines cut short by a kill are skipped anywhere: a resumed run appends to them."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.count("{") == line.count("}") > 0]
-
-
 def read_training_log(run, checkpoint, key) -> list[dict]:
     """Rows of a checkpoint's log.jsonl that have the key, by step; none without a log, as for a downloaded base."""
     file = Path(run) / checkpoint / "log.jsonl"
-    rows = read_complete_lines(file) if file.is_file() else []
+    rows = read_jsonl(file) if file.is_file() else []
     by_step = {row["step"]: row for row in rows if key in row}  # a resumed run repeats steps; the later row counts
     return [by_step[step] for step in sorted(by_step)]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from evaluation.results import format_table, read_rows
+from evaluation.results import format_table
+from reports.scores import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ def write_tables(c: Tables) -> None:
     if not file.is_file():
         raise ValueError(f"{file} is missing; run eval.py on the checkpoints with out={file}")
     scores: dict = {}  # {(task, metric): {lang: {checkpoint: score}}}
-    for row in read_rows(file, ("checkpoint", "task", "metric", "lang", "score")):
+    for row in read_jsonl(file, ("checkpoint", "task", "metric", "lang", "score")):
         by_lang = scores.setdefault((row["task"], row["metric"]), {})
         by_lang.setdefault(row["lang"], {})[row["checkpoint"]] = row["score"]
     tables = [score_rows(name, by_lang) for name, by_lang in scores.items()]

@@ -9,7 +9,7 @@ import pytest
 import report
 from configs import language_table
 from evaluation import results
-from reports import curve, demo, gains, paper, published
+from reports import curve, demo, gains, paper, published, scores
 
 LANGS = list(language_table.MARCO)
 TASKS = ("belebele", "xcopa", "mmmlu_unstated", "mmmlu_stated")
@@ -138,8 +138,8 @@ def test_order_of_the_gains(made):
         return [(np.searchsorted(np.sort(v), x) + np.searchsorted(np.sort(v), x, "right")) / 2 for x in v]
 
     theirs = []
-    for scores in (published.TABLE6, published.TABLE7):
-        before, after = np.array([scores[x] for x in LANGS]).T
+    for table in (published.TABLE6, published.TABLE7):
+        before, after = np.array([table[x] for x in LANGS]).T
         theirs.append(f"{np.corrcoef(ranks(-before.round(6)), ranks((after - before).round(6)))[0, 1]:+.2f}")
     assert made[1][3]["the worse before, the higher the gain"] == ["+1.00", "+1.00", *theirs]
     assert theirs == ["+0.68", "+0.61"]
@@ -597,6 +597,22 @@ def test_spbleu_is_preferred(tmp_path):
             if row["metric"] == "bleu"]
     found, text = paper_tables(tmp_path, suite("base", 0) + more)
     assert found["Table 11"]["base"]["en-ar"] == "33.0" and "Ours: spbleu" in text
+
+
+def test_lines_cut_in_the_middle_are_skipped_and_damaged_ones_named(tmp_path):
+    """A resumed eval.py ends the line that a kill has cut; wherever it was cut, the rest counts."""
+    lines = suite("base", 0)
+    texts = [json.dumps(row) for row in lines]
+    for cut in ('{"checkp', '{"checkpoint": "base", "score": 0.', '{"checkpoint": "base", "more": {"a": 1}'):
+        (tmp_path / "results.jsonl").write_text("\n".join([*texts[:3], cut, "", *texts[3:]]) + "\n")
+        assert len(scores.read_scores(tmp_path / "results.jsonl")) == len(lines) - 1  # without the row of a group
+    braces = lines[0] | {"signature": "{x"}  # a valid row, although its braces do not match
+    (tmp_path / "results.jsonl").write_text(json.dumps(braces) + "\n")
+    assert scores.read_scores(tmp_path / "results.jsonl") == [braces]
+    for bad in ('{"checkpoint": "base", oops}', "[1, 2]", "12"):
+        (tmp_path / "results.jsonl").write_text("\n".join([*texts[:2], bad, *texts[2:]]) + "\n")
+        with pytest.raises(ValueError, match="results.jsonl, line 3: (not JSON|lacks one of checkpoint)"):
+            scores.read_scores(tmp_path / "results.jsonl")
 
 
 def test_newest_weights_only(tmp_path):
