@@ -6,7 +6,7 @@ REQUIRED = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "sh
 
 
 def read_jsonl(path, required=()) -> list[dict]:
-    """The objects of results.jsonl or log.jsonl. A line cut short by a kill is skipped: a resumed run ends it and continues.
+    """The objects of results.jsonl or log.jsonl. A line cut short by a kill is skipped: a resumed run appends after it.
 
     ValueError names the file and line that is damaged otherwise, or lacks a required key.
     """
