@@ -16,8 +16,8 @@ demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedd
 	$(PY) -m tinyworld judge raw=out/demo/raw a=out/demo/answers/sft/samples.jsonl out=out/demo/results.jsonl
 	$(PY) -m tinyworld judge raw=out/demo/raw a=out/demo/answers/dpo/samples.jsonl b=out/demo/answers/sft/samples.jsonl \
 	  out=out/demo/results.jsonl
-	$(PY) report.py data=out/demo/tokens
-	$(PY) report.py run=out/demo
+	$(PY) report.py datacard data=out/demo/tokens
+	$(PY) report.py demo run=out/demo
 	for model in stage2 sft dpo; do echo "== $$model" && $(PY) generate.py configs/tiny/ask.py model=out/demo/$$model || exit 1; done
 
 test: .venv/dev  ## the default suite

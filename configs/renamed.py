@@ -32,7 +32,9 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     "most_chars": "max_chars",
     "each": "keywords_each",
     "centre": "center",
-
+    "choices": "chance",
+    "curve": "heldout_source",
+    "bound": "max_rise",
 }
 
 
