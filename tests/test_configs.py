@@ -160,8 +160,9 @@ def schemas():
     import prepare
     import train
     from model import ModelConfig
+    from tinyworld import __main__ as tinyworld
     return {"train": (train.Train, ModelConfig, train.Estimate), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,),
-            "generate": (generate.Sample, generate.Decoding)}
+            "generate": (generate.Sample, generate.Decoding), "tinyworld": (tinyworld.Sizes,)}
 
 
 KNOWN = {"base": "train", "stage1": "train", "stage2": "train", "data": "prepare", "eval": "eval"}
@@ -201,7 +202,31 @@ def test_the_two_stages_follow_the_paper():
     assert two.init == one.out and one.seed != two.seed
 
 
-def test_data_config_names_every_language_once():
+@pytest.mark.parametrize("languages", ["all", "en zh kk", "en,de,it"])
+def test_the_demo_in_some_languages(languages, monkeypatch):
+    """LANGUAGES picks the sources, and a group without a language leaves the mixture."""
+    monkeypatch.setenv("LANGUAGES", languages)
+    codes = language_table.MARCO if languages == "all" else languages.replace(",", " ").split()
+    for name in ("data", "chats"):
+        values = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))
+        named = {code for s in values["sources"] for code in s["language"].split("-")}
+        assert named == set(codes) == set(values["names"])
+    groups = {language_table.group(code) for code in codes}
+    for name in ("stage1", "stage2", "sft"):
+        mixture = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["mixture"]
+        assert {k for k in mixture if k in ("en", "zh", "high", "low")} == groups
+        assert ("chat" in mixture) == (name == "sft" and "high" in groups) and ("chat/zh" in mixture) == (name == "sft" and "zh" in codes)
+
+
+@pytest.mark.parametrize("languages, message", [("en xx", "LANGUAGES: unknown xx"), ("kk zh", "en must be among them")])
+def test_languages_of_the_demo_that_cannot_be(languages, message, monkeypatch):
+    monkeypatch.setenv("LANGUAGES", languages)
+    with pytest.raises(ValueError, match=message):
+        runpy.run_path(str(ROOT / "configs/tiny/data.py"))
+
+
+def test_data_config_names_every_language_once(monkeypatch):
+    monkeypatch.setenv("LANGUAGES", "all")
     values = runpy.run_path(str(ROOT / "configs/tiny/data.py"))
     web = [s["language"] for s in values["sources"] if s["name"].startswith("web-")]
     assert sorted(web) == sorted(language_table.MARCO) and len(web) == 29
