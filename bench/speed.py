@@ -26,7 +26,7 @@ import torch._functorch.config
 import torch.nn.functional as F
 
 import kernels
-from training import estimate as plan
+from training import estimate
 import tokenizer
 from corpus import dedup, measure
 from model import IGNORE, ModelConfig, Qwen2
@@ -150,7 +150,7 @@ def packed_steps(shape, dtype, T, mean, device="cpu", compiled=False):
     starts = packed(T, mean)[None]
     tokens, targets, starts = (x.to(device) for x in (ids[:, :-1], ids[:, 1:], starts))
     position = torch.arange(T, device=device) - starts
-    flops = plan.flops(ours.config, plan.parameters(ours.config), T, int((position + 1).sum()))
+    flops = estimate.count_flops(ours.config, estimate.count_parameters(ours.config), T, int((position + 1).sum()))
     if compiled:
         theirs.model.compile()
     padded = dict(input_ids=tokens, position_ids=position, labels=targets, shift_labels=targets)
@@ -451,7 +451,7 @@ def gpu_training(device="cuda", T=8192):
     """A training step on one packed row (documents of 1,024) beside transformers, compiled."""
     rate = matrix_rate(torch.bfloat16, device)
     for name in ("0.5B", "1.5B"):
-        *both, flops = packed_steps(plan.SHAPES[f"Qwen2-{name}"], torch.bfloat16, T, 1024, device, compiled=True)
+        *both, flops = packed_steps(estimate.SHAPES[f"Qwen2-{name}"], torch.bfloat16, T, 1024, device, compiled=True)
         mine, other = seconds(both)
         yield row(f"train_step_{name}", f"training step of Qwen2-{name}, {T} tokens packed", mine, other,
                   of="transformers, sdpa, compiled", floor=flops / rate / mine)

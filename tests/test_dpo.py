@@ -104,7 +104,7 @@ def answers_of(chat_data, split="train"):
     out = {}
     for s in data.open_sources(chat_data, split):
         if s.kind != "text":
-            both = [(s.read(b, n), s.read(b, n, s.marks) & 1) for b, n in s.chats.tolist()]
+            both = [(s.read(b, n), s.read_mask(b, n) & 1) for b, n in s.chats.tolist()]
             out[s.name] = [(torch.from_numpy(ids), int(mask.argmax())) for ids, mask in both]
     return out
 
@@ -147,11 +147,11 @@ def test_the_gradient_of_dpo(go, chat_data, base, tmp_path, changes):
 def test_the_gradient_of_sft(go, chat_data, base, tmp_path, micro_batch_size):
     """The mean over the learned tokens of all chats, each alone in its row as transformers sees it."""
     go(tmp_path / "run", steps=1, save_every=1, micro_batch_size=micro_batch_size, mixture={"chat": 1})
-    plan = data.Schedule(data.open_sources(chat_data), {"chat": 1}, 4, 40, 0)
+    schedule = data.Schedule(data.open_sources(chat_data), {"chat": 1}, 4, 40, 0)
     model, chats, logp = theirs(base), answers_of(chat_data), []
     for r in range(4):
-        i, row = plan.row(0, r)
-        logp += [logprob(model, *chats[plan.sources[i].name][k]) for k in plan.packed[i][row]]
+        i, row = schedule.locate(0, r)
+        logp += [logprob(model, *chats[schedule.sources[i].name][k]) for k in schedule.packed[i][row]]
     assert len(logp) > 8
     (-torch.cat(logp).mean()).backward()
     moments = moments_of(tmp_path / "run")
@@ -167,18 +167,19 @@ def test_before_the_first_step_the_loss_is_ln_2(go, chat_data, base, tmp_path):
     noise, start, step, end = log_of(tmp_path / "run")
     assert noise["noise"] <= 1e-6 and abs(step["loss"] - math.log(2)) <= 1e-5  # 5 decimals are logged
     sources = data.open_sources(chat_data)
-    plan = data.Schedule(sources, DPO["mixture"], 4, 40, 0)
+    schedule = data.Schedule(sources, DPO["mixture"], 4, 40, 0)
     reference = [load_file(f)["logp"] if (f := tmp_path / "run/reference" / f"{s.name}.safetensors").exists() else None for s in sources]
     c = settings()
-    loss = dpo.Preferences(c, sources, reference)(Qwen2.from_pretrained(base), plan.batch(0, range(4)))
-    assert abs(float(loss) / len(plan.batch(0, range(4)).pairs) - math.log(2)) <= 1e-6
+    objective = dpo.DPO(c, None, sources, reference)
+    loss = objective.loss(Qwen2.from_pretrained(base), schedule.batch(0, range(4)))
+    assert abs(float(loss) / len(schedule.batch(0, range(4)).pairs) - math.log(2)) <= 1e-6
     model = theirs(base)
     for name, chats in (answers_of(chat_data) | answers_of(chat_data, "valid")).items():
         if name.startswith("preference"):
             with torch.no_grad():
                 want = torch.stack([logprob(model, *chat).sum() for chat in chats]).view(-1, 2)
             got = load_file(tmp_path / "run/reference" / f"{name}.safetensors")["logp"]
-            fit = data.Source(chat_data / name).sizes <= 40
+            fit = data.Source(chat_data / name).lengths <= 40
             assert fit.sum() > 5 and (got - want)[fit].abs().max() <= 1e-4 and bool((got[~fit] == 0).all())
 
 

@@ -116,7 +116,7 @@ def settings(**changes):
 @pytest.mark.parametrize("schedule, middle", [("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)])
 def test_learning_rate(schedule, middle):
     c = settings(lr_schedule=schedule, warmup_ratio=0.1, min_lr_ratio=0.1)  # 100 steps, 10 of them warm-up
-    rates = [train.lr_at(s, c) / c.lr for s in range(100)]
+    rates = [train.learning_rate(s, c) / c.lr for s in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5) and rates[9] == pytest.approx(1)
     assert rates[10] == pytest.approx(1) and rates[99] == pytest.approx(1.0 if schedule == "constant" else 0.1)
     assert (rates[54] + rates[55]) / 2 == pytest.approx(middle) and max(rates) <= 1 + 1e-12
@@ -124,9 +124,9 @@ def test_learning_rate(schedule, middle):
 
 
 def test_learning_rate_of_short_runs():
-    assert train.lr_at(0, settings(tokens=STEP)) == pytest.approx(2e-3)  # one step is all warm-up
+    assert train.learning_rate(0, settings(tokens=STEP)) == pytest.approx(2e-3)  # one step is all warm-up
     c = settings(warmup_ratio=0.0)
-    assert train.lr_at(0, c) == pytest.approx(2e-3) and train.lr_at(99, c) == pytest.approx(2e-4)
+    assert train.learning_rate(0, c) == pytest.approx(2e-3) and train.learning_rate(99, c) == pytest.approx(2e-4)
 
 
 def test_only_matrices_decay():
@@ -165,7 +165,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, 
     """AdamW's first moment after one step is a tenth of it."""
     go(tmp_path / "run", steps=1, micro_batch_size=micro_batch_size, **SPLIT | {"save_every": 1})
     sources = train.data.open_sources(token_data)
-    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))[:3]
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
     (-model(tokens, targets, starts).mean()).backward()
     moments = {}
@@ -345,9 +345,9 @@ def test_pruning_never_takes_the_checkpoint_just_written(copy):
     for checkpoint in (copy / "checkpoints").iterdir():
         flip(checkpoint)
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
-    c, world = settings(keep_checkpoints=2), SimpleNamespace(main=True, rank=0, size=1, barrier=lambda: None, all_gather=lambda x: [x])
+    c, world = settings(keep_checkpoints=2), SimpleNamespace(is_main=True, rank=0, world_size=1, barrier=lambda: None, all_gather=lambda x: [x])
     c = train.Train(**vars(c) | {"out": str(copy)})
-    train.save(c, world, model, train.make_optimizer(model, c), 2, {})
+    train.checkpoint.save(c, world, model, train.make_optimizer(model, c), 2, {})
     assert "step-00000002" in steps_of(copy)
 
 
@@ -616,7 +616,7 @@ def test_the_gradient_of_new_rows_is_that_of_the_whole_model(go, token_data, gro
     """AdamW's first moment after one step is a tenth of it, 0 for the old rows, and nothing is kept of what does not learn."""
     go(tmp_path / "run", steps=1, init=grown, first_new_id=NEW, micro_batch_size=3, **NO_SHAPE, **SPLIT | {"save_every": 1})
     sources = train.data.open_sources(token_data)
-    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))[:3]
     model = Qwen2.from_pretrained(grown)
     (-model(tokens, targets, starts).mean()).backward()
     moments, words = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001"), dict(model.named_parameters())
