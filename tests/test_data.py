@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from data import IGNORE, PERIOD, Schedule, Source, best_fit, collate, mixture_weights, open_sources, pack_text, permute, validation_batches
+from data import (
+    IGNORE,
+    PERIOD,
+    Schedule,
+    Source,
+    best_fit,
+    collate,
+    mixture_weights,
+    open_sources,
+    pack_text,
+    permute,
+    validation_batches,
+)
 
 EOT = 0
 
@@ -22,16 +34,17 @@ def flat(docs):
 
 
 def numbered(n):
-    """Documents whose tokens, end ids included, are n in all and tell their own place: 1, 2, ..., n - 1, 0."""
+    """One document of n tokens, end id included, each of which is its own position: 1, 2, ..., n - 1, 0."""
     return [list(range(1, n))]
 
 
 @pytest.fixture
 def source(tmp_path, write_source):
-    """A function: sources from [(category, language, tokens)], each told apart by its name."""
+    """A function: sources from [(category, language, tokens)], named s00, s01, ..."""
     def make(*wanted):
         for i, (category, language, tokens) in enumerate(wanted):
-            write_source(tmp_path / f"s{i:02}", numbered(tokens), category=category, language=language, vocab_size=65000)
+            write_source(tmp_path / f"s{i:02}", numbered(tokens), category=category, language=language,
+                         vocab_size=65000)
         return open_sources(tmp_path)
     return make
 
@@ -152,23 +165,25 @@ def test_unknown_category(source):
 
 def test_shares(source):
     sources = source(("en", "en", 30), ("en", "en", 10), ("low", "kk", 10), ("low", "ne", 90), ("zh", "zh", 50))
-    assert mixture_weights(sources, {"en": 6, "low": 2}).tolist() == pytest.approx([0.75 * 0.75, 0.25 * 0.75, 0.125, 0.125, 0])
+    expected = [0.75 * 0.75, 0.25 * 0.75, 0.125, 0.125, 0]
+    assert mixture_weights(sources, {"en": 6, "low": 2}).tolist() == pytest.approx(expected)
 
 
-def test_shares_that_are_not_read_are_told(source, capsys):
+def test_categories_without_a_share_are_noted(source, capsys):
     mixture_weights(source(("en", "en", 30), ("zh", "zh", 50)), {"en": 1})
     assert "zh" in capsys.readouterr().err
 
 
 def test_a_language_with_its_own_share(source):
     sources = source(("low", "kk", 10), ("low", "kk", 30), ("low", "ne", 90), ("low", "az", 5), ("en", "en", 10))
-    assert mixture_weights(sources, {"low": 4, "low/kk": 2, "en": 4}).tolist() == pytest.approx([0.05, 0.15, 0.2, 0.2, 0.4])
+    expected = [0.05, 0.15, 0.2, 0.2, 0.4]
+    assert mixture_weights(sources, {"low": 4, "low/kk": 2, "en": 4}).tolist() == pytest.approx(expected)
     assert mixture_weights(sources, {"low/kk": 1, "en": 1}).tolist() == pytest.approx([0.125, 0.375, 0, 0, 0.5])
     assert mixture_weights(sources, {"low": 1, "low/kk": 0}).tolist() == pytest.approx([0, 0, 0.5, 0.5, 0])
 
 
-def test_a_share_nobody_is_left_to_take(source):
-    """Every language of the category has a share of its own: the category's goes nowhere, so it is an error, or spread."""
+def test_a_share_that_no_language_can_take(source):
+    """Every language of the category has a share of its own, so the category's must be refused, or spread."""
     sources = source(("low", "kk", 10), ("low", "ne", 10), ("en", "en", 10))
     mixture = {"en": 5, "low": 3, "low/kk": 1, "low/ne": 1}
     try:
@@ -182,7 +197,8 @@ def test_a_share_nobody_is_left_to_take(source):
 
 # ---------------------------------------------------------------------- the schedule
 
-MIXED = [("en", "en", 400), ("zh", "zh", 130), ("low", "kk", 37), ("low", "ne", 64), ("low", "az", 9), ("parallel", "en-zh", 200)]
+MIXED = [("en", "en", 400), ("zh", "zh", 130), ("low", "kk", 37), ("low", "ne", 64), ("low", "az", 9),
+         ("parallel", "en-zh", 200)]
 MIXTURE = {"en": 50, "zh": 29, "low": 12, "low/kk": 0.5, "parallel": 3}
 
 
@@ -201,7 +217,8 @@ def test_the_schedule_is_a_pure_function(source):
 def test_another_seed_is_another_order(source):
     sources = source(*MIXED)
     a, b = (Schedule(sources, MIXTURE, 4, 8, seed) for seed in (0, 1))
-    assert [a.locate(s, r) for s in range(50) for r in range(4)] != [b.locate(s, r) for s in range(50) for r in range(4)]
+    places = [(step, r) for step in range(50) for r in range(4)]
+    assert [a.locate(*p) for p in places] != [b.locate(*p) for p in places]
 
 
 def test_rows_hold_what_the_schedule_says(source):
@@ -252,7 +269,7 @@ def test_one_epoch_reads_every_window_once(source):
 
 
 def test_epochs_go_on_behind_the_period(source):
-    """The order of sources repeats after PERIOD rows; the windows do not."""
+    """The order of sources repeats after PERIOD rows; the order of windows does not."""
     schedule = Schedule(source(("a", "x", 700), ("b", "x", 100)), {"a": 3, "b": 1}, batch_size=1, seq_len=1, seed=0)
     read = [[], []]
     for step in range(PERIOD + 5000):
@@ -267,7 +284,8 @@ def test_a_source_shorter_than_a_row(source):
     """It is read round and round inside the row."""
     schedule = Schedule(source(("a", "x", 5)), {"a": 1}, batch_size=2, seq_len=12, seed=0)
     tokens, _, starts = schedule.batch(0, range(2))[:3]
-    assert tokens.tolist() == [[1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]] * 2 and starts[0].tolist() == [0] * 4 + [4] * 5 + [9] * 3
+    assert tokens.tolist() == [[1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]] * 2
+    assert starts[0].tolist() == [0] * 4 + [4] * 5 + [9] * 3
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
@@ -275,7 +293,8 @@ def test_processes_share_out_the_global_batch(source, size):
     schedule = Schedule(source(*MIXED), MIXTURE, batch_size=8, seq_len=8, seed=0)
     for step in (0, 5, 70_000):
         whole = torch.cat(schedule.batch(step, range(8))[:3], 1)
-        parts = [torch.cat(schedule.batch(step, range(rank * 8 // size, (rank + 1) * 8 // size))[:3], 1) for rank in range(size)]
+        rows = [range(rank * 8 // size, (rank + 1) * 8 // size) for rank in range(size)]
+        parts = [torch.cat(schedule.batch(step, some)[:3], 1) for some in rows]
         assert torch.equal(torch.cat(parts), whole)
 
 
@@ -286,8 +305,9 @@ def test_epochs_are_counted(source):
 
 def test_fingerprint_sees_every_cause(source, tmp_path, write_source):
     sources = source(*MIXED)
-    schedules = [Schedule(sources, MIXTURE, 4, 8, 0), Schedule(sources, MIXTURE | {"zh": 30}, 4, 8, 0), Schedule(sources, MIXTURE, 8, 8, 0),
-             Schedule(sources, MIXTURE, 4, 16, 0), Schedule(sources, MIXTURE, 4, 8, 1)]
+    schedules = [Schedule(sources, MIXTURE, 4, 8, 0), Schedule(sources, MIXTURE | {"zh": 30}, 4, 8, 0),
+                 Schedule(sources, MIXTURE, 8, 8, 0), Schedule(sources, MIXTURE, 4, 16, 0),
+                 Schedule(sources, MIXTURE, 4, 8, 1)]
     write_source(tmp_path / "other" / "s00", documents(50), category="en")
     schedules.append(Schedule([Source(tmp_path / "other" / "s00"), *sources[1:]], MIXTURE, 4, 8, 0))
     prints = [p.fingerprint() for p in schedules]
@@ -325,7 +345,7 @@ def test_permute_depends_on_the_key():
 
 # ---------------------------------------------------------------------- packing and validation
 
-def test_pack_is_as_drawn():
+def test_pack_text_as_in_its_docstring():
     w1, w2, w3 = 1, 2, 3
     tokens, targets, starts = pack_text(np.array([w1, w2, EOT, w1, w2, w3, EOT]), EOT)[:3]
     assert tokens.tolist() == [[w1, w2, EOT, w1, w2, w3]]
@@ -390,14 +410,17 @@ def test_validation_of_nothing():
 # ---------------------------------------------------------------------- chats and preference pairs
 
 def chats_of(count, seed=0, longest=20):
-    """(prompt, answer) of ids that tell chats apart in a row."""
+    """(prompt, answer) of random ids, so that each chat can be recognized in a row."""
     rng = np.random.default_rng(seed)
-    return [(rng.integers(1, 60, int(rng.integers(1, longest))).tolist(), rng.integers(1, 60, int(rng.integers(1, longest))).tolist())
-            for _ in range(count)]
+
+    def text():
+        return rng.integers(1, 60, int(rng.integers(1, longest))).tolist()
+
+    return [(text(), text()) for _ in range(count)]
 
 
 def best_fit_slowly(sizes, length):
-    """The same rule by looking at every row: how many rows there are, and how full."""
+    """The same rule by searching every row: the fill of each row, sorted."""
     rooms = []
     for size in sorted((n for n in sizes.tolist() if n <= length), reverse=True):
         fits = [room for room in rooms if room >= size]
@@ -414,13 +437,13 @@ def test_best_fit(seed):
     rows = best_fit(sizes, length, seed)
     assert sorted(k for row in rows for k in row) == np.flatnonzero(sizes <= length).tolist()
     assert sorted(int(sizes[row].sum()) for row in rows) == best_fit_slowly(sizes, length)
-    assert rows == best_fit(sizes, length, seed) != best_fit(sizes, length, seed + 1)  # like sizes by lot
+    assert rows == best_fit(sizes, length, seed) != best_fit(sizes, length, seed + 1)  # ties broken by the key
     assert best_fit(np.array([9, 9]), 8, 0) == [] and best_fit(np.array([8]), 8, 0) == [[0]]
 
 
 @pytest.mark.parametrize("per_shard", [3, 1000])
 def test_rows_of_chats_hold_whole_ones(tmp_path, write_chats, per_shard):
-    """Every chat that fits stands in exactly one row, alone in its attention, its answer and nothing else to be learned."""
+    """Every chat that fits is in exactly one row, attends to itself only, and only its answer has a loss."""
     made, length = chats_of(80), 24
     s = Source(write_chats(tmp_path / "a", made, per_shard=per_shard, category="chat"))
     schedule = Schedule([s], {"chat": 1}, 1, length, 0)
@@ -448,7 +471,7 @@ def test_rows_of_chats_hold_whole_ones(tmp_path, write_chats, per_shard):
 
 
 def test_rows_of_pairs(chat_data):
-    """Both chats of a pair stand in one row; `chat` says whose every token is, `pairs` which they are."""
+    """Both chats of a pair are in one row; `chat` has the owner of each token, `pairs` identifies the pairs."""
     sources = open_sources(chat_data)
     schedule, made = Schedule(sources, {"preference": 1}, 4, 64, 0), {}
     for step in range(3):
@@ -466,22 +489,24 @@ def test_rows_of_pairs(chat_data):
             assert where[0] == where[1]
             made[i, k] = made.get((i, k), 0) + 1
         alone = [schedule.batch(step, [r]) for r in range(4)]
-        assert sum(len(b.pairs) for b in alone) == len(pairs) and torch.equal(torch.cat([b.tokens for b in alone]), tokens)
+        assert sum(len(b.pairs) for b in alone) == len(pairs)
+        assert torch.equal(torch.cat([b.tokens for b in alone]), tokens)
     assert {sources[i].language for i, _ in made} == {"en", "kk"}
 
 
 def test_mixtures_of_chats_and_text(chat_data):
-    """Replay: rows of text between rows of chats, each as the mixture says, the same for the same seed, whoever asks for them."""
+    """Replay: rows of text between rows of chats, in the mixture's shares, the same however rows are distributed."""
     sources = open_sources(chat_data)
     schedule = Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5)
     kinds = Counter(sources[schedule.locate(step, r)[0]].name for step in range(50) for r in range(8))
-    assert abs(kinds["en"] - 100) <= 1 and kinds["chat-en"] + kinds["chat-kk"] == 400 - kinds["en"] and kinds["chat-kk"] > 100
+    assert abs(kinds["en"] - 100) <= 1 and kinds["chat-kk"] > 100
+    assert kinds["chat-en"] + kinds["chat-kk"] == 400 - kinds["en"]
     whole = schedule.batch(7, range(8))
     parts = [Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5).batch(7, [r]) for r in range(8)]
     assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole[:3], zip(*(p[:3] for p in parts))))
     assert schedule.fingerprint() != Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 6).fingerprint()
     name = next(iter(sources[0].mask_sha256))
-    sources[0].mask_sha256[name] = "0" * 64  # the same ids, others of them learned
+    sources[0].mask_sha256[name] = "0" * 64  # the same ids, other ones with a loss
     assert schedule.fingerprint() != Schedule(open_sources(chat_data), {"chat": 3, "en": 1}, 8, 32, 5).fingerprint()
 
 
@@ -508,8 +533,9 @@ def test_chats_that_cannot_be_read(chat_data, tmp_path, write_chats):
 
 
 def test_validation_of_chats(chat_data):
-    """Whole chats from the front, up to the limit; bytes in proportion to what is learned."""
-    held = {s.name: (s, size, batches) for s, size, batches in validation_batches(open_sources(chat_data, "valid"), 32, 10 ** 6, 3)}
+    """The first whole chats, up to the limit; bytes in proportion to the tokens with a loss."""
+    sources = open_sources(chat_data, "valid")
+    held = {s.name: (s, size, batches) for s, size, batches in validation_batches(sources, 32, 10 ** 6, 3)}
     s, size, batches = held["chat-en-valid"]
     assert size == s.bytes and all(len(b[0]) <= 3 for b in batches)
     learned = sum(int((b.targets != IGNORE).sum()) for b in batches)
@@ -518,4 +544,5 @@ def test_validation_of_chats(chat_data):
     part = sum(int((b.targets != IGNORE).sum()) for b in few)
     assert 0 < part < learned and some == pytest.approx(s.bytes * part / learned)
     assert sum(len(b.pairs) for b in held["preference-kk-valid"][2]) == 12
-    assert [(size, batches) for _, size, batches in validation_batches([s], 2, 40, 3)] == [(0, [])]  # no chat is that short
+    nothing, = validation_batches([s], 2, 40, 3)
+    assert nothing[1:] == (0, [])  # no chat is that short

@@ -1,10 +1,11 @@
-"""Fine-tuning on chats in small: from stage II, native and cross-lingual instructions, and for two fifths stage II's text again."""
+"""SFT in small, from stage II: native and cross-lingual instructions, and stage II's text replayed in two fifths."""
 from configs.marco import paper
 
 data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"
 out = "out/demo/sft"
-mixture = {"chat/en": 8, "chat/zh": 6, "chat": 12, "crosslingual": 34} | {_k: 0.4 * _v for _k, _v in paper.STAGE2.items()}
+mixture = {"chat/en": 8, "chat/zh": 6, "chat": 12, "crosslingual": 34}
+mixture |= {_k: 0.4 * _v for _k, _v in paper.STAGE2.items()}
 tokens = 700_000
 seq_len, batch_size, micro_batch_size = 256, 4, 4
 lr, warmup_ratio = 5e-4, 0.05

@@ -5,5 +5,5 @@ init = "out/demo/stage1"
 out = "out/demo/stage2"
 mixture = paper.STAGE2
 tokens = 560_000
-lr = 1.2e-3  # lr of stage I times 0.6, as in the paper
+lr = 1.2e-3  # 0.6 times stage I's, as in the paper
 seed = 2
