@@ -1,6 +1,6 @@
 """The stand-in for Qwen2: a model of 2 M parameters pretrained mostly on English and Chinese.
 
-Like the real base it has seen a little of every language, and least of Kazakh, Nepali and Azerbaijani, in which Qwen2-7B
+Like the real base it has seen a little of every language, and least of Kazakh, Nepali and Azerbaijani, where Qwen2-7B
 scores lowest in the paper's Table 6.
 """
 data = "out/demo/tokens"
