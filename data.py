@@ -144,11 +144,10 @@ def open_sources(folders: str | Path | list, split: str = "train") -> list[Sourc
         if not of_folder and split == "train":
             raise ValueError(f"{folder}: no token shards; run prepare.py first, or set data=")
         sources += of_folder
-    by_name = {}
-    for s in sources:
-        if s.name in by_name:
-            raise ValueError(f"{s.folder} and {by_name[s.name].folder} have one name; rename one in its data config")
-        by_name[s.name] = s
+    for i, s in enumerate(sources):
+        for other in sources[:i]:
+            if other.name == s.name:
+                raise ValueError(f"{s.folder} and {other.folder} have one name; rename one in its data config")
         if s.tokenizer != sources[0].tokenizer:
             raise ValueError(f"{s.folder}: made with tokenizer {s.tokenizer}, {sources[0].folder} with "
                              f"{sources[0].tokenizer}; prepare both with one tokenizer")
@@ -157,7 +156,7 @@ def open_sources(folders: str | Path | list, split: str = "train") -> list[Sourc
 
 # ---------------------------------------------------------------------- mixture
 
-def mixture_weights(sources: list[Source], mixture: dict) -> np.ndarray:
+def mixture_weights(sources, mixture):
     """Sampling weight of each source; they sum to 1. mixture: {category or "category/language": share}.
 
     A category's share is split evenly over its languages (Marco-LLM: uniform within a group, Tables 1 to 3), except
@@ -325,7 +324,7 @@ def permute(k, n, key):
 
 # ---------------------------------------------------------------------- packing
 
-def pack_text(ids: np.ndarray, eot: int, bos: int | None = None) -> Batch:
+def pack_text(ids, eot, bos=None):
     """T + 1 ids -> a Batch of one row.
 
         ids      w1  w2 eot  w1  w2  w3 eot        targets  w2 eot  w1  w2  w3 eot
@@ -341,7 +340,7 @@ def pack_text(ids: np.ndarray, eot: int, bos: int | None = None) -> Batch:
     return Batch(tokens, targets, starts)
 
 
-def best_fit(lengths: np.ndarray, capacity: int, key) -> list[list[int]]:
+def best_fit(lengths, capacity, key):
     """Indices of lengths, packed into rows of at most `capacity`: each exactly once, longer ones left out.
 
     Best-fit decreasing: the longest first, each into the fullest row that has room for it (Ding et al. 2024,
@@ -371,7 +370,7 @@ def best_fit(lengths: np.ndarray, capacity: int, key) -> list[list[int]]:
     return rows
 
 
-def pack_chats(source: Source, i: int, examples: list[int], seq_len: int) -> Batch:
+def pack_chats(source, i, examples, seq_len):
     """These chats (or pairs) of source number i -> a Batch of one row, padded at the end. chat is set in any case.
 
         ids      <|im_start|> user \\n Hi <|im_end|> ... assistant \\n  Ho <|im_end|>   targets: Ho <|im_end|>, IGNORE
@@ -393,7 +392,7 @@ def pack_chats(source: Source, i: int, examples: list[int], seq_len: int) -> Bat
     return Batch(*row, torch.tensor([(i, k) for k in examples]) if source.kind == "preference" else None)
 
 
-def collate(rows: list[Batch]) -> Batch:
+def collate(rows):
     """One Batch of several; of preference pairs the chats are numbered through."""
     tokens, targets, starts = (torch.cat(x) for x in zip(*(row[:3] for row in rows)))
     if rows[0].pairs is None:

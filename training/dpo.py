@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from data import IGNORE, Batch, best_fit, collate, pack_chats
+from data import IGNORE, best_fit, collate, pack_chats
 from training.checkpoint import weights_sha256
 
 
-def answer_logprobs(model, batch: Batch):
+def answer_logprobs(model, batch):
     """(log-probability, tokens) of each answer, both (P, 2) float32: chosen and rejected."""
     n = 2 * len(batch.pairs)
     logp, chat = model(batch.tokens, batch.targets, batch.starts).flatten(), batch.chat.flatten()

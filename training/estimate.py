@@ -18,7 +18,7 @@ from model import ModelConfig, Qwen2, read_config
 # datasheets: dense bfloat16 FLOP/s; GiB of memory; bytes/s one way to GPUs of the node; to other nodes by its own port
 CARDS = {"A100": (312e12, 80, 300e9, 25e9), "H100": (989.5e12, 80, 450e9, 50e9),
          "H200": (989.5e12, 141e9 / 2 ** 30, 450e9, 50e9)}
-SHAPES = {  # config.json of the published models
+SHAPES: dict[str, dict] = {  # config.json of the published models
     "Qwen2-0.5B": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
                        num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
     "Qwen2-1.5B": dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
