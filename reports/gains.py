@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import correlation, fmean
 
 from configs import language_table
-from reports.scores import REQUIRED, read_jsonl
+from reports.scores import read_jsonl
 
 LANGUAGES = list(language_table.MARCO)  # in the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
 GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": language_table.HIGH[2:],
@@ -25,7 +25,7 @@ def read_checkpoints(run, checkpoints, choice_tasks):
     file = Path(run) / "results.jsonl"
     if not file.is_file():
         raise ValueError(f"{file} is missing; run eval.py on the checkpoints with out={file}")
-    rows = read_jsonl(file, REQUIRED)
+    rows = read_jsonl(file, ("checkpoint", "weights", "task", "lang", "metric", "score"))
     weights = {row["checkpoint"]: row["weights"] for row in rows}
     scores = {name: {} for name in checkpoints if name in weights}
     if list(scores)[:1] != checkpoints[:1] or len(scores) < 2:

@@ -290,6 +290,11 @@ def test_a_line_cut_by_a_sudden_end_is_left_out(tmp_path):
     assert tables[0]["Arabic"][:3] == ["1.200", "1.180", "1.160"] and tables[5]["stage2"] == ["200,000", "667", "5.0"]
 
 
+def test_rows_of_the_exact_judge_are_in_the_same_file(tmp_path):
+    judged = {"checkpoint": "dpo", "weights": "w", "task": "chat", "lang": "en", "metric": "win_rate", "score": 0.6, "n": 9}
+    assert make(write(tmp_path, [*rows(), judged]))[0][0]["Arabic"][:3] == ["1.200", "1.180", "1.160"]
+
+
 def test_no_results_file(tmp_path):
     with pytest.raises(ValueError, match="results.jsonl is missing; run eval.py"):
         report.main(["demo", f"run={tmp_path}"])
