@@ -358,8 +358,9 @@ def test_dpo_needs_a_model_to_align(chat_data, tmp_path):
 # ---------------------------------------------------------------------- the chain
 
 @pytest.mark.parametrize("family, size", [("tiny", ""), ("marco", ""), ("marco", "_72b")])
-def test_the_stages_follow_one_another(root, family, size):
+def test_the_stages_follow_one_another(root, family, size, monkeypatch):
     """Each starts from the folder of the one before; the paper's text is replayed; all numbers fit the program."""
+    monkeypatch.setenv("LANGUAGES", "all")
     paths = [str(root / f"configs/{family}/{name}{size}.py") for name in ("stage2", "sft", "dpo")]
     stage2, sft, dpo_ = (configs.load(train.Train, ModelConfig, train.Estimate, argv=[path])[0] for path in paths)
     assert sft.init == stage2.out and dpo_.init == sft.out and len({stage2.out, sft.out, dpo_.out}) == 3
