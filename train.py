@@ -22,7 +22,7 @@ from configs import load
 from data import IGNORE
 from hf.config import write_config
 from hf.folder import list_tokenizer_files
-from model import ModelConfig, Qwen2, own_rows, read_config
+from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint, dpo
 from training.distributed import World, clip_grad_norm, shard_model, stop_flag
 from training.estimate import Estimate, print_estimate
@@ -142,7 +142,7 @@ def main(argv=None):
     sources = data.open_sources(c.data)
     schedule = data.Schedule(sources, c.mixture, c.batch_size, c.seq_len, c.seed)
     held_out = [s for s in data.open_sources(c.data, "valid") if (s.kind == "preference") == schedule.has_pairs]
-    config = read_config(c.init) if c.init else model_config
+    config = ModelConfig.from_pretrained(c.init) if c.init else model_config
     check_settings(c, model_config, config, schedule)
     if c.verify_shards:
         for source in sources[world.rank::world.world_size]:
@@ -280,7 +280,7 @@ def make_optimizer(model, c):
 def zero_old_rows(model, first_new_id):
     """Zero the gradients of the embeddings of older ids."""
     for p in {model.model.embed_tokens.weight, model.lm_head.weight}:
-        rows, first = own_rows(p.grad)
+        rows, first = local_rows(p.grad)
         rows[:max(0, first_new_id - first)] = 0
 
 

@@ -87,7 +87,7 @@ def compare_translation(prompts, model, t, peers):
     from lm_eval.api.instance import Instance
 
     from evaluation.scoring import encode
-    from generate import cut, generate
+    from generate import generate, truncate
     ids = [encode(t, prompt) for prompt in prompts]
     texts = [t.decode(new) for new in generate(model, ids, 48, {t.eot_id})]
     # the letter that closest to 12 of the 16 texts reach in their first half
@@ -96,7 +96,8 @@ def compare_translation(prompts, model, t, peers):
     requests = [Instance("generate_until", {}, (prompt, how), i) for i, prompt in enumerate(prompts)]
 
     def ours():
-        return [cut(t.decode(new), [stop]) for new in generate(model, ids, 48, {t.eot_id}, t=t, stop_text=[stop])]
+        outputs = generate(model, ids, 48, {t.eot_id}, tokenizer=t, stop_strings=[stop])
+        return [truncate(t.decode(new), [stop]) for new in outputs]
 
     def difference(a, b):
         return sum(x != y for x, y in zip(a, b))

@@ -26,13 +26,13 @@ def attention_rows(kind, starts, D, H, K, rate):
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
     (B, T), device, flex = starts.shape, starts.device, torch.compile(flex_attention)
     q, k, v = (torch.randn(B, T, n, D, device=device, dtype=torch.bfloat16, requires_grad=True) for n in (H, K, K))
-    documents = kernels.documents(starts)
+    mask = kernels.document_mask(starts)
     transposed = [x.transpose(1, 2) for x in (q, k, v)]
     block_mask = create_block_mask(lambda b, h, i, j: (j <= i) & (j >= starts[b, i]), B, None, T, T, device=device)
     peers = {"FlexAttention": lambda: flex(*transposed, block_mask=block_mask, enable_gqa=True)}
     if kind == "dense":
         peers["SDPA"] = lambda: F.scaled_dot_product_attention(*transposed, is_causal=True, enable_gqa=True)
-    ours = forward_backward(lambda: kernels.attention(q, k, v, documents), (q, k, v))
+    ours = forward_backward(lambda: kernels.attention(q, k, v, mask), (q, k, v))
     work = 4 * H * D * float((torch.arange(T, device=device) - starts + 1).sum())
     for name, function in peers.items():
         theirs = forward_backward(function, (q, k, v))
@@ -88,11 +88,11 @@ def decode(device="cuda", B=64, S=8192):
     for D, H, K in HEADS:
         q, k, v = (torch.randn(B, n, heads, D, device=device, dtype=torch.bfloat16)
                    for n, heads in ((1, H), (S, K), (S, K)))
-        documents = kernels.documents(torch.zeros(B, 1, dtype=torch.int64, device=device))
+        mask = kernels.document_mask(torch.zeros(B, 1, dtype=torch.int64, device=device))
         transposed = [x.transpose(1, 2) for x in (q, k, v)]
 
-        def ours(q=q, k=k, v=v, documents=documents):
-            return kernels.attention(q, k, v, documents)
+        def ours(q=q, k=k, v=v, mask=mask):
+            return kernels.attention(q, k, v, mask)
 
         def theirs(transposed=transposed):
             return F.scaled_dot_product_attention(*transposed, enable_gqa=True)

@@ -25,6 +25,7 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     # eval.py and evaluation/
 
     # generate.py and tokenizer.py
+    "max_new": "max_new_tokens",
 
     # report.py, recipes/, tinyworld/, bench/
     "least_words": "min_words",

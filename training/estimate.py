@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from model import ModelConfig, Qwen2, read_config
+from model import ModelConfig, Qwen2
 
 # datasheets: dense bfloat16 FLOP/s; GiB of memory; bytes/s one way to GPUs of the node; to other nodes by its own port
 CARDS = {"A100": (312e12, 80, 300e9, 25e9), "H100": (989.5e12, 80, 450e9, 50e9),
@@ -66,7 +66,7 @@ class Estimate:
 def resolve_config(init: str | None, model_config: ModelConfig, shape: str | None) -> ModelConfig:
     """The ModelConfig of a run: init's where that folder is here, else the published shape's, else the settings'."""
     if init and Path(init, "config.json").exists():
-        return read_config(init)
+        return ModelConfig.from_pretrained(init)
     name = shape or (Path(init).name if init else None)
     if name is None:
         return model_config
