@@ -1,0 +1,65 @@
+"""tinyworld/base, the shipped stand-in for Qwen2, is what its log says, and can do what its card says."""
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+import configs
+import tokenizer
+import train
+from evaluation.scoring import encode_pair, loglikelihoods
+from model import ModelConfig, Qwen2
+from tinyworld import world as w
+from tinyworld.grammar import language
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "tinyworld" / "base"
+
+
+@pytest.fixture(scope="module")
+def run():
+    """What the training run recorded: {"settings", "model", "sha256"}."""
+    return json.loads((BASE / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def base():
+    return Qwen2.from_pretrained(BASE).eval(), tokenizer.load(BASE)
+
+
+def test_it_is_small():
+    assert sum(p.stat().st_size for p in BASE.iterdir()) <= 8_000_000
+
+
+def test_the_weights_are_those_of_the_log(run):
+    assert hashlib.sha256((BASE / "model.safetensors").read_bytes()).hexdigest() == run["sha256"]
+    log = [json.loads(line) for line in (BASE / "log.jsonl").read_text().splitlines()]
+    steps = [row for row in log if "loss" in row]
+    c, model_config, _ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(ROOT / "configs/tiny/base.py")])
+    assert steps[-1]["step"] == c.steps and steps[-1]["tokens"] == c.steps * c.batch_size * c.seq_len
+    recorded = {name: run["settings"][name] for name in ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio")}
+    assert recorded == {name: getattr(c, name) for name in recorded}
+    assert run["model"] == {name: getattr(model_config, name) for name in run["model"]}
+
+
+def accuracy(base, code, items):
+    """Share of (question, options, place of the right one) whose right option the model finds most likely."""
+    model, t = base
+    lang, pairs = language(code), []
+    for message, options, _ in items:
+        context = f"{lang['label']['question']} {w.ask(lang, message)}\n{lang['label']['answer']}"
+        pairs += [encode_pair(t, context, f" {w.answer(lang, message, option)}") for option in options]
+    scores = torch.tensor([score for score, _ in loglikelihoods(model, pairs, 1024)]).view(-1, 4)
+    return float((scores.argmax(1) == torch.tensor([right for *_, right in items])).float().mean())
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_it_knows_the_world(base, code):
+    """Chance is 25 %; the card says 98 % or more."""
+    r, world = random.Random(7), w.World(0)
+    asked = r.sample([(f, c) for f in w.COUNTRY_FACTS for c in w.KEYS["country"]], 40)
+    items = [(m, *w.choices(r, w.ASKS[m[0]], m[1][w.ASKS[m[0]]])) for m in ((f, world.facts[f, c]) for f, c in asked)]
+    assert accuracy(base, code, items) >= 0.95
