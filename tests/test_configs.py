@@ -8,6 +8,7 @@ import pytest
 import configs
 from configs import language_table
 from configs.marco import paper
+from configs.renamed import RENAMED
 from reports import published
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +98,19 @@ def test_refused(word, message):
         load("out=x", word)
 
 
+@pytest.mark.parametrize("old, new", [("rows", "batch_size"), ("warmup", "warmup_ratio"), ("plan", "estimate")])
+def test_an_old_name_is_answered_with_the_new_one(old, new):
+    with pytest.raises(ValueError, match=f"{old}=3: no setting named '{old}'; it is called '{new}' now"):
+        configs.load(*schemas()["train"], argv=[f"{old}=3"])
+
+
+def test_no_program_has_both_names_of_a_setting():
+    for program, some in schemas().items():
+        known = {f.name for schema in some for f in fields(schema)}
+        for old, new in RENAMED.items():
+            assert not (old in known and known & set(new.split())), f"{program}: {old} and {new}"
+
+
 def test_all_problems_at_once():
     with pytest.raises(ValueError, match="Settings: out must be set.*rate must be float.*steps must be int"):
         load("steps=x", "rate=y")
@@ -146,7 +160,7 @@ def schemas():
     import prepare
     import train
     from model import ModelConfig
-    return {"train": (train.Train, ModelConfig), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,),
+    return {"train": (train.Train, ModelConfig, train.Estimate), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,),
             "generate": (generate.Sample, generate.Decoding)}
 
 
@@ -175,7 +189,7 @@ def test_every_config_fits_its_program(path):
 
 def test_configs_load_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    c, _ = configs.load(*schemas()["train"], argv=[str(ROOT / "configs/tiny/stage2.py")])
+    c, _, _ = configs.load(*schemas()["train"], argv=[str(ROOT / "configs/tiny/stage2.py")])
     assert c.mixture == paper.STAGE2 and c.init.endswith("stage1")
 
 

@@ -1,0 +1,40 @@
+"""Settings that have been renamed: an old name is refused with the new one in the message."""
+import difflib
+
+RENAMED = {  # old: new; where two programs renamed one setting differently, both, separated by a space
+    # train.py
+    "length": "seq_len",
+    "rows": "batch_size",
+    "micro_rows": "micro_batch_size",
+    "clip": "grad_clip",
+    "recompute": "activation_checkpointing",
+    "beta": "dpo_beta",
+    "shard": "shard_size",
+    "min_lr": "min_lr_ratio",
+    "warmup": "warmup_ratio",
+    "schedule": "lr_schedule",
+    "keep": "keep_checkpoints",
+    "verify": "verify_shards",
+    "reference": "reference_dir",
+    "new_rows": "first_new_id",
+    # train.py estimate=True
+    "plan": "estimate",
+    "node": "gpus_per_node",
+    # prepare.py
+
+    # eval.py and evaluation/
+
+    # generate.py and tokenizer.py
+
+    # report.py, recipes/, tinyworld/, bench/
+
+}
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """What to write instead of an unknown setting."""
+    for new in RENAMED.get(name, "").split():
+        if new in known:
+            return f"it is called '{new}' now"
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"the settings are: {', '.join(known)}"
