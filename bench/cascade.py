@@ -53,7 +53,7 @@ def theirs(code):
 
 def ours(text):
     measure.measures(text)
-    measure.signature(text)
+    dedup.signature(text)
 
 
 def best(work, texts, rounds):

@@ -107,9 +107,9 @@ def survival(c, identify, n=9):
     for code, source, lines in cut:
         bounds = thresholds.GENERAL | thresholds.ROWS.get(code, {})
         doc = read.Document("\n".join(lines))
-        steps = [clean.repair, partial(clean.script, pattern=clean.written(clean.SCRIPTS[code]), name=code),
-                 partial(clean.language, identify=identify, wanted={"id", "ms"} if code == "id" else {code}),
-                 partial(clean.heuristics, bounds=bounds), clean.mask]
+        steps = [clean.repair, partial(clean.filter_script, pattern=clean.script_pattern(clean.SCRIPTS[code]), name=code),
+                 partial(clean.filter_language, identify=identify, wanted={"id", "ms"} if code == "id" else {code}),
+                 partial(clean.filter_heuristics, bounds=bounds), clean.mask]
         reason = next((r for r in (step(doc) for step in steps) if r is not None), None)
         kept[code] += reason is None
         total[code] += 1
@@ -174,7 +174,7 @@ def main(argv=None):
     c, = load(Quality, argv=argv)
     if c.pairs:
         return similarities(c)
-    identify = clean.identifier(set(language_table.NAMES))
+    identify = clean.load_langid(set(language_table.NAMES))
     if identify is None:
         raise ValueError("quality.py needs a package: pip install py3langid")
     web, pairs = planted(c)

@@ -261,20 +261,20 @@ def documents():
     words = ["".join(rng.choices("abcdefghij", k=7)) for _ in range(20_000)]
     texts = [" ".join(rng.choices(words, k=300)) for _ in range(200)]
     size = sum(len(t.encode()) for t in texts) / 1e6
-    a, b = seconds([lambda: [measure.measures(t) for t in texts], lambda: [measure.signature(t) for t in texts]], 3)
+    a, b = seconds([lambda: [measure.measures(t) for t in texts], lambda: [dedup.signature(t) for t in texts]], 3)
     yield row("measures", "quality measures of documents of 300 words", size / a, unit="MB/s")
     yield row("minhash", "MinHash signatures of the same", size / b, unit="MB/s")
     for share in (0.4, 0.7, 0.8, 0.9):
         texts = [t for _ in range(200) for t in near(rng, words, share)]
-        keys = np.stack([dedup.exact_key(t) for t in texts]), np.stack([measure.signature(t) for t in texts])
-        same = dedup.clusters(*keys, np.array([len(t) for t in texts]))
+        keys = np.stack([dedup.exact_key(t) for t in texts]), np.stack([dedup.signature(t) for t in texts])
+        same = dedup.cluster(*keys, np.array([len(t) for t in texts]))
         found = 100 * (same[::2] == same[1::2]).mean()
         yield row(f"near_duplicates_{share}", f"pairs found at a similarity of {share}", found, unit="%")
     draw, n = np.random.default_rng(0), 1_000_000
     signatures, exact = draw.integers(0, 1 << 32, (n, 112), dtype=np.uint32), draw.integers(0, 1 << 62, (n, 2), dtype=np.uint64)
     signatures[n // 2::4] = signatures[:n // 8]  # an eighth are copies
     begin = time.process_time()
-    same = dedup.clusters(exact, signatures, np.ones(n, np.int64))
+    same = dedup.cluster(exact, signatures, np.ones(n, np.int64))
     took, copies = time.process_time() - begin, (same != np.arange(n)).mean()
     yield row("clusters", f"clusters of a million signatures; {copies:.1%} are copies", took)
 

@@ -13,8 +13,9 @@ from xml.etree import ElementTree
 import numpy as np
 import regex
 
-from corpus.clean import DENSE, LETTERS, SCRIPTS, size, written
-from corpus.read import Document, documents, lines, places
+from corpus.clean import DENSE, LETTERS, SCRIPTS, byte_size, script_pattern
+from corpus.files import read_lines
+from corpus.read import Document, read_documents
 
 # {src} and {tgt} are language names, {x} the sentence, {y} its translation
 TEMPLATES = {
@@ -47,7 +48,7 @@ LENGTH = {row[:2]: tuple(map(float, row[2:].split())) for row in (
     "en 1 1,zh .33 .92,ar .90 1.63,de 1.16 1.18,es 1.19 1.21,fr 1.19 1.23,ko .50 1.19,ja .44 1.27,pt 1.08 1.11,tr 1.03 1.12,"
     "bn .97 2.60,id 1.09 1.09,th .95 2.72,kk 1.04 1.91,ne .96 2.58,he .8 1.4,it 1.1 1.1,ms 1.2 1.2,nl 1.1 1.1,pl 1 1,ru .9 1.7,"
     "uk .9 1.7,ur 1.0 1.8,vi 1.1 1.4,cs .9 1.0,el 1.2 2.2,hu 1.0 1.1,ro 1.0 1.1,az 1.0 1.1").split(",")}
-SCRIPT = {code: written(scripts) for code, scripts in SCRIPTS.items()}
+SCRIPT = {code: script_pattern(scripts) for code, scripts in SCRIPTS.items()}
 WORD, ONE = regex.compile(f"[{DENSE}]|[^\\s{DENSE}]+"), regex.compile(f"[{DENSE}]")  # a dense character counts as a word
 ADDRESS = regex.compile(r"(?:https?://|www\.)[!-~--[\"'()<>]]+|(?<![\w.+-])[\w.+-]++@[\w-]+\.[\w.-]+", regex.V1 | regex.A)
 # UTF-8 read as Latin-1 or Windows-1252: what C2 to F4 become, then what 80 to BF become, twice; the frequent Ã©, Â° and â€ once
@@ -74,7 +75,7 @@ def pairs(path, source=None, target=None):
     elif [s for s in Path(path).suffixes if s not in (".gz", ".xz", ".zst")][-1:] == [".tmx"]:
         yield from tmx(str(path), primary(source), primary(target))
     else:
-        for doc in documents(path):
+        for doc in read_documents(path):
             columns = doc.more.pop("columns", None)
             if columns is not None:
                 doc.more["target"], doc.url = [*columns, *[None, ""][len(columns):]][:2]
@@ -104,9 +105,9 @@ def renamed(doc, source, target):
 
 
 def moses(source, target):
-    theirs, number, problem = lines(target), 0, None
-    for number, offset, x, problem in places(source):
-        _, y, other = next(theirs, (0, None, "the target file is shorter"))
+    theirs, number, problem = read_lines(target), 0, None
+    for number, offset, x, problem in read_lines(source):
+        _, _, y, other = next(theirs, (0, 0, None, "the target file is shorter"))
         yield Document(x or "", file=source, line=number, offset=offset, reason=problem or other, more={"target": y})
     if next(theirs, None) and not (problem or "").startswith("unreadable"):
         raise ValueError(f"{target} has more lines than {source}; Moses files must be aligned: line {number + 1} has no partner")
@@ -119,7 +120,7 @@ def tmx(path, source, target):
         raise ValueError(f"{path}: a .tmx holds many languages; say which two to take (source= and target=)")
     parser, opened = ElementTree.XMLPullParser(("start", "end")), []
     found, language, unit = {}, None, {}  # unit: the place of the one we are in
-    for number, offset, text, problem in places(path):
+    for number, offset, text, problem in read_lines(path):
         place = {"file": path, "line": number, "offset": offset}
         if "<!ENTITY" in (text or "") and not opened:
             raise ValueError(f"{path}, line {number}: entities can stand for any amount of text; take them out of the DOCTYPE")
@@ -175,12 +176,12 @@ def rules(doc, most_ratio, source=None, target=None, least_words=1, most_chars=1
         ("too few words", lambda: min(len(WORD.findall(side)) for side in (x, y)) < least_words),
         ("lengths do not match", lambda: ratio(x, y, source, target) > most_ratio),
         ("an address on one side only", lambda: len(ADDRESS.findall(x)) != len(ADDRESS.findall(y))),
-        ("few letters", lambda: any(2 * size(part) < size("".join(side.split())) for side, part in ((p, a), (q, b)))),
+        ("few letters", lambda: any(2 * byte_size(part) < byte_size("".join(side.split())) for side, part in ((p, a), (q, b)))),
         ("numbers do not match", lambda: numbers_differ(p, q)),
         ("a word of more than 40 characters", lambda: max(map(len, WORD.findall(f"{p} {q}")), default=0) > 40),
         ("words repeated on one side", lambda: bool(REPEATED.search(p)) != bool(REPEATED.search(q))),
         ("brackets left open", lambda: any(p.count(i) - p.count(j) != q.count(i) - q.count(j) for i, j in ("()", "[]", "{}"))),
-        ("script of another language", lambda: any(2 * size("".join(SCRIPT[code].findall(part))) < size(part)
+        ("script of another language", lambda: any(2 * byte_size("".join(SCRIPT[code].findall(part))) < byte_size(part)
                                                    for _, part, code in known if code in SCRIPT)),
         ("score too low", lambda: least_score is not None and not (isinstance(score, (int, float)) and score >= least_score)),
         ("another language", lambda: identify and any(identify(side) not in {code}.union(*(g for g in alike if code in g))
@@ -196,7 +197,7 @@ def ratio(x, y, source, target):
     """How many times longer one side is than it should be beside the other, 1 or more; in bytes when a side is dense."""
     dense = any(4 * len(ONE.findall(side)) > len(side) for side in (x, y))
     a, b = (LENGTH[code][dense] if {source, target} <= set(LENGTH) else 1 for code in (source, target))
-    a, b = ((size if dense else len)(side) / usual for side, usual in ((x, a), (y, b)))
+    a, b = ((byte_size if dense else len)(side) / usual for side, usual in ((x, a), (y, b)))
     return max(a, b) / min(a, b)
 
 

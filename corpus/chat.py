@@ -12,7 +12,8 @@ import io
 import json
 from pathlib import Path
 
-from corpus.read import DAMAGE, MAX_LINE, Document, documents, open_bytes
+from corpus.files import DAMAGE, MAX_LINE, open_bytes
+from corpus.read import Document, read_documents
 
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
          "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
@@ -57,7 +58,7 @@ def rows(path):
         return
     if kind != ".jsonl":
         raise ValueError(f"{path}: unknown format {kind!r} of chats; expected .jsonl, .json, .csv or .parquet")
-    for doc in documents(path):
+    for doc in read_documents(path):
         row = doc.more | {"text": doc.text}
         if (doc.reason or "").startswith("no text"):  # a row without "text", which is no fault here
             row, doc.reason = json.loads(doc.text), None

@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load  # noqa: E402
 from configs.bayling.names import HUBS, NAMES, PROMPTS, code_of  # noqa: E402
-from corpus import bitext, read  # noqa: E402
+from corpus import bitext, files  # noqa: E402
 
 FIELDS = {"translation": ("text", "text"), "question": ("question", "answer"), "summary": ("document", "summary"),
           "explanation": ("term", "explanation")}  # of aligned rows: what is given, and what is answered
@@ -104,7 +104,7 @@ def files(pattern):
 def json_rows(pattern, passed):
     """The objects of JSON-lines files."""
     for path in files(pattern):
-        for _, text, problem in read.lines(path):
+        for _, _, text, problem in files.read_lines(path):
             if problem is None and not text.strip():
                 continue
             try:

@@ -85,7 +85,7 @@ def runs(t, text, n):
     """Hashes of the n-token runs of a text, (R,) uint64: as it begins a line, and as it stands behind a space, where tokenizers
     may spell its first word otherwise. None where it has no run."""
     both = [np.array(t.encode(x), np.uint64) for x in (text, " " + text)]
-    return [measure.rows(ids, n) for ids in both] if min(map(len, both)) >= n else None
+    return [measure.ngram_keys(ids, n) for ids in both] if min(map(len, both)) >= n else None
 
 
 def wanted(c, t):
@@ -109,7 +109,7 @@ def search(c, keys, sources):
 
     def block(place):
         shard, begin = place
-        hashes = measure.rows(shard[begin:begin + c.block + c.n - 1].astype(np.uint64), c.n)
+        hashes = measure.ngram_keys(shard[begin:begin + c.block + c.n - 1].astype(np.uint64), c.n)
         hashes = hashes[table[top(hashes)]]
         at = np.minimum(np.searchsorted(keys, hashes), len(keys) - 1)
         found[at[keys[at] == hashes]] = True
@@ -137,7 +137,7 @@ def sample(c, t, some, known):
     for text, _ in some:
         for x in (text, " " + text):
             ids = t.encode(x)
-            hit = np.flatnonzero(np.isin(measure.rows(np.array(ids, np.uint64), c.n), known))
+            hit = np.flatnonzero(np.isin(measure.ngram_keys(np.array(ids, np.uint64), c.n), known))
             if len(hit):
                 return t.decode(ids[hit[0]:hit[0] + c.n])
 

@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer  # noqa: E402
 from configs import load  # noqa: E402
-from corpus import read  # noqa: E402
+from corpus import files  # noqa: E402
 from model import Qwen2  # noqa: E402
 
 
@@ -58,7 +58,7 @@ def main(argv=None):
     layer = layers // 2 if c.layer == "middle" else c.layer
     if not 0 <= layer <= layers:
         raise ValueError(f"layer={layer}: the model has {layers}; 0 is the embeddings")
-    n = sum(1 for _ in read.lines(c.text))
+    n = sum(1 for _ in files.read_lines(c.text))
     if not n:
         raise ValueError(f"{c.text} is empty; there is nothing to embed")
     Path(c.out).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def main(argv=None):
 def batches(c, t):
     """(numbers of rows, their lists of ids) of about batch_tokens tokens; lines without a sentence are left out."""
     places, ids, size = [], [], 0
-    for i, (_, line, problem) in enumerate(read.lines(c.text)):
+    for i, (_, _, line, problem) in enumerate(files.read_lines(c.text)):
         columns = line.split("\t") if problem is None else []
         text = columns[c.column].strip() if len(columns) > c.column else ""
         new = t.encode(text)[:c.max_tokens] if text else []

@@ -88,7 +88,7 @@ def main(argv=None):
 def texts(path):
     """The lines of a .txt, or the documents of a .jsonl (questions with answers are rendered), each once; none without a path."""
     out = {}
-    for doc in read.documents(path, "line") if path else ():
+    for doc in read.read_documents(path, "line") if path else ():
         try:
             out[(synthesize.render_knowledge(json.loads(doc.text)) if doc.reason else doc.text).strip()] = None
         except (TypeError, ValueError, AttributeError) as e:
@@ -108,12 +108,12 @@ def plan(c, keywords, personas, seeds):
 def steps_of(c, seeds):
     """What an answer goes through, in order: each step keeps it or names the reason why not."""
     wanted = [c.language] if c.langid is None else c.langid
-    identify = clean.identifier({*language_table.NAMES, *wanted}) if wanted else None
+    identify = clean.load_langid({*language_table.NAMES, *wanted}) if wanted else None
     if wanted and identify is None:
         raise ValueError("checking the language needs a package: pip install py3langid (or set langid=[])")
     return [partial(synthesize.answered, least=c.least_words, most=c.most_words, banned=c.banned, refusals=synthesize.REFUSALS),
             partial(synthesize.said_before, prompt=0.3, itself=0.3),  # of 861 news articles in 7 languages none comes above 0.26
-            *([partial(clean.language, identify=identify, wanted=wanted)] if wanted else []),
+            *([partial(clean.filter_language, identify=identify, wanted=wanted)] if wanted else []),
             synthesize.novelty(c.novelty, seeds)]
 
 

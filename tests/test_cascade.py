@@ -20,7 +20,7 @@ import pytest
 
 import prepare
 import tokenizer
-from corpus import perplexity, read
+from corpus import files, perplexity, read
 from data import open_sources
 from test_prepare import jsonl, rows, sentence, shards, tree, write
 from test_prepare import words as all_words
@@ -52,7 +52,7 @@ def prepared(tmp_path, token_model):
     """A function that runs prepare.main over tmp_path/raw and gives the rows kept and dropped of its first source."""
     def run(*sources, **more):
         sources = list(sources or [web()])
-        settings = dict(sources=sources, tokenizer=token_model, valid=0.0, workers=1) | more
+        settings = dict(sources=sources, tokenizer=token_model, valid_fraction=0.0, workers=1) | more
         prepare.main(all_words(tmp_path / "raw", tmp_path / "out", **settings))
         return [rows(tmp_path / f"out/{kind}/{sources[0]['name']}.jsonl") for kind in ("text", "dropped")]
     return run
@@ -111,8 +111,8 @@ def corrupted(tmp_path_factory, token_model):
     odd = [json.dumps({"text": good(i, 5).replace(" ", "\u2028", i == 3)}, ensure_ascii=False).encode() for i in range(1000)]
     write(base / "raw/windows.jsonl", b"\xef\xbb\xbf" + b"\r\n".join(odd))
     sources = [web(name, f"{name}.jsonl") for name in (*BAD_LINES, "windows")]
-    monkeypatch.setattr(read, "MAX_LINE", 4 << 20)  # the processes of the pool are forks and see it, too
-    prepare.main(all_words(base / "raw", base / "out", sources=sources, tokenizer=token_model, valid=0.0, workers=2, near=False))
+    monkeypatch.setattr(files, "MAX_LINE", 4 << 20)  # the processes of the pool are forks and see it, too
+    prepare.main(all_words(base / "raw", base / "out", sources=sources, tokenizer=token_model, valid_fraction=0.0, workers=2, near_dedup=False))
     monkeypatch.undo()
     return base / "raw", base / "out"
 
@@ -157,7 +157,7 @@ def test_damaged_compression(tmp_path, root, token_model, kind):
     lines = jsonl({"text": good(i)} for i in range(1000)).encode()
     damaged, there = packed(kind, lines)
     write(tmp_path / f"raw/a.jsonl.{kind}", damaged)
-    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web(path="a.*")], tokenizer=token_model, valid=0.0, workers=1)
+    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web(path="a.*")], tokenizer=token_model, valid_fraction=0.0, workers=1)
     one_line_error(command(root, *settings), f"a.jsonl.{kind}, line {there + 1}: unreadable from here on", "keep_going=True")
     assert not list((tmp_path / "out").glob("*/index.json"))
     assert command(root, *settings, "keep_going=True").returncode == 0
@@ -206,11 +206,11 @@ def test_parquet_text_that_is_not_utf8(tmp_path, prepared):
 
 def test_a_long_line_costs_little_memory(tmp_path, monkeypatch):
     """Never held whole: at most four times the limit at once (what is held, it with the next block, and what split makes of it)."""
-    monkeypatch.setattr(read, "MAX_LINE", 4 << 20)
+    monkeypatch.setattr(files, "MAX_LINE", 4 << 20)
     write(tmp_path / "a.jsonl", b'{"text": "' + b"x" * (64 << 20) + b'"}\n' + jsonl([{"text": good(1)}]).encode())
     tracemalloc.start()
     try:
-        found = [(doc.line, doc.reason) for doc in read.documents(tmp_path / "a.jsonl")]
+        found = [(doc.line, doc.reason) for doc in read.read_documents(tmp_path / "a.jsonl")]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -272,7 +272,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, prepared, monkeypatch, c
 def full_disk(tmp_path, root, token_model, where):
     """A run whose file at `where` goes to a full disk, the run after it, and an undisturbed one: the first must say what failed."""
     write(tmp_path / "raw/a.jsonl", jsonl([*({"text": good(i)} for i in range(200)), {"text": "Short."}]))
-    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], tokenizer=token_model, valid=0.0, workers=1)
+    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], tokenizer=token_model, valid_fraction=0.0, workers=1)
     full = tmp_path / "out" / where
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")
@@ -300,7 +300,7 @@ def test_no_space_left(tmp_path, root, token_model, where):
 def test_files_may_not_grow(tmp_path, root, limit):
     """RLIMIT_FSIZE, which stops cleaning, merging, the tokenizer or the shards: whatever is hit first."""
     write(tmp_path / "raw/a.jsonl", jsonl({"text": good(i)} for i in range(200)))
-    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], vocab_size=400, valid=0.0, workers=1)
+    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], vocab_size=400, valid_fraction=0.0, workers=1)
     process = command(root, *settings, limit=limit)
     one_line_error(process, "File too large", str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*/index.json"))
@@ -344,7 +344,7 @@ def test_a_fasttext_model_by_path(tmp_path, prepared):
         pytest.skip("this build of fastText cannot train: NaN in eight attempts")
     model.save_model(str(tmp_path / "lid.bin"))
     write(tmp_path / "raw/a.jsonl", jsonl([{"text": f"{english[i]}." if i % 2 else good(900 + i)} for i in range(20)]))
-    kept, dropped = prepared(langid=str(tmp_path / "lid.bin"), near=False)
+    kept, dropped = prepared(langid=str(tmp_path / "lid.bin"), near_dedup=False)
     assert reasons_of(dropped) == {i: "language: xxx_Latn" for i in range(1, 21, 2)} and len(kept) == 10
     (tmp_path / "lid.bin").write_bytes(b"no model" * 9)
     for path in (tmp_path / "lid.bin", tmp_path / "none.bin"):
@@ -357,7 +357,7 @@ def test_wrongly_decoded_text_is_mended(tmp_path, prepared):
     right = "Déjà vu à la fenêtre du café, où l’été naît après la forêt."
     write(tmp_path / "raw/a.jsonl", jsonl([{"text": right.encode().decode("cp1252", "replace").replace("\ufffd", "\xa0")}, {"text": good(1)}]))
     assert prepared()[0][0]["text"] != right
-    mended = prepared(fix=True)[0]
+    mended = prepared(fix_encoding=True)[0]
     assert [r["text"] for r in mended] == [right.replace("’", "'"), good(1)]  # ftfy straightens quotation marks
 
 
@@ -399,7 +399,7 @@ def test_perplexity(tmp_path, prepared):
     write(tmp_path / "raw/a.jsonl", jsonl({"text": t} for t in reference))
     prepare.main(["perplexity", "language=en", f"text={tmp_path / 'raw/a.jsonl'}", f"out={tmp_path / 'raw/en.npz'}"])
     write(tmp_path / "raw/b.jsonl", jsonl({"text": shuffled(good(2000 + i, 18), i)} for i in range(50)))
-    kept, dropped = prepared(web(path="[ab].jsonl"), perplexity={"en": "en.npz"})
+    kept, dropped = prepared(web(path="[ab].jsonl"), perplexity_models={"en": "en.npz"})
     assert {r["reason"] for r in dropped} == {"perplexity: too high"}
     assert sum(r["file"].endswith("a.jsonl") for r in kept) >= 990
     assert sum(r["file"].endswith("b.jsonl") for r in dropped) == 50
@@ -416,10 +416,10 @@ def test_perplexity_of_real_text(root, code):
     texts = ["\n".join(lines[i:i + 6]) for i in range(0, len(lines), 6)]
     seen, unseen = [t for i, t in enumerate(texts) if i % 4], texts[::4]
     model = perplexity.train(seen)
-    stay = [perplexity.perplexity(read.Document(t), model) is None for t in unseen]
-    broken = [perplexity.perplexity(read.Document(shuffled(t, i)), model) is None for i, t in enumerate(unseen)]
+    stay = [perplexity.filter_perplexity(read.Document(t), model) is None for t in unseen]
+    broken = [perplexity.filter_perplexity(read.Document(shuffled(t, i)), model) is None for i, t in enumerate(unseen)]
     assert len(stay) > 50 and sum(stay) >= 0.9 * len(stay) and not any(broken)
-    assert sum(perplexity.perplexity(read.Document(t), model) is None for t in seen) >= 0.99 * len(seen)
+    assert sum(perplexity.filter_perplexity(read.Document(t), model) is None for t in seen) >= 0.99 * len(seen)
 
 
 @pytest.fixture(scope="module")
@@ -473,7 +473,7 @@ def write_pairs(folder, seed=1):
 def test_scores_tell_planted_misalignments(tmp_path, prepared):
     """They alone are dropped, and stand at the end of the ranked list."""
     write_pairs(tmp_path / "raw")
-    kept, dropped = prepared(pair_source(vectors="en.npy|kk.npy", least_score=1.2))
+    kept, dropped = prepared(pair_source(vectors="en.npy|kk.npy", min_score=1.2))
     assert reasons_of(dropped) == {i + 1: "pair: score too low" for i in PLANTED} and len(kept) == 200 - len(PLANTED)
     ranked = [line.split("\t") for line in (tmp_path / "out/ranked/pairs.tsv").read_text(encoding="utf-8").splitlines()]
     scores = [float(score) for score, _, _ in ranked]
@@ -497,7 +497,7 @@ def test_vectors_of_other_sentences(tmp_path, prepared, spoil):
     assert not list((tmp_path / "out").glob("*/index.json"))
 
 
-@pytest.mark.parametrize("vectors", [{}, dict(vectors="en.npy|kk.npy", least_score=1.2)], ids=["rules", "scores"])
+@pytest.mark.parametrize("vectors", [{}, dict(vectors="en.npy|kk.npy", min_score=1.2)], ids=["rules", "scores"])
 def test_unfiltered_pairs(tmp_path, prepared, vectors):
     """The switch of Figure 7 lets every pair with two sides pass, and changes nothing else."""
     write_pairs(tmp_path / "raw")
@@ -548,7 +548,7 @@ def test_rehydration(tmp_path, prepared, token_model):
     write(tmp_path / "raw/b.jsonl", jsonl(lines[1500:]))
     t = tokenizer.load(token_model)
     for rehydrate in (True, False):
-        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid=0.2, near=False)
+        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid_fraction=0.2, near_dedup=False)
         train, valid = documents_of(tmp_path / "out/web", t), documents_of(tmp_path / "out/web-valid", t)
         assert {r["text"]: r.get("copies", 1) for r in kept} == {text: n for n, text in texts}
         assert 20 < len(valid) == sum(valid.values()) and not set(train) & set(valid)
@@ -574,8 +574,8 @@ def everything(folder, language_model, token_model, seed=0):
     write(raw / "test.jsonl", jsonl([{"question": good(900, 18)}]))
     shutil.copy(language_model, raw / "en.npz")
     write_pairs(raw)
-    sources = [web(path="web/*.jsonl", licence="CC0"), pair_source(vectors="en.npy|kk.npy", least_score=1.2)]
-    return dict(sources=sources, tokenizer=token_model, perplexity={"en": "en.npz"}, rehydrate=True, valid=0.1, blocked=["casino"],
+    sources = [web(path="web/*.jsonl", licence="CC0"), pair_source(vectors="en.npy|kk.npy", min_score=1.2)]
+    return dict(sources=sources, tokenizer=token_model, perplexity_models={"en": "en.npz"}, rehydrate=True, valid_fraction=0.1, blocked_url_words=["casino"],
                 evaluation=["test.jsonl"])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import regex
 
-from corpus import bitext, clean, dedup, measure, read
+from corpus import bitext, clean, decontaminate, dedup, files, measure, read
 from corpus.read import Document
 
 GOOD = ["The first line.", "Сәлем, әлем!", "第三行。", "Last one, with \"quotes\" and \\ slashes."]
@@ -44,7 +44,7 @@ def test_formats(tmp_path, kind, around):
     raw = {".jsonl": jsonl(GOOD), ".txt": "\n\n".join(GOOD).encode(),
            ".tsv": "".join(f"{t}\tright\n" for t in GOOD).encode()}[kind]
     path = packed(tmp_path / f"part.v2{kind}{around}", raw)
-    docs = list(read.documents(path))
+    docs = list(read.read_documents(path))
     assert [d.text for d in docs] == GOOD
     assert [d.line for d in docs] == ([1, 3, 5, 7] if kind == ".txt" else [1, 2, 3, 4])
     assert {d.file for d in docs} == {str(path)} and not any(d.reason for d in docs)
@@ -56,46 +56,46 @@ def test_parquet(tmp_path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [*GOOD, None], "url": ["https://a.example"] * 5, "label": list("abcde")}), path)
-    docs = list(read.documents(path))
+    docs = list(read.read_documents(path))
     assert [d.text for d in docs[:4]] == GOOD and docs[0].url == "https://a.example" and docs[1].more == {"label": "b"}
     assert docs[4].line == 5 and docs[4].reason.startswith("no text")
     pq.write_table(pa.table({"content": GOOD}), path)
     with pytest.raises(ValueError, match="no column 'text'.*content"):
-        list(read.documents(path))
+        list(read.read_documents(path))
 
 
 def test_parquet_with_a_bad_footer_names_the_file(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is no table PAR1")
-    doc, = read.documents(tmp_path / "bad.parquet")
+    doc, = read.read_documents(tmp_path / "bad.parquet")
     assert doc.file.endswith("bad.parquet") and doc.reason.startswith("unreadable from here on: not a parquet file")
 
 
 def test_other_fields_and_address(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "url": "https://x.example", "label": "clean", "n": 3}\n')
-    doc, = read.documents(path)
+    doc, = read.read_documents(path)
     assert doc.url == "https://x.example" and doc.more == {"label": "clean", "n": 3}
 
 
 def test_unknown_format(tmp_path):
     with pytest.raises(ValueError, match="unknown format '.docx'.*expected .jsonl"):
-        list(read.documents(tmp_path / "a.docx"))
+        list(read.read_documents(tmp_path / "a.docx"))
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        list(read.documents(tmp_path / "a.jsonl"))
+        list(read.read_documents(tmp_path / "a.jsonl"))
 
 
 def test_units_of_plain_text(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\ntwo\n\n\n  \nthree\n")
-    assert [(d.text, d.line) for d in read.documents(path, "line")] == [("one", 1), ("two", 2), ("three", 6)]
-    assert [(d.text, d.line) for d in read.documents(path, "paragraph")] == [("one\ntwo", 1), ("three", 6)]
-    assert [d.text.split() for d in read.documents(path, "file")] == [["one", "two", "three"]]
+    assert [(d.text, d.line) for d in read.read_documents(path, "line")] == [("one", 1), ("two", 2), ("three", 6)]
+    assert [(d.text, d.line) for d in read.read_documents(path, "paragraph")] == [("one\ntwo", 1), ("three", 6)]
+    assert [d.text.split() for d in read.read_documents(path, "file")] == [["one", "two", "three"]]
     path.write_text("\n \n")
-    assert not any(list(read.documents(path, unit)) for unit in ("line", "paragraph", "file"))
+    assert not any(list(read.read_documents(path, unit)) for unit in ("line", "paragraph", "file"))
 
 
 # ---------------------------------------------------------------------- corrupted rows: one reject each, nothing else lost
@@ -125,7 +125,7 @@ BAD_ROWS = {
 def test_a_bad_row_is_one_reject(tmp_path, name, around):
     raw, reason = BAD_ROWS[name]
     path = packed(tmp_path / f"a.jsonl{around}", jsonl(GOOD[:2]) + raw + b"\n" + jsonl(GOOD[2:]))
-    kept, rejects = split(read.documents(path))
+    kept, rejects = split(read.read_documents(path))
     assert kept == GOOD
     assert len(rejects) == 1 and rejects[0][0] == 3 and rejects[0][1].startswith(reason), rejects
 
@@ -140,7 +140,7 @@ def test_many_bad_rows_at_once(tmp_path):
         places[60 * i + 8] = raw
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(rows))  # and no newline at the end
-    kept, rejects = split(read.documents(path))
+    kept, rejects = split(read.read_documents(path))
     assert kept == [f"document {i}" for i in range(1000)]
     assert sorted(line for line, _ in rejects) == sorted(places)
 
@@ -155,7 +155,7 @@ def test_truncated_compression(tmp_path, around):
     inflate = zlib.decompressobj(31) if around == ".gz" else lzma.LZMADecompressor()
     there = inflate.decompress(whole[:len(whole) // 2]).count(b"\n")
     assert 1000 < there < 19_000
-    kept, rejects = split(read.documents(path))
+    kept, rejects = split(read.read_documents(path))
     assert kept == texts[:len(kept)] and len(rejects) == 1
     assert rejects[0] == (len(kept) + 1, rejects[0][1]) and "unreadable" in rejects[0][1]
     assert len(kept) == there, f"{there} whole lines can be decompressed, {len(kept)} came out"
@@ -168,7 +168,7 @@ def test_truncated_zst_is_not_silent(tmp_path):
     path = tmp_path / "a.jsonl.zst"
     for raw in (whole[:len(whole) // 2], b"no zstd frame at all"):
         path.write_bytes(raw)
-        kept, rejects = split(read.documents(path))
+        kept, rejects = split(read.read_documents(path))
         assert kept == texts[:len(kept)] and len(rejects) == 1 and rejects[0][1], "the end is missing and nothing says so"
 
 
@@ -181,7 +181,7 @@ def test_flipped_byte_in_compression(tmp_path, around):
         raw = bytearray(whole)
         raw[place] ^= 0xff
         path.write_bytes(raw)
-        _, rejects = split(read.documents(path))
+        _, rejects = split(read.read_documents(path))
         assert rejects and "unreadable" in rejects[-1][1], place
 
 
@@ -191,42 +191,42 @@ def test_concatenated_compressed_parts_are_one_file(tmp_path, around):
     first, second = (packed(tmp_path / f"{i}{around}", jsonl(texts)).read_bytes() for i, texts in enumerate((GOOD[:2], GOOD[2:])))
     path = tmp_path / f"both.jsonl{around}"
     path.write_bytes(first + second)
-    assert split(read.documents(path)) == (GOOD, [])
+    assert split(read.read_documents(path)) == (GOOD, [])
 
 
 def test_line_longer_than_the_limit(tmp_path, monkeypatch):
     """One reject; what stands before and behind it stays, with its number and place."""
-    monkeypatch.setattr(read, "MAX_LINE", 1 << 21)
+    monkeypatch.setattr(files, "MAX_LINE", 1 << 21)
     path = tmp_path / "a.txt"
     path.write_bytes(b"short\n" + b"x" * (1 << 23) + b"\nlast\n")
-    docs = list(read.documents(path, "line"))
+    docs = list(read.read_documents(path, "line"))
     assert [(d.text, d.line, d.offset, d.reason) for d in docs] == [
         ("short", 1, 0, None), ("", 2, 6, "line longer than 2 MiB"), ("last", 3, 7 + (1 << 23), None)]
     path.write_bytes(b"short\n" + b"x" * (1 << 23))  # and at the end of a file
-    assert [(d.line, d.reason) for d in read.documents(path, "line")] == [(1, None), (2, "line longer than 2 MiB")]
+    assert [(d.line, d.reason) for d in read.read_documents(path, "line")] == [(1, None), (2, "line longer than 2 MiB")]
 
 
 def test_byte_order_mark_windows_lines_and_separators_inside(tmp_path):
     path = tmp_path / "a.jsonl"
     texts = ["a\u2028b", "c\u2029d", "e\u0085f", "g\x0bh\x0ci", "j\r\nk"]
     path.write_bytes(b"\xef\xbb\xbf" + jsonl(texts).replace(b"\n", b"\r\n"))
-    kept, rejects = split(read.documents(path))
+    kept, rejects = split(read.read_documents(path))
     assert kept == texts and not rejects
     plain = tmp_path / "a.txt"
     plain.write_bytes("\ufeffone\u2028still one\r\ntwo".encode())
-    assert [(d.text, d.line) for d in read.documents(plain, "line")] == [("one\u2028still one", 1), ("two", 2)]
+    assert [(d.text, d.line) for d in read.read_documents(plain, "line")] == [("one\u2028still one", 1), ("two", 2)]
 
 
 def test_empty_lines_files_and_texts(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"")
-    assert list(read.documents(path)) == []
+    assert list(read.read_documents(path)) == []
     path.write_bytes(b'\n{"text": ""}\n\n  \n{"text": " \\n "}\n')
-    docs = list(read.documents(path))
+    docs = list(read.read_documents(path))
     assert [d.line for d in docs] == [2, 5]  # blank lines are no rows; an empty text is one, and the length filter drops it
     for doc in docs:
         clean.repair(doc)
-        assert clean.heuristics(doc, {"chars": (1, 100)}) == "chars: too low"
+        assert clean.filter_heuristics(doc, {"chars": (1, 100)}) == "chars: too low"
 
 
 def wet(texts, kind="conversion"):
@@ -242,12 +242,12 @@ def test_common_crawl_text(tmp_path, pack):
     texts = [("https://a.example/", "First line.\n\nWARC/1.0\nstill the first"), ("https://b.example/қ", "Екінші мәтін.\n"), ("", "")]
     path = tmp_path / ("a.warc.wet" + {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}.get(pack, ""))
     path.write_bytes(pack(wet(texts)))
-    docs = list(read.documents(path))
+    docs = list(read.read_documents(path))
     assert [(d.url, d.text, d.reason) for d in docs] == [(u, t, None) for u, t in texts] and [d.line for d in docs] == [2, 3, 4]
     whole = wet(texts)
     assert all(whole[d.offset:].startswith(b"WARC/1.0") for d in docs)
     path.write_bytes(pack(whole[:-20]))
-    *good, bad = read.documents(path)
+    *good, bad = read.read_documents(path)
     assert [d.text for d in good] == [texts[0][1], texts[1][1]][:len(good)] and bad.reason.startswith("unreadable from here on") or len(good) == 2
 
 
@@ -257,14 +257,14 @@ def test_common_crawl_text(tmp_path, pack):
 def test_damaged_common_crawl_text(tmp_path, spoil, words):
     path = tmp_path / "a.wet"
     path.write_bytes(spoil(wet([("https://a.example/", "One text that is cut in its middle.")])))
-    assert [d for d in read.documents(path)][-1].reason.startswith("unreadable from here on") and words in list(read.documents(path))[-1].reason
+    assert [d for d in read.read_documents(path)][-1].reason.startswith("unreadable from here on") and words in list(read.read_documents(path))[-1].reason
 
 
 def test_invalid_line_in_plain_text_and_tsv(tmp_path):
     for kind in (".txt", ".tsv"):
         path = tmp_path / f"a{kind}"
         path.write_bytes(b"one\tright\nbad \xff\tright\nthree\tright\n")
-        kept, rejects = split(read.documents(path, "line"))
+        kept, rejects = split(read.read_documents(path, "line"))
         assert len(kept) == 2 and rejects == [(2, "not UTF-8 at byte 4")]
 
 
@@ -273,7 +273,7 @@ def test_block_boundaries_do_not_matter(tmp_path):
     texts = ["é" * 700_000, "short", "漢" * 500_000 + "x"]
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl(texts))
-    assert split(read.documents(path)) == (texts, [])
+    assert split(read.read_documents(path)) == (texts, [])
 
 
 # ---------------------------------------------------------------------- filters
@@ -284,7 +284,7 @@ def verdict(step, text, **fields):
 
 
 def within(**bounds):
-    return partial(clean.heuristics, bounds=bounds)
+    return partial(clean.filter_heuristics, bounds=bounds)
 
 
 STOP = "This is a sentence. "
@@ -310,7 +310,7 @@ CASES = [  # filter, a text it keeps, a text it drops, the reason's first word
     (within(top_2=(0, 0.2)), " ".join(f"w{i} x{i}" for i in range(20)), "buy now " * 9, "top_2"),
     (within(dup_5=(0, 0.15)), " ".join(f"w{i}" for i in range(40)), "one two three four five six " * 4, "dup_5"),
     (within(urls=(0, 0.5)), "See https://a.example for more on that and much else.", "https://a.example/b/c/d", "urls"),
-    (partial(clean.language, identify=lambda text: text[:2], wanted={"id", "ms"}), "ms", "en", "language"),
+    (partial(clean.filter_language, identify=lambda text: text[:2], wanted={"id", "ms"}), "ms", "en", "language"),
 ]
 
 
@@ -322,11 +322,11 @@ def test_filter_keeps_and_drops(step, good, bad, reason):
 
 
 def test_url():
-    step = partial(clean.url, words=["casino"])
+    step = partial(clean.filter_url, words=["casino"])
     assert verdict(step, "x", url="https://museum.example/a") is None
     assert verdict(step, "x", url="https://Best-CASINO.example") == "url"
     assert step(Document("casino", url="")) is None  # the text is not the address
-    assert verdict(partial(clean.url, words=[]), "x", url="https://casino.example") is None
+    assert verdict(partial(clean.filter_url, words=[]), "x", url="https://casino.example") is None
 
 
 def test_empty_text_breaks_no_filter():
@@ -337,7 +337,7 @@ def test_empty_text_breaks_no_filter():
 
 def repaired(text):
     doc = Document(text)
-    assert clean.repair(doc) is None
+    clean.repair(doc)
     return doc.text
 
 
@@ -359,7 +359,7 @@ def test_repair_does_not_glue_words(separator):
 
 def test_identifier():
     pytest.importorskip("py3langid")
-    identify = clean.identifier({"en", "de", "kk"})
+    identify = clean.load_langid({"en", "de", "kk"})
     assert [identify(t) for t in ("This is an English sentence.", "Das ist ein deutscher Satz.",
                                   "Бұл қазақ тіліндегі сөйлем.")] == \
         ["en", "de", "kk"]
@@ -414,7 +414,7 @@ def test_fast_words_equal_the_definition():
              *("".join(chr(rng.choice((rng.randrange(0x3000), rng.randrange(0xD800), rng.randrange(0xE000, 0x32400),
                                        rng.randrange(0xE0100, 0xE01F0)))) for _ in range(60)) for _ in range(300))]
     for text in texts:
-        keys, lengths, lettered = measure.words_of(*measure.classes_of(text))
+        keys, lengths, lettered = measure.find_words(*measure.classes_of(text))
         assert list(zip(lengths.tolist(), lettered.tolist())) == slow_words(text), ascii(text)
         words = measure.WORD.findall(text)
         assert len(set(zip(words, keys.tolist()))) == len(set(words)) == len(set(keys.tolist())), ascii(text)  # a key is a word's
@@ -443,7 +443,7 @@ def test_masking():
 # ---------------------------------------------------------------------- duplicates
 
 def keys_of(texts):
-    return np.stack([dedup.exact_key(t) for t in texts]), np.stack([measure.signature(t) for t in texts]), np.array([len(t) for t in texts])
+    return np.stack([dedup.exact_key(t) for t in texts]), np.stack([dedup.signature(t) for t in texts]), np.array([len(t) for t in texts])
 
 
 def prose(rng, n):
@@ -466,7 +466,7 @@ def test_near_duplicates_are_caught_by_similarity(share, least, most):
     """The 14 bands of 8 catch 0.92 at 0.8 and all at 0.9; agreement of the signatures keeps 0.4 apart (the bands alone join 1 in 100)."""
     rng = random.Random(0)
     texts = [t for _ in range(120) for t in similar(rng, share)]
-    head = dedup.clusters(*keys_of(texts))
+    head = dedup.cluster(*keys_of(texts))
     found = (head[::2] == head[1::2]).mean()
     assert least <= found <= most
 
@@ -481,7 +481,7 @@ def test_clusters_do_not_depend_on_order():
         order = list(range(len(texts)))
         random.Random(seed).shuffle(order)
         mixed = [texts[i] for i in order]
-        head = dedup.clusters(*keys_of(mixed))
+        head = dedup.cluster(*keys_of(mixed))
         assert (head[head] == head).all()
         answers.append(sorted(set(len(mixed[i]) for i in head)))
         for i, h in enumerate(head):
@@ -492,18 +492,18 @@ def test_clusters_do_not_depend_on_order():
 def test_exact_duplicates_keep_the_first():
     texts = ["Hello  World", "hello\nworld ", "Hello, world", "Hello World"]
     exact, _, chars = keys_of(texts)
-    assert dedup.clusters(exact, None, chars * 0).tolist() == [0, 0, 2, 0]
-    assert dedup.clusters(exact[:0], None, chars[:0]).tolist() == []
+    assert dedup.cluster(exact, None, chars * 0).tolist() == [0, 0, 2, 0]
+    assert dedup.cluster(exact[:0], None, chars[:0]).tolist() == []
 
 
 def test_words_of_an_evaluation_set():
     question = "Which of the nine bridges over the river was built by the weavers of the old town in 1874?"
-    step = dedup.Decontaminate([("belebele", question), ("short", "Six words are enough for this"), ("tiny", "Yes")])
+    step = decontaminate.Decontaminate([("belebele", question), ("short", "Six words are enough for this"), ("tiny", "Yes")])
     other = "The weavers built a bridge. It has stood for a long time, and people cross it on their way to work every day."
     assert step(Document(other)) is None and step(Document("Yes")) is None
     assert step(Document(f"{other} {question.upper()} {other}")) == "evaluation: belebele"
     assert step(Document(f"Note: six words are enough for THIS. {other}")) == "evaluation: short"
-    assert dedup.Decontaminate([])(Document(question)) is None
+    assert decontaminate.Decontaminate([])(Document(question)) is None
 
 
 # ---------------------------------------------------------------------- bitext

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 import prepare
-from corpus import shards as written
 import tokenizer
+from configs import thresholds
+from corpus import clean, read
+from corpus import shards as corpus_shards
 from tinyworld import __main__ as tinyworld
 
 NAMES = {"en": "English", "kk": "Kazakh", "th": "Thai"}
@@ -77,8 +79,8 @@ def raw(tmp_path_factory):
 
 
 def words(raw, out, **more):
-    settings = dict(raw=str(raw), out=str(out), sources=SOURCES, names=NAMES, langid=False, vocab_size=700, blocked=["casino"],
-                    thresholds={"th": {"full_stops": (0, 1), "ends": (0, 1)}}, valid=0.1, workers=2) | more
+    settings = dict(raw=str(raw), out=str(out), sources=SOURCES, language_names=NAMES, langid=False, vocab_size=700, blocked_url_words=["casino"],
+                    thresholds={"*": thresholds.SHORT, "th": {"full_stops": (0, 1), "ends": (0, 1)}}, valid_fraction=0.1, workers=2) | more
     return [f"{k}={v!r}" for k, v in settings.items()]
 
 
@@ -207,8 +209,8 @@ def test_large_vocabularies_get_32_bits(tmp_path, monkeypatch):
         def encode(self, text):
             return [hash(w) % 151_000 for w in text.split()]
 
-    c = prepare.Prepare(raw="", out=str(tmp_path), sources=[SOURCES[0]], names=NAMES)
-    s = written.Shards(c, SOURCES[0], Words(), "")
+    c = prepare.Prepare(raw="", out=str(tmp_path), sources=[SOURCES[0]], language_names=NAMES)
+    s = corpus_shards.ShardWriter(c, SOURCES[0], Words(), "")
     s.add([([*Words().encode(" ".join(WORDS["en"])), 151_643], None, 1)])
     s.finish("train")
     index, ids = shards(tmp_path / "web-en")
@@ -256,16 +258,16 @@ def test_the_tokenizer_in_the_output_folder_can_be_used_again(raw, tmp_path):
 
 
 def test_small_languages_get_their_part_of_the_tokenizer():
-    """The budget is what tokenizer_share says; sources of a language share it, and no line comes from a language without one."""
+    """The budget is what tokenizer_alpha says; sources of a language share it, and no line comes from a language without one."""
     class C:
         out, sources = "", [dict(name=n, language=n[:2]) for n in ("en1", "en2", "kk1")]
 
     stored = {"en1": ["a" * 100] * 10, "en2": ["b" * 100] * 10, "kk1": ["c" * 100] * 10}
-    original, written.kept = written.kept, lambda c, s: ({"text": text} for text in stored[s["name"]])
+    original, corpus_shards.read_kept = corpus_shards.read_kept, lambda c, s: ({"text": text} for text in stored[s["name"]])
     try:
-        got = Counter(line[0] for line in written.sample(C, {"en": 1200.0, "kk": 300.0}))
+        got = Counter(line[0] for line in corpus_shards.sample_text(C, {"en": 1200.0, "kk": 300.0}))
     finally:
-        written.kept = original
+        corpus_shards.read_kept = original
     assert got == {"a": 10, "b": 2, "c": 3}
 
 
@@ -276,7 +278,7 @@ def run_rows(tmp_path, rows_, **more):
     good = jsonl({"text": document("en", i)} for i in range(60))
     write(tmp_path / "raw/b.jsonl", good)
     source = dict(name="web", path="[ab].jsonl", category="high", language="en")
-    prepare.main(words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid=0.0) + [f"{k}={v!r}" for k,
+    prepare.main(words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid_fraction=0.0) + [f"{k}={v!r}" for k,
         v in more.items()])
     return rows(tmp_path / "out/text/web.jsonl"), rows(tmp_path / "out/dropped/web.jsonl")
 
@@ -315,19 +317,19 @@ def test_control_tokens_in_text_stay_text(tmp_path):
     (dict(sources=[dict(SOURCES[4], path="moses/c.en|moses/c.fr")]), "source moses-en-th: nothing at"),
     (dict(sources=[SOURCES[0], SOURCES[0]]), "two sources are named 'web-en'"),
     (dict(sources=[dict(name="a", path="b", category="c")]), "needs name, path, category and language"),
-    (dict(names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
+    (dict(language_names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
     (dict(thresholds={"kk": {"symbol": (0, 0.2)}}), "thresholds: 'symbol'.*is not a measure.*symbols"),
-    (dict(thresholds={"kk": {"symbols": 0.2}}), "thresholds: 'symbols': 0.2 is not a measure with .least, most."),
+    (dict(thresholds={"kk": {"symbols": 0.2}}), "thresholds: 'symbols': 0.2 is not a measure with .min, max."),
     (dict(evaluation=["nowhere/*"]), "evaluation: nothing at"),
     (dict(tokenizer="nowhere"), "no tokenizer"),
     (dict(sources=[]), "sources is empty"),
     (dict(sources=[dict(SOURCES[0], taget="kk")]), r"source 'web-en' has unknown \['taget'\]; the keys are .*target"),
     (dict(unit="lines"), "unit must be line, paragraph or file, got 'lines'"),
     (dict(sources=[dict(SOURCES[0], name="tokenizer")]), "source name 'tokenizer' is taken"),
-    (dict(valid=3.0), "valid is a share"),
+    (dict(valid_fraction=3.0), "valid_fraction must be at least 0 and below 1"),
     (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"chars": (10_000, 20_000)}}),
      r"nothing left of source web-en \(25 read, dropped: \{'chars: too low': 25\}\)"),
-    (dict(sources=[SOURCES[0]], valid=0.999999), "all of its documents were held out; set valid=0"),
+    (dict(sources=[SOURCES[0]], valid_fraction=0.999999), "all of its documents were held out; set valid_fraction=0"),
 ])
 def test_errors(raw, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
@@ -343,7 +345,7 @@ def test_empty_source(raw, tmp_path):
 
 def test_all_problems_of_the_settings_at_once():
     with pytest.raises(ValueError) as e:
-        prepare.Prepare(raw="", out="", sources=[SOURCES[3], SOURCES[3]], names={}, thresholds={"*": {"x": 1}})
+        prepare.Prepare(raw="", out="", sources=[SOURCES[3], SOURCES[3]], language_names={}, thresholds={"*": {"x": 1}})
     assert all(part in str(e.value) for part in ("two sources", "no English name for language 'en'", "'x': 1 is not a measure"))
 
 
@@ -369,7 +371,7 @@ def planted(tmp_path_factory):
                     "knowledge=20", "synthetic=20", "items=8", "test=8"])
     sources = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category="web", language=k) for k in CODES]
     prepare.main(words(base / "raw", base / "out", sources=sources, langid=True, vocab_size=1000,
-                       names=NAMES | {"zh": "Chinese", "id": "Indonesian", "tr": "Turkish"}))
+                       language_names=NAMES | {"zh": "Chinese", "id": "Indonesian", "tr": "Turkish"}))
     out = []
     for k in CODES:
         labels = [row["label"] for row in rows(base / f"raw/web/{k}.jsonl")]
@@ -418,7 +420,7 @@ def test_junk_is_dropped_for_its_own_reason(planted):
 
 def settings_of(tmp_path, **more):
     source = dict(name="web", path="web/*", category="high", language="en")
-    return words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid=0.0, **more)
+    return words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid_fraction=0.0, **more)
 
 
 def test_a_damaged_file_stops_the_run_unless_told(tmp_path):
@@ -466,7 +468,7 @@ def test_near_duplicates_can_be_kept(tmp_path):
     text = "\n".join(document("en", i) for i in range(3))
     write(tmp_path / "raw/web/a.jsonl", jsonl([{"text": text}, {"text": text + "\nOne more line, which makes it longer."}, {"text": text}]))
     for near, kept in ((True, [2]), (False, [1, 2])):
-        prepare.main(settings_of(tmp_path, near=near, unit="file"))
+        prepare.main(settings_of(tmp_path, near_dedup=near, unit="file"))
         assert [r["line"] for r in rows(tmp_path / "out/text/web.jsonl")] == kept
 
 
@@ -480,7 +482,7 @@ def test_calibration_widens_the_general_bounds(tmp_path, capsys):
     found = {}
     for line in capsys.readouterr().out.splitlines():
         found |= ast.literal_eval("{" + line.split("},  #")[0] + "}}")
-    general = prepare.thresholds.GENERAL
+    general = thresholds.GENERAL
     assert set(found) == {"en", "kk", "th"} and found["th"]["mean_word"][0] < 2 and found["th"]["full_stops"] == (0.0, 1)
     for row in found.values():
         assert all(low <= general[name][0] and high >= general[name][1] for name, (low, high) in row.items())
@@ -488,7 +490,7 @@ def test_calibration_widens_the_general_bounds(tmp_path, capsys):
 
 def test_calibration_needs_documents(tmp_path):
     write(tmp_path / "kk.jsonl", jsonl([{"text": "Бір сөйлем."}]))
-    with pytest.raises(ValueError, match="1 documents; ten at least"):
+    with pytest.raises(ValueError, match="1 documents; at least ten"):
         prepare.main(["calibrate", "language=kk", f"text={tmp_path / 'kk.jsonl'}"])
 
 
@@ -501,8 +503,8 @@ def test_good_text_passes_the_bounds(code, root):
         pytest.skip("no NTREX here")
     lines_ = found[0].read_text(encoding="utf-8").splitlines()
     texts = ["\n".join(lines_[i:i + 9]) for i in range(0, len(lines_), 9)]
-    bounds = prepare.thresholds.GENERAL | prepare.thresholds.ROWS.get(language, {})
-    lost = Counter(filter(None, (prepare.clean.heuristics(prepare.read.Document(t), bounds) for t in texts)))
+    bounds = thresholds.GENERAL | thresholds.ROWS.get(language, {})
+    lost = Counter(filter(None, (clean.filter_heuristics(read.Document(t), bounds) for t in texts)))
     assert sum(lost.values()) <= 0.03 * len(texts), lost
 
 
@@ -604,8 +606,8 @@ def chatting(raw, tmp_path_factory):
 
 
 def chat_words(folder, out, **more):
-    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked=[],
-                                     valid=0.2) | more)
+    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked_url_words=[],
+                                     valid_fraction=0.2) | more)
 
 
 def conversations_of(folder):
