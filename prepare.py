@@ -24,8 +24,26 @@ from pathlib import Path
 
 import tokenizer
 from configs import load, thresholds
-from corpus import (account, bitext, calibrate, chat, clean, decontaminate, dedup, files, jobs, measure, merge, pair_scores,
-                    perplexity, read, shards, sources, synthesize)
+from corpus import (
+    account,
+    bitext,
+    bitext_files,
+    calibrate,
+    chat,
+    clean,
+    decontaminate,
+    dedup,
+    files,
+    jobs,
+    knowledge,
+    measure,
+    merge,
+    pair_scores,
+    perplexity,
+    read,
+    shards,
+    sources,
+)
 from corpus.read import Document
 
 
@@ -171,9 +189,9 @@ def curated_steps(c):
 def bitext_steps(c, source):
     """The rules for sentence pairs; those that pass and are no duplicates fill one of eleven templates, in one direction."""
     if not c.filter_bitext:
-        return [bitext.two_sides]
-    return [partial(bitext.rules, most_ratio=4.0, source=source["language"], target=source["target"],
-                    least_score=source.get("min_score"), identify=load_identifier(c) if c.langid else None,
+        return [bitext.require_two_sides]
+    return [partial(bitext.filter_pair, max_ratio=4.0, source=source["language"], target=source["target"],
+                    min_score=source.get("min_score"), identify=load_identifier(c) if c.langid else None,
                     alike=c.confusable_languages)]
 
 
@@ -244,9 +262,9 @@ def clean_file(c, source: dict, i: int, path: str, stamp: Path):
 def read_source(c, source: dict, path: str) -> Iterator[Document]:
     """The documents of one file of a source, unreadable ones with their reason."""
     if sources.has_chats(source):
-        documents = chat.conversations(path, source["kind"])
+        documents = chat.read_chats(path, source["kind"])
     elif "target" in source:
-        documents = bitext.pairs(path, source["language"], source["target"])
+        documents = bitext_files.read_pairs(path, source["language"], source["target"])
     else:
         documents = read.read_documents(path, source.get("unit", c.unit))
     for doc in report_progress(path, documents):
@@ -271,10 +289,10 @@ def report_progress(path: str, documents: Iterable[Document], every: float = 10)
 
 
 def render_answer(doc):
-    """Give a row without "text" the text of its question and answer (corpus/synthesize.py), or the reason why it has none."""
+    """Give a row without "text" the text of its question and answer (corpus/knowledge.py), or the reason why it has none."""
     try:
         row = json.loads(doc.text)
-        doc.text, doc.reason = synthesize.render_knowledge(row if isinstance(row, dict) else {}), None
+        doc.text, doc.reason = knowledge.format_knowledge(row if isinstance(row, dict) else {}), None
     except ValueError as e:
         doc.reason = f"no text: {e}"
 

@@ -20,7 +20,8 @@ from configs import load
 from configs import language_table
 from reports import published as results
 from reports.figures import COLORS, by_tokens
-from reports.tables import published, table
+from evaluation.results import format_table
+from reports.tables import published
 
 LANGS = list(language_table.MARCO)  # the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
 GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": language_table.HIGH[2:], "low-resource": language_table.LOW, "all": LANGS}
@@ -266,15 +267,15 @@ def report(c):
         "Bits per byte of held-out documents: lower is better. A gain is the last checkpoint against the first, plus is "
         f"better. Then right answers in %, {'/'.join(found)}; chance: {', '.join(f'{k} {x:g} %' for k, x in c.choices.items())}. "
         "± is the gain's standard error as if languages and checkpoints were independent; they share items, so it is rough.",
-        table(rows), *kept, figures.get("curves"), figures["gains"], "## Translation", "Means over pairs.", table(translation),
+        format_table(rows), *kept, figures.get("curves"), figures["gains"], "## Translation", "Means over pairs.", format_table(translation),
         f"Signatures: `{'`, `'.join(signatures)}`.", figures.get("translation"), "## Beside the paper",
-        "Tables 6 and 7, Qwen2 to Marco. Gains in bits per byte are shares of the base, the others points.", table(groups),
+        "Tables 6 and 7, Qwen2 to Marco. Gains in bits per byte are shares of the base, the others points.", format_table(groups),
         "Does the least served language gain most? +1: in that very order, 0: no order; the paper's by 100 - score. The level "
-        "before is part of the gain, which alone pulls this up, and bytes differ by script: read both of ours.", table(order),
-        "Rows of Table 5, and the directions of Table 12 that we ran too; ours are other tests of the same kind.", table(scores),
-        "## Speed and cost", "From the training logs, without validation and saving.", table(cost_rows(c, found))]
+        "before is part of the gain, which alone pulls this up, and bytes differ by script: read both of ours.", format_table(order),
+        "Rows of Table 5, and the directions of Table 12 that we ran too; ours are other tests of the same kind.", format_table(scores),
+        "## Speed and cost", "From the training logs, without validation and saving.", format_table(cost_rows(c, found))]
     (Path(c.run) / "report.md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
-    print(table(rows, terminal=True), "", *kept, f"wrote {Path(c.run) / 'report.md'}", sep="\n", flush=True)
+    print(format_table(rows, terminal=True), "", *kept, f"wrote {Path(c.run) / 'report.md'}", sep="\n", flush=True)
 
 
 def plain(c):
@@ -291,9 +292,9 @@ def plain(c):
         for lang, row in [*langs.items(), ("mean", {k: fmean(row[k] for row in langs.values() if k in row) for k in names})]:
             change = f"{row[names[-1]] / row[names[0]] - 1:+.1%}" if row.get(names[0]) and names[-1] in row else ""
             lines.append([lang, *(f"{row[k]:.3f}" if k in row else "" for k in names), change])
-        print(table(lines, terminal=True), "", sep="\n", flush=True)
+        print(format_table(lines, terminal=True), "", sep="\n", flush=True)
         with open(Path(c.run) / "report.md", "a" if what != next(iter(scores)) else "w", encoding="utf-8") as f:
-            f.write(table(lines) + "\n\n")
+            f.write(format_table(lines) + "\n\n")
 
 
 def claims(c):
@@ -317,8 +318,8 @@ def claims(c):
         rows.append([name, group, f"{shown[0]} ± {error:.{digits}f}", " ".join(shown[1:]), "yes" if holds else "no"])
     file = Path(c.runs[0]).parent / "claims.md"
     file.write_text(f"# Claims over {len(every)} runs\n\n**Toy scale.** Last checkpoint against first. A gain holds when it is "
-                    f"more than 2 standard errors over the runs, a mild test of few runs.\n\n{table(rows)}\n", encoding="utf-8")
-    print(table(rows, terminal=True), f"wrote {file}", sep="\n", flush=True)
+                    f"more than 2 standard errors over the runs, a mild test of few runs.\n\n{format_table(rows)}\n", encoding="utf-8")
+    print(format_table(rows, terminal=True), f"wrote {file}", sep="\n", flush=True)
 
 
 def ablation(c):
@@ -347,7 +348,7 @@ def ablation(c):
                          " ".join(f"{x:+.2f}" for x in each)])
     if len(rows) == 1:
         raise ValueError(f"no result of both a checkpoint NAME-{without} and NAME-{with_} in every one of {', '.join(c.runs)}")
-    print(table(rows, terminal=True), flush=True)
+    print(format_table(rows, terminal=True), flush=True)
 
 
 def main(argv=None):

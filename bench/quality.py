@@ -139,7 +139,7 @@ def good_pairs(c, identify):
     for (source, code), lines in texts.items():
         for x, y in zip(texts[source, "en"], lines, strict=True) if source != "udhr2" and code != "en" else ():
             pair = read.Document(x, more={"target": y})
-            reason = bitext.rules(pair, most_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
+            reason = bitext.filter_pair(pair, max_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
             kept[code] += reason is None
             total[code] += 1
             if reason is not None:
@@ -163,7 +163,7 @@ def similarities(c):
             x, y = (np.load(f"{folder}/{column}.npy") for column in (0, 1))
         good = [label == "clean" for *_, label in rows]
         code = path.stem.split("-")[1]
-        found[code] = [similarity.auc(similarity.margin(*sides), good) for sides in ((x, y), similarity.aligned(x, y))]
+        found[code] = [similarity.auc(similarity.margin_scores(*sides), good) for sides in ((x, y), similarity.align_languages(x, y))]
         print(f"  en-{code}: {len(rows)} pairs, {good.count(False)} misaligned: AUC {found[code][0]:.3f}, "
               f"aligned {found[code][1]:.3f}", flush=True)
     plain, best = (sum(v[i] for v in found.values()) / len(found) for i in (0, 1))

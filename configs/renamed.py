@@ -35,6 +35,11 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     # generate.py and tokenizer.py
 
     # report.py, recipes/, tinyworld/, bench/
+    "least_words": "min_words",
+    "most_words": "max_words",
+    "most_chars": "max_chars",
+    "each": "keywords_each",
+    "centre": "center",
 
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import bitext, dedup, jobs
+from corpus import bitext, dedup, jobs, translation_templates
 from corpus.account import reject
 from corpus.read import Document
 from corpus.sources import dropped_file, find_files, is_web, kept_file, work_folder
@@ -63,7 +63,7 @@ def find_unique(c, source: dict, file_stamps: list[Path]) -> Iterator[tuple[dict
                 yield row | {"target": target}, reason
                 continue
             codes = source["language"], source["target"]
-            bitext.render(pair, *(c.language_names[code] for code in codes), codes)
+            translation_templates.format_pair(pair, *(c.language_names[code] for code in codes), codes)
             yield row | {"text": pair.text}, None
         else:
             if copies[i] > 1:

@@ -36,6 +36,6 @@ def load_margins(c, source: dict, path: str) -> np.ndarray:
             lines = sum(1 for _ in files.read_lines(path.split("|")[0]))
             if len(x) > lines:
                 raise ValueError(f"{len(x)} rows for the {lines} lines of {path}; embed this file")
-        return similarity.margin(*(similarity.aligned(x, y) if source.get("align") else (x, y)))
+        return similarity.margin_scores(*(similarity.align_languages(x, y) if source.get("align") else (x, y)))
     except (ValueError, EOFError) as e:
         raise ValueError(f"source {source['name']}: vectors {source['vectors']}: {e}") from None

@@ -114,7 +114,7 @@ def encode_row(t, row: dict, chats: bool) -> list[tuple]:
     """
     if not chats:
         return [([*t.encode(row["text"]), t.eot_id], None, len(row["text"].encode()))]
-    out, shared = [], chat.shared(row) if "chosen" in row else 0
+    out, shared = [], chat.shared_prefix_length(row) if "chosen" in row else 0
     for messages in ([row["messages"]] if "messages" in row else [row["chosen"], row["rejected"]]):
         ids, mask = t.encode_with_loss_mask(messages, shared)
         size = sum(len(m["content"].encode()) for m in messages[shared:] if m["role"] == "assistant")

@@ -1,220 +1,187 @@
-"""Synthetic and knowledge text: Marco-LLM's three prompts (Table 14, own words), a client for chat endpoints, and filters.
+"""Synthetic text: Marco-LLM's three prompts (Table 14, in our own words), and filters of the answers.
 
-A filter takes a Document (text: the answer; more: what `requests` gave, and "finish") and returns None (keep) or the reason to drop it.
+A filter takes a Document (text: the answer; more: the request of `make_requests`, and "finish") and returns None to
+keep it, or the reason to drop it.
 """
 import functools
-import http.client
 import itertools
-import json
 import random
-import time
 import unicodedata
-import urllib.request
 
 import numpy as np
 import regex
 
-TEMPLATES = {
-    "explanation": "You are {role_1}, and your field is {subject}. Explain these keywords to {role_2}: {keywords}.\nGive each "
-    "at least three sentences; a short story may help. Close with a summary, then a list of the keywords. Be correct, useful and "
-    "easy to understand, and do not put everything in the same way.\nWrite in {language}.",
-    "story": "You are {role_1}, and your field is {subject}. You are about to teach new words to {role_2}. First write "
-    "{type_passage} in which every one of these words occurs: {keywords}.\nIt is set {scene}. It has {length[0]} to {length[1]} "
-    "words, its style is {style}, and it ends with {ending}.\nWrite in {language}.",
-    "sample": "You make samples for a collection. These are some of it:\n\n{samples}\n\nMake one more, of the same field but on "
-    "something rarer. It should be about as long and as difficult as these, and sensible to a human reader. Do not mention that "
-    "there is a given sample or a created sample: the answer is the new sample and nothing else.\nWrite in {language}.",
+PROMPTS = {
+    "explanation":
+    "You are {role_1}, and your field is {subject}. Explain these keywords to {role_2}: {keywords}.\nGive "
+    "each at least three sentences; a short story may help. Close with a summary, then a list of the keywords. Be "
+    "correct, useful and easy to understand, and do not put everything in the same way.\nWrite in {language}.",
+    "story":
+    "You are {role_1}, and your field is {subject}. You are about to teach new words to {role_2}. First write "
+    "{type_passage} in which every one of these words occurs: {keywords}.\nIt is set {scene}. It has {length[0]} to "
+    "{length[1]} words, its style is {style}, and it ends with {ending}.\nWrite in {language}.",
+    "sample":
+    "You make samples for a collection. These are some of it:\n\n{samples}\n\nMake one more, of the same field "
+    "but on something rarer. It should be about as long and as difficult as these, and sensible to a human reader. Do "
+    "not mention that there is a given sample or a created sample: the answer is the new sample and nothing else.\n"
+    "Write in {language}.",
 }
-SLOTS = {  # what fills the other slots, unless the caller brings lists of its own
-    "subject": ["everyday life", "history", "geography", "biology", "physics", "mathematics", "medicine", "law", "economics"],
+SLOTS = {  # default values of the slots that are not filled from lists of the caller
+    "subject": ["everyday life", "history", "geography", "biology", "physics", "mathematics", "medicine", "law",
+                "economics"],
     "role_2": ["primary school pupils", "secondary school students", "university students", "adults at evening school"],
     "type_passage": ["a short story", "a dialogue", "a diary entry", "a fable", "a letter", "a newspaper report"],
     "scene": ["at home", "at school", "at a market", "in a village", "in a big city", "on a journey", "long ago"],
-    "style": ["plain", "humorous", "lively", "thoughtful", "poetic", "factual"], "length": [[80, 150], [150, 250], [250, 400]],
+    "style": ["plain", "humorous", "lively", "thoughtful", "poetic", "factual"],
+    "length": [[80, 150], [150, 250], [250, 400]],
     "ending": ["a surprise", "a lesson learned", "an open question", "a reconciliation", "a plan for tomorrow"],
 }
 
 
-def deal(name, items, count, r):
-    """Endless hands of `count` different items from a deck that is shuffled anew when used up, so that all are used alike."""
+def deal_hands(name, items, count, rng):
+    """Yield lists of `count` different items forever, from a deck reshuffled when used up, so that use is even."""
     if not 0 < count <= len(items):
         raise ValueError(f"{name}: a prompt takes {count}, there are {len(items)}; give more or ask for fewer")
     while True:
-        deck = r.sample(items, len(items))
+        deck = rng.sample(items, len(items))
         yield from (deck[i:i + count] for i in range(0, len(deck) - count + 1, count))
 
 
-def requests(kinds, seed, language, keywords=(), personas=(), seeds=(), each=3, shots=3, slots={}):
-    """Endless requests, the kinds in turn: {"prompt", "prompt_kind", "keyword", "persona", and what else fills the prompt}; the
-    same for the same seed and lists. personas: "role" or "role<TAB>subject". language: its English name."""
-    piles = {name: (name, pile, 1) for name, pile in (SLOTS | slots).items()}
-    piles |= {"keywords": ("keywords", keywords, each), "role_1": ("personas", personas, 1), "samples": ("seeds", seeds, shots)}
-    decks = [{name: deal(*pile, random.Random(f"{seed} {n} {name}")) for name, pile in piles.items()
-              if "{" + name in TEMPLATES[kind]} for n, kind in enumerate(kinds)]
-    for kind, deck in itertools.cycle(zip(kinds, decks)):
-        hands = {name: next(hand) for name, hand in deck.items()}
-        fill = {name: hand[0] for name, hand in hands.items()}
-        fill["keywords"] = ", ".join(hands.get("keywords", []))
-        fill["samples"] = "\n\n".join(f"({n}) {text}" for n, text in enumerate(hands.get("samples", []), 1))
-        fill["role_1"], _, own = fill.get("role_1", "").partition("\t")
-        fill |= {"subject": own} if own else {}
-        row = {"prompt_kind": kind, "keyword": fill["keywords"], "persona": fill["role_1"]}
-        yield row | {k: v for k, v in fill.items() if k in SLOTS} | {"prompt": TEMPLATES[kind].format(language=language, **fill)}
+def make_requests(kinds, seed, language, keywords=(), personas=(), seeds=(), keywords_each=3, shots=3, slots=None):
+    """Yield requests forever, the kinds in turn; the same for the same seed and lists.
 
-
-# ---------------------------------------------------------------------- knowledge
-
-PAIRS = (("question", "answer"), ("instruction", "output"), ("problem", "solution"), ("prompt", "completion"))
-NO_TEXT = ("id", "source", "url", "subject", "category", "topic", "level", "difficulty", "type", "language", "license", "split")
-
-
-def render_knowledge(row):
-    """Questions and answers, code or maths as plain text: question, input, choices, a blank line, answer; no words of our own.
-
-    Fields: one of PAIRS, "input", "choices" (the answer is one, its letter or its place from 0), NO_TEXT. Others are refused.
+    A request is {"prompt", "prompt_kind", "keyword", "persona"} and the values of the slots. language: English name.
+    personas: "role" or "role<TAB>subject". keywords_each: keywords in a prompt. shots: seeds in a prompt.
     """
-    pair = next((p for p in PAIRS if set(p) <= set(row)), ())
-    unknown = sorted(set(row) - {*pair, "input", "choices", *NO_TEXT})
-    if unknown or not pair:
-        raise ValueError(f"fields {unknown}; known are {', '.join(map('+'.join, PAIRS))}; input, choices, {', '.join(NO_TEXT)}")
-    asked, answer, more, choices = (row.get(name) for name in (*pair, "input", "choices"))
-    if choices is not None:
-        texts = isinstance(choices, list) and len(choices) <= 26 and all(isinstance(x, str) and x.strip() for x in choices)
-        names = choices if texts and answer in choices else [*map(chr, range(65, 91))] if type(answer) is str else [*range(26)]
-        if not texts or type(answer) not in (str, int) or answer not in names[:len(choices)]:
-            raise ValueError(f"choices are up to 26 texts, {pair[1]} is one, its letter or place, got {choices!r} and {answer!r}")
-        choices = [f"{chr(65 + i)}. {x.strip()}" for i, x in enumerate(choices)]
-        answer = choices[names.index(answer)]
-    parts = [asked, *([] if more in (None, "") else [more]), *(choices or []), answer]
-    if bad := [x for x in parts if type(x) not in (str, int, float) or not str(x).strip()]:
-        raise ValueError(f"{' and '.join(pair)}, input: each must be text that is not empty, got {bad[0]!r}")
-    *asked, answer = (regex.sub(r"\A(\s*\n)+", "", str(x)).rstrip() for x in parts)  # spaces in front may be code's
-    return "\n".join(asked) + "\n\n" + answer
-
-
-# ---------------------------------------------------------------------- the endpoint
-
-OPENER = urllib.request.OpenerDirector()  # no redirects, which would hand the key to another host; every status is a reply
-for _handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler", "UnknownHandler"):
-    OPENER.add_handler(getattr(urllib.request, _handler)())
-
-
-def chat(url, name, messages, key=None, more={}, timeout=120.0, tries=6, pause=1.0):
-    """One conversation to an OpenAI-compatible endpoint (url ends in /chat/completions): {"text", "finish"}.
-
-    more: other fields of the request; None leaves one out. Too many requests, errors of the server, broken connections, replies
-    without an answer are tried again after pause, 2 pause, 4 pause ... seconds (at most 60), or what Retry-After asks for.
-    ConnectionError: no answer after all tries. ValueError: the endpoint refuses, asking again is no use. Neither shows the key.
-    """
-    fields, wait = {"model": name, "messages": messages} | more, 0
-    data = json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    for attempt in range(tries):
-        time.sleep(wait)
-        wait, final, body = min(60, pause * 2 ** attempt) * random.uniform(0.5, 1.5), False, b""  # threads come back one by one
-        try:
-            with OPENER.open(urllib.request.Request(url, data, headers), timeout=timeout) as reply:
-                body = _whole(reply, timeout)
-            if reply.status == 200:
-                choice = json.loads(body)["choices"][0]
-                text = regex.sub(r"(?s)\A\s*<think>.*?</think>", "", choice["message"].get("content") or "")  # no answer yet
-                return {"text": text, "finish": "refusal" if choice["message"].get("refusal") else choice.get("finish_reason")}
-            if reply.status == 400 and b"content_filter" in body:  # Azure's way to refuse one prompt
-                return {"text": "", "finish": "content_filter"}
-            after, problem = reply.headers["Retry-After"], f"HTTP {reply.status} {reply.reason}: {body.decode(errors='replace')}"
-            final = reply.status < 500 and reply.status not in (408, 409, 425, 429)
-            wait = min(int(after), 600) if after and after.isdecimal() else wait
-        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-            problem = f"{type(e).__name__}: {e}" + (f" in the reply {body[:200]!r}" if body else "")
-        problem = " ".join((problem.replace(key, "[key]") if key else problem).split())[:300]
-        if final:
-            raise ValueError(f"{url.split('?')[0]}: {problem}")  # without the query, which may hold a key too
-    raise ConnectionError(f"{url.split('?')[0]}: {problem} (tried {tries} times)")
-
-
-def _whole(reply, timeout):
-    """The body of a reply. urllib's timeout is for each packet; what trickles is given up here."""
-    end, body = time.monotonic() + timeout, b""
-    while block := reply.read1(1 << 16):
-        body += block
-        if time.monotonic() > end or len(body) > 16 << 20:
-            raise TimeoutError(f"the reply is not complete after {timeout} s and {len(body):,} bytes")
-    return body
+    decks = {name: (name, items, 1) for name, items in (SLOTS | (slots or {})).items()}
+    decks |= {"keywords": ("keywords", keywords, keywords_each), "role_1": ("personas", personas, 1),
+              "samples": ("seeds", seeds, shots)}
+    dealers = []
+    for n, kind in enumerate(kinds):
+        used = [name for name in decks if "{" + name in PROMPTS[kind]]
+        dealers.append({name: deal_hands(*decks[name], random.Random(f"{seed} {n} {name}")) for name in used})
+    for kind, dealer in itertools.cycle(zip(kinds, dealers)):
+        hands = {name: next(hand) for name, hand in dealer.items()}
+        values = {name: hand[0] for name, hand in hands.items()}
+        values["keywords"] = ", ".join(hands.get("keywords", []))
+        values["samples"] = "\n\n".join(f"({n}) {text}" for n, text in enumerate(hands.get("samples", []), 1))
+        values["role_1"], _, subject = values.get("role_1", "").partition("\t")
+        if subject:
+            values["subject"] = subject
+        row = {"prompt_kind": kind, "keyword": values["keywords"], "persona": values["role_1"]}
+        row |= {name: value for name, value in values.items() if name in SLOTS}
+        yield row | {"prompt": PROMPTS[kind].format(language=language, **values)}
 
 
 # ---------------------------------------------------------------------- filters
 
-ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"  # no spaces between words: each character is one
-WORD = regex.compile(rf"(?V1)[[{ALONE}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{ALONE}]]+")
+# scripts without spaces between words: each character counts as a word
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}]]+")
 BANNED = ["given sample", "created sample", "given samples", "as an AI", "as a language model", "作为一个人工智能"]
-REFUSALS = ["I'm sorry, but I can't", "I'm sorry, but I cannot", "I'm sorry, I can't", "I cannot assist", "I can't assist",
-            "I can't help with", "I'm unable to assist", "抱歉，我无法", "对不起，我无法", "Извините, но я не могу", "Кешіріңіз, бірақ мен",
-            "Lo siento, pero no puedo", "Je suis désolé, mais je ne peux", "Es tut mir leid, aber ich kann", "申し訳ありませんが"]
 
 
 @functools.lru_cache(maxsize=64)
-def words(text):
-    """Runs of letters, digits and marks, or single characters (with marks) of ALONE; case, width and joiners are evened out."""
+def split_words(text: str) -> tuple[str, ...]:
+    """Runs of letters, digits and marks, or single characters (with marks) of UNSPACED scripts.
+
+    Case, width variants and invisible joiners are normalized.
+    """
     return tuple(WORD.findall(regex.sub(r"\p{Cf}", "", unicodedata.normalize("NFKC", text).casefold())))
 
 
-def answered(doc, least, most, banned, refusals):
-    """A whole answer of least to most words, no banned phrase in it, no refusal in front; "as an AI" is not in "as an aid"."""
-    said, finish, n = " ".join(words(doc.text)) + " ", doc.more.get("finish"), len(words(doc.text))
-    faults = {"refusal: by the endpoint": finish in ("content_filter", "refusal"), "empty": not n}
-    faults |= {"cut: no end": finish == "length", "broken characters": regex.search(r"[\p{Cs}\ufffd]", doc.text)}
-    faults |= {f"refusal: {p}": said.startswith(" ".join(words(p)) + " ") for p in refusals}
-    faults |= {f"banned: {p}": f" {' '.join(words(p))} " in " " + said for p in banned}
-    faults |= {"length: too short": n < least, "length: too long": n > most}
-    return next((reason for reason, found in faults.items() if found), None)
+def check_answer(doc, min_words, max_words, banned, refusals):
+    """Drop refusals, answers that were cut off or are too short or too long, and answers with a banned phrase.
+
+    Phrases are compared word by word: "as an AI" is not found in "as an aid".
+    """
+    words, finish = split_words(doc.text), doc.more.get("finish")
+    if finish in ("content_filter", "refusal"):
+        return "refusal: by the endpoint"
+    if not words:
+        return "empty"
+    if finish == "length":
+        return "cut: no end"
+    if regex.search(r"[\p{Cs}\ufffd]", doc.text):
+        return "broken characters"
+    text = f" {' '.join(words)} "
+    for phrase in refusals:
+        if text.startswith(f" {' '.join(split_words(phrase))} "):
+            return f"refusal: {phrase}"
+    for phrase in banned:
+        if f" {' '.join(split_words(phrase))} " in text:
+            return f"banned: {phrase}"
+    if len(words) < min_words:
+        return "length: too short"
+    if len(words) > max_words:
+        return "length: too long"
+    return None
 
 
-def said_before(doc, prompt, itself):
-    """prompt: share of the runs of eight words that may stand in the prompt; itself: of the runs of five that may come again."""
-    eight, five = (list(zip(*(words(doc.text)[k:] for k in range(n)))) for n in (8, 5))
-    asked = set(zip(*(words(doc.more["prompt"])[k:] for k in range(8))))
-    if sum(run in asked for run in eight) > prompt * len(eight):
+def ngrams(words, n):
+    return list(zip(*(words[k:] for k in range(n))))
+
+
+def check_repetition(doc, max_echo, max_repeated):
+    """Drop answers that repeat the prompt or themselves.
+
+    max_echo: share of the answer's 8-grams that may occur in the prompt. max_repeated: share of its 5-grams that may be
+    repetitions of an earlier one.
+    """
+    words = split_words(doc.text)
+    eight, five = ngrams(words, 8), ngrams(words, 5)
+    prompt = set(ngrams(split_words(doc.more["prompt"]), 8))
+    if sum(ngram in prompt for ngram in eight) > max_echo * len(eight):
         return "echo: of the prompt"
-    return None if len(five) - len(set(five)) <= itself * len(five) else "repetition: words said again and again"
+    if len(five) - len(set(five)) > max_repeated * len(five):
+        return "repetition: words said again and again"
+    return None
 
 
-def lcs(a, b):
-    """Length of the longest common subsequence: an addition of len(a) bits for each of b; zeros in v are matches (Hyyro 2004)."""
-    where = {}
+def lcs_length(a, b):
+    """Length of the longest common subsequence, by one addition of len(a) bits per item of b (Hyyro 2004)."""
+    positions = {}
     for i, x in enumerate(a):
-        where[x] = where.get(x, 0) | 1 << i
-    v = full = (1 << len(a)) - 1
+        positions[x] = positions.get(x, 0) | 1 << i
+    v = full = (1 << len(a)) - 1  # zeros in v are matches
     for x in b:
-        both = v & where.get(x, 0)
-        v = (v + both | v - both) & full
+        matches = v & positions.get(x, 0)
+        v = (v + matches | v - matches) & full
     return len(a) - v.bit_count()
 
 
-def novelty(most, seeds=()):
-    """A filter with a memory, the last of all: ROUGE-L (F1 = 2 LCS / (m + n), words) with every seed and text kept is below most.
+def novelty_filter(max_rouge, seeds=()):
+    """A filter with a memory, to be used last: drop an answer like a seed or like an answer that was kept.
 
-    The bound: LCS <= min(m, n), and LCS <= sum_k min(a[k], b[k]) where a and b count the words of 512 bags, since a common
-    subsequence takes its words from both. Pairs that it keeps below most are not compared: under 1 us each instead of 80 to 400.
+    Two texts are alike when the F1 of ROUGE-L on words, 2 LCS / (m + n), is max_rouge or more. An upper bound spares
+    most comparisons (under 1 us each instead of 80 to 400): LCS <= min(m, n), and LCS <= sum_k min(a[k], b[k]), where a
+    and b count the words of 512 hash bags, since a common subsequence takes its words from both.
     """
-    number, texts, same, sizes, bags = {}, [], set(), np.zeros(64, np.int64), np.zeros((64, 512), np.uint8)
+    word_ids, kept, kept_set = {}, [], set()
+    sizes, bags = np.zeros(64, np.int64), np.zeros((64, 512), np.uint8)
 
-    def new(text, most=most):
+    def add(text, limit=max_rouge):
         nonlocal sizes, bags
-        ids, n = np.array([number.setdefault(w, len(number)) for w in words(text)], np.int32), len(texts)
-        if ids.tobytes() in same:
+        ids = np.array([word_ids.setdefault(w, len(word_ids)) for w in split_words(text)], np.int32)
+        n = len(kept)
+        if ids.tobytes() in kept_set:
             return "duplicate: exact"
         bag = np.minimum(np.bincount(ids % 512, minlength=512), 255).astype(np.uint8)
-        limit, over = most * (sizes[:n] + len(ids)), len(ids) - int(bag.sum())  # over: words that a byte cannot count
-        rows = np.flatnonzero(2 * np.minimum(sizes[:n], len(ids)) >= limit)
-        for k in rows[2 * (np.minimum(bags[rows], bag).sum(1, np.int32) + over) >= limit[rows]].tolist():
-            if 2 * lcs(np.frombuffer(texts[k], np.int32).tolist(), ids.tolist()) >= limit[k]:
-                return f"novelty: too like {'a seed' if k < known else 'an answer kept'}"
+        uncounted = len(ids) - int(bag.sum())  # words beyond the 255 that a byte can count
+        needed = limit * (sizes[:n] + len(ids))  # 2 LCS from which two texts are alike
+        rows = np.flatnonzero(2 * np.minimum(sizes[:n], len(ids)) >= needed)
+        bound = np.minimum(bags[rows], bag).sum(1, np.int32) + uncounted
+        for k in rows[2 * bound >= needed[rows]].tolist():
+            if 2 * lcs_length(np.frombuffer(kept[k], np.int32).tolist(), ids.tolist()) >= needed[k]:
+                return f"novelty: too like {'a seed' if k < n_seeds else 'an answer kept'}"
         if n == len(sizes):
             sizes, bags = (np.concatenate([x, np.zeros_like(x)]) for x in (sizes, bags))
         sizes[n], bags[n] = len(ids), bag
-        texts.append(ids.tobytes())
-        same.add(texts[-1])
+        kept.append(ids.tobytes())
+        kept_set.add(kept[-1])
         return None
 
-    known = len([seed for seed in seeds if new(seed, 3.0) is None])  # no F1 is 3: all seeds are remembered
-    return lambda doc: new(doc.text)
+    for seed in seeds:
+        add(seed, limit=3.0)  # above any F1: all seeds are remembered
+    n_seeds = len(kept)
+    return lambda doc: add(doc.text)

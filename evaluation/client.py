@@ -1,65 +1,142 @@
-"""Conversations -> replies, from a local checkpoint or an OpenAI-compatible server: what judge.py and recipes ask with.
+"""Conversations -> replies, from a local checkpoint or an OpenAI-compatible server.
 
-A reply is {"text", "finish"}. finish: "stop", "length" (cut at max_new), what else a server says, or one of ERRORS, where text
-then tells why there is none.
+A reply is {"text", "finish"}. finish: "stop", "length" (cut at max_new), another reason that a server gives, or one of
+ERRORS; the text then says why there is no reply. eval.py judge and the recipes use this file.
 """
-import fcntl
-import hashlib
+import http.client
 import json
 import os
+import random
 import re
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from reports import tables
-from corpus import synthesize
+from evaluation.results import fingerprint
 
-ERRORS = NO_REPLY, REFUSED = "no reply", "prompt not taken"  # asked again it may come; it will not
+ERRORS = NO_REPLY, REFUSED = "no reply", "prompt not taken"  # a retry may help; a retry cannot help
+MAX_REPLY_BYTES = 16 << 20
+FAULTS = (OSError, http.client.HTTPException,  # of the connection
+          ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of a reply of another shape
+
+# no redirects, which would hand the key to another host; every HTTP status is a reply
+OPENER = urllib.request.OpenerDirector()
+for _handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler", "UnknownHandler"):
+    OPENER.add_handler(getattr(urllib.request, _handler)())
 
 
-def asker(c, who, name, temperature):
-    """A function: list of conversations (lists of messages) -> replies in their order, yielded as they come.
+# ---------------------------------------------------------------------- one request
 
-    who: a folder, or the address of a server, where the model is called `name`. c has max_new (tokens of a reply), seed, batch
-    (prompts that a local model answers together), threads (requests at a time), timeout (seconds), body (more of a request).
+def chat(url, model, messages, key=None, extra=None, timeout=120.0, tries=6, pause=1.0):
+    """Send one conversation to an OpenAI-compatible endpoint; return {"text", "finish"}.
+
+    url ends in /chat/completions. extra: more fields of the request; None removes a field. Rate limits, server errors,
+    broken connections and replies without an answer are retried after pause, 2 pause, 4 pause ... seconds (at most 60),
+    or after Retry-After.
+    ConnectionError: no answer after all tries. ValueError: the endpoint refuses, and a retry is no use. Neither message
+    shows the key.
     """
-    if who.startswith(("http://", "https://")):
-        chat = server(who, name, {"max_tokens": c.max_new, "temperature": temperature} | c.body, c.timeout)
-        return partial(ask_server, chat, c.threads)
-    return partial(ask_model, c, *local(who), temperature)
+    fields = {"model": model, "messages": messages} | (extra or {})
+    data = json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    wait = 0
+    for attempt in range(tries):
+        time.sleep(wait)
+        wait = min(60, pause * 2 ** attempt) * random.uniform(0.5, 1.5)  # jitter: threads do not return all at once
+        final, body = False, b""
+        try:
+            with OPENER.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:
+                body = read_body(response, timeout)
+            if response.status == 200:
+                return parse_reply(body)
+            if response.status == 400 and b"content_filter" in body:  # Azure refuses a single prompt this way
+                return {"text": "", "finish": "content_filter"}
+            problem = f"HTTP {response.status} {response.reason}: {body.decode(errors='replace')}"
+            final = response.status < 500 and response.status not in (408, 409, 425, 429)
+            after = response.headers["Retry-After"]
+            if after and after.isdecimal():
+                wait = min(int(after), 600)
+        except FAULTS as e:
+            problem = f"{type(e).__name__}: {e}" + (f" in the reply {body[:200]!r}" if body else "")
+        if key:
+            problem = problem.replace(key, "[key]")
+        problem = " ".join(problem.split())[:300]
+        if final:
+            raise ValueError(f"{url.split('?')[0]}: {problem}")  # without the query, which may hold a key too
+    raise ConnectionError(f"{url.split('?')[0]}: {problem} (tried {tries} times)")
 
 
-def server(address, name, more, timeout=120.0):
-    """A function: messages -> the reply of a server, with the key of OPENAI_API_KEY. more: other fields of the requests."""
+def read_body(response, timeout):
+    """The body of a response, within timeout seconds in all: urllib's timeout is per packet."""
+    deadline, body = time.monotonic() + timeout, b""
+    while block := response.read1(1 << 16):
+        body += block
+        if time.monotonic() > deadline or len(body) > MAX_REPLY_BYTES:
+            raise TimeoutError(f"the reply is not complete after {timeout} s and {len(body):,} bytes")
+    return body
+
+
+def parse_reply(body):
+    """{"text", "finish"} of a response body; a reasoning part at the beginning is removed."""
+    choice = json.loads(body)["choices"][0]
+    text = re.sub(r"(?s)\A\s*<think>.*?</think>", "", choice["message"].get("content") or "")
+    return {"text": text, "finish": "refusal" if choice["message"].get("refusal") else choice.get("finish_reason")}
+
+
+# ---------------------------------------------------------------------- many conversations
+
+def responder(c, model, name, temperature):
+    """Return a function: list of conversations (lists of messages) -> their replies in order, yielded as they arrive.
+
+    model: a folder, or the address of a server where the model is called `name`. c has max_new (tokens of a reply),
+    seed, batch (prompts that a local model decodes together), threads (concurrent requests), timeout (seconds), body
+    (extra fields of a request).
+    """
+    if model.startswith(("http://", "https://")):
+        send = connect(model, name, {"max_tokens": c.max_new, "temperature": temperature} | c.body, c.timeout)
+        return partial(server_replies, send, c.threads)
+    return partial(model_replies, c, *load_model(model), temperature)
+
+
+def connect(address, model, extra, timeout=120.0):
+    """Return a function: messages -> reply of a server; the key is OPENAI_API_KEY. extra: more fields of a request."""
     url = address.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
     key = "".join(os.environ.get("OPENAI_API_KEY", "").split())
-    return lambda messages: synthesize.chat(url, name, messages, key, more, timeout)
+    return lambda messages: chat(url, model, messages, key, extra, timeout)
 
 
-def local(folder, chats=True):
-    """(model, tokenizer) of a folder; ValueError when it is to take conversations and has no chat template."""
-    import torch  # only here: servers do without
+def load_model(folder, needs_template=True):
+    """(model, tokenizer) of a folder; ValueError when conversations are needed and it has no chat template."""
+    import torch  # imported here: a server needs no torch
+
     import tokenizer
     from model import Qwen2
-    t, device = tokenizer.load(folder), "cuda" if torch.cuda.is_available() else "cpu"
-    if chats and t.chat_template is None:
-        raise ValueError(f"{folder}: its tokenizer has no chat template, and a conversation needs one; give a chat model")
-    return Qwen2.from_pretrained(folder, torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval(), t
+    t = tokenizer.load(folder)
+    if needs_template and t.chat_template is None:
+        raise ValueError(f"{folder}: its tokenizer has no chat template, which a conversation needs; give a chat model")
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    return Qwen2.from_pretrained(folder, dtype).to(device).eval(), t
 
 
-def talk(turns, said):
-    """Messages: the questions up to the one that is not answered yet, with the answers between them."""
-    messages = [{"role": role, "content": x} for pair in zip(turns, said) for role, x in zip(("user", "assistant"), pair)]
-    return [*messages, {"role": "user", "content": turns[len(said)]}]
+def conversation(questions, answers):
+    """Messages: the questions up to the first unanswered one, with the answers between them."""
+    messages = []
+    for question, answer in zip(questions, answers):
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": questions[len(answers)]}]
 
 
-def ask_server(chat, threads, conversations):
-    """Replies of a server. What it does not take (too long, say) and what never comes are replies too; ConnectionError when four
-    rounds of all threads came to nothing, ValueError when the address, the key or the model's name is wrong."""
-    def one(messages):
+def server_replies(send, threads, conversations):
+    """Yield a server's replies in order. A prompt it does not take (too long, say) and a missing reply are replies too.
+
+    ConnectionError: four rounds of all threads failed. ValueError: the address, the key or the model's name is wrong.
+    """
+    def send_one(messages):
         try:
-            return chat(messages)
+            return send(messages)
         except ConnectionError as e:
             return {"text": str(e), "finish": NO_REPLY}
         except ValueError as e:
@@ -67,66 +144,44 @@ def ask_server(chat, threads, conversations):
                 raise
             return {"text": str(e), "finish": REFUSED}
 
-    failed = 0
+    failures = 0
     with ThreadPoolExecutor(threads) as pool:
-        for i in range(0, len(conversations), 4 * threads):  # as many replies as may wait for a slow one
-            for reply in pool.map(one, conversations[i:i + 4 * threads]):
-                failed = failed + 1 if reply["finish"] in ERRORS else 0
+        for i in range(0, len(conversations), 4 * threads):  # at most this many replies wait for a slow one
+            for reply in pool.map(send_one, conversations[i:i + 4 * threads]):
+                failures = failures + 1 if reply["finish"] in ERRORS else 0
                 yield reply
-            if failed >= 4 * threads:
-                raise ConnectionError(f"{failed} requests in a row came to nothing: {reply['text']}; start again to go on")
+            if failures >= 4 * threads:
+                raise ConnectionError(f"the last {failures} requests failed: {reply['text']}; "
+                                      "run the same command again to resume")
 
 
-def ask_model(c, model, t, temperature, conversations):
-    """Replies of a local model. A prompt that leaves no room for max_new tokens is not taken."""
+def model_replies(c, model, t, temperature, conversations):
+    """Yield a local model's replies in order. A prompt that leaves no room for max_new tokens is refused."""
     from generate import Decoding, generate
     room = model.config.max_position_embeddings - c.max_new
     for i in range(0, len(conversations), c.batch):
-        prompts = [t.encode_chat(messages) for messages in conversations[i:i + c.batch]]
-        fit = [k for k, prompt in enumerate(prompts) if len(prompt) <= room]
-        how = Decoding(temperature, seed=int(key_of(c.seed, conversations[i:i + c.batch]), 16))  # no two batches throw alike
-        new = dict(zip(fit, generate(model, [prompts[k] for k in fit], c.max_new, t.stop_ids, how, c.batch)))
+        chunk = conversations[i:i + c.batch]
+        prompts = [t.encode_chat(messages) for messages in chunk]
+        fitting = [k for k, prompt in enumerate(prompts) if len(prompt) <= room]
+        how = Decoding(temperature, seed=int(fingerprint(c.seed, chunk), 16))  # every batch has its own random numbers
+        outputs = generate(model, [prompts[k] for k in fitting], c.max_new, t.stop_ids, how, c.batch)
+        new_ids = dict(zip(fitting, outputs))
         for k, prompt in enumerate(prompts):
-            if k in new:
-                yield {"text": t.decode(new[k], before=prompt), "finish": "length" if len(new[k]) == c.max_new else "stop"}
+            if k in new_ids:
+                finish = "length" if len(new_ids[k]) == c.max_new else "stop"
+                yield {"text": t.decode(new_ids[k], before=prompt), "finish": finish}
             else:
-                yield {"text": f"{len(prompt)} ids, room for {max(0, room)}", "finish": REFUSED}
+                yield {"text": f"the prompt has {len(prompt)} ids, room for {max(0, room)}", "finish": REFUSED}
 
 
-# ---------------------------------------------------------------------- a file of what came, so that a stopped run goes on
-
-def kept(file):
-    """({id: row} of a file that an earlier run may have begun, the file as locked() opens it). A last line that a kill has cut is
-    taken away."""
-    f = locked(file)
-    f.seek(0)
-    f.truncate(f.read().rfind(b"\n") + 1)
-    return {row["id"]: row for row in tables.lines(file, ("id",))}, f
-
-
-def locked(file):
-    """The file, open to add to; ValueError while another process has it."""
-    f = open(file, "a+b")
-    try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ValueError(f"{file} is in use by another process; stop it or set out= another folder") from None
-    return f
-
-
-def key_of(*facts):
-    """A name for what depends on these facts alone."""
-    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
-
-
-def progress(what, total):
-    """A function that prints how many are done, at most every five seconds, with the time left."""
+def progress_printer(what, total):
+    """Return a function(done) that prints progress and the time left, at most every five seconds."""
     begin = last = time.monotonic()
 
-    def at(done):
+    def report_progress(done):
         nonlocal last
         now = time.monotonic()
         if done == total or now > last + 5:
             last = now
             print(f"{what}: {done} of {total}, {(total - done) * (now - begin) / done:.0f} s left", flush=True)
-    return at
+    return report_progress

@@ -20,8 +20,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from reports import tables
 from configs import load
+from evaluation import results
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read(path, checkpoint, patterns="*", keep=dict):
     two rows for one document the later counts. keep(row) is what stays in memory. ValueError names file and line."""
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; eval.py writes samples.jsonl beside results.jsonl")
-    rows = [keep(row) for row in tables.lines(path, ("checkpoint", "task", "lang", "doc_id"))
+    rows = [keep(row) for row in results.read_rows(path, ("checkpoint", "task", "lang", "doc_id"))
             if any(fnmatchcase(row["task"], p) for p in patterns.split(","))]
     names = list(dict.fromkeys(row["checkpoint"] for row in rows))
     if checkpoint is None and len(names) == 1:
@@ -158,7 +158,7 @@ def corpus_scores(pairs, lang):
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise ValueError("comparing translations needs a package: pip install sacrebleu") from None
-    way, out = WAYS.get(tables.code(lang).split("-")[-1], "13a"), {"chrf++": CHRF(word_order=2)}
+    way, out = WAYS.get(results.language_code(lang).split("-")[-1], "13a"), {"chrf++": CHRF(word_order=2)}
     try:
         out["bleu"] = BLEU(tokenize=way)
     except (ImportError, RuntimeError):
@@ -188,7 +188,7 @@ def compare(c):
             raise ValueError(f"task {task}, {lang}: {e}") from None
         for metric, values in measurements(pairs, lang).items():
             ids = json.dumps([x["doc_id"] for x, _ in pairs])
-            found.setdefault((tables.benchmark(task, lang), metric), {})[task, lang] = (ids, *values)
+            found.setdefault((results.benchmark_of(task, lang), metric), {})[task, lang] = (ids, *values)
     if not found:
         raise ValueError(f"{c.a} and {c.b} share no task and language with a score; a has {some(a)}, b has {some(b)}")
     alone = [f"{name} only: {some(x - y)}" for name, x, y in ((first, {*a}, {*b}), (second, {*b}, {*a})) if x - y]
@@ -217,10 +217,10 @@ def rows_of(c, benchmark, metric, parts):
         exact = np.array([score(v.sum(0)[None])[0] for v in (x, y)])
         rows.append(row_of(c, benchmark, metric, (task, lang), len(x), exact, drawn[task, lang], p, of))
         rows[-1]["test"] = "McNemar" if right else "sign" if wins else "bootstrap"
-        for name in tables.groups_of(lang):
+        for name in results.groups_of(lang):
             groups.setdefault(name, []).append((len(x), exact, drawn[task, lang]))
     means = []
-    for name in (g for g in tables.GROUPS if len(groups.get(g, ())) > 1):  # unweighted: the paper's mean, "macro"
+    for name in (g for g in results.GROUPS if len(groups.get(g, ())) > 1):  # unweighted: the paper's mean, "macro"
         if name == "all" and len(groups) == 2:  # the one other group is all there is
             continue
         n, exact, many = zip(*groups[name])
@@ -244,14 +244,14 @@ def show(c, rows, names):
     """Print one table for each benchmark and metric; shares in percent, their differences in points."""
     for key in dict.fromkeys((row["benchmark"], row["metric"]) for row in rows):
         part = [row for row in rows if (row["benchmark"], row["metric"]) == key]
-        scale = 1 if key[1] in tables.NO_SHARE else 100
+        scale = 1 if key[1] in results.NOT_PERCENT else 100
         of = lambda row, x, low, high, sign="": "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(
             *(scale * row[k] for k in (x, low, high)), s=sign)
         lines = [[" ".join(key), "language", "n", *names, "difference", "p", "Holm", "test"]]
         for row in part:
             lines.append([row["task"], row["lang"], row["n"], of(row, "a", "low_a", "high_a"), of(row, "b", "low_b", "high_b"),
                           of(row, "difference", "low", "high", "+"), f"{row['p']:.4f}", f"{row['holm']:.4f}", row["test"]])
-        print(tables.table(lines, terminal=True), "", sep="\n", flush=True)
+        print(results.format_table(lines, terminal=True), "", sep="\n", flush=True)
 
 
 def main(argv=None):

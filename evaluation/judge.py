@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,13 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import client as ask
-from evaluation import compare
-from reports import figures
-from reports import tables
-from configs import load
-from configs import language_table
-from corpus import synthesize
+from configs import language_table, load
+from configs.refusals import REFUSALS
+from evaluation import client, compare, results
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,7 @@ better, or [[C]] if neither is. What stands between two marks with {mark} is to 
 <B {mark}>
 {b}
 </B {mark}>"""
+WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+")
 VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]", re.I)
 
 
@@ -92,7 +90,7 @@ def prompt_of(item, first, second):
                                        for x, y in zip(item["turns"], answers))
     known = item["reference"] if isinstance(item["reference"], str) else "\n\n".join(filter(None, item["reference"] or ()))
     reference = f"\nThis is known to be right:\n\n<reference {mark}>\n{known}\n</reference {mark}>\n" if known else ""
-    language = language_table.NAMES.get(tables.code(item["lang"]), item["lang"])
+    language = language_table.NAMES.get(results.language_code(item["lang"]), item["lang"])
     return PROMPT.format(language=language, mark=mark, reference=reference, a=said(first), b=said(second))
 
 
@@ -100,15 +98,25 @@ def verdict_of(reply):
     """(A, B or C; None), (None; why there is no verdict). The last line that has one counts; reasons may name the others."""
     if reply["finish"] in ("content_filter", "refusal"):
         return None, "refusal"
-    if reply["finish"] in ask.ERRORS:
+    if reply["finish"] in client.ERRORS:
         return None, reply["finish"]
     found = [x for line in reply["text"].splitlines() if (x := {v.upper() for v in VERDICT.findall(line)})]
     if found:
         return (found[-1].pop(), None) if len(found[-1]) == 1 else (None, "malformed: two verdicts")
-    said = " ".join(synthesize.words(reply["text"])) + " "
-    if any(said.startswith(" ".join(synthesize.words(x)) + " ") for x in synthesize.REFUSALS):
+    if is_refusal(reply["text"]):
         return None, "refusal"
     return None, "malformed: cut" if reply["finish"] == "length" else "malformed: no verdict"
+
+
+def is_refusal(text):
+    """Whether a text begins as a refusal does; case, width and punctuation do not matter."""
+    words = normalized_words(text)
+    return any(words[:len(start)] == start for start in map(normalized_words, REFUSALS))
+
+
+def normalized_words(text):
+    """Words in lower case; every kana or Chinese character is a word."""
+    return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 # ---------------------------------------------------------------------- answers
@@ -120,30 +128,30 @@ def questions_of(c):
         path = Path(c.questions.format(lang=lang))
         if not path.is_file():
             raise ValueError(f"{path} is missing; correct questions= or languages=")
-        found[lang] = list(tables.lines(path, ("turns",)))
+        found[lang] = list(results.read_rows(path, ("turns",)))
     return found
 
 
 def answer(c, side, who, name, questions):
     """Answers of a model to all questions, as samples.jsonl has them, in out/answers-SIDE.jsonl: {(lang, doc_id): row}."""
-    (done, file), todo, found = ask.kept(Path(c.out) / f"answers-{side}.jsonl"), [], {}
+    (done, file), todo, found = results.open_resumable(Path(c.out) / f"answers-{side}.jsonl"), [], {}
     for lang, i, row in ((lang, i, row) for lang, rows in questions.items() for i, row in enumerate(rows)):
-        key = ask.key_of(who, name, lang, i, row["turns"], c.max_new, c.temperature, c.body, c.seed)
+        key = results.fingerprint(who, name, lang, i, row["turns"], c.max_new, c.temperature, c.body, c.seed)
         found[lang, i] = done.get(key) or {"id": key, "checkpoint": name or Path(who).name, "task": "mt_bench", "lang": lang,
                                            "doc_id": i, "context": row["turns"]}
         todo += [] if key in done else [found[lang, i]]
-    put = ask.asker(c, who, name, c.temperature) if todo else None
-    size, clock = c.batch if Path(who).exists() else 4 * c.threads, ask.progress(f"answers of {side}", len(todo))
+    put = client.responder(c, who, name, c.temperature) if todo else None
+    size, clock = c.batch if Path(who).exists() else 4 * c.threads, client.progress_printer(f"answers of {side}", len(todo))
     for i in range(0, len(todo), size):
         some = todo[i:i + size]
         for row in some:
             row["response"] = []
         for turn in range(max(len(row["context"]) for row in some)):
             live = [row for row in some if turn < len(row["context"])]
-            for row, reply in zip(live, put([ask.talk(row["context"], row["response"]) for row in live])):
-                if reply["finish"] == ask.NO_REPLY:
+            for row, reply in zip(live, put([client.conversation(row["context"], row["response"]) for row in live])):
+                if reply["finish"] == client.NO_REPLY:
                     raise ConnectionError(f"{who}: {reply['text']}; start again to go on")
-                row["response"].append("" if reply["finish"] == ask.REFUSED else reply["text"])
+                row["response"].append("" if reply["finish"] == client.REFUSED else reply["text"])
         file.write("".join(json.dumps(row) + "\n" for row in some).encode())
         file.flush()
         clock(i + len(some))
@@ -197,15 +205,15 @@ def verdicts(c, a, b):
         if gap := [key for key in x if key not in y or y[key]["turns"] != x[key]["turns"]]:
             raise ValueError(f"document {gap[0][1]} of {gap[0][0]} in {has} is not in {lacks}, or asks something else there "
                              f"({len(gap)} of {len(x)}); answer the same questions with both, or set questions=")
-    (done, file), todo, out = ask.kept(Path(c.out) / "verdicts.jsonl"), [], {}
+    (done, file), todo, out = results.open_resumable(Path(c.out) / "verdicts.jsonl"), [], {}
     for key, order in ((key, order) for key in a for order in ("ab", "ba")):
         prompt = prompt_of(a[key], *(x[key]["said"] for x in ((a, b) if order == "ab" else (b, a))))
-        row = {"id": ask.key_of(c.judge, c.name, c.max_new, c.body, order, prompt), "lang": key[0], "doc_id": key[1]}
+        row = {"id": results.fingerprint(c.judge, c.name, c.max_new, c.body, order, prompt), "lang": key[0], "doc_id": key[1]}
         row["order"], old = order, done.get(row["id"])
-        if old is None or old["error"] and (c.again or old["error"] == ask.NO_REPLY):
+        if old is None or old["error"] and (c.again or old["error"] == client.NO_REPLY):
             todo.append((row, [{"role": "user", "content": prompt}]))
         out.setdefault(key, []).append(old or row)
-    put, clock = ask.asker(c, c.judge, c.name, 0.0) if todo else None, ask.progress("verdicts", len(todo))
+    put, clock = client.responder(c, c.judge, c.name, 0.0) if todo else None, client.progress_printer("verdicts", len(todo))
     for i, ((row, _), reply) in enumerate(zip(todo, put([x for _, x in todo]) if todo else ()), 1):
         row["verdict"], row["error"] = verdict_of(reply)
         file.write((json.dumps(row | {"text": reply["text"]}) + "\n").encode())
@@ -240,7 +248,7 @@ def tally(c, found, names):
     counts = {lang: count(pairs.values()) for lang, pairs in by.items()}
     for row in rows:
         some = [counts[row["lang"]]] if row["task"] != "mean" else \
-            [x for lang, x in counts.items() if x["judged"] and row["lang"].rsplit(" (", 1)[0] in tables.groups_of(lang)]
+            [x for lang, x in counts.items() if x["judged"] and row["lang"].rsplit(" (", 1)[0] in results.groups_of(lang)]
         row |= {k: sum(x[k] for x in some) for k in ("asked", "judged", "errors")}
         row |= {k: sum(x[k] / x["judged"] for x in some) / len(some) for k in ("win", "tie", "loss", "agree", "first")}
         row |= {"model": names[1], "against": names[0], "judge": c.name or c.judge}
@@ -272,12 +280,35 @@ def show(c, rows, counts, found, names):
     faults = Counter(row["error"] for pair in found.values() for row in pair if row["error"])
     said = [f"{names[1]} against {names[0]}, judged by {c.name or c.judge}: a win is {names[1]}'s.",
             f"{2 * len(found)} verdicts, {sum(faults.values())} errors" + "".join(f"; {k}: {n}" for k, n in faults.items())]
-    print(tables.table([head, *lines], terminal=True), "", *said, sep="\n", flush=True)
+    print(results.format_table([head, *lines], terminal=True), "", *said, sep="\n", flush=True)
     out = Path(c.out)
     (out / "judge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    figure = figures.preferences(out / "judge.png", [row for row in rows if row["task"] != "mean"], said[0]) if rows else None
-    text = ["# Pairwise judgement", *said, tables.table([head, *lines]), figure]
+    figure = draw_outcomes(out / "judge.png", [row for row in rows if row["task"] != "mean"], said[0]) if rows else None
+    text = ["# Pairwise judgement", *said, results.format_table([head, *lines]), figure]
     (out / "judge.md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
+
+
+def draw_outcomes(file, rows, title):
+    """Draw win, tie and loss of every language as one bar; return Markdown that shows the figure."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return "No figure: it needs a package: pip install matplotlib"
+    plt.switch_backend("Agg")
+    figure, ax = plt.subplots(figsize=(7, 1 + 0.25 * len(rows)), layout="constrained")
+    names = [language_table.NAMES.get(results.language_code(row["lang"]), row["lang"]) for row in rows]
+    left = [0.0] * len(rows)
+    for outcome, color in (("win", "#1f6fb4"), ("tie", "#cccccc"), ("loss", "#d0581a")):
+        width = [100 * row[outcome] for row in rows]
+        ax.barh(names, width, left=left, color=color, label=outcome)
+        left = [a + b for a, b in zip(left, width)]
+    ax.set_title(title, fontsize=8)
+    ax.set(xlabel="% of conversations", xlim=(0, 100))
+    ax.invert_yaxis()
+    figure.legend(ncols=3, loc="outside lower center", frameon=False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+    return f"![win, tie, loss]({file.name})"
 
 
 def main(argv=None):

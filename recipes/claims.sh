@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The demo's experiment over three seeds (another world, other documents, other weights) with 1.4 times the tokens, then
-# the verdicts: make claims
+# The papers' claims on the tinyworld: the demo's experiment with 1.4 times its tokens, over three seeds.
+#   make claims, or: PY=.venv/bin/python SEEDS="0 1 2" bash recipes/claims.sh
+# A seed changes the world, the documents and the weights. It writes out/claims/seed*/results.jsonl and prints a verdict
+# for each claim.
 set -euo pipefail
 PY=${PY:-python}
 SEEDS=${SEEDS:-0 1 2}
@@ -10,8 +12,10 @@ for seed in $SEEDS; do
   $PY -m tinyworld out="$run/raw" seed="$seed"
   $PY prepare.py configs/tiny/data.py raw="$run/raw" out="$run/tokens" | tail -1
   $PY train.py configs/tiny/base.py tokens=1200000 data="$run/tokens" out="$run/base" seed="$((10 * seed))" | tail -1
-  $PY train.py configs/tiny/stage1.py tokens=960000 data="$run/tokens" init="$run/base" out="$run/stage1" seed="$((10 * seed + 1))" | tail -1
-  $PY train.py configs/tiny/stage2.py tokens=840000 data="$run/tokens" init="$run/stage1" out="$run/stage2" seed="$((10 * seed + 2))" | tail -1
+  $PY train.py configs/tiny/stage1.py tokens=960000 data="$run/tokens" init="$run/base" out="$run/stage1" \
+    seed="$((10 * seed + 1))" | tail -1
+  $PY train.py configs/tiny/stage2.py tokens=840000 data="$run/tokens" init="$run/stage1" out="$run/stage2" \
+    seed="$((10 * seed + 2))" | tail -1
   for model in base stage1 stage2; do
     $PY eval.py configs/tiny/eval.py model="$run/$model" data="$run/raw/benchmarks" out="$run/results.jsonl"
   done

@@ -1,14 +1,16 @@
-"""Sentences -> vectors: the mean of a language model's hidden states over the tokens of each, for the margin score of bitext.
+"""Sentences -> vectors: the mean hidden state of a language model, for the margin score of sentence pairs.
 
     python recipes/embed_sentences.py model=out/demo/stage2 text=en-kk.tsv column=0 out=en.npy
-    python recipes/embed_sentences.py model=out/demo/stage2 text=en-kk.tsv column=1 out=kk.npy    # then corpus/similarity.py
+    python recipes/embed_sentences.py model=out/demo/stage2 text=en-kk.tsv column=1 out=kk.npy
 
-Row i is line i of the file, float16, 1 long; a line without a sentence is a row of zeros, which fits nothing. Make one file for
-each language: `centre` takes away what all its sentences share, which in a language model is mostly the language itself.
+It writes one float16 row of length 1 per line of the file; a line without a sentence is a row of zeros, which is
+similar to nothing. corpus/similarity.py scores two such files. Make one file per language: `center` removes what all
+its sentences share, which in a language model is mostly the language itself.
 
-How well this tells translations from other pairs depends on the model, so try it on known pairs. By the tinyworld's model of 2 M
-parameters the margin's AUC is 0.77 (not centred: 0.70), best after three of four layers: 0.75 to 0.95 for English and a language
-in the same script, 0.46 to 0.81 for the others, which is often chance; `similarity.aligned` mends that (README: 0.98).
+How well the vectors tell translations from other pairs depends on the model, so try it on known pairs. With the
+tinyworld's model of 2 M parameters the margin's AUC is 0.77 (not centered: 0.70), best after three of four layers: 0.75
+to 0.95 for English and a language in the same script, 0.46 to 0.81, often chance, for the others.
+`similarity.align_languages` fixes that (README: 0.98).
 """
 import os
 import sys
@@ -19,33 +21,37 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import tokenizer  # noqa: E402
-from configs import load  # noqa: E402
-from corpus import files  # noqa: E402
-from model import Qwen2  # noqa: E402
+import tokenizer
+from configs import load
+from corpus import files
+from model import Qwen2
 
 
 @dataclass(frozen=True)
 class Embed:
     model: str                    # Hugging Face folder or a checkpoint of train.py
-    text: str                     # a sentence a line, or a .tsv; plain, .gz, .xz or .zst
+    text: str                     # one sentence per line, or a .tsv; plain, .gz, .xz or .zst
     out: str                      # the .npy file
     column: int = 0               # of the .tsv, from 0
-    layer: int | str = "middle"   # 0: the embeddings, N: the stream after N layers, "middle": after half of them
-    centre: bool = True           # take the mean of all rows from each
+    layer: int | str = "middle"   # 0: the embeddings, N: the hidden states after N layers, "middle": after half of them
+    center: bool = True           # subtract the mean of all rows
     batch_tokens: int = 8192      # tokens computed at a time
-    max_tokens: int = 512         # of a sentence; the rest is not read
-    dtype: str = "float32"        # the model computes in
+    max_tokens: int = 512         # of a sentence; the rest is cut off
+    dtype: str = "float32"        # of the model
 
     def __post_init__(self):
-        wrong = [f"{name} must be at least {least}, got {getattr(self, name)}" for name, least in
-                 (("column", 0), ("batch_tokens", 1), ("max_tokens", 1)) if getattr(self, name) < least]
-        wrong += [] if Path(self.out).suffix == ".npy" else [f"out must end in .npy, got {self.out!r}"]
-        wrong += [f"layer must be a number or middle, got {self.layer!r}"] if self.layer not in ("middle", *range(10_000)) else []
-        wrong += [] if self.dtype in ("float32", "bfloat16", "float16") else [
-            f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}"]
-        if wrong:
-            raise ValueError("Embed: " + "; ".join(wrong))
+        problems = []
+        for name, least in (("column", 0), ("batch_tokens", 1), ("max_tokens", 1)):
+            if getattr(self, name) < least:
+                problems.append(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if Path(self.out).suffix != ".npy":
+            problems.append(f"out must end in .npy, got {self.out!r}")
+        if self.layer != "middle" and not (isinstance(self.layer, int) and self.layer >= 0):
+            problems.append(f"layer must be a number or middle, got {self.layer!r}")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            problems.append(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+        if problems:
+            raise ValueError("Embed: " + "; ".join(problems))
 
 
 def main(argv=None):
@@ -62,49 +68,67 @@ def main(argv=None):
     if not n:
         raise ValueError(f"{c.text} is empty; there is nothing to embed")
     Path(c.out).parent.mkdir(parents=True, exist_ok=True)
-    whole = np.lib.format.open_memmap(f"{c.out}.float32", "w+", np.float32, (n, width))  # zeros
-    full = np.zeros(n, bool)
-    for places, ids in batches(c, t):
-        whole[places], full[places] = means(model, t.prefix_token_id, ids, layer).cpu().numpy(), True
-    centre = sum(whole[i:i + 65536].sum(0, np.float64) for i in range(0, n, 65536)) / max(1, full.sum()) if c.centre else 0.0
-    done = np.lib.format.open_memmap(f"{c.out}.tmp", "w+", np.float16, (n, width))
-    for i in range(0, n, 65536):
-        rows = (whole[i:i + 65536] - centre) * full[i:i + 65536, None]
-        done[i:i + 65536] = rows / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)[:, None]
-    done.flush()
-    os.replace(f"{c.out}.tmp", c.out)
+    vectors = np.lib.format.open_memmap(f"{c.out}.float32", "w+", np.float32, (n, width))  # zeros
+    has_sentence = np.zeros(n, bool)
+    for rows, ids in batches(c, t):
+        vectors[rows] = mean_states(model, t.prefix_token_id, ids, layer).cpu().numpy()
+        has_sentence[rows] = True
+    write_normalized(c, vectors, has_sentence)
     os.unlink(f"{c.out}.float32")
-    print(f"{c.out}: {n:,} rows of {width} numbers, layer {layer} of {layers}, {n - int(full.sum()):,} without a sentence")
+    print(f"{c.out}: {n:,} rows of {width} numbers, layer {layer} of {layers}, {n - int(has_sentence.sum()):,} without "
+          "a sentence")
+
+
+def write_normalized(c, vectors, has_sentence, chunk=65536):
+    """Write the rows to c.out as float16, centered and scaled to length 1; those without a sentence stay zero."""
+    n, width = vectors.shape
+    center = 0.0
+    if c.center:
+        total = sum(vectors[i:i + chunk].sum(0, np.float64) for i in range(0, n, chunk))
+        center = total / max(1, has_sentence.sum())
+    out = np.lib.format.open_memmap(f"{c.out}.tmp", "w+", np.float16, (n, width))
+    for i in range(0, n, chunk):
+        rows = (vectors[i:i + chunk] - center) * has_sentence[i:i + chunk, None]
+        out[i:i + chunk] = rows / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)[:, None]
+    out.flush()
+    os.replace(f"{c.out}.tmp", c.out)
 
 
 def batches(c, t):
-    """(numbers of rows, their lists of ids) of about batch_tokens tokens; lines without a sentence are left out."""
-    places, ids, size = [], [], 0
+    """Yield (row numbers, their lists of ids) of about batch_tokens tokens; lines without a sentence are left out."""
+    rows, ids, n_tokens = [], [], 0
     for i, (_, _, line, problem) in enumerate(files.read_lines(c.text)):
         columns = line.split("\t") if problem is None else []
         text = columns[c.column].strip() if len(columns) > c.column else ""
-        new = t.encode(text)[:c.max_tokens] if text else []
-        if ids and size + len(new) + 1 > c.batch_tokens:
-            yield places, ids
-            places, ids, size = [], [], 0
-        if new:
-            places, ids, size = [*places, i], [*ids, new], size + len(new) + 1
+        if not text:
+            continue
+        sentence = t.encode(text)[:c.max_tokens]
+        if ids and n_tokens + len(sentence) + 1 > c.batch_tokens:
+            yield rows, ids
+            rows, ids, n_tokens = [], [], 0
+        rows.append(i)
+        ids.append(sentence)
+        n_tokens += len(sentence) + 1
     if ids:
-        yield places, ids
+        yield rows, ids
 
 
 @torch.inference_mode()
-def means(model, opener, ids, layer):
-    """(N, C) float32: the mean of a stream over each list of ids. The lists stand in one row without padding, each behind the id
-    that a text begins with, as in training; the mean leaves that one out, as its state is the same everywhere."""
+def mean_states(model, prefix_token_id, ids, layer):
+    """(N, C) float32: the mean hidden state of each list of ids after `layer` layers.
+
+    The lists are packed into one row, each after the id that begins a text, as in training. The mean leaves that id
+    out, as its state is the same everywhere.
+    """
     device = model.lm_head.weight.device
-    length = torch.tensor([len(x) + 1 for x in ids])
+    length = torch.tensor([len(sentence) + 1 for sentence in ids])
     begin = torch.cumsum(length, 0) - length
-    tokens = torch.tensor([i for x in ids for i in (opener, *x)], device=device)
+    tokens = torch.tensor([i for sentence in ids for i in (prefix_token_id, *sentence)], device=device)
     owner, starts = (torch.repeat_interleave(x, length).to(device) for x in (torch.arange(len(ids)), begin))
-    stream = model(tokens[None], starts=starts[None], hidden=True)[layer][0].float()  # (T, C)
-    stream[begin.to(device)] = 0
-    return stream.new_zeros(len(ids), stream.shape[1]).index_add_(0, owner, stream) / (length - 1).to(device)[:, None]
+    states = model(tokens[None], starts=starts[None], hidden=True)[layer][0].float()  # (T, C)
+    states[begin.to(device)] = 0
+    sums = states.new_zeros(len(ids), states.shape[1]).index_add_(0, owner, states)
+    return sums / (length - 1).to(device)[:, None]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures 9 and 10 of the paper: benchmarks of a run's checkpoints by tokens seen, also as tables; verdicts by language.
+"""Figures 9 and 10 of the paper: benchmarks of a run's checkpoints by tokens seen, also as tables.
 
     for k in out/marco/stage1/checkpoints/step-*; do python eval.py $k out=out/marco/stage1 preset=paper ...; done
     python report.py run=out/marco/stage1 steps=True                                    # steps.md and figures in the run
@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import fmean
 
 from configs import language_table
-from reports.tables import GROUPS, alike, benchmark, code, groups_of, lines, mean, read, table
+from evaluation.results import GROUPS, benchmark_of, format_table, groups_of, language_code, read_rows
+from reports.tables import alike, mean, read
 
 MISSING = "No figure: it needs a package: pip install matplotlib"
 COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
@@ -21,7 +22,7 @@ COLORS = {"en": "#111111", "zh": "#00876a", "high": "#1f6fb4", "low": "#d0581a"}
 def tokens_at(run, steps):
     """({step: tokens seen}, tokens of the whole run) by run/log.jsonl. Every step has as many, so what is not there is known."""
     file = Path(run) / "log.jsonl"
-    log = [row for row in lines(file, ("step",)) if row.get("tokens")] if file.is_file() else []
+    log = [row for row in read_rows(file, ("step",)) if row.get("tokens")] if file.is_file() else []
     last = max(log, key=lambda row: row["step"], default=None)
     if last is None or last["step"] < max(steps):
         raise ValueError(f"{file} does not reach step {max(steps)}; run= must be the run that these checkpoints are of")
@@ -43,17 +44,17 @@ def by_tokens(c):
         rows, begin = rows + found, begin + total
     order, parts = sorted(seen, key=seen.get), {}
     for row in rows:
-        parts.setdefault((benchmark(row["task"], row["lang"]), row["metric"]), []).append(row)
+        parts.setdefault((benchmark_of(row["task"], row["lang"]), row["metric"]), []).append(row)
     text = ["# Benchmarks by tokens seen", f"Checkpoints of {', '.join(map(str, runs))}; means are unweighted."]
     for key, some in parts.items():
         alike(some, " ".join(key))
         here = [k for k in order if any(row["checkpoint"] == k for row in some)]
-        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and code(row["lang"]) == lang])[0] for k in here]
-                  for lang in dict.fromkeys(code(row["lang"]) for row in some)}
+        curves = {lang: [mean([row for row in some if row["checkpoint"] == k and language_code(row["lang"]) == lang])[0] for k in here]
+                  for lang in dict.fromkeys(language_code(row["lang"]) for row in some)}
         groups = {g: [curves[x] for x in curves if g in groups_of(x)] for g in GROUPS}
         means = {f"**{g}** ({len(v)})": list(map(fmean, zip(*v))) for g, v in groups.items() if len(v) > 1}
         head = [" ".join(key), *(f"{seen[k] / 1e6:,.2f} M" for k in here)]
-        shown = table([head, *([name, *(f"{x:.2f}" for x in y)] for name, y in (curves | means).items())])
+        shown = format_table([head, *([name, *(f"{x:.2f}" for x in y)] for name, y in (curves | means).items())])
         file = Path(runs[0]) / f"steps-{'-'.join(key)}.png".replace("+", "p")
         text += [f"## {key[0]}, {key[1]}", shown, plot(file, [seen[k] / 1e6 for k in here], curves, means, head[0])]
     (Path(runs[0]) / "steps.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
@@ -92,22 +93,3 @@ def plot(file, x, curves, means, title):
     figure.savefig(file, dpi=150)
     plt.close(figure)
     return f"![{title}]({file.name})"
-
-
-def preferences(file, rows, title):
-    """Draw win, tie and loss of every language as one bar; Markdown that shows the figure."""
-    if (plt := pyplot()) is None:
-        return MISSING
-    figure, ax = plt.subplots(figsize=(7, 1 + 0.25 * len(rows)), layout="constrained")
-    names, left = [language_table.NAMES.get(code(row["lang"]), row["lang"]) for row in rows], [0.0] * len(rows)
-    for kind, color in (("win", "#1f6fb4"), ("tie", "#cccccc"), ("loss", "#d0581a")):
-        width = [100 * row[kind] for row in rows]
-        ax.barh(names, width, left=left, color=color, label=kind)
-        left = [a + b for a, b in zip(left, width)]
-    ax.set_title(title, fontsize=8)
-    ax.set(xlabel="% of conversations", xlim=(0, 100))
-    ax.invert_yaxis()
-    figure.legend(ncols=3, loc="outside lower center", frameon=False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
-    return f"![win, tie, loss]({file.name})"

@@ -5,70 +5,13 @@
 Scores stand in one table only when they were measured alike; what differs is named and stops the program. Our means are
 unweighted, over languages, directions or sets, as the paper's are.
 """
-import json
 import math
 import re
 from pathlib import Path
 from statistics import fmean
 
-from configs import language_table
-
+from evaluation.results import NOT_PERCENT, benchmark_of, format_table, language_code, read_rows
 from reports import published as results
-
-FLORES = {row.flores: code for code, row in language_table.LANGUAGES.items()}
-KNOWN = sorted({name for suite in (results.BASE, results.CHAT) for names, *_ in suite.values() for name in names}
-               | set("cmmlu global_mmlu include_base_44 mgsm xnli paws xwinograd sib200 m_arc m_hellaswag".split()),
-               key=len, reverse=True)
-NO_SHARE = ("bleu", "spbleu", "chrf++", "bits_per_byte")  # metrics that are no share of 1
-GROUPS = ("English", "Chinese", "other high-resource", "low-resource", "other languages", "from English", "into English",
-          "any to any", "all")
-
-
-def table(rows, terminal=False):
-    """Rows of cells, the first one the header, as an aligned Markdown table; as plain columns for the terminal."""
-    rows = [[str(cell).replace("**", "") if terminal else str(cell) for cell in row] for row in rows]
-    width = [max(map(len, column)) for column in zip(*rows)]
-    lines = [[row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:]))] for row in rows]
-    lines[1:1] = [] if terminal else [["-" * width[0], *("-" * (w - 1) + ":" for w in width[1:])]]
-    return "\n".join("  ".join(line) if terminal else f"| {' | '.join(line)} |" for line in lines)
-
-
-def lines(path, need):
-    """Yield the objects of a .jsonl, which have the keys `need`; a last line that a kill has cut is left out. ValueError names
-    file and line."""
-    with open(path, encoding="utf-8") as f:
-        for i, line in enumerate(f, 1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except json.JSONDecodeError as e:
-                if not line.endswith("\n"):
-                    return
-                raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; take the line out") from None
-            if row is not None and (not isinstance(row, dict) or [k for k in need if k not in row]):
-                raise ValueError(f"{path}, line {i}: lacks one of {', '.join(need)}; is it of this eval.py?")
-            if row is not None:
-                yield row
-
-
-def code(lang):
-    """A language or a pair as the paper's tables name it: arb_Arab, AR_XY and AR are ar, eng_Latn-kaz_Cyrl is en-kk."""
-    return "-".join(FLORES.get(x) or (x[:2].lower() if x[2:3] in ("", "_") else x) for x in lang.split("-"))
-
-
-def benchmark(task, lang):
-    """The benchmark a task is a part of: its known name, or the task's without the language at its end."""
-    known = next((name for name in KNOWN if task == name or task.startswith((f"{name}_", f"{name}-"))), None)
-    return known or (task.removesuffix(lang).rstrip("_-") or task)
-
-
-def groups_of(lang):
-    """Names of GROUPS that a language or a pair belongs to."""
-    x = code(lang)
-    if "-" in x:
-        a, b = x.split("-", 1)
-        return ["from English" if a == "en" else "into English" if b == "en" else "any to any", "all"]
-    names = {"en": "English", "zh": "Chinese", "high": "other high-resource", "low": "low-resource"}
-    return [names[language_table.group(x)] if x in language_table.MARCO else "other languages", "all"]
 
 
 # ---------------------------------------------------------------------- results that may stand together
@@ -79,7 +22,7 @@ def read(path, checkpoints, **only):
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
     need = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature")
-    rows = list(lines(path, need))
+    rows = list(read_rows(path, need))
     newest, found = {row["checkpoint"]: row["weights"] for row in rows}, {}
     for row in rows:
         if row["weights"] == newest[row["checkpoint"]] and row["lang"] != "mean" \
@@ -119,8 +62,8 @@ def alike(rows, name):
 def select(rows, name, suite, shots):
     """(rows of a benchmark, measured alike and with the suite's shots or `shots`; None, or why there are none)."""
     tasks, _, metric, published, langs = suite[name]
-    mine = [row for row in rows if benchmark(row["task"], row["lang"]) in tasks
-            and (langs is None or code(row["lang"]) in langs.split())]
+    mine = [row for row in rows if benchmark_of(row["task"], row["lang"]) in tasks
+            and (langs is None or language_code(row["lang"]) in langs.split())]
     if metric == "bleu" and any(row["metric"] == "spbleu" for row in mine):
         metric = "spbleu"  # one tokenizer for all languages
     mine, wanted = [row for row in mine if row["metric"] == metric], published if shots is None else shots
@@ -141,7 +84,7 @@ def select(rows, name, suite, shots):
 
 def points(row):
     """(score, variance) in the paper's unit: percent, which BLEU and chrF++ are already; bits per byte stay what they are."""
-    scale = 1 if row["metric"] in NO_SHARE else 100
+    scale = 1 if row["metric"] in NOT_PERCENT else 100
     return scale * row["score"], math.nan if row.get("stderr") is None else (scale * row["stderr"]) ** 2
 
 
@@ -155,7 +98,7 @@ def mean(rows):
     """Unweighted over languages, and within each over its tasks; None of nothing."""
     by = {}
     for row in rows:
-        by.setdefault(code(row["lang"]), []).append(points(row))
+        by.setdefault(language_code(row["lang"]), []).append(points(row))
     return average(map(average, by.values()))
 
 
@@ -167,7 +110,7 @@ def sets(rows, names):
 
 def ours(number, cell, chosen):
     """Our (score, variance) for a cell of a table, or None. chosen {benchmark: rows of one checkpoint}."""
-    one = lambda name: mean([row for row in chosen.get(name, ()) if code(row["lang"]) == cell])
+    one = lambda name: mean([row for row in chosen.get(name, ()) if language_code(row["lang"]) == cell])
     if number in (5, 8):  # AGIEval: over its sets, whatever their language
         return average(map(points, chosen.get(cell, ()))) if cell == "AGIEval" else mean(chosen.get(cell, ()))
     if number in (6, 7):
@@ -192,7 +135,7 @@ def part(name, suite, rows):
     langs, subjects = suite[name][4], {"AGIEval": results.AGIEVAL["average"], "CEval": results.CEVAL["average"]}.get(name)
     if subjects:
         return len({row["task"] for row in rows}), len(subjects)
-    return len({code(row["lang"]) for row in rows}), len(langs.split()) if langs else None
+    return len({language_code(row["lang"]) for row in rows}), len(langs.split()) if langs else None
 
 
 def lay(number, scores, labels):
@@ -216,7 +159,7 @@ def lay(number, scores, labels):
     if a != b:
         lines[f"**{b} - {a}**"] = [f"{last[x][0] - first[x][0]:.1f}" if x in first and x in last else "" for x in cells]
     pieces = [slice(i, i + 12) for i in range(0, len(cells), 12)]
-    return "\n\n".join(table([[f"Table {number}", *(labels.get(x, x) for x in cells[some])],
+    return "\n\n".join(format_table([[f"Table {number}", *(labels.get(x, x) for x in cells[some])],
                               *([k, *line[some]] for k, line in lines.items())]) for some in pieces)
 
 

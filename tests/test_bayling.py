@@ -1,4 +1,5 @@
-"""configs/bayling/ and recipes/bayling_data.py: 182 languages with their names, an instruction set exact in its numbers."""
+"""configs/bayling/ and recipes/bayling_data.py: 182 languages with their names, an instruction set exact in its
+numbers."""
 import json
 import re
 import runpy
@@ -12,14 +13,15 @@ from pathlib import Path
 import pytest
 
 import configs
-from configs.bayling.names import HUBS, NAMES, PROMPTS, code_of
 from configs import language_table
 from recipes import bayling_data as recipe
+from recipes.bayling_languages import NAMES, PIVOTS, PROMPTS, find_code
 from tinyworld import world as w
 from tinyworld.grammar import language
 
 ROOT = Path(__file__).parent.parent
-ROWS = [{"question": {"en": f"Who {i}?", "kk": f"Кім {i}?", "zh": f"谁{i}？"}, "answer": {"en": f"I {i}.", "kk": f"Мен {i}."}}
+ROWS = [{"question": {"en": f"Who {i}?", "kk": f"Кім {i}?", "zh": f"谁{i}？"},
+         "answer": {"en": f"I {i}.", "kk": f"Мен {i}."}}
         for i in range(6)]
 ROWS += [{"document": {"kk": "ұзын мәтін", "de": "langer Text"}, "summary": {"en": "long text", "zh": "长文"}},
          {"term": {"en": "inflation"}, "explanation": {"de": "Preise steigen", "zh": "物价上涨"}},
@@ -45,9 +47,10 @@ def raw(tmp_path):
 
 
 def build(raw, out="out", **settings):
-    given = {"instructions": {k: str(raw / f"{k}.jsonl") for k in HUBS}, "bitext": str(raw / "bitext/**"),
+    given = {"instructions": {k: str(raw / f"{k}.jsonl") for k in PIVOTS}, "bitext": str(raw / "bitext/**"),
              "aligned": str(raw / "aligned/*")} | settings
-    recipe.main([f"out={raw / out}", *(f"{k}={v!r}" if not isinstance(v, str) else f"{k}={v}" for k, v in given.items())])
+    recipe.main([f"out={raw / out}", *(f"{k}={v!r}" if not isinstance(v, str) else f"{k}={v}"
+                                       for k, v in given.items())])
     return raw / out
 
 
@@ -60,7 +63,8 @@ def read(folder):
 # ---------------------------------------------------------------------- names
 
 def test_names():
-    """Different in both languages, in their scripts, with well-formed FLORES codes; Marco-LLM's 29 as its paper names them."""
+    """Different in both languages, in their scripts, with well-formed FLORES codes; Marco-LLM's 29 as its paper names
+    them."""
     assert len(NAMES) >= 120
     for i in range(3):
         assert len({row[i] for row in NAMES.values()}) == len(NAMES)
@@ -85,23 +89,26 @@ def test_scripts_of_the_29(code):
 
 def test_codes():
     names = ("kk", "kaz_Cyrl", "KAZ-cyrl", "EN", "zho_Hans", "klingon", "")
-    assert [code_of(name) for name in names] == ["kk", "kk", "kk", "en", "zh", None, None]
+    assert [find_code(name) for name in names] == ["kk", "kk", "kk", "en", "zh", None, None]
 
 
 # ---------------------------------------------------------------------- the set
 
 def test_everything_there_is(raw):
     """With counts above what there is: every direction with a pivot, both ways, and only en and zh natively."""
-    out = build(raw, counts={"instruction": 100, "translation": 1000, "question": 100, "summary": 100, "explanation": 100})
+    out = build(raw, counts={"instruction": 100, "translation": 1000, "question": 100, "summary": 100,
+                             "explanation": 100})
     made = read(out)
     assert {name: len(rows) for name, rows in made.items()} == {
         "chat/en.jsonl": 30, "chat/zh.jsonl": 5,
-        "crosslingual/en-kk.jsonl": 40 + 6 + 1, "crosslingual/kk-en.jsonl": 40 + 6 + 1 + 1, "crosslingual/zh-kk.jsonl": 10 + 6,
+        "crosslingual/en-kk.jsonl": 40 + 6 + 1, "crosslingual/kk-en.jsonl": 40 + 6 + 1 + 1,
+        "crosslingual/zh-kk.jsonl": 10 + 6,
         "crosslingual/kk-zh.jsonl": 10 + 1, "crosslingual/zh-en.jsonl": 6, "crosslingual/en-zh.jsonl": 1,
         "crosslingual/en-de.jsonl": 20 + 1 + 1, "crosslingual/de-en.jsonl": 20 + 1 + 1, "crosslingual/de-zh.jsonl": 1}
     account = json.loads((out / "account.json").read_text())
     assert account["categories"]["translation"] == {"asked": 1000, "available": 144, "written": 144}
-    assert account["passed_over"] == {"both sides alike": 2, "an empty side": 2, "unreadable pair": 1, "no JSON object": 2,
+    assert account["passed_over"] == {"both sides alike": 2, "an empty side": 2, "unreadable pair": 1,
+                                      "no JSON object": 2,
                                       "neither side is English or Chinese": 1}
     assert account["languages"] == 4 and sum(account["directions"].values()) == sum(map(len, made.values()))
     assert made["chat/en.jsonl"][3] == {"instruction": "do 3", "output": "done 3", "kind": "instruction"}
@@ -114,7 +121,8 @@ def test_everything_there_is(raw):
     ("kk-zh", "translation", "提供这句话的中文翻译：сөйлем 7", "句子7"),
     ("de-en", "translation", "Provide the English translation for this sentence: Satz 7", "phrase 7"),
     ("kk-en", "question", "Answer this question in English: Кім 2?", "I 2."),
-    ("zh-kk", "question", "用哈萨克语回答这个问题：谁2？", "Мен 2."), ("zh-en", "question", "用英语回答这个问题：谁2？", "I 2."),
+    ("zh-kk", "question", "用哈萨克语回答这个问题：谁2？", "Мен 2."),
+    ("zh-en", "question", "用英语回答这个问题：谁2？", "I 2."),
     ("de-zh", "summary", "用中文概括这段文字：langer Text", "长文"),
     ("en-de", "explanation", "Explain in German what this means: inflation", "Preise steigen")])
 def test_what_is_asked(raw, file, kind, asked, told):
@@ -125,7 +133,7 @@ def test_what_is_asked(raw, file, kind, asked, told):
 
 
 def test_prompts_hold_each_category():
-    for hub in HUBS:
+    for hub in PIVOTS:
         assert set(PROMPTS[hub]) == set(recipe.FIELDS)
         assert all("{tgt}" in p and p.endswith("{x}") for p in PROMPTS[hub].values())
 
@@ -134,11 +142,13 @@ def test_counts_are_exact_and_even(raw):
     """14 translations over 6 directions are 2 or 3 of each; what a small direction leaves goes to the others."""
     out = build(raw, counts={"instruction": 9, "translation": 28, "question": 5}, aligned=str(raw / "none"), scale=0.5)
     account = json.loads((out / "account.json").read_text())
-    assert {k: v["written"] for k, v in account["categories"].items()} == {"instruction": 4, "translation": 14, "question": 0}
+    assert {k: v["written"] for k, v in account["categories"].items()} == {"instruction": 4, "translation": 14,
+                                                                           "question": 0}
     assert sum(n for d, n in account["directions"].items() if d.startswith("translation")) == 14
     assert {n for d, n in account["directions"].items() if d.startswith("translation")} == {2, 3}
-    assert recipe.shares(20, {"a": 1, "b": 100, "c": 4, "d": 100}) == {"a": 1, "c": 4, "b": 7, "d": 8}
-    assert recipe.shares(20, {"a": 1, "b": 2}) == {"a": 1, "b": 2} and recipe.shares(0, {"a": 1}) == {"a": 0}
+    assert recipe.split_evenly(20, {"a": 1, "b": 100, "c": 4, "d": 100}) == {"a": 1, "c": 4, "b": 7, "d": 8}
+    assert recipe.split_evenly(20, {"a": 1, "b": 2}) == {"a": 1, "b": 2}
+    assert recipe.split_evenly(0, {"a": 1}) == {"a": 0}
 
 
 def test_the_default_is_the_papers_sum():
@@ -148,7 +158,10 @@ def test_the_default_is_the_papers_sum():
 def test_same_seed_same_bytes(raw):
     few = dict(counts={"instruction": 10, "translation": 20})
     a, b, c = (build(raw, out=name, seed=seed, **few) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
-    bytes_of = lambda folder: {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}  # noqa: E731
+
+    def bytes_of(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
     assert bytes_of(a) == bytes_of(b) != bytes_of(c) and bytes_of(a).keys() == bytes_of(c).keys()
 
 
@@ -157,7 +170,8 @@ def test_every_row_is_as_likely(raw):
     (raw / "zh.jsonl").unlink()
     taken = Counter()
     for seed in range(60):
-        out = build(raw, out=f"o{seed}", seed=seed, counts={"instruction": 5}, instructions={"en": str(raw / "en.jsonl")})
+        out = build(raw, out=f"o{seed}", seed=seed, counts={"instruction": 5},
+                    instructions={"en": str(raw / "en.jsonl")})
         taken.update(row["output"] for row in read(out)["chat/en.jsonl"])
     assert taken.total() == 300 and len(taken) == 30 and 1 <= min(taken.values()) and max(taken.values()) <= 21
 
@@ -170,7 +184,8 @@ def test_chosen_languages(raw):
 @pytest.mark.slow
 def test_data_is_streamed(raw):
     """80,000 instructions of 30 MB take less than a fifth of that: blocks of 1 MiB, and 256 rows of each direction."""
-    lines = (f"a long sentence in which number {i} stands {'x' * 60}\tune phrase {i} {'y' * 60}\n" for i in range(40_000))
+    lines = (f"a long sentence in which number {i} stands {'x' * 60}\tune phrase {i} {'y' * 60}\n"
+             for i in range(40_000))
     (raw / "bitext/en-fr.tsv").write_text("".join(lines))
     tracemalloc.start()
     out = build(raw)
@@ -184,10 +199,10 @@ def test_data_is_streamed(raw):
 
 @pytest.mark.parametrize("settings, message", [
     ({"instructions": {"kk": "x"}}, r"instructions are in en and zh only.*take out \['kk'\]"),
-    ({"languages": ["kk", "tlh"]}, r"\['tlh'\] are not in configs/bayling/names.py"),
+    ({"languages": ["kk", "tlh"]}, r"\['tlh'\] are not in recipes/bayling_languages.py"),
     ({"languages": ["kk", "sw"]}, r"binds \['sw'\] to English or Chinese"),
     ({"counts": {"poems": 3}}, r"\['poems'\] are no categories; they are instruction, translation"),
-    ({"scale": 0.0}, "scale and most_chars"), ({"counts": {"question": -1}}, "whole numbers from 0"),
+    ({"scale": 0.0}, "scale and max_chars"), ({"counts": {"question": -1}}, "whole numbers from 0"),
     ({"instructions": {"en": "/nowhere/*"}}, "no chat in /nowhere"),
     ({"instructions": {}, "bitext": "/nowhere", "aligned": "/nowhere"}, "nothing was found")])
 def test_settings_that_do_not_fit(raw, settings, message):
@@ -212,7 +227,8 @@ def test_a_finished_set_is_not_touched_and_an_unfinished_one_is_begun_anew(raw):
 
 
 def test_command(raw):
-    command = [sys.executable, str(ROOT / "recipes/bayling_data.py"), f"instructions={{'en': '{raw}/en.jsonl'}}", f"out={raw}/o",
+    command = [sys.executable, str(ROOT / "recipes/bayling_data.py"), f"instructions={{'en': '{raw}/en.jsonl'}}",
+               f"out={raw}/o",
                "scale=1e-5"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "instruction          12 of 12 asked for\n" in done.stdout, done

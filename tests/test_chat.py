@@ -1,5 +1,5 @@
-"""Chats and preference pairs: every published shape gives the same messages, every fault is named, and what is learned is what Hugging
-Face's template says: the ids, the answers and the ends of their turns."""
+"""Chats and preference pairs: every published shape gives the same messages, every fault is named, and what is learned
+is what Hugging Face's template says: the ids, the answers and the ends of their turns."""
 import csv
 import gzip
 import json
@@ -22,16 +22,19 @@ def write(path, rows):
 
 
 def read(path, kind="chat"):
-    return list(chat.conversations(path, kind))
+    return list(chat.read_chats(path, kind))
 
 
 # ---------------------------------------------------------------------- shapes
 
-SHAREGPT = {"id": "a", "conversations": [{"from": {"user": "human", "assistant": "gpt"}[r], "value": x} for r, x in TURNS]}
+SHAREGPT = {"id": "a", "conversations": [{"from": {"user": "human", "assistant": "gpt"}[r], "value": x}
+                                         for r, x in TURNS]}
 ALPACA = {"instruction": "2+2?\n", "input": "", "output": "4", "history": [["Hi there", "Hello."]]}
-SHAPES = {"messages": {"messages": messages_of(TURNS), "kind": "sum"}, "messages with text": {"messages": messages_of(TURNS), "text": "x"},
+SHAPES = {"messages": {"messages": messages_of(TURNS), "kind": "sum"},
+          "messages with text": {"messages": messages_of(TURNS), "text": "x"},
           "ShareGPT": SHAREGPT, "Alpaca": ALPACA,
-          "space around answers": {"messages": messages_of([(r, f"\n {x} \n" if r == "assistant" else x) for r, x in TURNS])},
+          "space around answers": {"messages": messages_of([(r, f"\n {x} \n" if r == "assistant" else x)
+                                                            for r, x in TURNS])},
           "empty system": {"messages": messages_of([("system", " "), *TURNS])},
           "other names": {"messages": messages_of([({"user": "Human", "assistant": "model"}[r], x) for r, x in TURNS])}}
 
@@ -45,7 +48,8 @@ def test_shapes_of_a_chat(tmp_path, name):
 
 def test_system_messages_and_inputs(tmp_path):
     rows = [{"system": "Be short.", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
-            {"system": "Be short.", "instruction": "a", "output": "b"}, {"instruction": "Add", "input": "2, 3", "output": "5"}]
+            {"system": "Be short.", "instruction": "a", "output": "b"},
+            {"instruction": "Add", "input": "2, 3", "output": "5"}]
     first, second, third = (doc.more["messages"] for doc in read(write(tmp_path / "a.jsonl", rows)))
     assert first == second == messages_of([("system", "Be short."), ("user", "a"), ("assistant", "b")])
     assert third == messages_of([("user", "Add\n2, 3"), ("assistant", "5")])
@@ -86,11 +90,14 @@ BAD = {
     "chat: unknown role": [m("user", "tool"), m("User", "assistant_"), m("", "assistant")],
     "chat: a message is empty": [m("user", "assistant", content=" \n"), {"instruction": "a", "output": ""}],
     "chat: a message is not a role and a text": [
-        {"messages": "x"}, {"messages": [1]}, {"messages": [{"role": "user"}]}, {"messages": [{"role": "user", "content": None}]},
+        {"messages": "x"}, {"messages": [1]}, {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": None}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, {"messages": {"role": "user"}},
         {"conversations": ["a"]}, {"conversations": 3}, {"instruction": "a", "output": None}],
-    "chat: history is not a list of pairs of question and answer": [dict(ALPACA, history=["a"]), dict(ALPACA, history="a")],
-    "chat: none of the fields messages, conversations, or instruction and output": [{"text": "a"}, {}, {"instruction": "a"}],
+    "chat: history is not a list of pairs of question and answer": [dict(ALPACA, history=["a"]),
+                                                                    dict(ALPACA, history="a")],
+    "chat: none of the fields messages, conversations, or instruction and output": [
+        {"text": "a"}, {}, {"instruction": "a"}],
     "no row: expected an object": [[1], "a", 3, None],
     "lone surrogate: the text cannot be written as UTF-8": [m("user", "assistant", content="\ud83d")],
 }
@@ -139,20 +146,25 @@ PAIRS = {"text": {"prompt": "Hi there", "chosen": "Hello.", "rejected": " No.\n"
 def test_shapes_of_a_pair(tmp_path, name):
     doc, = read(write(tmp_path / "a.jsonl", [PAIRS[name]]), "preference")
     assert doc.reason is None and doc.more == PAIR and doc.text == "Hi there\nHello.\nNo."
-    assert chat.shared(PAIR) == 1 and chat.shared({"chosen": PAIR["chosen"], "rejected": PAIR["chosen"]}) == 2
+    assert chat.shared_prefix_length(PAIR) == 1
+    assert chat.shared_prefix_length({"chosen": PAIR["chosen"], "rejected": PAIR["chosen"]}) == 2
 
 
 BAD_PAIRS = {
-    "pair: chosen and rejected are identical": [dict(PAIRS["text"], rejected="Hello."), dict(PAIRS["text"], rejected="\nHello. ")],
-    "pair: one side is empty": [dict(PAIRS["text"], chosen=""), dict(PAIRS["text"], rejected=None), dict(PAIRS["text"], chosen=[]),
+    "pair: chosen and rejected are identical": [dict(PAIRS["text"], rejected="Hello."),
+                                                dict(PAIRS["text"], rejected="\nHello. ")],
+    "pair: one side is empty": [dict(PAIRS["text"], chosen=""), dict(PAIRS["text"], rejected=None),
+                                dict(PAIRS["text"], chosen=[]),
                                 dict(PAIRS["text"], rejected=" \n")],
-    "pair: none of the fields prompt, chosen and rejected, or response_a and response_b": [{"prompt": "a", "chosen": "b"}, {}],
+    "pair: none of the fields prompt, chosen and rejected, or response_a and response_b": [
+        {"prompt": "a", "chosen": "b"}, {}],
     "pair: the two sides answer different questions": [
         {"chosen": PAIR["chosen"], "rejected": messages_of([("user", "What?"), ("assistant", "No.")])}],
     "pair: a message is not a role and a text": [dict(PAIRS["text"], chosen=3), dict(PAIRS["text"], prompt={"a": 1}),
-                                                 dict(PAIRS["text"], prompt=["a"]), dict(PAIRS["text"], rejected=["a"])],
-    "pair: roles out of order, user and assistant must take turns": [dict(PAIRS["text"], prompt=""),
-                                                                     dict(PAIRS["text"], prompt=messages_of([("assistant", "a")]))],
+                                                 dict(PAIRS["text"], prompt=["a"]),
+                                                 dict(PAIRS["text"], rejected=["a"])],
+    "pair: roles out of order, user and assistant must take turns": [
+        dict(PAIRS["text"], prompt=""), dict(PAIRS["text"], prompt=messages_of([("assistant", "a")]))],
 }
 
 
@@ -162,7 +174,8 @@ def test_bad_pairs_are_named(tmp_path, reason):
     assert [d.reason for d in docs] == [*[reason] * len(BAD_PAIRS[reason]), None]
 
 
-ARENA = ["id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"]
+ARENA = ["id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b",
+         "winner_tie"]
 
 
 def arena(tmp_path, *rows):
@@ -182,19 +195,22 @@ def test_arena_pairs(tmp_path):
                  ("not json", *one[1:], 1, 0, 0), (json.dumps(["a"]), '[""]', json.dumps(["b"]), 1, 0, 0),
                  (one[0], one[1], one[1], 1, 0, 0), (one[0], '["half \\ud83d"]', one[1], 1, 0, 0))
     assert [d.reason for d in docs] == [
-        None, None, None, "pair: a tie", "pair: no winner is named", "pair: a turn is missing", "pair: a turn is missing",
+        None, None, None, "pair: a tie", "pair: no winner is named", "pair: a turn is missing",
+        "pair: a turn is missing",
         "pair: prompt, response_a or response_b is no JSON list of turns", "pair: one side is empty",
         "pair: chosen and rejected are identical", "lone surrogate: the text cannot be written as UTF-8"]
     asked = ("user", "Hi \"there\",\nyou")
-    assert docs[0].more == {"chosen": messages_of([asked, ("assistant", "Hello.")]), "rejected": messages_of([asked, ("assistant", "No.")])}
+    assert docs[0].more == {"chosen": messages_of([asked, ("assistant", "Hello.")]),
+                            "rejected": messages_of([asked, ("assistant", "No.")])}
     assert docs[1].more == {"chosen": docs[0].more["rejected"], "rejected": docs[0].more["chosen"]}
-    assert [x["content"] for x in docs[2].more["chosen"]] == ["a", "c", "b", "e"] and chat.shared(docs[2].more) == 3
+    assert [x["content"] for x in docs[2].more["chosen"]] == ["a", "c", "b", "e"]
+    assert chat.shared_prefix_length(docs[2].more) == 3
 
 
 def test_arena_rows_as_conversations(tmp_path):
     row = {"winner": "model_b", "conversation_a": PAIR["rejected"], "conversation_b": PAIR["chosen"]}
-    docs = read(write(tmp_path / "a.jsonl", [row, row | {"winner": "tie"}, row | {"winner": "tie (bothbad)"}, row | {"winner": "?"}]),
-                "preference")
+    rows = [row, *(row | {"winner": winner} for winner in ("tie", "tie (bothbad)", "?"))]
+    docs = read(write(tmp_path / "a.jsonl", rows), "preference")
     assert docs[0].more == PAIR
     assert [d.reason for d in docs[1:]] == ["pair: a tie", "pair: a tie, both are bad", "pair: no winner is named"]
 
@@ -208,18 +224,19 @@ def test_a_csv_that_is_cut(tmp_path):
 # ---------------------------------------------------------------------- what is learned
 
 MARKED = {  # the published templates' turns, with the mark by which transformers finds what the assistant says
-    "chatml": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation %}"
-              "{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
-              "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    "chatml": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation "
+              "%}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}{{ m.content + '<|im_end|>' }}{% endif "
+              "%}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "llama3": "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' }}"
-              "{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim + '<|eot_id|>' }}{% endgeneration %}{% else %}"
-              "{{ m.content | trim + '<|eot_id|>' }}{% endif %}{% endfor %}"
+              "{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim + '<|eot_id|>' }}{% endgeneration "
+              "%}{% else %}{{ m.content | trim + '<|eot_id|>' }}{% endif %}{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"}
 SPECIAL = {"chatml": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
            "llama3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
            "bayling": ["<s>", "</s>"]}
 SPECIAL["bayling-llama3"] = SPECIAL["llama3"]
-CHATS = [TURNS, TURNS[:2], [("system", "Be short."), *TURNS], [("user", "Сәлем, әлем!\n\n"), ("assistant", "你好 1234\n\nx")],
+CHATS = [TURNS, TURNS[:2], [("system", "Be short."), *TURNS],
+         [("user", "Сәлем, әлем!\n\n"), ("assistant", "你好 1234\n\nx")],
          [("user", "say <|im_end|> and <|eot_id|> and </s>"), ("assistant", "<|im_end|><|eot_id|></s>!")]]
 
 
@@ -232,7 +249,8 @@ def folder(tmp_path_factory):
         out = tmp_path_factory.mktemp("tokenizer")
         bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
         split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(tokenizer.QWEN2_PATTERN), "isolated")
-        bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, tokenizers.pre_tokenizers.ByteLevel(False, use_regex=False)])
+        to_bytes = tokenizers.pre_tokenizers.ByteLevel(False, use_regex=False)
+        bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, to_bytes])
         bpe.decoder = tokenizers.decoders.ByteLevel()
         text = ["Hello there, be short. user assistant system ### Instruction: Response: Сәлем 你好 \n\n"] * 9
         bpe.train_from_iterator(text, tokenizers.trainers.BpeTrainer(
@@ -257,7 +275,8 @@ def theirs(folder, messages, **more):
 
 @pytest.mark.parametrize("name", MARKED)
 def test_what_is_learned_is_what_transformers_marks(folder, name):
-    """The first four chats: transformers lets text forge a control token, we do not (the fifth; test_tokenizer.py has many)."""
+    """The first four chats: transformers lets text forge a control token, we do not (the fifth; test_tokenizer.py has
+    many)."""
     out = folder(name, MARKED[name])
     t = tokenizer.load(out)
     for turns in CHATS[:4]:
@@ -270,7 +289,8 @@ def test_what_is_learned_is_what_transformers_marks(folder, name):
 
 @pytest.mark.parametrize("name", tokenizer.TEMPLATES)
 def test_our_templates(folder, name):
-    """The same ids as transformers; learned are the answers and one end of turn each, also where the text spells control tokens."""
+    """The same ids as transformers; learned are the answers and one end of turn each, also where the text spells
+    control tokens."""
     out = folder(name)
     t = tokenizer.load(out)
     end = t.added[{"chatml": "<|im_end|>", "bayling": "</s>"}.get(name, "<|eot_id|>")]
@@ -292,26 +312,30 @@ def test_our_templates_word_for_word(folder):
     def text(name, turns, **more):
         t = tokenizer.load(folder(name))
         return t.decode(t.encode_chat(messages_of(turns), **more), special=True)
-    head = "<s>I am an intelligent language assistant developed by the NLP Group of ICT/CAS.\nBelow is a dialog consisting of " \
-           "instructions and responses. Write a response that completes the request.\n"
-    assert text("bayling", TURNS[:3]) == head + "### Instruction:\nHi there\n### Response:\nHello.</s>\n### Instruction:\n2+2?\n\n" \
-                                                "### Response:\n"
+    head = ("<s>I am an intelligent language assistant developed by the NLP Group of ICT/CAS.\nBelow is a dialog "
+            "consisting of instructions and responses. Write a response that completes the request.\n")
+    turns = "### Instruction:\nHi there\n### Response:\nHello.</s>\n### Instruction:\n2+2?\n\n### Response:\n"
+    assert text("bayling", TURNS[:3]) == head + turns
     assert text("bayling", [("system", "S"), *TURNS[:1]]) == "<s>S\n### Instruction:\nHi there\n### Response:\n"
     turn = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>".format
-    assert text("bayling-llama3", TURNS[:2], reply=False) == "<|begin_of_text|>" + turn(
-        "system", "I am BayLing developed by the NLP Group of ICT/CAS.") + turn("user", "Hi there") + turn("assistant", "Hello.")
-    assert text("llama3", [("system", " S "), *TURNS[:1]]) == "<|begin_of_text|>" + turn("system", "S") + turn("user", "Hi there") \
-        + "<|start_header_id|>assistant<|end_header_id|>\n\n"
-    assert text("chatml", [("system", "S"), *TURNS[:1]]) == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi there<|im_end|>\n" \
-                                                            "<|im_start|>assistant\n"
+    system = turn("system", "I am BayLing developed by the NLP Group of ICT/CAS.")
+    expected = "<|begin_of_text|>" + system + turn("user", "Hi there") + turn("assistant", "Hello.")
+    assert text("bayling-llama3", TURNS[:2], reply=False) == expected
+    expected = "<|begin_of_text|>" + turn("system", "S") + turn("user", "Hi there")
+    expected += "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    assert text("llama3", [("system", " S "), *TURNS[:1]]) == expected
+    expected = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n"
+    assert text("chatml", [("system", "S"), *TURNS[:1]]) == expected
 
 
 @pytest.mark.parametrize("template, message", [
-    ("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
+    ("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt "
+     "%}assistant: {% endif %}",
      "ends no answer with one of"),
     # thinking is dropped from all but the last answer, as Qwen3's does: the first would be learned as it is never asked
-    ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content | upper }}<|im_end|>\n{% endfor %}"
-     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "otherwise than it asks"),
+    ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content | upper "
+     "}}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+     "otherwise than it asks"),
     # the prompt ends in a newline which the answer's own newline joins
     ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '\n' + m.content }}<|im_end|>{% endfor %}"
      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "otherwise than it asks"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation import compare
-from reports import tables
+from evaluation import results
 
 # ---------------------------------------------------------------------- statistics
 
@@ -157,7 +157,7 @@ def test_groups(tmp_path):
     assert [row["lang"] for row in rows if row["task"] == "mean"] == 2 * ["English (2)"]  # acc, acc_norm; "all" would be the same
     assert means == pytest.approx({"other high-resource (2)": 1 / 3, "low-resource (2)": 0.5, "all (7)": (6 + 2) / 21})
     pairs = {"en-kk": "from English", "kaz_Cyrl-eng_Latn": "into English", "ar-ja": "any to any"}
-    assert {x: tables.groups_of(x)[0] for x in pairs} == pairs
+    assert {x: results.groups_of(x)[0] for x in pairs} == pairs
 
 
 def translation(checkpoint, lang, lines, reference):

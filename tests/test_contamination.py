@@ -1,4 +1,5 @@
-"""recipes/contamination.py: planted items are found in every source and place, others are not; equal to a naive search."""
+"""recipes/contamination.py: planted items are found in every source and place, others are not; equal to a naive
+search."""
 import json
 import random
 
@@ -8,8 +9,8 @@ import pytest
 import tokenizer
 from recipes import contamination
 
-WORDS = ("sun moon river stone bread water light stair cloud green seven north glass paper metal quiet wheel tiger lemon "
-         "frost").split()
+WORDS = ("sun moon river stone bread water light stair cloud green seven north glass paper metal quiet wheel tiger "
+         "lemon frost").split()
 
 
 def sentence(r, n):
@@ -18,8 +19,8 @@ def sentence(r, n):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, write_source):
-    """A tokenizer, two sources of shards, and evaluation texts: whole in a shard, half in one, behind a space, at the very end of
-    a shard, nowhere; a short one."""
+    """A tokenizer, two sources of shards, and evaluation texts: whole in a shard, half in one, behind a space, at the
+    very end of a shard, nowhere; a short one."""
     folder, r = tmp_path_factory.mktemp("contamination"), random.Random(0)
     tokenizer.train([sentence(r, 12) for _ in range(200)] + ["Күн мен ай өзен бойында."] * 9, 400, folder / "tokenizer")
     t = tokenizer.load(folder / "tokenizer")
@@ -29,7 +30,8 @@ def made(tmp_path_factory, write_source):
     documents[7:7] = [sentence(r, 9) + "\n" + texts["whole"] + "\n" + sentence(r, 9), half]
     documents += [texts["spaced"].join((sentence(r, 5) + " ", " " + sentence(r, 5))), texts["last"]]
     for name, some in (("one", documents[:20]), ("two", documents[20:])):
-        write_source(folder / "tokens" / name, [t.encode(x) for x in some], name=name, language=name, per_shard=9, eot=t.eot_id,
+        write_source(folder / "tokens" / name, [t.encode(x) for x in some], name=name, language=name, per_shard=9,
+                     eot=t.eot_id,
                      vocab_size=t.vocab_size, tokenizer=t.fingerprint)
     return folder, t, texts, documents
 
@@ -38,7 +40,8 @@ def run(capsys, made, eval, *more):
     """({file name: cells of its line}, the rows that are written) of a run."""
     out = made[0] / "found.jsonl"
     out.unlink(missing_ok=True)
-    contamination.main([f"data={made[0]}/tokens", f"eval={eval}", f"tokenizer={made[0]}/tokenizer", f"out={out}", "threads=2",
+    contamination.main([f"data={made[0]}/tokens", f"eval={eval}", f"tokenizer={made[0]}/tokenizer", f"out={out}",
+                        "threads=2",
                         *more])
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     return {line[0].rsplit("/", 1)[-1]: line[1:] for line in printed if line and line[0].startswith("/")}, \
@@ -53,7 +56,8 @@ def write(path, rows):
 @pytest.mark.parametrize("block", [1 << 20, 64, 27])  # all at once, and windows that lie across two blocks
 def test_what_is_planted_is_found(made, tmp_path, capsys, block):
     names = ["whole", "half", "spaced", "last", "nowhere", "short"]
-    file = write(tmp_path / "e.jsonl", [{"id": made[2]["whole"], "question": made[2][k], "options": ["Yes."]} for k in names])
+    file = write(tmp_path / "e.jsonl", [{"id": made[2]["whole"], "question": made[2][k], "options": ["Yes."]}
+                                        for k in names])
     table, rows = run(capsys, made, file, f"block={block}")
     n, short, some, seen, percent, share = table["e.jsonl"]
     assert (n, short, some, seen, percent) == ("6", "1", "4", "3", "60.0") and set(rows) == {1, 2, 3, 4}
@@ -94,7 +98,8 @@ def test_formats_fields_and_patterns(made, tmp_path, capsys):
     table, _ = run(capsys, made, f"{tmp_path}/*sv,{tmp_path}/c.jsonl")
     assert table["a.csv"][:4] == ["2", "0", "1", "1"] and table["b.tsv"][:4] == ["1", "0", "0", "0"]
     assert table["c.jsonl"][:4] == ["2", "0", "2", "2"]
-    assert run(capsys, made, f"{tmp_path}/c.jsonl", "fields=['passage']")[0]["c.jsonl"] == ["2", "1", "0", "0", "0.0", "0.0"]
+    assert run(capsys, made, f"{tmp_path}/c.jsonl", "fields=['passage']")[0]["c.jsonl"] == ["2", "1", "0", "0", "0.0",
+                                                                                            "0.0"]
     assert run(capsys, made, f"{tmp_path}/b.tsv", "fields=['link']")[0]["b.tsv"][3] == "1"
 
 

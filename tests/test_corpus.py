@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import regex
 
-from corpus import bitext, clean, decontaminate, dedup, files, measure, read
+from corpus import bitext, bitext_files, clean, decontaminate, dedup, files, measure, read, translation_templates
 from corpus.read import Document
 
 GOOD = ["The first line.", "Сәлем, әлем!", "第三行。", "Last one, with \"quotes\" and \\ slashes."]
@@ -517,19 +517,19 @@ RULES = [("A house.", "Ein Haus.", True), ("Room 12, floor 3.", "Stock 3, Zimmer
 
 @pytest.mark.parametrize("x, y, wanted", RULES)
 def test_rules(x, y, wanted):
-    answer = bitext.rules(Document(x, more={"target": y}), most_ratio=4.0)
+    answer = bitext.filter_pair(Document(x, more={"target": y}), max_ratio=4.0)
     assert answer is None if wanted is True else (answer.startswith("pair") and wanted in answer)
 
 
 def test_rules_strip_both_sides():
     doc = Document(" A house. ", more={"target": "\tEin Haus. "})
-    assert bitext.rules(doc, 4.0) is None and (doc.text, doc.more["target"]) == ("A house.", "Ein Haus.")
+    assert bitext.filter_pair(doc, max_ratio=4.0) is None and (doc.text, doc.more["target"]) == ("A house.", "Ein Haus.")
 
 
 def test_templates():
     """A to K; each names the target language and holds both sentences, the source first."""
-    assert list(bitext.TEMPLATES) == list("ABCDEFGHIJK")
-    rendered = {k: t.format(src="English", tgt="Kazakh", x="SOURCE", y="TARGET") for k, t in bitext.TEMPLATES.items()}
+    assert list(translation_templates.TEMPLATES) == list("ABCDEFGHIJK")
+    rendered = {k: t.format(src="English", tgt="Kazakh", x="SOURCE", y="TARGET") for k, t in translation_templates.TEMPLATES.items()}
     assert len(set(rendered.values())) == 11
     for text in rendered.values():
         assert text.count("SOURCE") == text.count("TARGET") == 1 and text.index("SOURCE") < text.index("TARGET")
@@ -541,19 +541,19 @@ def test_every_template_is_used_in_both_directions():
     for i in range(2000):
         x, y = f"source {{x}} {i}", f"target {i}"  # braces in a sentence are no slots
         doc = Document(x, more={"target": y})
-        assert bitext.render(doc, "English", "Kazakh") is None
-        forms = {t.format(src=a, tgt=b, x=p, y=q): (k, a) for k, t in bitext.TEMPLATES.items()
+        assert translation_templates.format_pair(doc, "English", "Kazakh") is None
+        forms = {t.format(src=a, tgt=b, x=p, y=q): (k, a) for k, t in translation_templates.TEMPLATES.items()
                  for a, b, p, q in (("English", "Kazakh", x, y), ("Kazakh", "English", y, x))}
         used.setdefault(forms[doc.text], []).append(i)
         again = Document(x, more={"target": y})
-        bitext.render(again, "English", "Kazakh")
+        translation_templates.format_pair(again, "English", "Kazakh")
         assert again.text == doc.text
     assert len(used) == 22
     assert all(50 < len(v) < 140 for v in used.values()), {k: len(v) for k, v in used.items()}  # 91 each, within 5 sigma
 
 
 def pair_rows(path):
-    return [(d.text, d.more.get("target"), d.line, d.reason) for d in bitext.pairs(path)]
+    return [(d.text, d.more.get("target"), d.line, d.reason) for d in bitext_files.read_pairs(path)]
 
 
 def test_pairs_from_tsv_and_jsonl(tmp_path):
@@ -562,7 +562,7 @@ def test_pairs_from_tsv_and_jsonl(tmp_path):
     rows = pair_rows(tsv)
     assert rows[0] == ("A", "B", 1, None) and rows[2] == ("C", "D", 3, None)
     assert rows[1][2] == 2 and rows[1][3].startswith("no pair")
-    assert next(iter(bitext.pairs(tsv))).url == "https://x.example"
+    assert next(iter(bitext_files.read_pairs(tsv))).url == "https://x.example"
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"text": "A", "target": "B"}\n{"text": "A"}\n{"text": "A", "target": 5}\n{"target": "B"}\nnot json\n')
     reasons = [r[3] and r[3].split(":")[0] for r in pair_rows(lines)]
@@ -572,7 +572,7 @@ def test_pairs_from_tsv_and_jsonl(tmp_path):
 def test_lone_surrogate_on_the_target_side(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "A house.", "target": "Ein \\ud800 Haus."}\n')
-    doc, = bitext.pairs(path)
+    doc, = bitext_files.read_pairs(path)
     assert doc.reason and doc.reason.startswith("lone surrogate")
 
 
@@ -590,6 +590,6 @@ def test_misaligned_moses_files(tmp_path):
     a.write_text("one\ntwo\n")
     b.write_text("bir\neki\nüsh\n")
     with pytest.raises(ValueError, match="c.kk has more lines than .*c.en; Moses files must be aligned"):
-        list(bitext.pairs(f"{a}|{b}"))
+        list(bitext_files.read_pairs(f"{a}|{b}"))
     rows = pair_rows(f"{b}|{a}")  # the other way round: the line without a partner is a reject
     assert [r[3] for r in rows] == [None, None, "the target file is shorter"] and rows[2][2] == 3

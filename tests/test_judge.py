@@ -1,15 +1,14 @@
-"""judge.py and ask.py: verdicts of an endpoint with known tastes, every way it can fail, stops and restarts, a local judge."""
+"""judge.py and client.py: verdicts of an endpoint with known tastes, every way it can fail, stops and restarts, a local judge."""
 import json
 import re
 import shutil
 
 import pytest
-from test_synthesize import CHAT, CLEAN, GOLDEN, hang_up, key, reply, serve, trickle  # noqa: F401
+from test_client import hang_up, key, reply, serve, trickle  # noqa: F401
+from test_synthesize import CHAT, CLEAN, GOLDEN
 
-from evaluation import client as ask
-from evaluation import judge
 import tokenizer
-from corpus import synthesize
+from evaluation import client, judge, results
 from model import ModelConfig, Qwen2
 
 LANGS = ("en", "kk", "arb_Arab")
@@ -100,7 +99,7 @@ def test_verdicts(text, verdict):
     ("So [[A]] or [[B]]", "stop", "malformed: two verdicts"),
     ("Let me see. First", "length", "malformed: cut"), ("I'm sorry, but I can't judge that.", "stop", "refusal"),
     ("抱歉，我无法评价。", "stop", "refusal"), ("", "content_filter", "refusal"), ("[[A]]", "refusal", "refusal"),
-    ("HTTP 400", ask.REFUSED, ask.REFUSED), ("timed out", ask.NO_REPLY, ask.NO_REPLY)])
+    ("HTTP 400", client.REFUSED, client.REFUSED), ("timed out", client.NO_REPLY, client.NO_REPLY)])
 def test_no_verdict(text, finish, error):
     assert judge.verdict_of({"text": text, "finish": finish}) == (None, error)
 
@@ -160,7 +159,7 @@ def test_no_verdict_at_all(sides, serve):
 
 @pytest.mark.parametrize("fault", [hang_up, trickle, (503, b"busy")])
 def test_what_never_comes_is_asked_again_on_the_next_start(sides, serve, fault, monkeypatch, capsys):
-    monkeypatch.setattr(synthesize.time, "sleep", lambda s: None)
+    monkeypatch.setattr(client.time, "sleep", lambda s: None)
     broken = [True]
 
     def how(number, body):
@@ -174,9 +173,9 @@ def test_what_never_comes_is_asked_again_on_the_next_start(sides, serve, fault, 
 
 
 def test_a_dead_endpoint_stops_the_run(sides, serve, monkeypatch):
-    monkeypatch.setattr(synthesize.time, "sleep", lambda s: None)
+    monkeypatch.setattr(client.time, "sleep", lambda s: None)
     url, seen = serve(lambda number, body: (500, b"no"))
-    with pytest.raises(ConnectionError, match="4 requests in a row came to nothing.*start again"):
+    with pytest.raises(ConnectionError, match="the last 4 requests failed.*to resume"):
         run(sides, url, "threads=1")
     assert len(seen) == 4 * 6  # six tries each
 
@@ -223,7 +222,7 @@ def test_other_answers_are_other_questions(sides, serve, tmp_path):
 
 def test_two_at_a_time_are_refused(sides, serve, tmp_path):
     (tmp_path / "out").mkdir()
-    rows, f = ask.kept(tmp_path / "out/verdicts.jsonl")
+    rows, f = results.open_resumable(tmp_path / "out/verdicts.jsonl")
     with pytest.raises(ValueError, match="verdicts.jsonl is in use by another process"):
         run(sides, serve(by_length)[0])
     f.close()
@@ -351,8 +350,8 @@ def test_a_prompt_too_long_for_a_local_judge(chatty, tmp_path):
     with pytest.raises(ValueError, match="no verdict at all"):
         judge.main([f"a={said[0]}", f"b={said[1]}", f"judge={chatty}", f"out={tmp_path}/out", "max_new=8"])
     rows = [json.loads(x) for x in open(tmp_path / "out/verdicts.jsonl")]
-    assert [row["error"] for row in rows[:2]] == [ask.REFUSED] * 2 and "room for 2040" in rows[0]["text"]
-    assert ask.REFUSED not in [row["error"] for row in rows[2:]]
+    assert [row["error"] for row in rows[:2]] == [client.REFUSED] * 2 and "room for 2040" in rows[0]["text"]
+    assert client.REFUSED not in [row["error"] for row in rows[2:]]
 
 
 def test_a_model_without_template_is_refused(chatty, tmp_path, sides):

@@ -1,5 +1,6 @@
-"""corpus/similarity.py and recipes/embed_sentences.py: the margin is that of the definition however it is computed, planted
-misalignments score below translations, and a sentence's row is the mean of its hidden states whatever stands beside it."""
+"""corpus/similarity.py and recipes/embed_sentences.py: the margin is that of the definition however it is computed,
+planted misalignments score below translations, and a sentence's row is the mean of its hidden states whatever stands
+beside it."""
 import gzip
 import subprocess
 import sys
@@ -10,14 +11,15 @@ import pytest
 import torch
 
 import tokenizer
-from corpus.similarity import auc, largest, margin, rank, write_ranked
+from corpus.similarity import auc, keep_largest, margin_scores, rank_scores, write_ranked
 from model import ModelConfig, Qwen2
 from recipes import embed_sentences as recipe
 
 
 def brute(x, y, k=4):
     """The definition, in float64 and all at once."""
-    x, y = (np.asarray(a, np.float64) / np.linalg.norm(np.asarray(a, np.float64), axis=1, keepdims=True) for a in (x, y))
+    x, y = (np.asarray(a, np.float64) / np.linalg.norm(np.asarray(a, np.float64), axis=1, keepdims=True)
+            for a in (x, y))
     c, k = x @ y.T, min(k, len(x))
     return c.diagonal() / ((np.sort(c, 1)[:, -k:].mean(1) + np.sort(c, 0)[-k:].mean(0)) / 2)
 
@@ -40,11 +42,12 @@ def tables(kind, n, d, seed=0):
 # ---------------------------------------------------------------------- margin
 
 @pytest.mark.parametrize("kind", ["random", "clusters", "hubs", "scales"])
-@pytest.mark.parametrize("n, d, block", [(1, 3, 8), (2, 4, 1), (5, 8, 2), (6, 1, 4), (97, 16, 10), (300, 32, 128), (300, 32, 300),
+@pytest.mark.parametrize("n, d, block", [(1, 3, 8), (2, 4, 1), (5, 8, 2), (6, 1, 4), (97, 16, 10), (300, 32, 128),
+                                         (300, 32, 300),
                                          (1000, 64, 333)])
 def test_margin_equals_brute_force(kind, n, d, block):
     x, y = tables(kind, n, d)
-    got = margin(x, y, block=block)
+    got = margin_scores(x, y, block=block)
     assert got.dtype == np.float32 and got.shape == (n,)
     np.testing.assert_allclose(got, brute(x, y), rtol=0, atol=1e-6)
 
@@ -52,14 +55,15 @@ def test_margin_equals_brute_force(kind, n, d, block):
 @pytest.mark.parametrize("k", [1, 2, 7, 50, 99])
 def test_neighbours(k):
     x, y = tables("random", 50, 8)
-    np.testing.assert_allclose(margin(x, y, k, block=16), brute(x, y, k), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(margin_scores(x, y, k, block=16), brute(x, y, k), rtol=1e-6, atol=1e-6)
 
 
 def test_neighbours_come_from_the_whole_other_side():
     """The nearest rows of a pair may lie in any block, and are not always its partner."""
     x, y = tables("random", 64, 8)
     y[60] = x[3]  # far away in the file, and nearer to row 3 than its own partner
-    with_it, without = margin(x, y, 1, block=8), margin(x, np.concatenate([y[:60], y[:1], y[61:]]), 1, block=8)
+    with_it, without = margin_scores(x, y, 1, block=8), margin_scores(x, np.concatenate([y[:60], y[:1], y[61:]]), 1,
+                                                                      block=8)
     assert with_it[3] < without[3] and brute(x, y, 1)[3] == pytest.approx(with_it[3], abs=1e-6)
 
 
@@ -69,46 +73,50 @@ def test_memory_maps(tmp_path, dtype):
     for name, a in (("x", x), ("y", y)):
         np.save(tmp_path / f"{name}.npy", a)
     mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy"]
-    np.testing.assert_array_equal(margin(*mapped, block=64), margin(x, y, block=64))
-    np.testing.assert_allclose(margin(*mapped, block=64), brute(x, y), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(margin_scores(*mapped, block=64), margin_scores(x, y, block=64))
+    np.testing.assert_allclose(margin_scores(*mapped, block=64), brute(x, y), rtol=0, atol=1e-6)
 
 
 def test_the_same_again_and_for_equal_rows():
-    """The same input gives the same bits; equal pairs score alike wherever they stand, but for the matrix product's rounding."""
+    """The same input gives the same bits; equal pairs score alike wherever they stand, but for the matrix product's
+    rounding."""
     x, y = tables("random", 200, 32)
     again = np.random.default_rng(2).permutation(np.tile(np.arange(200), 2))
-    got = margin(x[again], y[again], block=64)
-    np.testing.assert_array_equal(got, margin(x[again], y[again], block=64))
+    got = margin_scores(x[again], y[again], block=64)
+    np.testing.assert_array_equal(got, margin_scores(x[again], y[again], block=64))
     first = np.array([got[np.flatnonzero(again == i)[0]] for i in range(200)])
     np.testing.assert_allclose(got, first[again], rtol=0, atol=1e-6)
     for block in (1, 17, 100, 1024):
-        np.testing.assert_allclose(margin(x[again], y[again], block=block), got, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(margin_scores(x[again], y[again], block=block), got, rtol=0, atol=1e-6)
 
 
 def test_rows_of_zeros_and_of_opposite_signs():
-    """A line without a sentence is a row of zeros: it scores 0. Among few rows a pair may have no neighbour but opposite ones."""
+    """A line without a sentence is a row of zeros: it scores 0. Among few rows a pair may have no neighbour but
+    opposite ones."""
     x, y = tables("random", 40, 8)
     x[7] = 0
-    scores = margin(x, y, block=16)
+    scores = margin_scores(x, y, block=16)
     assert scores[7] == 0 and np.isfinite(scores).all() and (np.delete(scores, 7) > 0).all()
-    assert np.isfinite(margin(np.array([[1.0, 0], [-1, 0]]), np.array([[-1.0, 0], [1, 0]]))).all()
+    assert np.isfinite(margin_scores(np.array([[1.0, 0], [-1, 0]]), np.array([[-1.0, 0], [1, 0]]))).all()
 
 
 def test_memory_is_bounded_by_the_block():
     x, y = tables("random", 4000, 8)
     tracemalloc.start()
-    margin(x, y, block=128)
+    margin_scores(x, y, block=128)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 128 * (128 + 8) + 12 * 4000 * 4 + 300_000, peak  # the table of all cosines would be 64 MB
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda x: margin(x, x[:3]), r"aligned rows, got shapes \(5, 2\) and \(3, 2\)"),
-    (lambda x: margin(x[0], x[0]), "aligned rows"),
-    (lambda x: margin(x, x, k=0), "k=0"), (lambda x: margin(x, x, block=0), "block=0"),
-    (lambda x: margin(x, np.where(np.arange(5)[:, None] == 3, np.nan, x), block=2), "row 3 of the second table is not finite"),
-    (lambda x: margin(np.where(np.arange(5)[:, None] == 4, np.inf, x), x), "row 4 of the first table is not finite"),
+    (lambda x: margin_scores(x, x[:3]), r"aligned rows, got shapes \(5, 2\) and \(3, 2\)"),
+    (lambda x: margin_scores(x[0], x[0]), "aligned rows"),
+    (lambda x: margin_scores(x, x, k=0), "k=0"), (lambda x: margin_scores(x, x, block=0), "block=0"),
+    (lambda x: margin_scores(x, np.where(np.arange(5)[:, None] == 3, np.nan, x), block=2),
+     "row 3 of the second table is not finite"),
+    (lambda x: margin_scores(np.where(np.arange(5)[:, None] == 4, np.inf, x), x),
+     "row 4 of the first table is not finite"),
     (lambda x: auc([1, 2], [1, 1]), "2 times 1 and 0 times 0"), (lambda x: auc([1, np.nan], [1, 0]), "finite"),
     (lambda x: auc([1], [1, 0]), "each label"),
     (lambda x: write_ranked("r.tsv", [1.0], ["a"], []), "r.tsv: 1 scores for 1 source and 0 target")])
@@ -118,21 +126,21 @@ def test_errors(call, message):
 
 
 def test_no_rows():
-    assert margin(np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)).shape == (0,)
+    assert margin_scores(np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)).shape == (0,)
 
 
 def test_largest():
     rng = np.random.default_rng(0)
     for held, new, k in ((5, 3, 5), (2, 40, 2), (4, 4, 4), (1, 1, 1)):
         a, b = rng.integers(0, 9, (6, held)).astype(np.float32), rng.integers(0, 9, (6, new)).astype(np.float32)
-        np.testing.assert_array_equal(np.sort(largest(a, b), 1), np.sort(np.concatenate([a, b], 1), 1)[:, -k:])
+        np.testing.assert_array_equal(np.sort(keep_largest(a, b), 1), np.sort(np.concatenate([a, b], 1), 1)[:, -k:])
 
 
 # ---------------------------------------------------------------------- planted misalignments
 
 def planted(n=600, meaning=24, d=96, noise=0.6, share=0.2, seed=0):
-    """Two languages that see the same meanings, each through a random projection of its own on top of a shared one, both with
-    hubs and a direction of their own: (x, y, labels), a share of the rows not aligned."""
+    """Two languages that see the same meanings, each through a random projection of its own on top of a shared one,
+    both with hubs and a direction of their own: (x, y, labels), a share of the rows not aligned."""
     rng = np.random.default_rng(seed)
     m, shared = rng.normal(size=(n, meaning)), rng.normal(size=(meaning, d))
     m[rng.random(n) < 0.1] *= 0.3  # vague sentences: near to everything
@@ -147,7 +155,7 @@ def planted(n=600, meaning=24, d=96, noise=0.6, share=0.2, seed=0):
 @pytest.mark.parametrize("seed", range(4))
 def test_planted_misalignments_score_below(seed):
     x, y, labels = planted(seed=seed)
-    assert auc(margin(x - x.mean(0), y - y.mean(0), block=128), labels) >= 0.95
+    assert auc(margin_scores(x - x.mean(0), y - y.mean(0), block=128), labels) >= 0.95
 
 
 def test_the_margin_beats_the_cosine_where_there_are_hubs():
@@ -162,7 +170,7 @@ def test_the_margin_beats_the_cosine_where_there_are_hubs():
         rows = np.flatnonzero((at == t) & ~labels)
         y[rows] = y[np.roll(rows, 1)]
     cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-    assert auc(margin(x, y), labels) > 0.97 and auc(cosine, labels) < auc(margin(x, y), labels) - 0.1
+    assert auc(margin_scores(x, y), labels) > 0.97 and auc(cosine, labels) < auc(margin_scores(x, y), labels) - 0.1
 
 
 # ---------------------------------------------------------------------- ranks
@@ -175,13 +183,15 @@ def test_auc_equals_counting():
         if labels.all() or not labels.any():
             continue
         pairs = [(a > b) + (a == b) / 2 for a in scores[labels] for b in scores[~labels]]
-        assert auc(scores, labels) == pytest.approx(np.mean(pairs)) and auc(-scores, labels) == pytest.approx(1 - np.mean(pairs))
+        assert auc(scores, labels) == pytest.approx(np.mean(pairs))
+        assert auc(-scores, labels) == pytest.approx(1 - np.mean(pairs))
     assert auc([0.1, 0.9], [0, 1]) == 1 and auc([0.5, 0.5], [0, 1]) == 0.5
 
 
 def test_rank():
-    assert rank([0.5, 0.9, 0.5, np.nan, 0.9, -1]).tolist() == [1, 4, 0, 2, 5, 3]
-    assert rank([]).tolist() == [] and rank(np.arange(300) // 100).tolist() == [*range(200, 300), *range(100, 200), *range(100)]
+    assert rank_scores([0.5, 0.9, 0.5, np.nan, 0.9, -1]).tolist() == [1, 4, 0, 2, 5, 3]
+    assert rank_scores([]).tolist() == []
+    assert rank_scores(np.arange(300) // 100).tolist() == [*range(200, 300), *range(100, 200), *range(100)]
 
 
 def test_ranked_list(tmp_path):
@@ -202,8 +212,10 @@ def folder(tmp_path_factory):
     """A random model of three layers with a tokenizer of its own."""
     out = tmp_path_factory.mktemp("model")
     tokenizer.train((TEXTS + [f"word {i} of a text and another {i * 7}" for i in range(300)]) * 2, 420, out)
-    config = ModelConfig(vocab_size=tokenizer.load(out).vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-                         num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3, max_position_embeddings=64)
+    config = ModelConfig(vocab_size=tokenizer.load(out).vocab_size, hidden_size=32, intermediate_size=48,
+                         num_hidden_layers=3,
+                         num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3,
+                         max_position_embeddings=64)
     Qwen2(config).init_weights(5).save_pretrained(out)
     return out
 
@@ -217,7 +229,7 @@ def embed(folder, tmp_path, text, **more):
     return np.load(out, mmap_mode="r")
 
 
-def slow(folder, texts, layer, centre):
+def slow(folder, texts, layer, center):
     """One sentence at a time, in float64."""
     t, model = tokenizer.load(folder), Qwen2.from_pretrained(folder).eval()
     rows = np.zeros((len(texts), model.config.hidden_size))
@@ -227,17 +239,18 @@ def slow(folder, texts, layer, centre):
                 streams = model(torch.tensor([[t.prefix_token_id, *t.encode(text.strip())]]), hidden=True)
             rows[i] = streams[layer][0, 1:].double().mean(0).numpy()
     full = rows.any(1)
-    rows[full] -= rows[full].mean(0) if centre else 0
+    rows[full] -= rows[full].mean(0) if center else 0
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-@pytest.mark.parametrize("layer, centre, batch_tokens", [(0, False, 8192), (1, True, 8192), ("middle", True, 9), (2, False, 1),
+@pytest.mark.parametrize("layer, center, batch_tokens",
+                         [(0, False, 8192), (1, True, 8192), ("middle", True, 9), (2, False, 1),
                                                          (3, True, 30)])
-def test_rows_are_means_of_hidden_states(folder, tmp_path, layer, centre, batch_tokens):
-    got = embed(folder, tmp_path, "\n".join(TEXTS), layer=layer, centre=centre, batch_tokens=batch_tokens)
+def test_rows_are_means_of_hidden_states(folder, tmp_path, layer, center, batch_tokens):
+    got = embed(folder, tmp_path, "\n".join(TEXTS), layer=layer, center=center, batch_tokens=batch_tokens)
     lines = [line.split("\t")[0] for line in TEXTS]
     assert got.dtype == np.float16 and got.shape == (len(TEXTS), 32) and not got[2].any() and not got[6].any()
-    np.testing.assert_allclose(got, slow(folder, lines, 1 if layer == "middle" else layer, centre), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(got, slow(folder, lines, 1 if layer == "middle" else layer, center), rtol=0, atol=1e-3)
 
 
 def test_batches_are_filled(folder, tmp_path):
@@ -256,13 +269,13 @@ def test_columns_and_compressed_files(folder, tmp_path):
     assert right.shape == (len(rows) + 1, 32) and not right[-1].any()
     np.testing.assert_array_equal(right[:-1], embed(folder, tmp_path, "".join(f"{b}\n" for _, b in rows)))
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("".join(f"{a}\n" for a, _ in rows).encode() + b"\xff\n"))
-    recipe.main([f"model={folder}", f"text={tmp_path / 'a.txt.gz'}", f"out={tmp_path / 'new/z.npy'}", "centre=False"])
+    recipe.main([f"model={folder}", f"text={tmp_path / 'a.txt.gz'}", f"out={tmp_path / 'new/z.npy'}", "center=False"])
     assert not np.load(tmp_path / "new/z.npy")[-1].any() and len(left) == len(rows)
 
 
 def test_long_sentences_are_cut(folder, tmp_path):
     long, t = "word 17 of a text " * 9, tokenizer.load(folder)
-    got = embed(folder, tmp_path, f"{long}\nword\n", max_tokens=12, centre=False)
+    got = embed(folder, tmp_path, f"{long}\nword\n", max_tokens=12, center=False)
     tokens = torch.tensor([[t.prefix_token_id, *t.encode(long.strip())[:12]]])
     with torch.inference_mode():
         wanted = Qwen2.from_pretrained(folder)(tokens, hidden=True)[1][0, 1:].mean(0)
@@ -270,7 +283,8 @@ def test_long_sentences_are_cut(folder, tmp_path):
 
 
 def test_large_states_do_not_overflow(folder, tmp_path):
-    """Hidden states of real models reach 10,000 and more, float16 ends at 65,504: rows are made 1 long before they are stored."""
+    """Hidden states of real models reach 10,000 and more, float16 ends at 65,504: rows are made 1 long before they are
+    stored."""
     model = Qwen2.from_pretrained(folder)
     model.model.embed_tokens.weight.data *= 1e6
     big = tmp_path / "big"
@@ -283,7 +297,8 @@ def test_large_states_do_not_overflow(folder, tmp_path):
     (dict(layer=9), "layer=9: the model has 3"), (dict(layer=-1), "layer must be"),
     (dict(layer="top"), "layer must be a number or middle, got 'top'"), (dict(column=-1), "column must be at least 0"),
     (dict(batch_tokens=0), "batch_tokens must be at least 1"), (dict(text="none.tsv"), "none.tsv: no such file"),
-    (dict(out="x.bin"), "out must end in .npy"), (dict(dtype="int8"), "dtype must be"), (dict(model="nowhere"), "nowhere")])
+    (dict(out="x.bin"), "out must end in .npy"), (dict(dtype="int8"), "dtype must be"),
+    (dict(model="nowhere"), "nowhere")])
 def test_bad_settings(folder, tmp_path, change, message):
     (tmp_path / "a.txt").write_text("word\n")
     settings = dict(model=folder, text=tmp_path / "a.txt", out=tmp_path / "o.npy") | change

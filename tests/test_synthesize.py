@@ -1,5 +1,5 @@
-"""corpus/synthesize.py and recipes/synthetic_data.py: prompts to the letter, filters on planted and clean answers, ROUGE-L
-against a naive one, an endpoint that fails in every way, kills, and a tiny checkpoint that answers."""
+"""corpus/synthesize.py and recipes/synthetic_data.py: prompts to the letter, filters on planted and clean answers,
+ROUGE-L against a naive one, an endpoint that fails in every way, kills, and a tiny checkpoint that answers."""
 import fcntl
 import hashlib
 import json
@@ -9,19 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from test_client import Endpoint, hang_up, key, reply, serve, waits  # noqa: F401
 
 import tokenizer
 from configs import language_table
-from corpus import clean, read, synthesize
+from configs.refusals import REFUSALS
+from corpus import clean, knowledge, read, synthesize
 from corpus.read import Document
 from generate import complete, generate
 from model import ModelConfig, Qwen2
@@ -36,30 +36,31 @@ BENCHMARKS = ROOT.parent / "shared" / "benchmarks"
 ONE = {"subject": ["physics"], "role_2": ["university students"], "type_passage": ["a letter"], "scene": ["at sea"],
        "length": [[60, 90]], "style": ["dry"], "ending": ["a joke"]}
 GOLDEN = {
-    "explanation": "You are un instituteur, and your field is physics. Explain these keywords to university students: вода, "
-                   "火.\nGive each at least three sentences; a short story may help. Close with a summary, then a list of the "
-                   "keywords. Be correct, useful and easy to understand, and do not put everything in the same way.\nWrite "
-                   "in Kazakh.",
-    "story": "You are un instituteur, and your field is physics. You are about to teach new words to university students. "
-             "First write a letter in which every one of these words occurs: вода, 火.\nIt is set at sea. It has 60 to 90 "
-             "words, its style is dry, and it ends with a joke.\nWrite in Kazakh.",
-    "sample": "You make samples for a collection. These are some of it:\n\n(1) Бірінші {мысал}.\n\n(2) Екінші\nмысал.\n\n"
-              "Make one more, of the same field but on something rarer. It should be about as long and as difficult as "
-              "these, and sensible to a human reader. Do not mention that there is a given sample or a created sample: the "
-              "answer is the new sample and nothing else.\nWrite in Kazakh.",
+    "explanation": "You are un instituteur, and your field is physics. Explain these keywords to university students: "
+                   "вода, 火.\nGive each at least three sentences; a short story may help. Close with a summary, then "
+                   "a list of the keywords. Be correct, useful and easy to understand, and do not put everything in "
+                   "the same way.\nWrite in Kazakh.",
+    "story": "You are un instituteur, and your field is physics. You are about to teach new words to university "
+             "students. First write a letter in which every one of these words occurs: вода, 火.\nIt is set at sea. It "
+             "has 60 to 90 words, its style is dry, and it ends with a joke.\nWrite in Kazakh.",
+    "sample": "You make samples for a collection. These are some of it:\n\n(1) Бірінші {мысал}.\n\n(2) "
+              "Екінші\nмысал.\n\nMake one more, of the same field but on something rarer. It should be about as long "
+              "and as difficult as these, and sensible to a human reader. Do not mention that there is a given sample "
+              "or a created sample: the answer is the new sample and nothing else.\nWrite in Kazakh.",
 }
 
 
 def sorted_lists(prompt):
     """A prompt whose shuffled lists stand in the order of GOLDEN."""
-    swaps = {"火, вода": "вода, 火", "(1) Екінші\nмысал.\n\n(2) Бірінші {мысал}.": "(1) Бірінші {мысал}.\n\n(2) Екінші\nмысал."}
+    swaps = {"火, вода": "вода, 火",
+             "(1) Екінші\nмысал.\n\n(2) Бірінші {мысал}.": "(1) Бірінші {мысал}.\n\n(2) Екінші\nмысал."}
     for wrong, right in swaps.items():
         prompt = prompt.replace(wrong, right)
     return prompt
 
 
 def test_golden_prompts():
-    made = synthesize.requests(list(GOLDEN), 0, "Kazakh", ["вода", "火"], ["un instituteur"],
+    made = synthesize.make_requests(list(GOLDEN), 0, "Kazakh", ["вода", "火"], ["un instituteur"],
                                ["Бірінші {мысал}.", "Екінші\nмысал."], 2, 2, ONE)
     rows = list(islice(made, 6))
     assert [sorted_lists(row["prompt"]) for row in rows] == 2 * list(GOLDEN.values())
@@ -70,9 +71,10 @@ def test_golden_prompts():
 
 
 def test_prompts_are_pinned():
-    """The choices depend on the seed and the lists alone: not on the process, nor on Python's version as far as this can tell."""
+    """The choices depend on the seed and the lists alone: not on the process, nor on Python's version as far as this
+    can tell."""
     def made(seed):
-        rows = islice(synthesize.requests(list(GOLDEN), seed, "Thai", [f"k{i}" for i in range(9)], ["a", "b\tart"],
+        rows = islice(synthesize.make_requests(list(GOLDEN), seed, "Thai", [f"k{i}" for i in range(9)], ["a", "b\tart"],
                                           list("pqrst")), 30)
         return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()[:16]
     assert made(7) == made(7) != made(8)
@@ -81,7 +83,8 @@ def test_prompts_are_pinned():
 
 def test_all_keywords_are_used_alike():
     words = [f"k{i}" for i in range(10)]
-    rows = list(islice(synthesize.requests(["story", "story", "explanation"], 1, "Thai", words, ["a"], each=3), 300))
+    rows = list(islice(synthesize.make_requests(["story", "story", "explanation"], 1, "Thai", words, ["a"],
+                                                keywords_each=3), 300))
     for n in range(3):
         lists = [row["keyword"].split(", ") for row in rows[n::3]]
         used = Counter(k for some in lists for k in some)
@@ -92,8 +95,9 @@ def test_all_keywords_are_used_alike():
 
 def test_every_slot_of_the_story_is_filled():
     eleven = "role_1 subject type_passage keywords scene length[0] length[1] style role_2 ending language"  # Table 14
-    assert sorted(re.findall(r"{(.*?)}", synthesize.TEMPLATES["story"])) == sorted(eleven.split())
-    for row in islice(synthesize.requests(["story"], 2, "Urdu", ["k1", "k2", "k3"], ["a nurse", "a smith\tmetal work"]), 200):
+    assert sorted(re.findall(r"{(.*?)}", synthesize.PROMPTS["story"])) == sorted(eleven.split())
+    for row in islice(synthesize.make_requests(["story"], 2, "Urdu", ["k1", "k2", "k3"],
+                                               ["a nurse", "a smith\tmetal work"]), 200):
         assert "{" not in row["prompt"] and "}" not in row["prompt"]
         for name in ("persona", "subject", "type_passage", "scene", "style", "role_2", "ending"):
             assert row[name] and row[name] in row["prompt"]
@@ -103,19 +107,20 @@ def test_every_slot_of_the_story_is_filled():
 
 @pytest.mark.parametrize("lists, said",
                          [(dict(keywords=["a", "b"]), "keywords: a prompt takes 3, there are 2"),
-                          (dict(keywords=list("abc"), each=0), "takes 0"),
+                          (dict(keywords=list("abc"), keywords_each=0), "takes 0"),
                           (dict(keywords=list("abc"), personas=[]), "personas: a prompt takes 1, there are 0"),
                           (dict(kinds=["sample"], seeds=["a"]), "seeds: a prompt takes 3, there are 1")])
 def test_too_short_lists(lists, said):
     with pytest.raises(ValueError, match=said):
-        next(synthesize.requests(**{"kinds": ["story"], "seed": 0, "language": "Thai", "personas": ["a"]} | lists))
+        next(synthesize.make_requests(**{"kinds": ["story"], "seed": 0, "language": "Thai", "personas": ["a"]} | lists))
 
 
 # ---------------------------------------------------------------------- knowledge
 
 KNOWLEDGE = [
     ({"question": "2 + 2?", "answer": 4}, "2 + 2?\n\n4"),
-    ({"question": " Қанша? \n", "answer": "Төрт.\n", "id": 3, "source": "x", "choices": None, "input": None}, " Қанша?\n\nТөрт."),
+    ({"question": " Қанша? \n", "answer": "Төрт.\n", "id": 3, "source": "x", "choices": None, "input": None},
+     " Қанша?\n\nТөрт."),
     ({"instruction": "Sort it.", "input": "3 1 2", "output": "1 2 3"}, "Sort it.\n3 1 2\n\n1 2 3"),
     ({"instruction": "Say hello.", "input": "", "output": "Hello."}, "Say hello.\n\nHello."),
     ({"problem": "x + 1 = 3", "solution": "x = 2", "level": "Level 1", "type": "Algebra"}, "x + 1 = 3\n\nx = 2"),
@@ -134,11 +139,12 @@ KNOWLEDGE = [
 
 @pytest.mark.parametrize("row, text", KNOWLEDGE)
 def test_knowledge_as_text(row, text):
-    assert synthesize.render_knowledge(row) == text
+    assert knowledge.format_knowledge(row) == text
 
 
 @pytest.mark.parametrize("row, said", [
-    ({"query": "a", "response": "b"}, r"\['query', 'response'\].*question\+answer.*instruction\+output"), ({}, "known are"),
+    ({"query": "a", "response": "b"}, r"\['query', 'response'\].*question\+answer.*instruction\+output"),
+    ({}, "known are"),
     ({"question": "a", "answer": "b", "rationale": "c"}, r"\['rationale'\]"),
     ({"question": "a", "solution": "b"}, r"\['question', 'solution'\]"),
     ({"question": "a", "answer": "b", "prompt": "c", "completion": "d"}, r"\['completion', 'prompt'\]"),
@@ -151,12 +157,13 @@ def test_knowledge_as_text(row, text):
     ({"question": "a", "choices": ["b", "c"], "answer": True}, "True"),
     ({"question": "a", "choices": ["b", ""], "answer": 0}, "choices"),
     ({"question": "a", "choices": "bc", "answer": "b"}, "choices"),
-    ({"question": "a", "choices": [], "answer": "b"}, "choices"), ({"question": "a", "choices": ["x"] * 27, "answer": 0}, "26"),
+    ({"question": "a", "choices": [], "answer": "b"}, "choices"),
+    ({"question": "a", "choices": ["x"] * 27, "answer": 0}, "26"),
     ({"question": "a", "choices": ["b", "c"], "answer": ["b"]}, "choices"),
 ])
 def test_knowledge_that_is_refused(row, said):
     with pytest.raises(ValueError, match=said):
-        synthesize.render_knowledge(row)
+        knowledge.format_knowledge(row)
 
 
 # ---------------------------------------------------------------------- words
@@ -168,41 +175,45 @@ def test_knowledge_that_is_refused(row, said):
     ("e\u0301te\u0301", "été"),
     ("co\u00adop", "coop"), ("", ""), ("... !? —", ""), ("кітап-дәптер", "кітап дәптер"), ("១២ ខ្មែរ", "១ ២ ខ្ មែ រ")])
 def test_words(text, words):
-    assert synthesize.words(text) == tuple(words.split())
+    assert synthesize.split_words(text) == tuple(words.split())
 
 
 # ---------------------------------------------------------------------- filters
 
 CLEAN = {
-    "en": "Mira kept bees behind the old school. Every spring she painted the hives in new colours so that each swarm knew "
-          "its door. When the river rose, the children carried the hives up the hill, and nobody was stung. I'm sorry, she "
-          "said to the bees, we are late.",
-    "zh": "村子里有一座小桥，桥下的水很清。每天早晨，老王都牵着牛从桥上走过，去山那边的田里干活。有一天下了大雨，桥被冲坏了，孩子们不能上学，大家就一起砍来木头，三天修好了新桥。",
-    "kk": "Ауыл шетінде қарт бағбан тұрады. Ол алма ағаштарын күн сайын суарып, балаларға күтім жасауды үйретеді. Күзде "
-          "бүкіл ауыл жиналып, жеміс тереді. Ең үлкен алманы бағбан мектепке сыйлайды, ал оқушылар оған өлең оқиды.",
-    "ru": "На краю деревни стоит мельница, которой уже двести лет. Мельник встаёт до рассвета и слушает ветер. Если ветер с "
-          "юга, он мелет рожь, если с севера, чинит крылья и пьёт чай. Дети любят приходить к нему и спрашивать, куда дует "
-          "сегодня.",
-    "ar": "في آخر الشارع مكتبة صغيرة تفتح أبوابها بعد صلاة العصر. صاحبتها سيدة كبيرة تعرف كل كتاب على الرفوف وتروي للأطفال "
-          "قصة كل يوم. ذات مساء انقطع النور، فأشعلت شمعة وأكملت الحكاية حتى عاد الضوء.",
+    "en": "Mira kept bees behind the old school. Every spring she painted the hives in new colours so that each swarm "
+          "knew its door. When the river rose, the children carried the hives up the hill, and nobody was stung. I'm "
+          "sorry, she said to the bees, we are late.",
+    "zh": "村子里有一座小桥，桥下的水很清。每天早晨，老王都牵着牛从桥上走过，去山那边的田里干活。"
+          "有一天下了大雨，桥被冲坏了，孩子们不能上学，大家就一起砍来木头，三天修好了新桥。",
+    "kk": "Ауыл шетінде қарт бағбан тұрады. Ол алма ағаштарын күн сайын суарып, балаларға күтім жасауды үйретеді. "
+          "Күзде бүкіл ауыл жиналып, жеміс тереді. Ең үлкен алманы бағбан мектепке сыйлайды, ал оқушылар оған өлең "
+          "оқиды.",
+    "ru": "На краю деревни стоит мельница, которой уже двести лет. Мельник встаёт до рассвета и слушает ветер. Если "
+          "ветер с юга, он мелет рожь, если с севера, чинит крылья и пьёт чай. Дети любят приходить к нему и "
+          "спрашивать, куда дует сегодня.",
+    "ar": "في آخر الشارع مكتبة صغيرة تفتح أبوابها بعد صلاة العصر. صاحبتها سيدة كبيرة تعرف كل كتاب على الرفوف وتروي "
+          "للأطفال قصة كل يوم. ذات مساء انقطع النور، فأشعلت شمعة وأكملت الحكاية حتى عاد الضوء.",
     "th": "คุณยายปลูกมะม่วงไว้หลังบ้านสามต้น ทุกฤดูร้อนหลานๆ จะมาช่วยกันเก็บผลไม้ใส่ตะกร้า แล้วนำไปแจกเพื่อนบ้าน "
           "วันหนึ่งมีนกตัวเล็กมาทำรังบนต้นที่สูงที่สุด ทุกคนจึงรอจนลูกนกบินได้ก่อนจะเก็บมะม่วง",
     "ne": "पहाडको फेदीमा एउटा सानो गाउँ छ। त्यहाँका मानिसहरू बिहानै उठेर खेतमा जान्छन्। हिउँदमा बाटो बन्द हुँदा शिक्षकले "
           "घरमै केटाकेटीलाई पढाउनुहुन्छ। वसन्त आएपछि सबै मिलेर नयाँ बाटो बनाउँछन् र बजारसम्म तरकारी लैजान्छन्।",
-    "ja": "山のふもとに小さな駅があります。朝と夕方だけ列車が止まり、駅長さんは花に水をやりながら客を待ちます。ある冬の日、雪で列車が遅れたとき、駅長さんは温かいお茶を配り、みんなで歌を歌って待ちました。",
-    "tr": "Deniz kıyısındaki fenerin bekçisi her akşam aynı saatte merdivenleri çıkar. Lambayı yakmadan önce ufka bakar ve "
-          "gemileri sayar. Bir gece sis o kadar yoğundu ki çanı çaldı, balıkçılar sesi duyup limana döndüler.",
-    "ko": "언덕 위의 빵집은 새벽 네 시에 불을 켭니다. 할머니는 반죽을 하며 라디오를 듣고, 손자는 오븐을 지킵니다. 눈이 많이 온 날에는 마을 사람들이 길을 치워 주고, 할머니는 모두에게 따뜻한 빵을 하나씩 "
-          "나누어 주었습니다. 그날 아침에는 온 동네에 빵 냄새가 가득했습니다.",
+    "ja": "山のふもとに小さな駅があります。朝と夕方だけ列車が止まり、駅長さんは花に水をやりながら客を待ちます。"
+          "ある冬の日、雪で列車が遅れたとき、駅長さんは温かいお茶を配り、みんなで歌を歌って待ちました。",
+    "tr": "Deniz kıyısındaki fenerin bekçisi her akşam aynı saatte merdivenleri çıkar. Lambayı yakmadan önce ufka "
+          "bakar ve gemileri sayar. Bir gece sis o kadar yoğundu ki çanı çaldı, balıkçılar sesi duyup limana döndüler.",
+    "ko": "언덕 위의 빵집은 새벽 네 시에 불을 켭니다. 할머니는 반죽을 하며 라디오를 듣고, 손자는 오븐을 지킵니다. 눈이 "
+          "많이 온 날에는 마을 사람들이 길을 치워 주고, 할머니는 모두에게 따뜻한 빵을 하나씩 나누어 주었습니다. 그날 "
+          "아침에는 온 동네에 빵 냄새가 가득했습니다.",
 }
-PROMPT = ("Explain these keywords to adults: apple, river, moon.\nGive each at least three sentences and close with a summary of "
-          "it all, please.")
+PROMPT = ("Explain these keywords to adults: apple, river, moon.\nGive each at least three sentences and close with a "
+          "summary of it all, please.")
 
 
 def steps(seeds=(), **more):
-    return [partial(synthesize.answered,
-                    **{"least": 20, "most": 400, "banned": synthesize.BANNED, "refusals": synthesize.REFUSALS} | more),
-            partial(synthesize.said_before, prompt=0.3, itself=0.3), synthesize.novelty(0.7, seeds)]
+    return [partial(synthesize.check_answer,
+                    **{"min_words": 20, "max_words": 400, "banned": synthesize.BANNED, "refusals": REFUSALS} | more),
+            partial(synthesize.check_repetition, max_echo=0.3, max_repeated=0.3), synthesize.novelty_filter(0.7, seeds)]
 
 
 def reason(text, some=None, prompt=PROMPT, finish="stop"):
@@ -216,14 +227,15 @@ def test_clean_answers_are_kept():
 
 
 def test_declarations_are_kept():
-    """The Universal Declaration, ten lines at a time, in all languages at hand: much the same words in every sentence."""
+    """The Universal Declaration, ten lines at a time, in all languages at hand: much the same words in every
+    sentence."""
     folder = BENCHMARKS / "udhr2"
     if not folder.exists():
         pytest.skip("no declarations here")
     for path in sorted(folder.glob("*.txt")):
         lines = [line.strip() for line in path.read_text(errors="ignore").split("\n") if line.strip()]
         texts = ["\n".join(lines[i:i + 10]) for i in range(0, len(lines) - 9, 10)]
-        some = steps(most=10 ** 4)
+        some = steps(max_words=10 ** 4)
         assert [reason(text, some) for text in texts] == [None] * len(texts), path.name
 
 
@@ -277,12 +289,13 @@ def test_news_is_kept():
     folder = BENCHMARKS / "ntrex128"
     if not folder.exists():
         pytest.skip("no NTREX here")
-    names, some = (folder / "DOCUMENT_IDS.tsv").read_text().split("\n"), steps(most=10 ** 5)
+    names, some = (folder / "DOCUMENT_IDS.tsv").read_text().split("\n"), steps(max_words=10 ** 5)
     for path in sorted(folder.glob("newstest*.txt")):
         documents = {}
         for name, line in zip(names, path.read_text().split("\n")):
             documents.setdefault(name, []).append(line)
-        texts = [text for lines in list(documents.values())[::4] if len(synthesize.words(text := "\n".join(lines))) >= 20]
+        texts = [text for lines in list(documents.values())[::4]
+                 if len(synthesize.split_words(text := "\n".join(lines))) >= 20]
         assert len(texts) > 25 and [reason(text, some) for text in texts] == [None] * len(texts)
 
 
@@ -302,26 +315,27 @@ def test_lcs_is_exact(size):
     r = random.Random(size)
     for _ in range(150):
         a, b = ([r.randrange(size) for _ in range(r.randrange(75))] for _ in range(2))
-        assert synthesize.lcs(a, b) == synthesize.lcs(b, a) == naive_lcs(a, b)
-        assert synthesize.lcs(a, a) == len(a)
+        assert synthesize.lcs_length(a, b) == synthesize.lcs_length(b, a) == naive_lcs(a, b)
+        assert synthesize.lcs_length(a, a) == len(a)
 
 
 @pytest.mark.parametrize("a, b, n",
-                         [("", "", 0), ("", "abc", 0), ("abc", "", 0), ("abc", "abc", 3), ("abc", "cba", 1), ("aaaa", "aa", 2),
+                         [("", "", 0), ("", "abc", 0), ("abc", "", 0), ("abc", "abc", 3), ("abc", "cba", 1),
+                          ("aaaa", "aa", 2),
                           ("abcbdab", "bdcaba", 4),
                           ("x" * 200, "x" * 130, 130), ("ab" * 100, "ba" * 100, 199), ("abc", "xyz", 0),
                           ("a", "a", 1)])
 def test_lcs_at_the_edges(a, b, n):
-    assert synthesize.lcs(a, b) == synthesize.lcs(b, a) == n == naive_lcs(a, b)
+    assert synthesize.lcs_length(a, b) == synthesize.lcs_length(b, a) == n == naive_lcs(a, b)
 
 
 def naive_novelty(most, seeds, texts):
     """The verdicts by comparing everything with everything (lcs itself is tested above)."""
-    kept, out = [synthesize.words(s) for s in dict.fromkeys(seeds)], []
+    kept, out = [synthesize.split_words(s) for s in dict.fromkeys(seeds)], []
     seeds = len(kept)
     for text in texts:
-        a = synthesize.words(text)
-        k = next((k for k, b in enumerate(kept) if 2 * synthesize.lcs(a, b) >= most * (len(a) + len(b))), None)
+        a = synthesize.split_words(text)
+        k = next((k for k, b in enumerate(kept) if 2 * synthesize.lcs_length(a, b) >= most * (len(a) + len(b))), None)
         same = a in kept
         if same:
             out.append("duplicate: exact")
@@ -357,7 +371,7 @@ def test_the_bound_never_changes_a_verdict(most, size):
     texts = drifting(r, size, 80)
     seeds, texts = texts[:20], texts[20:] + texts[10:20]
     r.shuffle(texts)
-    step = synthesize.novelty(most, seeds)
+    step = synthesize.novelty_filter(most, seeds)
     verdicts = [step(Document(text)) for text in texts]
     assert verdicts == naive_novelty(most, seeds, texts)
     assert len(set(verdicts)) >= 2  # some are caught
@@ -366,36 +380,38 @@ def test_the_bound_never_changes_a_verdict(most, size):
 def test_words_said_more_often_than_a_byte_counts():
     """The bags of the bound are bytes."""
     texts = [" ".join(["a"] * n + ["b"] * m + ["c"] * k) for n, m, k in
-             ((300, 10, 0), (600, 300, 5), (200, 0, 0), (301, 40, 0), (255, 10, 0), (256, 256, 256), (256, 300, 200), (900, 1, 1),
+             ((300, 10, 0), (600, 300, 5), (200, 0, 0), (301, 40, 0), (255, 10, 0), (256, 256, 256), (256, 300, 200),
+              (900, 1, 1),
               (10, 10, 10))]
     for most in (0.4, 0.6, 0.8, 0.95):
-        step = synthesize.novelty(most)
+        step = synthesize.novelty_filter(most)
         assert [step(Document(text)) for text in texts] == naive_novelty(most, [], texts)
 
 
 def test_a_verdict_at_the_threshold_itself():
     """One word of three has F1 0.5, two of three have 0.8: not below most."""
     for most, kept, new in ((0.5, "a b c", "b"), (0.5, "b", "a b c"), (0.8, "a b c", "a c"), (0.5, "a b", "b c")):
-        step = synthesize.novelty(most)
+        step = synthesize.novelty_filter(most)
         assert step(Document(kept)) is None and step(Document(new)) == "novelty: too like an answer kept"
-        step = synthesize.novelty(most + 1e-9)
+        step = synthesize.novelty_filter(most + 1e-9)
         assert step(Document(kept)) is None and step(Document(new)) is None
 
 
 def test_the_bound_skips_most_comparisons(monkeypatch):
-    """Unrelated texts of 150 words, some of them frequent, as in a language: fewer than one pair in a hundred is compared."""
-    r, calls, lcs = random.Random(3), [], synthesize.lcs
-    monkeypatch.setattr(synthesize, "lcs", lambda a, b: calls.append(1) or lcs(a, b))
+    """Unrelated texts of 150 words, some of them frequent, as in a language: fewer than one pair in a hundred is
+    compared."""
+    r, calls, lcs = random.Random(3), [], synthesize.lcs_length
+    monkeypatch.setattr(synthesize, "lcs_length", lambda a, b: calls.append(1) or lcs(a, b))
     weights = [1 / (k + 5) for k in range(5000)]
     texts = [" ".join(f"w{k}" for k in r.choices(range(5000), weights, k=150)) for _ in range(300)]
-    step = synthesize.novelty(0.7)
+    step = synthesize.novelty_filter(0.7)
     assert all(step(Document(text)) is None for text in texts) and len(calls) < 0.01 * 300 * 299 / 2
     assert step(Document(" ".join(texts[7].split()[:-20]))) == "novelty: too like an answer kept"
 
 
 def test_novelty_knows_seeds_copies_and_near_copies():
     text = CLEAN["th"]
-    step = synthesize.novelty(0.7, [CLEAN["en"], CLEAN["en"], CLEAN["zh"]])
+    step = synthesize.novelty_filter(0.7, [CLEAN["en"], CLEAN["en"], CLEAN["zh"]])
     assert step(Document(CLEAN["en"].upper())) == "duplicate: exact"
     assert step(Document(CLEAN["zh"].replace("桥", "路"))) == "novelty: too like a seed"
     assert step(Document(text)) is None and step(Document(text + "!")) == "duplicate: exact"
@@ -404,195 +420,22 @@ def test_novelty_knows_seeds_copies_and_near_copies():
 
 
 def test_novelty_remembers_more_than_its_first_room():
-    step = synthesize.novelty(0.7)
+    step = synthesize.novelty_filter(0.7)
     texts = [f"a{i} b{i} c{i} d{i} e{i}" for i in range(300)]
     assert all(step(Document(text)) is None for text in texts)
     assert all(step(Document(text.replace("c", "x"))) == "novelty: too like an answer kept" for text in texts)
 
 
-# ---------------------------------------------------------------------- the endpoint
+# ---------------------------------------------------------------------- the program
 
 def answer(prompt):
     """What the endpoint says to a prompt, always the same: forty words, or one of the faults."""
     r = random.Random(prompt)
-    text = " ".join(f"{r.choice('bdfgklmnprst')}{r.choice('aeiou')}{r.choice('lmnrst')}{r.choice('aeiou')}" for _ in range(40))
-    return {0: "I'm sorry, but I can't help with that.", 1: "", 2: "As an AI, " + text, 3: "too short"}.get(r.randrange(16), text)
+    text = " ".join(f"{r.choice('bdfgklmnprst')}{r.choice('aeiou')}{r.choice('lmnrst')}{r.choice('aeiou')}"
+                    for _ in range(40))
+    return {0: "I'm sorry, but I can't help with that.", 1: "", 2: "As an AI, " + text,
+            3: "too short"}.get(r.randrange(16), text)
 
-
-def reply(text, finish="stop", **message):
-    return 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": text} | message,
-                                         "finish_reason": finish}]}).encode()
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers as how(number of the request, its body) says: (status, body, headers...) or a function of the handler."""
-    request_queue_size, daemon_threads = 64, True
-
-    def __init__(self, how):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.how, self.seen, self.lock = how, [], threading.Lock()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append((self.path, dict(self.headers), body))
-            number = len(self.server.seen)
-        try:
-            sent = self.server.how(number, body)
-            if callable(sent):
-                return sent(self)
-            status, raw, *headers = sent
-            self.send_response(status)
-            for name, value in [*headers, ("Content-Length", str(len(raw)))]:
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(raw)
-        except OSError:
-            pass  # the client has gone
-
-    do_GET = do_POST
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def key():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        patch.setenv("OPENAI_API_KEY", "sk-secret")
-        yield
-
-
-@pytest.fixture
-def serve(key):
-    """A function that starts an endpoint: serve(how) -> (address, requests so far)."""
-    servers = []
-
-    def start(how):
-        servers.append(Endpoint(how))
-        return servers[-1].url, servers[-1].seen
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """The pauses that were asked for; none is taken."""
-    out = []
-    monkeypatch.setattr(synthesize.time, "sleep", out.append)
-    return out
-
-
-HELLO = [{"role": "user", "content": "Hello?"}]
-
-
-def ask(url, **more):
-    return synthesize.chat(url + "/chat/completions", "m", HELLO, **{"key": "sk-secret", "timeout": 5} | more)
-
-
-def hang_up(handler):
-    handler.connection.close()
-
-
-def half(handler):
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"choices"')
-
-
-def trickle(handler):
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(100):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-        time.sleep(0.02)
-
-
-def test_a_question_and_its_answer(serve):
-    url, seen = serve(lambda number, body: reply("Сәлем!"))
-    assert ask(url, more={"max_tokens": 7, "temperature": None, "stop": ["x"]}) == {"text": "Сәлем!", "finish": "stop"}
-    (path, headers, body), = seen
-    assert path == "/v1/chat/completions" and headers["Authorization"] == "Bearer sk-secret"
-    assert body == {"model": "m", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 7, "stop": ["x"]}
-    assert ask(url, key=None)["text"] and "Authorization" not in seen[1][1]
-
-
-@pytest.mark.parametrize("sent, expected", [
-    (reply(None), {"text": "", "finish": "stop"}), (reply("", "length"), {"text": "", "finish": "length"}),
-    (reply(None, refusal="No."), {"text": "", "finish": "refusal"}),
-    (reply("<think>\nhm</think>\n\nYes."), {"text": "\n\nYes.", "finish": "stop"}),
-    (reply("a <think>b</think>"), {"text": "a <think>b</think>", "finish": "stop"}),
-    (reply("x", None), {"text": "x", "finish": None}),
-    ((200, b'{"choices": [{"message": {"content": "\\ud83d half"}}]}'), {"text": "\ud83d half", "finish": None}),
-    ((400, b'{"error": {"code": "content_filter"}}'), {"text": "", "finish": "content_filter"}),
-])
-def test_answers_of_every_kind(serve, sent, expected):
-    url, _ = serve(lambda number, body: sent)
-    assert ask(url) == expected
-
-
-@pytest.mark.parametrize("fault, said", [
-    ((429, b"slow down"), "HTTP 429"), ((500, b"oops"), "HTTP 500 Internal Server Error: oops"), ((503, b""), "HTTP 503"),
-    ((408, b""), "HTTP 408"),
-    (hang_up, "RemoteDisconnected"), (half, "no|JSONDecodeError|IncompleteRead"),
-    ((200, b"<html>"), "JSONDecodeError.*in the reply b'<html>'"),
-    ((200, b'{"choices": []}'), "IndexError.*choices"), ((200, b'{"error": "sk-secret"}'), r"KeyError.*\[key\]"),
-    ((200, b"[]"), "TypeError"),
-    ((200, b'{"choices": [{"message": "hm"}]}'), "AttributeError"), ((200, b"\xff"), "UnicodeDecodeError"),
-    ((200, b"[" * 10 ** 5), "RecursionError"),
-])
-def test_passing_faults_are_tried_again(serve, waits, fault, said):
-    url, seen = serve(lambda number, body: fault if number < 4 else reply("at last"))
-    assert ask(url) == {"text": "at last", "finish": "stop"} and len(seen) == 4
-    assert waits[0] == 0 and all(0.5 * 2 ** k <= x <= 1.5 * 2 ** k for k, x in enumerate(waits[1:]))
-    url, seen = serve(lambda number, body: fault)
-    with pytest.raises(ConnectionError, match=f"{url}/chat/completions: .*{said}.*tried 3 times") as e:
-        ask(url, tries=3)
-    assert len(seen) == 3 and "sk-secret" not in str(e.value)
-
-
-def test_retry_after_is_obeyed(serve, waits):
-    after = {1: "17", 2: "99999", 3: "Fri, 31 Dec 1999 23:59:59 GMT"}
-    url, _ = serve(lambda number, body: (429, b"", ("Retry-After", after[number])) if number in after else reply("yes"))
-    assert ask(url)["text"] == "yes" and waits[:3] == [0, 17, 600] and 2 <= waits[3] <= 6
-
-
-@pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 422])
-def test_a_refused_request_is_not_repeated(serve, waits, status):
-    other, theirs = serve(lambda number, body: reply("you should not be here"))
-    said = b'{"error": "the key sk-secret is wrong"}'
-    url, seen = serve(lambda number, body: (status, said, ("Location", other + "/chat/completions")))
-    with pytest.raises(ValueError, match=rf"{url}/chat/completions: HTTP {status} .*\[key\]") as e:
-        synthesize.chat(url + "/chat/completions?api-key=hidden", "m", HELLO, key="sk-secret")
-    assert len(seen) == 1 and not theirs and "sk-secret" not in str(e.value) and "hidden" not in str(e.value)
-
-
-@pytest.mark.parametrize("fault", [lambda handler: time.sleep(1.2), trickle], ids=["silence", "trickle"])
-def test_timeouts(serve, fault):
-    """A server that says nothing, and one that sends a byte now and then."""
-    url, _ = serve(lambda number, body: fault)
-    begin = time.monotonic()
-    with pytest.raises(ConnectionError, match="TimeoutError"):
-        ask(url, timeout=0.2, tries=2, pause=0.01)
-    assert time.monotonic() - begin < 1.2
-
-
-def test_nobody_there(waits):
-    with pytest.raises(ConnectionError, match="127.0.0.1:9/.*refused.*tried 2 times"):
-        synthesize.chat("http://127.0.0.1:9/v1/chat/completions", "m", HELLO, tries=2)
-
-
-# ---------------------------------------------------------------------- the program
 
 @pytest.fixture(scope="module")
 def shared_lists(tmp_path_factory):
@@ -606,7 +449,8 @@ def shared_lists(tmp_path_factory):
 
 
 def line_of(folder):
-    return [f"keywords={folder}/kw.txt", f"personas={folder}/p.txt", f"seeds={folder}/seeds.jsonl", "language=kk", "langid=[]",
+    return [f"keywords={folder}/kw.txt", f"personas={folder}/p.txt", f"seeds={folder}/seeds.jsonl", "language=kk",
+            "langid=[]",
             "n=60"]
 
 
@@ -640,7 +484,8 @@ def endpoint(serve):
 @pytest.fixture(scope="module")
 def uninterrupted(shared_lists, key, tmp_path_factory):
     """The folder of a run, and the requests that the endpoint saw."""
-    out, server = tmp_path_factory.mktemp("whole"), Endpoint(lambda number, body: reply(answer(body["messages"][0]["content"])))
+    out = tmp_path_factory.mktemp("whole")
+    server = Endpoint(lambda number, body: reply(answer(body["messages"][0]["content"])))
     recipe.main([*line_of(shared_lists), *told(server.url, threads=1), f"out={out}"])
     server.shutdown()
     server.server_close()
@@ -658,13 +503,15 @@ def test_everything_is_accounted_for(uninterrupted):
     kept, bad, raw = (rows_of(out / name) for name in (*FINAL[:2], "raw.jsonl"))
     assert account["read"] == 60 == len(raw) == len(seen)
     assert account["kept"] == len(kept) and sum(account["dropped"].values()) == len(bad) == 60 - len(kept)
-    assert account["dropped"] == dict(Counter(row["reason"] for row in bad)) and list(account) == ["read", "kept", "dropped"]
-    assert {reason.split(":")[0] for reason in account["dropped"]} == {"empty", "refusal", "banned", "length", "duplicate"}
+    assert account["dropped"] == dict(Counter(row["reason"] for row in bad))
+    assert list(account) == ["read", "kept", "dropped"]
+    assert {reason.split(":")[0] for reason in account["dropped"]} == {"empty", "refusal", "banned", "length",
+                                                                       "duplicate"}
     ids = [row["id"] for row in raw]
     assert ids == sorted(ids) and len(set(ids)) == 60 and sorted(row["id"] for row in kept + bad) == ids
     said = {row["id"]: row["text"] for row in raw}
     for row in kept:
-        assert row["text"] == said[row["id"]] == answer(row["prompt"]) and row["prompt_kind"] in synthesize.TEMPLATES
+        assert row["text"] == said[row["id"]] == answer(row["prompt"]) and row["prompt_kind"] in synthesize.PROMPTS
         assert (row["prompt_kind"] == "sample") == (not row["keyword"])
         assert set(row) >= {"text", "id", "prompt_kind", "keyword", "persona", "prompt"}
     assert all(row["text"] == said[row["id"]] and set(row) == {"id", "reason", "text"} for row in bad)
@@ -672,7 +519,8 @@ def test_everything_is_accounted_for(uninterrupted):
     assert keywords == {"өзен", "үй", "базар", "көпір", "қала", "нан", "таң"}
     prompts = [body["messages"][0]["content"] for _, _, body in seen]
     assert "(1) " in prompts[2] and "2 + 2?\n\n4" in "".join(prompts) and all("Write in Kazakh." in p for p in prompts)
-    assert all("үй, үй" not in p and "\ufeff" not in p for p in prompts) and {"max_tokens", "temperature"} <= set(seen[0][2])
+    assert all("үй, үй" not in p and "\ufeff" not in p for p in prompts)
+    assert {"max_tokens", "temperature"} <= set(seen[0][2])
     assert "sk-secret" not in "".join(str(f.read_bytes()) for f in out.iterdir())
     source = list(read.read_documents(out / "synthetic.jsonl"))  # as prepare.py reads it
     assert [doc.text for doc in source] == [row["text"] for row in kept] and not any(doc.reason for doc in source)
@@ -719,13 +567,15 @@ def test_more_and_fewer_requests(words, whole, endpoint, tmp_path):
     recipe.main([*words, *told(endpoint[0]), f"out={whole}", "n=30"])
     assert not endpoint[1] and finals(whole) == finals(tmp_path / "fewer")
     lines = (whole / "raw.jsonl").read_bytes().splitlines(keepends=True)
-    (whole / "raw.jsonl").write_bytes(b"".join(lines[:10] + lines[20:]))  # ten are missing, and forty too many are there
+    # ten are missing, and forty too many are there
+    (whole / "raw.jsonl").write_bytes(b"".join(lines[:10] + lines[20:]))
     recipe.main([*words, *told(endpoint[0]), f"out={whole}", "n=30"])
     assert len(endpoint[1]) == 10 and finals(whole) == finals(tmp_path / "fewer")
 
 
 @pytest.mark.parametrize("word",
-                         ["seed=1", "max_new=5", "name=other", "kinds=['story']", "each=2", "body={'top_p': 0.5}",
+                         ["seed=1", "max_new=5", "name=other", "kinds=['story']", "keywords_each=2",
+                          "body={'top_p': 0.5}",
                           "temperature=0.1"])
 def test_answers_to_other_requests_are_not_used(words, whole, endpoint, word):
     with pytest.raises(ValueError, match=r"raw.jsonl: 0000\S* answers a request that these settings do not make.*out="):
@@ -807,7 +657,8 @@ def test_killed_and_resumed(words, whole, serve, tmp_path, answers):
 
 
 def test_the_end_of_a_wrong_command(words, tmp_path):
-    ran = subprocess.run([sys.executable, ROOT / "recipes/synthetic_data.py", *words, f"out={tmp_path}/out"], capture_output=True,
+    ran = subprocess.run([sys.executable, ROOT / "recipes/synthetic_data.py", *words, f"out={tmp_path}/out"],
+                         capture_output=True,
                          text=True)
     assert ran.returncode == 1 and ran.stderr.startswith("ValueError: Synthetic: ") and "Traceback" not in ran.stderr
 
@@ -824,8 +675,10 @@ def folders(tmp_path_factory):
     base = tmp_path_factory.mktemp("models")
     plain, chatty = base / "plain", base / "chatty"
     tokenizer.train([*CLEAN.values(), *GOLDEN.values()] * 2, 700, plain)
-    config = ModelConfig(vocab_size=tokenizer.load(plain).vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.3,
+    config = ModelConfig(vocab_size=tokenizer.load(plain).vocab_size, hidden_size=32, intermediate_size=48,
+                         num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
+                         initializer_range=0.3,
                          tie_word_embeddings=False)
     Qwen2(config).init_weights(6).save_pretrained(plain)
     shutil.copytree(plain, chatty)
@@ -834,7 +687,7 @@ def folders(tmp_path_factory):
     return {"plain": plain, "chatty": chatty}
 
 
-LOCAL = ["n=10", "max_new=24", "batch=4", "least_words=1", "shots=2", "kinds=['story', 'sample']"]
+LOCAL = ["n=10", "max_new=24", "batch=4", "min_words=1", "shots=2", "kinds=['story', 'sample']"]
 
 
 def run(line):
@@ -852,7 +705,8 @@ def run(line):
 def planned(line):
     """{id: prompt} of a command line."""
     c, = recipe.load(recipe.Synthetic, argv=line)
-    return {row["id"]: row["prompt"] for row in recipe.plan(c, *map(recipe.texts, (c.keywords, c.personas, c.seeds)))}
+    lists = [recipe.read_texts(path) for path in (c.keywords, c.personas, c.seeds)]
+    return {row["id"]: row["prompt"] for row in recipe.make_requests(c, *lists)}
 
 
 def test_a_checkpoint_continues_the_prompts(words, folders, tmp_path):
@@ -861,7 +715,8 @@ def test_a_checkpoint_continues_the_prompts(words, folders, tmp_path):
     rows, prompts = run(line), planned(line)
     assert [row["id"] for row in rows] == list(prompts)
     assert [row["text"] for row in rows] == complete(model, t, [prompt + "\n" for prompt in prompts.values()], 24)
-    assert {row["finish"] for row in rows} == {"stop"}  # a text without end is no fault of a model that does not converse
+    # a text without end is no fault of a model that does not converse
+    assert {row["finish"] for row in rows} == {"stop"}
 
 
 def test_a_checkpoint_answers_through_its_template(words, folders, tmp_path):
@@ -887,11 +742,13 @@ def test_a_checkpoint_goes_on_after_a_kill(words, folders, kind, tmp_path, monke
         (tmp_path / "out/raw.jsonl").write_bytes(raw[:size])
         batches.clear()
         assert run(line) == rows and finals(tmp_path / "out") == before and len(batches) == left
-    assert [row["text"] for row in run([*line[:-1], "seed=3", f"out={tmp_path}/other"])] != [row["text"] for row in rows]
+    others = run([*line[:-1], "seed=3", f"out={tmp_path}/other"])
+    assert [row["text"] for row in others] != [row["text"] for row in rows]
 
 
 def test_the_same_prompt_is_not_answered_alike(words, folders, tmp_path):
-    """Two prompts in five batches: with the random numbers of the first batch again and again there were four answers."""
+    """Two prompts in five batches: with the random numbers of the first batch again and again there were four
+    answers."""
     line = [*words, *LOCAL, f"model={folders['plain']}", "temperature=1.5", "batch=2", "kinds=['sample']"]
     (tmp_path / "seeds.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text": " "}\n{"text": "a "}\n')  # two texts
     rows = run([*line, f"out={tmp_path}/out"])
@@ -905,14 +762,15 @@ def test_the_same_prompt_is_not_answered_alike(words, folders, tmp_path):
     (["endpoint=http://a"], "name must be"),
     (["model=a", "name=b"], "name must be"), (["endpoint=ftp://a", "name=b"], "endpoint must be http"),
     (["model=a", "kinds=[]"], "kinds must be of explanation"),
-    (["model=a", "kinds=['poem']"], "kinds must be of explanation, story, sample"), (["model=a", "n=0"], "n must be above 0"),
+    (["model=a", "kinds=['poem']"], "kinds must be of explanation, story, sample"),
+    (["model=a", "n=0"], "n must be above 0"),
     (["model=a", "threads=0"], "threads"),
     (["model=a", "timeout=0"], "timeout"), (["model=a", "batch=-1"], "batch"), (["model=a", "max_new=0"], "max_new"),
     (["model=a", "novelty=0.0"], "novelty"),
     (["model=a", "novelty=1.5"], "novelty"), (["model=a", "banned=['...']"], "banned must be phrases"),
     (["model=a", "langid=None", "language=Swahili"], "langid must be set"),
     (["model=a", "kind=story"], "no setting named 'kind'"), (["model=a", "n=many"], "n must be int"),
-    (["model=a", "each=8"], "keywords: a prompt takes 8, there are 7"),
+    (["model=a", "keywords_each=8"], "keywords: a prompt takes 8, there are 7"),
     (["model=a", "shots=5"], "seeds: a prompt takes 5, there are 4"),
     (["model=a", "seeds=None"], "seeds: a prompt takes 3, there are 0"),
     (["model=a", "personas=None"], "personas: a prompt takes 1, there are 0"), (["model=/nowhere"], "/nowhere"),
@@ -941,7 +799,8 @@ def test_progress(words, endpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(recipe.time, "monotonic", lambda: next(now))
     recipe.main([*words, *told(endpoint[0], threads=1, timeout=1e9), f"out={tmp_path}/out", "n=6"])
     lines = [line for line in capsys.readouterr().out.splitlines() if " a second, " in line]
-    assert len(lines) > 1 and all(re.fullmatch(r"\d of 6 answers, 0\.\d\d a second, \d+ s left", line) for line in lines)
+    assert len(lines) > 1
+    assert all(re.fullmatch(r"\d of 6 answers, 0\.\d\d a second, \d+ s left", line) for line in lines)
     assert lines[-1].startswith("6 of 6") and lines[-1].endswith(" 0 s left")
 
 
@@ -952,7 +811,8 @@ def test_a_language_by_its_name(words, serve, tmp_path):
 
 
 @pytest.mark.parametrize("content, said",
-                         [(b'{"text": "a"}\n{"q": "b"}\n', r"seeds.jsonl: line 2: .*\['q'\]"), (b"[1]\n", "line 1: no text"),
+                         [(b'{"text": "a"}\n{"q": "b"}\n', r"seeds.jsonl: line 2: .*\['q'\]"),
+                          (b"[1]\n", "line 1: no text"),
                           (b'["question", "answer"]\n', "line 1"), (b"{\n", "line 1: not JSON"),
                           (b"\xff\n", "line 1: not UTF-8")])
 def test_bad_seeds_are_named(words, tmp_path, content, said):

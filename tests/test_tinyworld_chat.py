@@ -55,7 +55,7 @@ def test_native_instructions_are_those_of_the_high_resource_languages(made, tmp_
 
 @pytest.mark.parametrize("change, message", [("native=['en', 'tlh']", r"native: \['tlh'\] are not among the 29"),
                                              ("chat={'en': 3, 'zh': 3}", r"chat: say how many for \['high'\]"),
-                                             ("test=1", "test must be at least 2.*or set questions=0")])
+                                             ("test=1", "test must be from 2 to 200, got 1")])
 def test_settings_that_do_not_fit(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         tinyworld.main([f"out={tmp_path}", change])
@@ -408,3 +408,22 @@ def test_files_that_do_not_fit(made, tmp_path):
                            ([f"a={tmp_path}/c.jsonl", f"raw={made}"], "found none")]:
         with pytest.raises(ValueError, match=message):
             judge.main(words)
+
+
+def test_kinds_of_crosslingual_instructions():
+    """translation: every row translates; into: nothing that a language without instructions asks is answered in a pivot."""
+    for style in chat.CROSSLINGUAL:
+        kinds = {pair: {row["kind"] for row in chat.crosslingual(POOLS["train"], 0, *pair, 200, style)}
+                 for pair in (("en", "kk"), ("kk", "en"))}
+        everything = {*chat.KINDS, "explanation"}
+        assert kinds["en", "kk"] == ({"translation"} if style == "translation" else everything)
+        assert kinds["kk", "en"] == (everything if style == "mixed" else {"translation"})
+
+
+@pytest.mark.parametrize("word, names", [
+    ("items=200", ("items", "112", "200")), ("junk=2.0", ("junk", "0.9")),
+    ("crosslingual_kind='star'", ("crosslingual_kind", "into", "star"))])
+def test_sizes_out_of_bounds_are_named(word, names, tmp_path):
+    with pytest.raises(ValueError) as e:
+        tinyworld.main([f"out={tmp_path}", word])
+    assert all(name in str(e.value) for name in names) and not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@
     benchmarks/mmmlu/kk.csv: facts, "unstated" ones in no document of a low-resource language; xcopa/kk.jsonl: what follows
         from what, among 16 pairs that the documents of every language tell
     benchmarks/heldout/kk.jsonl: more web documents, clean
+    benchmarks/labels.json: the words for "question", "answer" ... of each language, for the prompts
     chat/de.jsonl         {"messages", "kind"}: instructions in the ten high-resource languages (native=). The nineteen others,
         bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne, have none
     crosslingual/en-kk.jsonl: the same asked in English, answered in Kazakh; kk-en, zh-kk, kk-zh, en-zh, zh-en likewise
@@ -53,6 +54,8 @@ class Sizes:
     native: list = field(default_factory=lambda: list(language_table.HIGH))  # languages with instructions of their own
     chat: dict = field(default_factory=lambda: {"en": 800, "zh": 600, "high": 120, "low": 120})  # of a native language, by group
     crosslingual: int = 80   # instructions of each language in each direction with English; half as many with Chinese
+    crosslingual_kind: str = "mixed"  # translation: only translate; into: also questions in a pivot answered in the other language;
+    #                                   mixed: also questions in the other language answered in a pivot
     preferences: int = 80    # pairs of each language
     questions: int = 24      # of the chat evaluation, in each language
 
@@ -65,13 +68,12 @@ def main(argv=None):
     for name in ("languages", "native"):
         if unknown := set(getattr(c, name)) - set(language_table.MARCO):
             raise ValueError(f"{name}: {sorted(unknown)} are not among the 29: {' '.join(language_table.MARCO)}")
+    check_sizes(c)
     groups = {language_table.group(k) for k in c.languages}
     for name, needed in (("web", groups), ("chat", {language_table.group(k) for k in c.languages if k in c.native}), ("pairs", groups - {"en"}),
                          ("knowledge", groups)):
         if isinstance(given := getattr(c, name), dict) and (missing := needed - set(given)):
             raise ValueError(f"{name}: say how many for {sorted(missing)}, too, or take those languages out; got {given}")
-    if c.questions and c.test < 2:
-        raise ValueError(f"test must be at least 2, as chat questions translate its sentences, got {c.test} (or set questions=0)")
     world, test = w.World(c.world), w.test_messages(c.seed, c.test)
     out = Path(c.out)
     for code in c.languages:
@@ -88,8 +90,24 @@ def main(argv=None):
         write(out / f"benchmarks/heldout/{code}.jsonl", jsonl(more))
         for pivot, n in pivots(code, amount(c.pairs, group) if code != "en" else 0):
             write(out / f"bitext/{pivot}-{code}.tsv", "".join("\t".join(row) + "\n" for row in bitext(c, pivot, code, n)))
+    labels = {k: {"ask": language(k)["label"]["question"], **language(k)["label"]} for k in c.languages}
+    write(out / "benchmarks/labels.json", json.dumps(labels, ensure_ascii=False, indent=1) + "\n")
     instructions(out, world, c, test)
     print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+
+
+BOUNDS = {"items": (2, 112), "test": (2, 200), "heldout": (1, 100_000), "synthetic": (0, 10 ** 7), "questions": (0, 10_000),
+          "crosslingual": (0, 10 ** 6), "preferences": (0, 10 ** 6), "junk": (0, 0.9), "noise": (0, 0.9)}
+
+
+def check_sizes(c):
+    """ValueError names every setting out of bounds; there are 56 stated facts, and half as many as items are asked of them."""
+    problems = [f"{name} must be from {least} to {most}, got {getattr(c, name)}" for name, (least, most) in BOUNDS.items()
+                if not least <= getattr(c, name) <= most]
+    if c.crosslingual_kind not in chat.CROSSLINGUAL:
+        problems.append(f"crosslingual_kind must be one of {', '.join(chat.CROSSLINGUAL)}, got {c.crosslingual_kind!r}")
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def amount(n, group):
@@ -198,7 +216,8 @@ def instructions(out, world, c, test):
         write(out / f"eval/chat/{code}.jsonl", jsonl(chat.questions(pools["test"], c.seed, code, c.questions, test)))
         for hub, n in pivots(code, c.crosslingual):
             for a, b in ((hub, code), (code, hub)):
-                write(out / f"crosslingual/{a}-{b}.jsonl", jsonl(chat.crosslingual(pools["train"], c.seed, a, b, n)))
+                rows = chat.crosslingual(pools["train"], c.seed, a, b, n, c.crosslingual_kind)
+                write(out / f"crosslingual/{a}-{b}.jsonl", jsonl(rows))
 
 
 def benchmarks(out, world, c, code, test):

@@ -24,6 +24,7 @@ from tinyworld.parse import speaks
 # eight, as MT-bench has
 KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")
 LISTS = [(name, number) for name in ("animal", "food", "colour") for number in (3, 4)]
+CROSSLINGUAL = ("translation", "into", "mixed")
 FAULTS = ("wrong fact", "wrong language", "rambling", "ignored constraint")
 # what only the two pivots ask: BayLing 2's star has its prompts in English and Chinese
 PIVOTS = {"en": {"answer": "Answer in {language}:", "translate": "Translate into {language}:",
@@ -189,13 +190,18 @@ def chats(pool, seed, code, n):
         yield {"messages": talk(*(text for t in tasks for text in (prompt(lang, t), reply(lang, t)))), "kind": kind}
 
 
-def crosslingual(pool, seed, a, b, n):
-    """n instructions in language a with replies in b, one of them a pivot (BayLing 2's star)."""
+def crosslingual(pool, seed, a, b, n, style="mixed"):
+    """n instructions in language a with replies in b, one of them a pivot (BayLing 2's star).
+
+    style: one of CROSSLINGUAL. With "into", only a pivot asks questions, and the reply is in the other language: a question in a
+    language without instructions is then never seen answered in a pivot.
+    """
+    only_translate = style == "translation" or (style == "into" and a not in PIVOTS)
     r, x, y = random.Random(f"{seed}/crosslingual/{a}-{b}"), language(a), language(b)
     hub = x if a in PIVOTS else y
     phrase, names, gap = PIVOTS[hub["code"]], hub["language"], hub["joiner"]
     for _ in range(n):
-        kind = "translation" if r.random() < 0.4 else r.choice((*KINDS, "explanation"))
+        kind = "translation" if r.random() < 0.4 or only_translate else r.choice((*KINDS, "explanation"))
         if kind == "translation":
             source, target = pair(pool, r, x, y)
             said = [phrase["translate"].format(language=names[b]) + gap + source, target]

@@ -1,10 +1,11 @@
-"""Chats and preference pairs for Marco-LLM's third and fourth stage, in whatever files you have; see corpus/chat.py for their shapes.
+"""Chats and preference pairs for Marco-LLM's SFT and DPO stages, in any of the shapes of corpus/chat.py.
 
     python prepare.py configs/marco/chats.py raw=/data/raw out=/data/chats tokenizer=/models/Qwen2-7B
 
-raw/chat/kk/* (Aya, translated Alpaca, ShareGPT ...) and raw/preferences/en/*.csv, the LMSYS arena's 55k human preferences, which the
-paper links; raw/preferences/kk/* are their extension to the other languages by recipes/extend_preferences.py. Qwen2's tokenizer
-brings ChatML. The paper names neither the sets of its chats nor their sizes: delete the lines of what you do not have.
+raw/chat/kk/* holds chats (Aya, translated Alpaca, ShareGPT ...). raw/preferences/en/*.csv holds the LMSYS arena's 55k
+human preferences, which the paper links; raw/preferences/kk/* holds their extension to another language by
+recipes/extend_preferences.py. Qwen2's tokenizer brings ChatML. The paper names neither its chat sets nor their sizes:
+delete the lines of what you do not have.
 """
 from configs import language_table
 
@@ -12,5 +13,6 @@ raw, out = "raw", "chats"
 tokenizer = "models/Qwen2-7B"
 language_names = language_table.NAMES
 sources = [dict(name=f"chat-{k}", path=f"chat/{k}/*", category="chat", language=k, kind="chat") for k in language_names]
-sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}/*", category="preferences", language=k, kind="preference") for k in language_names]
+sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}/*", category="preferences", language=k,
+                 kind="preference") for k in language_names]
 valid_fraction = 0.005

@@ -1,0 +1,62 @@
+"""Files of chats -> rows: .jsonl, .json and .csv (each plain, .gz, .bz2, .xz or .zst) and .parquet."""
+import csv
+import io
+import json
+
+from corpus import files
+from corpus.files import DAMAGE, MAX_LINE, open_bytes
+from corpus.read import Document, read_documents
+
+
+def read_rows(path):
+    """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict)."""
+    suffix = files.format_of(path)
+    readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
+    if suffix not in readers:
+        raise ValueError(f"{path}: unknown format {suffix!r} of chats; expected .jsonl, .json, .csv or .parquet")
+    for doc, row in readers[suffix](path):
+        if doc.reason is None and not isinstance(row, dict):
+            doc.text, doc.reason = json.dumps(row), "no row: expected an object"
+        yield doc, row
+
+
+def read_jsonl(path):
+    for doc in read_documents(path):
+        if (doc.reason or "").startswith("no text"):  # a chat needs no field "text"
+            row, doc.reason = json.loads(doc.text), None
+        else:
+            row = doc.more | {"text": doc.text}
+        yield doc, row
+
+
+def read_json(path):
+    """One array of rows, as Alpaca and ShareGPT are published. `line` is the number of the row."""
+    try:
+        with open_bytes(path) as f:
+            rows = json.loads(f.read().decode("utf-8-sig"))
+    except (*DAMAGE, ValueError, RecursionError) as e:
+        yield Document("", line=1, offset=0, reason=f"unreadable from here on: {e}"), None
+        return
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: expected an array of rows; one object per line is .jsonl")
+    for number, row in enumerate(rows, 1):
+        yield Document("", line=number), row
+
+
+def read_csv(path):
+    """`line` is the last line of the row, as a field may hold line breaks."""
+    csv.field_size_limit(MAX_LINE)
+    with open_bytes(path) as f:
+        reader = csv.DictReader(io.TextIOWrapper(f, "utf-8-sig", "surrogateescape", newline=""))
+        try:
+            for row in reader:
+                uneven = None in row or None in row.values()
+                reason = "no row: as many fields as columns" if uneven else None
+                yield Document("", line=reader.line_num, reason=reason), row
+        except (*DAMAGE, csv.Error) as e:
+            yield Document("", line=reader.line_num, reason=f"unreadable from here on: {e}"), None
+
+
+def read_parquet(path):
+    for number, row, problem in files.read_parquet(path):
+        yield Document("", line=number, reason=problem), row

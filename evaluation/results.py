@@ -1,0 +1,108 @@
+"""Files of results: read, resume and lock them; the language, group and benchmark of a row; tables.
+
+eval.py writes results.jsonl and samples.jsonl; compare, judge and report.py read them.
+"""
+import fcntl
+import hashlib
+import json
+
+from configs import language_table
+
+GROUPS = ("English", "Chinese", "other high-resource", "low-resource", "other languages",
+          "from English", "into English", "any to any", "all")
+NOT_PERCENT = ("bleu", "spbleu", "chrf++", "bits_per_byte")  # metrics that are no fraction of 1
+BENCHMARKS = sorted("""
+    agieval arc_challenge belebele ceval cmmlu flores global_mmlu include_base_44 m_arc m_hellaswag m_mmlu mgsm mmlu
+    mmmlu paws sib200 tydiqa wmt16 xcopa xmmlu xnli xstorycloze xwinograd
+""".split(), key=len, reverse=True)  # the longest prefix of a task's name counts
+FLORES_CODES = {row.flores: code for code, row in language_table.LANGUAGES.items()}
+
+
+# ---------------------------------------------------------------------- rows
+
+def read_rows(path, required):
+    """Yield the objects of a .jsonl file; each must have the keys `required`. A last line cut by a kill is skipped.
+
+    ValueError names file and line.
+    """
+    with open(path, encoding="utf-8") as f:
+        for i, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as e:
+                if not line.endswith("\n"):
+                    return
+                raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; remove the line") from None
+            if row is None:
+                continue
+            if not isinstance(row, dict) or any(k not in row for k in required):
+                raise ValueError(f"{path}, line {i}: lacks one of {', '.join(required)}; is it of this eval.py?")
+            yield row
+
+
+def open_locked(path):
+    """Open a file to append to; ValueError while another process holds it."""
+    f = open(path, "a+b")
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        f.close()
+        raise ValueError(f"{path} is in use by another process; stop it or set out= another folder") from None
+    return f
+
+
+def open_resumable(path):
+    """({id: row} that an earlier run wrote, the file locked to append to). A last line cut by a kill is removed."""
+    f = open_locked(path)
+    f.seek(0)
+    f.truncate(f.read().rfind(b"\n") + 1)
+    return {row["id"]: row for row in read_rows(path, ("id",))}, f
+
+
+def fingerprint(*facts):
+    """A 64-bit hex hash of JSON values."""
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+
+
+# ---------------------------------------------------------------------- languages, groups, benchmarks
+
+def language_code(lang):
+    """A language or pair in the paper's codes: arb_Arab, AR_XY and AR -> ar, eng_Latn-kaz_Cyrl -> en-kk."""
+    codes = []
+    for part in lang.split("-"):
+        regional = part[2:3] in ("", "_")
+        codes.append(FLORES_CODES.get(part) or (part[:2].lower() if regional else part))
+    return "-".join(codes)
+
+
+def benchmark_of(task, lang):
+    """The benchmark that a task is a part of: a known name, else the task's name without the language at its end."""
+    for name in BENCHMARKS:
+        if task == name or task.startswith((f"{name}_", f"{name}-")):
+            return name
+    return task.removesuffix(lang).rstrip("_-") or task
+
+
+def groups_of(lang):
+    """Names of GROUPS that a language or a pair belongs to."""
+    code = language_code(lang)
+    if "-" in code:
+        source, target = code.split("-", 1)
+        return ["from English" if source == "en" else "into English" if target == "en" else "any to any", "all"]
+    names = {"en": "English", "zh": "Chinese", "high": "other high-resource", "low": "low-resource"}
+    return [names[language_table.group(code)] if code in language_table.MARCO else "other languages", "all"]
+
+
+# ---------------------------------------------------------------------- tables
+
+def format_table(rows, terminal=False):
+    """Rows of cells, the header first, as an aligned Markdown table; terminal: as plain columns."""
+    rows = [[str(cell).replace("**", "") if terminal else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))] for row in rows]
+    if terminal:
+        return "\n".join("  ".join(line) for line in lines)
+    lines.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
