@@ -1,8 +1,8 @@
 """Raw text -> token shards: a visible list of steps, every document accounted for, no torch.
 
     python prepare.py configs/tiny/data.py
-    python prepare.py calibrate language=kk text='good/kk/*.txt'               # a new language's row of configs/thresholds.py
-    python prepare.py perplexity language=kk text='good/kk/*.txt' out=kk.npz   # a model of good text, for perplexity_models
+    python prepare.py calibrate language=kk text='good/kk/*.txt'              # its row of configs/thresholds.py
+    python prepare.py perplexity language=kk text='good/kk/*.txt' out=kk.npz  # a model for perplexity_models
 
     out/text/NAME.jsonl       what was kept, clean           out/tokenizer/          the tokenizer
     out/dropped/NAME.jsonl    what was dropped, and why      out/NAME/, NAME-valid/  token shards with index.json
@@ -51,26 +51,28 @@ from corpus.read import Document
 class Prepare:
     raw: str                     # folder that the sources' paths are relative to
     out: str
-    sources: list                # of {"name", "path" (file or pattern), "category", "language"}; bitext: and a "target" language;
-    #                              chats and pairs: and a "kind", "chat" or "preference"; more keys: corpus/sources.py
+    # of {"name", "path" (file or pattern), "category", "language"}; bitext: also a "target"
+    sources: list
+    #                              language; chats and pairs: also a "kind"; more keys: corpus/sources.py
     language_names: dict         # {language code: English name}, used by the translation templates
     tokenizer: str | None = None   # folder of the tokenizer to use; None: train one of vocab_size
     template: str | None = None    # chat template to give it, of tokenizer.TEMPLATES; None: it brings its own
     vocab_size: int = 4096
-    tokenizer_alpha: float = 0.3   # a language's weight in the tokenizer's text is its size to this power (0: all equal)
+    tokenizer_alpha: float = 0.3   # a language's weight in the tokenizer's text is its size ** this (0: all equal)
     tokenizer_bytes: int = 8_000_000  # of text the tokenizer is trained on
     unit: str = "paragraph"      # what one document is in a .txt file: line, paragraph or file
     fix_encoding: bool = False   # repair text that was decoded wrongly (pip install ftfy)
-    langid: bool | str = True    # identify languages with py3langid (pip install py3langid), or a fastText model at this path
-    scripts: dict = field(default_factory=dict)     # {language: Unicode scripts}, for languages not in configs/language_table.py
-    confusable_languages: list = field(default_factory=lambda: [["id", "ms"]])  # groups that identifiers cannot tell apart
-    thresholds: dict = field(default_factory=dict)  # {language: {measure: (min, max)}}, rows in place of those of
-    #                              configs/thresholds.py; a row "*" replaces that table
-    perplexity_models: dict = field(default_factory=dict)  # {language: file under raw that `prepare.py perplexity` wrote}
+    # identify languages: True: by py3langid (pip install py3langid), a path: a fastText model
+    langid: bool | str = True
+    scripts: dict = field(default_factory=dict)     # {language: Unicode scripts}, beyond configs/language_table.py
+    confusable_languages: list = field(default_factory=lambda: [["id", "ms"]])  # groups an identifier may confuse
+    thresholds: dict = field(default_factory=dict)  # {language: {measure: (min, max)}}: rows that replace those of
+    #                              configs/thresholds.py; a row "*" replaces the whole table
+    perplexity_models: dict = field(default_factory=dict)  # {language: file under raw, by `prepare.py perplexity`}
     filter_bitext: bool = True   # False: keep all pairs with two sides, whatever their score (Marco-LLM's Figure 7)
     near_dedup: bool = True      # also drop near-duplicates of web documents
     rehydrate: bool = False      # repeat a document of which many copies were found, up to 8 times (FineWeb-2's table)
-    evaluation: list = field(default_factory=list)  # files under raw: documents that share 12 words with them are dropped
+    evaluation: list = field(default_factory=list)  # files under raw: drop documents that share 12 words with them
     keep_going: bool = False     # continue when a file is damaged; what could be read of it is kept
     blocked_url_words: list = field(default_factory=list)  # drop documents whose address contains one
     valid_fraction: float = 0.02  # of the documents, held out for validation (bits per byte)
@@ -98,9 +100,11 @@ class Prepare:
 def main(argv: list[str] | None = None):
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["calibrate"]:
-        return calibrate.calibrate_bounds(argv[1:])
+        calibrate.calibrate_bounds(argv[1:])
+        return
     if argv[:1] == ["perplexity"]:
-        return calibrate.train_perplexity(argv[1:])
+        calibrate.train_perplexity(argv[1:])
+        return
     c, = load(Prepare, argv=argv)
     out, rank, world_size = Path(c.out), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     # every path is looked up before any work
@@ -148,7 +152,8 @@ def check_chat_template(c):
     """ValueError when there are chats and neither the settings nor the tokenizer have a template for them."""
     if c.tokenizer and not c.template and any(map(sources.has_chats, c.sources)):
         if tokenizer.load(c.tokenizer).chat_template is None:
-            raise ValueError(f"{c.tokenizer} has no chat template; set template= to one of {', '.join(tokenizer.TEMPLATES)}")
+            raise ValueError(f"{c.tokenizer} has no chat template; "
+                             f"set template= to one of {', '.join(tokenizer.TEMPLATES)}")
 
 
 # ---------------------------------------------------------------------- clean: the steps
@@ -187,7 +192,9 @@ def curated_steps(c):
 
 
 def bitext_steps(c, source):
-    """The rules for sentence pairs; those that pass and are no duplicates fill one of eleven templates, in one direction."""
+    """The rules for sentence pairs; those that pass and are no duplicates fill one of eleven templates, in one
+    direction.
+    """
     if not c.filter_bitext:
         return [bitext.require_two_sides]
     return [partial(bitext.filter_pair, max_ratio=4.0, source=source["language"], target=source["target"],
@@ -289,7 +296,9 @@ def report_progress(path: str, documents: Iterable[Document], every: float = 10)
 
 
 def render_answer(doc):
-    """Give a row without "text" the text of its question and answer (corpus/knowledge.py), or the reason why it has none."""
+    """Give a row without "text" the text of its question and answer (corpus/knowledge.py), or the reason why it has
+    none.
+    """
     try:
         row = json.loads(doc.text)
         doc.text, doc.reason = knowledge.format_knowledge(row if isinstance(row, dict) else {}), None
@@ -308,17 +317,20 @@ def run_steps(c, source: dict, documents: Iterable[Document]) -> Iterator[Docume
         yield doc
 
 
-RECORD = ("target", "messages", "chosen", "rejected")  # what documents of bitext, chats and pairs hold beside their text
+# what documents of bitext, chats and pairs hold beside their text
+RECORD = ("target", "messages", "chosen", "rejected")
 
 
 def write_cleaned(c, source, documents: Iterable[Document], passed: Path, dropped: Path, keys: Path) -> dict:
     """Write the documents that passed, their keys for deduplication, and the dropped ones; returns the counts."""
-    n, reasons, damaged = 0, Counter(), []
+    reasons: Counter = Counter()
+    read_count, damaged = 0, []
     near = sources.is_web(source) and c.near_dedup
     is_text = not (sources.has_chats(source) or "target" in source)
     with (open(passed, "w", encoding="utf-8") as passed_rows, open(dropped, "w", encoding="utf-8") as dropped_rows,
           open(keys, "wb") as key_rows):
-        for n, doc in enumerate(documents, 1):
+        for doc in documents:
+            read_count += 1
             place = {"file": doc.file, "offset": doc.offset, "line": doc.line}
             if doc.reason is not None:
                 if doc.reason.startswith("unreadable"):
@@ -328,7 +340,7 @@ def write_cleaned(c, source, documents: Iterable[Document], passed: Path, droppe
             record = {} if is_text else {k: doc.more[k] for k in RECORD if k in doc.more}
             passed_rows.write(json.dumps({"text": doc.text} | record | place, ensure_ascii=False) + "\n")
             key_rows.write(dedup.key_bytes(doc.text, record.get("target", ""), near))
-    return {"read": n, "dropped": reasons, "damaged": damaged}
+    return {"read": read_count, "dropped": reasons, "damaged": damaged}
 
 
 def file_states(path):
@@ -350,7 +362,9 @@ def hash_other_inputs(c, source):
 # ---------------------------------------------------------------------- tokenizer, shards
 
 def make_tokenizer(c, accounts: list[dict]):
-    """The folder of the tokenizer: a copy of c.tokenizer, or a new one trained on text balanced towards small languages."""
+    """The folder of the tokenizer: a copy of c.tokenizer, or a new one trained on text balanced towards small
+    languages.
+    """
     folder, stamp = Path(c.out) / "tokenizer", Path(c.out) / "work" / "trained.json"
     inputs = jobs.fingerprint([book["outputs"] for book in accounts], c.vocab_size, c.tokenizer_alpha,
                               c.tokenizer_bytes, c.template)

@@ -26,11 +26,11 @@ import torch._functorch.config
 import torch.nn.functional as F
 
 import kernels
-from training import estimate as plan
 import tokenizer
 from corpus import dedup, measure
 from model import IGNORE, ModelConfig, Qwen2
 from tinyworld.__main__ import main as tell
+from training import estimate as plan
 
 SHAPE = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8,
              num_key_value_heads=4)
@@ -280,12 +280,12 @@ def documents():
 
 
 def cascade():
-    """Heuristics and MinHash signature beside datatrove, in nine languages (tests/bench_cascade.py); GOOD: published text."""
+    """Heuristics and MinHash signature beside datatrove, in nine languages (bench/cascade.py); GOOD: published text."""
     try:
         from bench import cascade as bench_cascade
-        found = bench_cascade.rows(os.environ.get("GOOD"))
+        found = bench_cascade.measure_languages(os.environ.get("GOOD"))
     except ImportError as e:
-        return print(f"cascade: not compared ({e}); tests/bench_cascade.py says what to install")
+        return print(f"cascade: not compared ({e}); bench/cascade.py says what to install")
     for r in found:
         what = f"cascade, {r['documents']} documents in {r['name'][-2:]}"
         yield row(r["name"], what, r["ours"], r["peer"], unit="MB/s", of="datatrove")
@@ -306,8 +306,8 @@ def evaluation():
     except ImportError:
         return print("evaluation: not compared; pip install lm-eval accelerate")
 
-    from generate import cut, generate
     from evaluation.scoring import encode, encode_pair, loglikelihoods
+    from generate import cut, generate
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
     say = lambda a, b: " ".join(rng.choices(words, k=rng.randint(a, b)))

@@ -21,17 +21,18 @@ def reject(file: TextIO, dropped: Counter, row: dict, reason: str):
 def write_account(c, accounts: list[dict], sizes: list[dict] | None = None):
     """Write account.json, rejects.jsonl and samples.jsonl; no document may be missing.
 
-    accounts: of each source {"read", "kept", "bytes", "dropped", "damaged"}; sizes: once the shards are written, of each
-    source {split: (tokens, bytes, documents)}. ValueError for damaged files and sources of which nothing is left.
+    accounts: of each source {"read", "kept", "bytes", "dropped", "damaged"}; sizes: once the shards are written, of
+    each source {split: (tokens, bytes, documents)}. ValueError for damaged files and sources of which nothing is left.
     """
     for source, account in zip(c.sources, accounts):
-        assert account["read"] == account["kept"] + sum(account["dropped"].values()), f"{source['name']}: documents lost"
+        dropped = sum(account["dropped"].values())
+        assert account["read"] == account["kept"] + dropped, f"{source['name']}: documents lost"
     write_totals(c, accounts, sizes)
     write_rejects(c)
     damaged = [place for account in accounts for place in account["damaged"]]
     if damaged and not c.keep_going:
-        raise ValueError(f"{len(damaged)} damaged files: {'; '.join(damaged[:5])}; replace them, or keep what could be read "
-                         "with keep_going=True")
+        raise ValueError(f"{len(damaged)} damaged files: {'; '.join(damaged[:5])}; replace them, or keep what could be "
+                         "read with keep_going=True")
     empty = [f"{source['name']} ({account['read']} read, dropped: {account['dropped'] or 'none'})"
              for source, account in zip(c.sources, accounts) if not account["kept"]]
     if empty:
@@ -53,7 +54,7 @@ def write_totals(c, accounts, sizes):
 
 
 def write_rejects(c):
-    """rejects.jsonl: place and reason of every dropped document; samples.jsonl: the first few of each reason, with text."""
+    """rejects.jsonl: place and reason of every dropped document; samples.jsonl: a few of each reason, with text."""
     out = Path(c.out)
     with (open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects,
           open(out / "samples.jsonl", "w", encoding="utf-8") as samples):
@@ -95,7 +96,7 @@ def print_table(c, accounts: list[dict], sizes: list[dict]):
         print(f"{key:12} {total['read']:8,} {total['kept']:8,} {total['tokens']:10,} {fertility:11.3f}  {why}")
     for source, account in zip(c.sources, accounts):
         if has_chats(source) and account.get("control_tokens_as_text"):
-            print(f"note: {source['name']}: {account['control_tokens_as_text']} chats have control tokens in what is said; "
-                  "they are ordinary text in the shards")
+            print(f"note: {source['name']}: {account['control_tokens_as_text']} chats have control tokens in what is "
+                  "said; they are ordinary text in the shards")
     read, kept = (sum(account[k] for account in accounts) for k in ("read", "kept"))
     print(f"{c.out}: {read:,} documents in = {kept:,} kept + {read - kept:,} dropped (see {c.out}/dropped)")

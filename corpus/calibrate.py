@@ -1,4 +1,4 @@
-"""What good text in a language looks like: its row of configs/thresholds.py, and a model of it for the perplexity filter."""
+"""Good text in a language -> its row of configs/thresholds.py, and its model for the perplexity filter."""
 import glob
 import math
 from collections.abc import Iterator
@@ -49,7 +49,8 @@ def train_perplexity(argv: list[str]):
     except ValueError as e:
         raise ValueError(f"{c.text}: {e}") from None
     perplexity.save(c.out, model)
-    print(f"{c.out}: {model['total']:,} characters; documents above {model['most']:.2f} bits per character will be dropped")
+    print(f"{c.out}: {model['total']:,} characters; "
+          f"documents above {model['most']:.2f} bits per character will be dropped")
 
 
 def reference_texts(c: Reference) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The steps for web documents: each takes a Document and returns None (keep) or the reason to drop it.
 
-They look at what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition; perplexity is in
-corpus/perplexity.py. Thresholds come from the caller, per language; no filter has a default language.
+They look at what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition; perplexity
+is in corpus/perplexity.py. Thresholds come from the caller, per language; no filter has a default language.
 """
 import ipaddress
 import re
@@ -47,7 +47,8 @@ def script_pattern(scripts: str) -> regex.Pattern:
     try:
         return regex.compile("[" + "".join(rf"\p{{{name}}}" for name in scripts.split()) + r"\p{M}]+")
     except regex.error as e:
-        raise ValueError(f"scripts: {scripts!r} are no Unicode scripts ({e}); Latin, Cyrillic, Arabic ... are") from None
+        raise ValueError(f"scripts: {scripts!r} are no Unicode scripts ({e}); "
+                         "Latin, Cyrillic, Arabic ... are") from None
 
 
 def check_scripts(scripts: object) -> str | None:
@@ -116,7 +117,7 @@ def load_langid(codes: Iterable[str]) -> Callable[[str], str] | None:
     return lambda text: model.classify(text)[0]
 
 
-# what models with FLORES-200's labels (such as GlotLID) call the languages of the table; other labels are used as they are
+# the labels of FLORES-200, which models such as GlotLID use; other labels are used as they are
 LABELS = {row.flores: code for code, row in language_table.LANGUAGES.items()} | {"cmn_Hani": "zh", "zho_Hant": "zh"}
 
 

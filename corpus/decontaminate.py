@@ -24,10 +24,10 @@ def find_evaluation_files(c) -> list[Path]:
 
 
 def read_evaluation_texts(c) -> Iterator[tuple[str, str]]:
-    """(file name, text) of every row of the evaluation files: all strings of a .jsonl row, else the lines of the file."""
+    """(file name, text) of every row of the evaluation files: all strings of a .jsonl row, else the lines."""
     for path in find_evaluation_files(c):
-        for _, _, line, problem in read_lines(path):
-            row = json.loads(line) if problem is None and line.strip() and ".jsonl" in path.suffixes else line
+        for _, _, line, _ in read_lines(path):
+            row = json.loads(line) if line and line.strip() and ".jsonl" in path.suffixes else line
             for text in strings_of(row):
                 yield path.name, text
 

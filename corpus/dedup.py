@@ -1,8 +1,8 @@
 """Exact and near-duplicates within a source. The result does not depend on the number of workers.
 
-The keys of a document are 16 bytes (exact) and a MinHash signature of 448 bytes (near), kept on disk; one band of eight values
-is sorted at a time. Two documents that share a band are near-duplicates when their signatures agree in at least AGREE of 112
-places: the bands alone would join one pair in a hundred at a similarity of 0.4.
+The keys of a document are 16 bytes (exact) and a MinHash signature of 448 bytes (near), kept on disk; one band of
+eight values is sorted at a time. Two documents that share a band are near-duplicates when their signatures agree in at
+least AGREE of 112 places: the bands alone would join one pair in a hundred at a similarity of 0.4.
 """
 import hashlib
 import unicodedata
@@ -14,7 +14,8 @@ import numpy as np
 from corpus import measure
 
 BANDS, ROWS, SHINGLE = 14, 8, 5  # FineWeb-2's: caught with probability 0.92 at a similarity of 0.8, 1.00 at 0.9
-AGREE = 0.6  # of the places; a pair of similarity 0.4 gets there with probability 1e-5, one of 0.8 stays below with 1e-6
+# of the places; a pair of similarity 0.4 gets there with probability 1e-5, one of 0.8 stays below with 1e-6
+AGREE = 0.6
 _rng = np.random.Generator(np.random.PCG64(2412_04003))
 _A = _rng.integers(1, 1 << 63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _B = _rng.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64)
@@ -72,7 +73,7 @@ def find_duplicates(key_file: Path, near: bool) -> tuple[np.ndarray, np.ndarray]
 
     key_file: the rows that `key_bytes` made, in the order of the documents; it stays on disk.
     """
-    dtype = [("chars", np.uint64), ("exact", np.uint64, 2)]
+    dtype: list[tuple] = [("chars", np.uint64), ("exact", np.uint64, 2)]
     if near:
         dtype += [("signature", np.uint32, BANDS * ROWS)]
     if not key_file.stat().st_size:
@@ -109,7 +110,7 @@ def cluster(exact: np.ndarray, signatures: np.ndarray | None, chars: np.ndarray)
 
 
 def join_band(parent, signatures, band):
-    """Unite documents that share a band and agree: each with the one before it in its group, and with the group's first."""
+    """Unite documents that share a band and agree: each with the previous and with the first one of its group."""
     key = in_blocks(lambda block: band_keys(signatures[block], band), len(parent))
     order = np.argsort(key, kind="stable")
     same = key[order[1:]] == key[order[:-1]]

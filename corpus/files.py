@@ -1,4 +1,4 @@
-"""Files -> bytes and lines: compression, bounded lines, UTF-8. What cannot be read is reported with its place, not skipped."""
+"""Files -> bytes and lines: compression, bounded lines, UTF-8. What cannot be read is reported with its place."""
 import bz2
 import gzip
 import json
@@ -36,7 +36,7 @@ def open_bytes(path: str | Path):
 
 
 class _Zst:
-    """Reads all frames of a .zst file; zstandard's own reader stops silently after the first frame and at a truncated end."""
+    """Reads all frames of a .zst file; zstandard's own reader stops silently after the first and at a cut end."""
 
     def __init__(self, f, zstandard):
         self.f, self.zstandard, self.frame, self.rest = f, zstandard, None, b""
@@ -74,7 +74,8 @@ def decode(raw: bytes) -> tuple[str | None, str | None]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, int, str | None, str | None]]:
     """Yield (number from 1, byte offset, text, problem) of every line; text is None when there is a problem.
 
-    Offsets are those of the decompressed file. A damaged file ends with one line whose problem begins with "unreadable".
+    Offsets are those of the decompressed file. A damaged file ends with one line whose problem begins with
+    "unreadable".
     """
     rest, number, offset, too_long = b"", 0, 0, False
     try:

@@ -1,8 +1,8 @@
 """Restartable tasks over processes and ranks: each task leaves a stamp, written last, that says what it was made from.
 
-A task that finds its stamp from an earlier run, made from the same inputs and with its outputs unchanged, is skipped. Ranks
-(of torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and wait for each other's stamps, on a
-file system that all of them share.
+A task that finds its stamp from an earlier run, made from the same inputs and with its outputs unchanged, is skipped.
+Ranks (of torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and wait for each other's
+stamps, on a file system that all of them share.
 """
 import hashlib
 import json
@@ -20,8 +20,8 @@ CODE = [ROOT / "prepare.py", *sorted(ROOT.glob("corpus/*.py"))]  # a change in t
 def start_together(folder: Path, rank: int, world_size: int):
     """Begin a run: rank 0 sets the stamps of earlier runs aside, then all ranks continue.
 
-    Every other rank keeps writing a random word to its own file until rank 0 has repeated that word, so that no rank takes
-    the files of an earlier run for those of this one.
+    Every other rank keeps writing a random word to its own file until rank 0 has repeated that word, so that no rank
+    takes the files of an earlier run for those of this one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     go, word = folder / "go", os.urandom(8).hex()
@@ -30,7 +30,7 @@ def start_together(folder: Path, rank: int, world_size: int):
             path.unlink(missing_ok=True)
         for path in folder.rglob("*.json"):
             os.replace(path, path.with_suffix(".old"))  # until `up_to_date` finds that it still holds
-        words = []
+        words: list[str] = []
         while len(words) < world_size - 1 or not all(words):
             time.sleep(0.1)
             words = [path.read_text() for path in folder.glob("hello-*")]
@@ -40,7 +40,8 @@ def start_together(folder: Path, rank: int, world_size: int):
         time.sleep(0.1)
 
 
-def run_tasks(pool: Executor, rank: int, world_size: int, name: str, f: Callable, tasks: Iterable[tuple], stamps: list[Path]):
+def run_tasks(pool: Executor, rank: int, world_size: int, name: str, f: Callable, tasks: Iterable[tuple],
+              stamps: list[Path]):
     """Run f(*task, stamp) once for every task, this rank its share of them, and wait until all ranks have finished."""
     begin = time.time()
     own = list(zip(tasks, stamps))[rank::world_size]

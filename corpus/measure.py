@@ -1,8 +1,8 @@
 """Measures of a document, all in one pass: those of Gopher (arXiv 2112.11446, A.1.1) and FineWeb (arXiv 2406.17557).
 
-A word is a run of letters, digits and combining marks (Python's \\w omits marks and splits Bengali at every vowel sign). In
-scripts without spaces between words, one character is a word. Thresholds must be calibrated with these words: see `prepare.py
-calibrate`. Ratios are of characters, of words, or of non-blank lines; an empty text measures 0.
+A word is a run of letters, digits and combining marks (Python's \\w omits marks and splits Bengali at every vowel
+sign). In scripts without spaces between words, one character is a word. Thresholds must be calibrated with these
+words: see `prepare.py calibrate`. Ratios are of characters, of words, or of non-blank lines; an empty text measures 0.
 """
 import numpy as np
 import regex
@@ -19,14 +19,17 @@ SENTENCE_ENDS = ".!?…。！？؟۔।"
 URL = regex.compile(r"\b(?:https?://|www\.)\S+")
 TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)  # lengths of word n-grams
 
-# the classes of a code point, one bit each; SINGLE: a word of its own, RUN: part of a longer word, THIN: mark without width
+# the classes of a code point, one bit each; SINGLE: a word of its own, RUN: part of a longer word, THIN: mark without
+# width
 SINGLE, RUN, MARK, LETTER, SYMBOL, DIGIT, THIN = (1 << i for i in range(7))
 CLASSES = {SINGLE: rf"[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]", RUN: rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}]]",
            MARK: r"\p{M}", LETTER: r"\p{L}", SYMBOL: r"[\p{S}\p{C}#*_=|\\/<>{}--\n]", DIGIT: r"\p{Nd}", THIN: r"\p{Mn}"}
 
 
 def _class_table():
-    """(0x110000,) uint8. Above 0x32400 there are only ideographs to come, variation selectors, and what has no meaning."""
+    """(0x110000,) uint8. Above 0x32400 there are only ideographs to come, variation selectors, and what has no
+    meaning.
+    """
     table, every = np.zeros(0x110000, np.uint8), "".join(map(chr, range(0x32400)))
     for bit, pattern in CLASSES.items():
         table[[m.start() for m in regex.finditer(pattern, every, regex.V1)]] |= bit
@@ -49,7 +52,8 @@ def find_words(codes: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.n
     single, run, mark = (classes & SINGLE) != 0, (classes & RUN) != 0, (classes & MARK) != 0
     attached = mark  # marks that belong to the word of one character before them
     if mark.any():
-        base = np.maximum.accumulate(np.where(mark, 0, np.arange(1, len(classes) + 1)))  # last place without a mark, from 1
+        # last place without a mark, from 1
+        base = np.maximum.accumulate(np.where(mark, 0, np.arange(1, len(classes) + 1)))
         attached = mark & np.append(False, single)[base]
         run &= ~attached
     first = single | (run & ~np.append(False, run[:-1]))

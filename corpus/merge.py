@@ -15,7 +15,8 @@ from corpus.sources import dropped_file, find_files, is_web, kept_file, work_fol
 
 
 def merge_source(c, source: dict, stamp: Path):
-    """Write text/NAME.jsonl and dropped/NAME.jsonl of a source, its files in their order. The stamp holds its account."""
+    """Write text/NAME.jsonl and dropped/NAME.jsonl of a source, its files in their order. The stamp holds its account.
+    """
     file_stamps = [work_folder(c, source) / f"{i:05}.json" for i in range(len(find_files(c, source)))]
     parts = [json.loads(path.read_text()) for path in file_stamps]
     outputs = [kept_file(c, source), dropped_file(c, source)]
@@ -38,11 +39,13 @@ def merge_source(c, source: dict, stamp: Path):
                 kept, size = kept + 1, size + len(row["text"].encode())
                 kept_rows.write(json.dumps(row, ensure_ascii=False) + "\n")
     jobs.write_stamp(stamp, inputs, outputs, read=sum(part["read"] for part in parts), kept=kept, bytes=size,
-                     dropped=dict(sorted(dropped.items())), damaged=[place for part in parts for place in part["damaged"]])
+                     dropped=dict(sorted(dropped.items())), damaged=[place for part in parts
+                                                                     for place in part["damaged"]])
 
 
 def find_unique(c, source: dict, file_stamps: list[Path]) -> Iterator[tuple[dict, str | None]]:
-    """Yield (row, None or the reason to drop it) of every document that passed the steps; pairs become training text."""
+    """Yield (row, None or the reason to drop it) of every document that passed the steps; pairs become training text.
+    """
     key_file = work_folder(c, source) / "keys"
     with open(key_file, "wb") as keys:
         for path in file_stamps:
@@ -63,7 +66,8 @@ def find_unique(c, source: dict, file_stamps: list[Path]) -> Iterator[tuple[dict
                 yield row | {"target": target}, reason
                 continue
             codes = source["language"], source["target"]
-            translation_templates.format_pair(pair, *(c.language_names[code] for code in codes), codes)
+            names = [c.language_names[code] for code in codes]
+            translation_templates.format_pair(pair, names[0], names[1], codes)
             yield row | {"text": pair.text}, None
         else:
             if copies[i] > 1:

@@ -1,9 +1,10 @@
-"""How predictable a text is, in bits per character, under a character model of reference text in its language; numpy alone.
+"""How predictable a text is, in bits per character, under a character model of reference text in its language; numpy
+alone.
 
-Marco-LLM and CCNet (arXiv 1911.00359) drop the web pages that a model of good text finds least likely. CCNet's model is of
-words, for which a small language has too few counts; this one is of characters, orders 1 to 6, and needs no notion of a word.
-With N the counts of n-grams, h the characters before c, and h' those without the first, each order backs off to the one below
-(a Dirichlet prior of weight K):
+Marco-LLM and CCNet (arXiv 1911.00359) drop the web pages that a model of good text finds least likely. CCNet's model
+is of words, for which a small language has too few counts; this one is of characters, orders 1 to 6, and needs no
+notion of a word. With N the counts of n-grams, h the characters before c, and h' those without the first, each order
+backs off to the one below (a Dirichlet prior of weight K):
 
     p(c | h) = (N(hc) + K p(c | h')) / (N(h) + K)
 
@@ -21,17 +22,21 @@ import numpy as np
 from corpus.read import Document
 
 ORDER, SLOTS = 6, 1 << 22  # 16 MiB of counts
-K = 4.0  # NTREX, 7 languages, of 1, 2, 4, 8: larger gave fewer bits on held-out text, smaller found shuffled words better
+# NTREX, 7 languages, of 1, 2, 4, 8: larger gave fewer bits on held-out text, smaller found shuffled words better
+K = 4.0
 RARE = 1 / 65536  # probability of an unseen character when nothing is known
 
 
 def ngram_slots(text: str) -> np.ndarray:
-    """(ORDER, T) int64: the slot of the (n + 1)-gram that ends at each character. Case, digits and spaces are normalized."""
+    """(ORDER, T) int64: the slot of the (n + 1)-gram that ends at each character. Case, digits and spaces are
+    normalized.
+    """
     text = re.sub(r"\d", "0", " " * (ORDER - 1) + " ".join(text.lower().split()))
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
     key, out = np.zeros(len(codes), np.uint64), []
     for n in range(ORDER):
-        key[n:] = (key[n:] ^ codes[:len(codes) - n]) * np.uint64(0x9E3779B97F4A7C15)  # add the character n places before
+        # add the character n places before
+        key[n:] = (key[n:] ^ codes[:len(codes) - n]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
         out.append((key[ORDER - 1:] % np.uint64(SLOTS)).astype(np.int64))
     return np.stack(out)
@@ -40,8 +45,8 @@ def ngram_slots(text: str) -> np.ndarray:
 def train(texts: Iterable[str], keep: float = 0.995) -> dict:
     """A model {"table": (SLOTS,) uint32, "total": characters, "most": bits per character}.
 
-    Of every hundred texts the last ten are held out (neighbors are often parts of one text); the fraction `keep` of them is
-    below `most`. ValueError when fewer than ten are held out.
+    Of every hundred texts the last ten are held out (neighbors are often parts of one text); the fraction `keep` of
+    them is below `most`. ValueError when fewer than ten are held out.
     """
     table, total, held_out, pending = np.zeros(SLOTS, np.uint32), 0, [], []
     for i, text in enumerate(texts):
@@ -91,7 +96,8 @@ def load(path: str | Path) -> dict:
     try:
         with np.load(path, allow_pickle=False) as f:
             model = {"table": f["table"]} | json.loads(str(f["about"]))
-        assert model["table"].shape == (SLOTS,) and model["table"].dtype == np.uint32, "its table has another shape or type"
+        table = model["table"]
+        assert table.shape == (SLOTS,) and table.dtype == np.uint32, "its table has another shape or type"
         assert model["most"] > 0 and model["total"] > 0
     except (OSError, EOFError, ValueError, KeyError, TypeError, AssertionError, zipfile.BadZipFile, zlib.error) as e:
         raise ValueError(f"{path} is no perplexity model ({e}); write one with: python prepare.py perplexity") from None

@@ -1,7 +1,8 @@
-"""Files -> documents. Whatever cannot be read becomes a rejected document with file, line and byte; nothing is lost silently.
+"""Files -> documents. Whatever cannot be read becomes a rejected document with file, line and byte; nothing is lost
+silently.
 
-The suffix names the format: .jsonl (a `text` field), .txt, .tsv, .wet (Common Crawl's extracted text), .warc (pages, from
-which trafilatura extracts the main text), .parquet; all but the last may be compressed (.gz, .bz2, .xz, .zst).
+The suffix names the format: .jsonl (a `text` field), .txt, .tsv, .wet (Common Crawl's extracted text), .warc (pages,
+from which trafilatura extracts the main text), .parquet; all but the last may be compressed (.gz, .bz2, .xz, .zst).
 """
 import json
 from collections.abc import Iterator
@@ -38,8 +39,8 @@ def read_documents(path: str | Path, unit: str = "paragraph") -> Iterator[Docume
     elif suffix in readers:
         documents = readers[suffix](path)
     else:
-        raise ValueError(f"{path}: unknown format {suffix!r}; expected .jsonl, .txt, .tsv, .wet, .warc (each plain, .gz, "
-                         ".bz2, .xz or .zst) or .parquet")
+        raise ValueError(f"{path}: unknown format {suffix!r}; expected .jsonl, .txt, .tsv, .wet, .warc (each plain, "
+                         ".gz, .bz2, .xz or .zst) or .parquet")
     for doc in documents:
         doc.file = str(path)
         yield doc

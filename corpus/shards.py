@@ -23,7 +23,8 @@ def read_kept(c, source: dict) -> Iterator[dict]:
 
 
 def sample_text(c, budget: dict[str, float]) -> Iterator[str]:
-    """Lines of text to train a tokenizer on: about budget[language] bytes per language, from the front of its sources."""
+    """Lines of text to train a tokenizer on: about budget[language] bytes per language, from the front of its sources.
+    """
     for source in c.sources:
         language = language_of(source)
         for row in read_kept(c, source):
@@ -35,7 +36,7 @@ def sample_text(c, budget: dict[str, float]) -> Iterator[str]:
 
 def split_budget(c, accounts: list[dict]) -> dict[str, float]:
     """Bytes of the tokenizer's training text per language, in proportion to size ** tokenizer_alpha."""
-    size = Counter()
+    size: Counter = Counter()
     for source, account in zip(c.sources, accounts):
         size[language_of(source)] += account["bytes"]
     weight = {language: n ** c.tokenizer_alpha for language, n in size.items() if n}
@@ -45,8 +46,8 @@ def split_budget(c, accounts: list[dict]) -> dict[str, float]:
 def write_shards(c, source: dict, t, stamp: Path):
     """Write the train and valid shards of a source with the tokenizer t.
 
-    The stamp holds sizes {split: (tokens, bytes, documents)}, the chats that the template refused by reason, and how many
-    chats have control tokens in what is said (they become ordinary text).
+    The stamp holds sizes {split: (tokens, bytes, documents)}, the chats that the template refused by reason, and how
+    many chats have control tokens in what is said (they become ordinary text).
     """
     folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
     merged = json.loads((work_folder(c, source) / "merged.json").read_text())["outputs"]
@@ -59,7 +60,8 @@ def write_shards(c, source: dict, t, stamp: Path):
         return
     refused_file(c, source).unlink(missing_ok=True)
     writers = {"train": ShardWriter(c, source, t, ""), "valid": ShardWriter(c, source, t, "-valid")}
-    refused, count = Counter(), Counter()
+    refused: Counter = Counter()
+    count: Counter = Counter()
     for row in read_kept(c, source):
         count["rows"] += 1
         try:
@@ -78,13 +80,16 @@ def write_shards(c, source: dict, t, stamp: Path):
     for split, writer in writers.items():
         writer.finish(split)
     sizes = {split: (writer.tokens, writer.bytes, writer.documents) for split, writer in writers.items()}
-    assert sum(documents for _, _, documents in sizes.values()) == count["documents"], f"{source['name']}: documents lost"
+    assert sum(documents for _, _,
+               documents in sizes.values()) == count["documents"], f"{source['name']}: documents lost"
     if not sizes["train"][0]:
         if not sizes["valid"][0]:
             raise ValueError(f"nothing left of source {source['name']}; dropped: {dict(refused)}, "
                              f"see {refused_file(c, source)}")
-        raise ValueError(f"source {source['name']}: all of its documents were held out; set valid_fraction=0 or bring more text")
-    jobs.write_stamp(stamp, inputs, find_outputs(c, source, folders), sizes=sizes, dropped=dict(sorted(refused.items())),
+        raise ValueError(f"source {source['name']}: all of its documents were held out; set valid_fraction=0 or bring "
+                         "more text")
+    jobs.write_stamp(stamp, inputs, find_outputs(c, source, folders), sizes=sizes,
+                     dropped=dict(sorted(refused.items())),
                      forged=count["forged"])
 
 

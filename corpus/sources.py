@@ -4,8 +4,8 @@ from pathlib import Path
 from corpus import chat
 
 REQUIRED = {"name", "path", "category", "language"}
-# clean: the text is already clean; target: bitext, with min_score, vectors ("en.npy|kk.npy", row i of each belongs to line i
-# of the file) and align (the vectors are those of a language model, whose languages lie apart)
+# clean: the text is already clean; target: bitext, with min_score, vectors ("en.npy|kk.npy", row i of each belongs to
+# line i of the file) and align (the vectors are those of a language model, whose languages lie apart)
 KEYS = REQUIRED | {"kind", "clean", "unit", "licence", "target", "min_score", "vectors", "align"}
 UNITS = ("line", "paragraph", "file")
 RESERVED = ("tokenizer", "text", "dropped")  # folders of the output
@@ -32,7 +32,8 @@ def check_source(source: dict, language_names: dict) -> list[str]:
     if set(source) - KEYS:
         problems.append(f"source {name!r} has unknown {sorted(set(source) - KEYS)}; the keys are {sorted(KEYS)}")
     if "/" in str(name) or str(name).endswith("-valid") or name in RESERVED:
-        problems.append(f"source name {name!r} is taken: choose one without '/', not tokenizer, text, dropped or ...-valid")
+        problems.append(f"source name {name!r} is taken: choose one without '/', not tokenizer, text, dropped or "
+                        "...-valid")
     if source.get("unit", "file") not in UNITS:
         problems.append(f"unit must be line, paragraph or file, got {source['unit']!r}")
     if kind not in ("text", *chat.KINDS) or ("target" in source and "kind" in source):

@@ -1,4 +1,6 @@
-"""corpus/: every row of every format comes out once, as a document or as one reject; each filter keeps and drops what it says."""
+"""corpus/: every row of every format comes out once, as a document or as one reject; each filter keeps and drops what
+it says.
+"""
 import bz2
 import gzip
 import json
@@ -98,7 +100,8 @@ def test_units_of_plain_text(tmp_path):
     assert not any(list(read.read_documents(path, unit)) for unit in ("line", "paragraph", "file"))
 
 
-# ---------------------------------------------------------------------- corrupted rows: one reject each, nothing else lost
+# ---------------------------------------------------------------------- corrupted rows: one reject each, nothing else
+# lost
 
 BAD_ROWS = {
     "invalid UTF-8": (b'{"text": "abc \xff\xfe def"}', "not UTF-8 at byte 14"),
@@ -131,7 +134,9 @@ def test_a_bad_row_is_one_reject(tmp_path, name, around):
 
 
 def test_many_bad_rows_at_once(tmp_path):
-    """1,000 good rows with all bad ones spread among them: 1,000 documents, in order, and one reject for each of the others."""
+    """1,000 good rows with all bad ones spread among them: 1,000 documents, in order, and one reject for each of the
+    others.
+    """
     bad = [raw for name, (raw, _) in BAD_ROWS.items() if name not in ("nested too deep", "number too long")]
     rows = [json.dumps({"text": f"document {i}"}).encode() for i in range(1000)]
     places = {}
@@ -169,7 +174,8 @@ def test_truncated_zst_is_not_silent(tmp_path):
     for raw in (whole[:len(whole) // 2], b"no zstd frame at all"):
         path.write_bytes(raw)
         kept, rejects = split(read.read_documents(path))
-        assert kept == texts[:len(kept)] and len(rejects) == 1 and rejects[0][1], "the end is missing and nothing says so"
+        assert kept == texts[:len(kept)]
+        assert len(rejects) == 1 and rejects[0][1], "the end is missing and nothing says so"
 
 
 @pytest.mark.parametrize("around", [".gz", ".xz"])
@@ -188,7 +194,8 @@ def test_flipped_byte_in_compression(tmp_path, around):
 @pytest.mark.parametrize("around", [".gz", ".xz", ".zst"])
 def test_concatenated_compressed_parts_are_one_file(tmp_path, around):
     """cat a.gz b.gz is a valid file, and parallel compressors write many frames; all of them are read."""
-    first, second = (packed(tmp_path / f"{i}{around}", jsonl(texts)).read_bytes() for i, texts in enumerate((GOOD[:2], GOOD[2:])))
+    first, second = (packed(tmp_path / f"{i}{around}", jsonl(texts)).read_bytes() for i,
+                     texts in enumerate((GOOD[:2], GOOD[2:])))
     path = tmp_path / f"both.jsonl{around}"
     path.write_bytes(first + second)
     assert split(read.read_documents(path)) == (GOOD, [])
@@ -223,7 +230,8 @@ def test_empty_lines_files_and_texts(tmp_path):
     assert list(read.read_documents(path)) == []
     path.write_bytes(b'\n{"text": ""}\n\n  \n{"text": " \\n "}\n')
     docs = list(read.read_documents(path))
-    assert [d.line for d in docs] == [2, 5]  # blank lines are no rows; an empty text is one, and the length filter drops it
+    # blank lines are no rows; an empty text is one, and the length filter drops it
+    assert [d.line for d in docs] == [2, 5]
     for doc in docs:
         clean.repair(doc)
         assert clean.filter_heuristics(doc, {"chars": (1, 100)}) == "chars: too low"
@@ -239,25 +247,30 @@ def wet(texts, kind="conversion"):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=["plain", "gz", "bz2", "xz"])
 def test_common_crawl_text(tmp_path, pack):
     """Texts hold blank lines and WARC/1.0 of their own; lengths say where they end."""
-    texts = [("https://a.example/", "First line.\n\nWARC/1.0\nstill the first"), ("https://b.example/қ", "Екінші мәтін.\n"), ("", "")]
+    texts = [("https://a.example/", "First line.\n\nWARC/1.0\nstill the first"),
+             ("https://b.example/қ", "Екінші мәтін.\n"), ("", "")]
     path = tmp_path / ("a.warc.wet" + {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}.get(pack, ""))
     path.write_bytes(pack(wet(texts)))
     docs = list(read.read_documents(path))
-    assert [(d.url, d.text, d.reason) for d in docs] == [(u, t, None) for u, t in texts] and [d.line for d in docs] == [2, 3, 4]
+    assert [(d.url, d.text, d.reason) for d in docs] == [(url, text, None) for url, text in texts]
+    assert [d.line for d in docs] == [2, 3, 4]
     whole = wet(texts)
     assert all(whole[d.offset:].startswith(b"WARC/1.0") for d in docs)
     path.write_bytes(pack(whole[:-20]))
     *good, bad = read.read_documents(path)
-    assert [d.text for d in good] == [texts[0][1], texts[1][1]][:len(good)] and bad.reason.startswith("unreadable from here on") or len(good) == 2
+    assert [d.text for d in good] == [texts[0][1], texts[1][1]][:len(good)]
+    assert bad.reason.startswith("unreadable from here on") or len(good) == 2
 
 
-@pytest.mark.parametrize("spoil, words", [(lambda b: b.replace(b"Content-Length: 9", b"Content-Length: x"), "claims a length"),
-                                          (lambda b: b.replace(b"Content-Length: 9", b"Content-Length: 99999999999"), "claims a length"),
-                                          (lambda b: b[:-12], "is cut"), (lambda b: b"<html>" + b, "does not begin with WARC/")])
+@pytest.mark.parametrize("spoil, words", [
+    (lambda b: b.replace(b"Content-Length: 9", b"Content-Length: x"), "claims a length"),
+    (lambda b: b.replace(b"Content-Length: 9", b"Content-Length: 99999999999"), "claims a length"),
+    (lambda b: b[:-12], "is cut"), (lambda b: b"<html>" + b, "does not begin with WARC/")])
 def test_damaged_common_crawl_text(tmp_path, spoil, words):
     path = tmp_path / "a.wet"
     path.write_bytes(spoil(wet([("https://a.example/", "One text that is cut in its middle.")])))
-    assert [d for d in read.read_documents(path)][-1].reason.startswith("unreadable from here on") and words in list(read.read_documents(path))[-1].reason
+    *_, last = read.read_documents(path)
+    assert last.reason.startswith("unreadable from here on") and words in last.reason
 
 
 def test_invalid_line_in_plain_text_and_tsv(tmp_path):
@@ -367,8 +380,10 @@ def test_identifier():
 
 # ---------------------------------------------------------------------- measures
 
-TEXTS = ["", " ", "word", "a b a b a b a b", "One line.\nOne line.\nAnother one.", "মানুষ মানুষের জন্য।\nজীবন জীবনের জন্য।", "我们走。你们来。我们走。",
-         "- a\n- b\n\nhttps://x.example/y\n...", "\n".join(f"Line {i % 7} is said again and again, number {i % 5}." for i in range(60)),
+TEXTS = ["", " ", "word", "a b a b a b a b", "One line.\nOne line.\nAnother one.",
+         "মানুষ মানুষের জন্য।\nজীবন জীবনের জন্য।", "我们走。你们来。我们走。",
+         "- a\n- b\n\nhttps://x.example/y\n...", "\n".join(f"Line {i % 7} is said again and again, number {i % 5}."
+                                                           for i in range(60)),
          "ภาษาไทยไม่มีช่องว่าง ภาษาไทยไม่มีช่องว่าง", "שָׁלוֹם עוֹלָם", "x" * 5000]
 
 
@@ -394,8 +409,9 @@ def slow_ngrams(words):
 @pytest.mark.parametrize("seed", range(12))
 def test_ngrams_equal_the_definition(seed):
     rng = random.Random(seed)
-    text = TEXTS[seed] if seed < 4 else " ".join(rng.choice("abc def ghij k"[:2 + 4 * (seed % 4)].split() + ["w" * seed]) for _ in range(rng.randint(1, 300)))
-    for text in (text, TEXTS[seed]):
+    words = "abc def ghij k"[:2 + 4 * (seed % 4)].split() + ["w" * seed]
+    drawn = " ".join(rng.choice(words) for _ in range(rng.randint(1, 300)))
+    for text in (drawn, TEXTS[seed]):
         found = measure.measures(text)
         for name, value in slow_ngrams(measure.WORD.findall(text)).items():
             assert abs(found[name] - value) < 1e-9, (name, text[:80])
@@ -409,7 +425,8 @@ def slow_words(text):
 def test_fast_words_equal_the_definition():
     """Text of all scripts, and any code points in any order, marks where they do not belong among them."""
     rng = random.Random(0)
-    kinds = ["ab", "й", "ไทย", "ั่", "文字", "かな", "́̈", "ِّ", "नि", "7٣", " ", "-", "\U000E0101", "\U00020000", "\U00031350", "𝒜"]
+    kinds = ["ab", "й", "ไทย", "ั่", "文字", "かな", "́̈", "ِّ", "नि", "7٣", " ", "-", "\U000E0101", "\U00020000",
+             "\U00031350", "𝒜"]
     texts = [*TEXTS, *("".join(rng.choices(kinds, k=40)) for _ in range(300)),
              *("".join(chr(rng.choice((rng.randrange(0x3000), rng.randrange(0xD800), rng.randrange(0xE000, 0x32400),
                                        rng.randrange(0xE0100, 0xE01F0)))) for _ in range(60)) for _ in range(300))]
@@ -417,13 +434,16 @@ def test_fast_words_equal_the_definition():
         keys, lengths, lettered = measure.find_words(*measure.classes_of(text))
         assert list(zip(lengths.tolist(), lettered.tolist())) == slow_words(text), ascii(text)
         words = measure.WORD.findall(text)
-        assert len(set(zip(words, keys.tolist()))) == len(set(words)) == len(set(keys.tolist())), ascii(text)  # a key is a word's
-        assert (measure.classes_of(text)[1] & measure.SYMBOL != 0).sum() == len(regex.findall(measure.CLASSES[measure.SYMBOL], text, regex.V1))
+        # a key is a word's
+        assert len(set(zip(words, keys.tolist()))) == len(set(words)) == len(set(keys.tolist())), ascii(text)
+        symbols = regex.findall(measure.CLASSES[measure.SYMBOL], text, regex.V1)
+        assert (measure.classes_of(text)[1] & measure.SYMBOL != 0).sum() == len(symbols)
 
 
 def test_words_keep_their_marks():
     """Python's own word characters leave out combining marks, and would cut the first of these into five."""
-    for text, words in (("বাংলাদেশের মানুষ", 2), ("नेपालको राजधानी", 2), ("שָׁלוֹם עוֹלָם", 2), ("اللُّغَةُ", 1), ("天地玄黄", 4), ("カタカナ", 4), ("don't", 2), ("ไทย", 3)):
+    for text, words in (("বাংলাদেশের মানুষ", 2), ("नेपालको राजधानी", 2), ("שָׁלוֹם עוֹלָם", 2), ("اللُّغَةُ", 1),
+                        ("天地玄黄", 4), ("カタカナ", 4), ("don't", 2), ("ไทย", 3)):
         assert len(measure.WORD.findall(text)) == words, text
 
 
@@ -435,15 +455,17 @@ def test_measures_are_shares(text):
 
 
 def test_masking():
-    doc = Document("Write to anna.k@mail.example.org or Ваня@почта.рф, server 8.8.8.8, not 10.0.0.1 nor version 1.2.3.4.5 nor 999.1.1.1.")
-    assert clean.mask(doc) is None and doc.text == ("Write to name@example.org or name@example.org, server 192.0.2.1, not 10.0.0.1 nor version 1.2.3.4.5 "
-                                            "nor 999.1.1.1.")
+    rest = "not 10.0.0.1 nor version 1.2.3.4.5 nor 999.1.1.1."
+    doc = Document(f"Write to anna.k@mail.example.org or Ваня@почта.рф, server 8.8.8.8, {rest}")
+    assert clean.mask(doc) is None
+    assert doc.text == f"Write to name@example.org or name@example.org, server 192.0.2.1, {rest}"
 
 
 # ---------------------------------------------------------------------- duplicates
 
 def keys_of(texts):
-    return np.stack([dedup.exact_key(t) for t in texts]), np.stack([dedup.signature(t) for t in texts]), np.array([len(t) for t in texts])
+    return np.stack([dedup.exact_key(t) for t in texts]), np.stack([dedup.signature(t)
+                                                                    for t in texts]), np.array([len(t) for t in texts])
 
 
 def prose(rng, n):
@@ -463,7 +485,9 @@ def similar(rng, share, n=300):
 
 @pytest.mark.parametrize("share, least, most", [(0.3, 0, 0), (0.4, 0, 0.02), (0.8, 0.85, 1), (0.9, 0.98, 1)])
 def test_near_duplicates_are_caught_by_similarity(share, least, most):
-    """The 14 bands of 8 catch 0.92 at 0.8 and all at 0.9; agreement of the signatures keeps 0.4 apart (the bands alone join 1 in 100)."""
+    """The 14 bands of 8 catch 0.92 at 0.8 and all at 0.9; agreement of the signatures keeps 0.4 apart (the bands alone
+    join 1 in 100).
+    """
     rng = random.Random(0)
     texts = [t for _ in range(120) for t in similar(rng, share)]
     head = dedup.cluster(*keys_of(texts))
@@ -483,7 +507,7 @@ def test_clusters_do_not_depend_on_order():
         mixed = [texts[i] for i in order]
         head = dedup.cluster(*keys_of(mixed))
         assert (head[head] == head).all()
-        answers.append(sorted(set(len(mixed[i]) for i in head)))
+        answers.append(sorted({len(mixed[i]) for i in head}))
         for i, h in enumerate(head):
             assert len(mixed[h]) >= len(mixed[i])
     assert answers[0] == answers[1] == answers[2]
@@ -498,8 +522,10 @@ def test_exact_duplicates_keep_the_first():
 
 def test_words_of_an_evaluation_set():
     question = "Which of the nine bridges over the river was built by the weavers of the old town in 1874?"
-    step = decontaminate.Decontaminate([("belebele", question), ("short", "Six words are enough for this"), ("tiny", "Yes")])
-    other = "The weavers built a bridge. It has stood for a long time, and people cross it on their way to work every day."
+    step = decontaminate.Decontaminate([("belebele", question), ("short", "Six words are enough for this"),
+                                        ("tiny", "Yes")])
+    other = ("The weavers built a bridge. It has stood for a long time, and people cross it on their way to work "
+             "every day.")
     assert step(Document(other)) is None and step(Document("Yes")) is None
     assert step(Document(f"{other} {question.upper()} {other}")) == "evaluation: belebele"
     assert step(Document(f"Note: six words are enough for THIS. {other}")) == "evaluation: short"
@@ -508,11 +534,12 @@ def test_words_of_an_evaluation_set():
 
 # ---------------------------------------------------------------------- bitext
 
-RULES = [("A house.", "Ein Haus.", True), ("Room 12, floor 3.", "Stock 3, Zimmer 12.", True), ("Hi.", "Сәлем, достым.",
-    "lengths"),
+RULES = [("A house.", "Ein Haus.", True), ("Room 12, floor 3.", "Stock 3, Zimmer 12.", True),
+         ("Hi.", "Сәлем, достым.", "lengths"),
          ("", "Ein Haus.", "empty"), ("A house.", "  ", "empty"), ("OK computer", " ok COMPUTER", "copy"),
          ("Yes.", "Ja, das ist wahr und noch viel mehr.", "lengths"), ("It is 12.", "Es ist 13.", "numbers"),
-         ("It is twelve.", "Es ist 12 Uhr.", "numbers"), ("It was 1998.", "यो १९९८ थियो।", True), ("It was 1998.", "यो १९९९ थियो।", "numbers"), ("你好吗", "How are you", True)]
+         ("It is twelve.", "Es ist 12 Uhr.", "numbers"), ("It was 1998.", "यो १९९८ थियो।", True),
+         ("It was 1998.", "यो १९९९ थियो।", "numbers"), ("你好吗", "How are you", True)]
 
 
 @pytest.mark.parametrize("x, y, wanted", RULES)
@@ -523,13 +550,15 @@ def test_rules(x, y, wanted):
 
 def test_rules_strip_both_sides():
     doc = Document(" A house. ", more={"target": "\tEin Haus. "})
-    assert bitext.filter_pair(doc, max_ratio=4.0) is None and (doc.text, doc.more["target"]) == ("A house.", "Ein Haus.")
+    assert bitext.filter_pair(doc, max_ratio=4.0) is None and (doc.text, doc.more["target"]) == ("A house.",
+                                                                                                 "Ein Haus.")
 
 
 def test_templates():
     """A to K; each names the target language and holds both sentences, the source first."""
     assert list(translation_templates.TEMPLATES) == list("ABCDEFGHIJK")
-    rendered = {k: t.format(src="English", tgt="Kazakh", x="SOURCE", y="TARGET") for k, t in translation_templates.TEMPLATES.items()}
+    rendered = {k: t.format(src="English", tgt="Kazakh", x="SOURCE", y="TARGET") for k,
+                t in translation_templates.TEMPLATES.items()}
     assert len(set(rendered.values())) == 11
     for text in rendered.values():
         assert text.count("SOURCE") == text.count("TARGET") == 1 and text.index("SOURCE") < text.index("TARGET")
@@ -549,7 +578,8 @@ def test_every_template_is_used_in_both_directions():
         translation_templates.format_pair(again, "English", "Kazakh")
         assert again.text == doc.text
     assert len(used) == 22
-    assert all(50 < len(v) < 140 for v in used.values()), {k: len(v) for k, v in used.items()}  # 91 each, within 5 sigma
+    # 91 each, within 5 sigma
+    assert all(50 < len(v) < 140 for v in used.values()), {k: len(v) for k, v in used.items()}
 
 
 def pair_rows(path):
@@ -564,7 +594,8 @@ def test_pairs_from_tsv_and_jsonl(tmp_path):
     assert rows[1][2] == 2 and rows[1][3].startswith("no pair")
     assert next(iter(bitext_files.read_pairs(tsv))).url == "https://x.example"
     lines = tmp_path / "a.jsonl"
-    lines.write_text('{"text": "A", "target": "B"}\n{"text": "A"}\n{"text": "A", "target": 5}\n{"target": "B"}\nnot json\n')
+    lines.write_text('{"text": "A", "target": "B"}\n{"text": "A"}\n{"text": "A", "target": 5}\n{"target": "B"}\n'
+                     'not json\n')
     reasons = [r[3] and r[3].split(":")[0] for r in pair_rows(lines)]
     assert reasons == [None, "no pair", "no pair", "no text", "not JSON"]
 
@@ -579,7 +610,7 @@ def test_lone_surrogate_on_the_target_side(tmp_path):
 def test_moses_pairs(tmp_path):
     a, b = tmp_path / "c.en", tmp_path / "c.kk"
     a.write_text("one\ntwo\nthree\n")
-    b.write_bytes("bir\n".encode() + b"\xff\n" + "üsh\n".encode())
+    b.write_bytes(b"bir\n" + b"\xff\n" + "üsh\n".encode())
     rows = pair_rows(f"{a}|{b}")
     assert rows[0] == ("one", "bir", 1, None) and rows[2] == ("three", "üsh", 3, None)
     assert rows[1][2] == 2 and rows[1][3].startswith("not UTF-8")

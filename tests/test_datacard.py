@@ -1,21 +1,26 @@
-"""datacard.py: the funnel adds up, every reason has a stage, the card shows the sources; quality.py counts what was planted."""
+"""datacard.py: the funnel adds up, every reason has a stage, the card shows the sources; quality.py counts what was
+planted.
+"""
 import json
 
 import pytest
 
-from reports import datacard
-from bench import quality
 import report
+from bench import quality
 from corpus import measure
+from reports import datacard
 
 
 def row(read, dropped, category, language, target=None, licence=None, tokens=100):
-    return {"read": read, "kept": read - sum(dropped.values()), "bytes": 5 * tokens, "dropped": dropped, "damaged": [], "category": category,
-            "language": language, "target": target, "licence": licence, "tokens": {"train": tokens, "valid": 7}}
+    return {"read": read, "kept": read - sum(dropped.values()), "bytes": 5 * tokens, "dropped": dropped, "damaged": [],
+            "category": category, "language": language, "target": target, "licence": licence,
+            "tokens": {"train": tokens, "valid": 7}}
 
 
-ROWS = {"web-en": row(100, {"url: casino": 3, "script: not Latin": 2, "language: de": 4, "full_stops: too low": 5, "dup_5: too high": 6,
-                            "perplexity: too high": 7, "evaluation: xcopa": 8, "duplicate: near": 9, "not UTF-8 at byte 3": 1}, "en", "en",
+ROWS = {"web-en": row(100,
+                      {"url: casino": 3, "script: not Latin": 2, "language: de": 4, "full_stops: too low": 5,
+                       "dup_5: too high": 6, "perplexity: too high": 7, "evaluation: xcopa": 8, "duplicate: near": 9,
+                       "not UTF-8 at byte 3": 1}, "en", "en",
                       licence="CC0", tokens=300),
         "web-kk": row(10, {"duplicate: exact": 1}, "low", "kk"),
         "more-kk": row(20, {"no text: the row's text is null": 2}, "low", "kk"),
@@ -30,7 +35,8 @@ def folder(tmp_path):
 
 def test_the_funnel_adds_up():
     found = datacard.funnel(ROWS)
-    assert found["en"] == {"read": 100, "unreadable": 1, "address": 3, "language": 6, "heuristics": 11, "perplexity": 7, "pair rules": 0,
+    assert found["en"] == {"read": 100, "unreadable": 1, "address": 3, "language": 6, "heuristics": 11,
+                           "perplexity": 7, "pair rules": 0,
                            "evaluation": 8, "duplicates": 9, "kept": 55}
     assert found["kk"]["read"] == 30 and found["kk"]["unreadable"] == 2 and found["kk"]["kept"] == 27
     assert found["parallel"]["pair rules"] == 15
@@ -49,7 +55,8 @@ def test_the_card(folder, capsys):
     said, card = capsys.readouterr().out, (folder / "card.md").read_text()
     assert "| en | 100 | 1 | 3 | 6 | 11 | 7 |  | 8 | 9 | 55 | 55.0% |" in card and "| kk | 30 | 2 |" in said
     assert "| en | 300 | 50.00% | 30.13% |" in card  # 90.4 of 300 B
-    assert "| web-en | en | en | CC0 | 100 | 55 | 300 |" in card and "| bitext | parallel | en-kk | not stated |" in card
+    assert "| web-en | en | en | CC0 | 100 | 55 | 300 |" in card
+    assert "| bitext | parallel | en-kk | not stated |" in card
     assert (folder / "funnel.png").stat().st_size > 1000
 
 
@@ -70,7 +77,8 @@ def test_what_one_change_does(tmp_path, capsys):
     """Two runs, one model: 1 and 2 without, 3 and 6 with: +2 and +4, so 3 with a standard error of 1."""
     for i, (without, with_) in enumerate(((1.0, 3.0), (2.0, 6.0))):
         (tmp_path / str(i)).mkdir()
-        rows = [{"checkpoint": f"small-{kind}", "task": "into", "metric": "chrf++", "lang": lang, "score": s + d} for kind, s in (("off", without), ("on", with_))
+        rows = [{"checkpoint": f"small-{kind}", "task": "into", "metric": "chrf++", "lang": lang, "score": s + d}
+                for kind, s in (("off", without), ("on", with_))
                 for lang, d in (("kk-en", -0.5), ("de-en", 0.5), ("mean", 70))]
         (tmp_path / str(i) / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     report.main(["ablation=off,on", f"runs=['{tmp_path}/0', '{tmp_path}/1']"])
@@ -84,12 +92,14 @@ def test_quality_counts_what_was_planted(tmp_path):
     (tmp_path / "tokens/dropped").mkdir(parents=True)
     (tmp_path / "raw/web").mkdir(parents=True)
     (tmp_path / "raw/bitext").mkdir()
-    account = {"web-en": row(3, {"url: casino": 1, "ends: too low": 1}, "en", "en"), "bitext-en-kk": row(2, {}, "parallel", "en", "kk")}
+    account = {"web-en": row(3, {"url: casino": 1, "ends: too low": 1}, "en", "en"),
+               "bitext-en-kk": row(2, {}, "parallel", "en", "kk")}
     (tmp_path / "tokens/account.json").write_text(json.dumps(account))
-    (tmp_path / "tokens/dropped/web-en.jsonl").write_text('{"line": 1, "reason": "url: casino"}\n{"line": 3, "reason": "ends: too low"}\n')
+    (tmp_path / "tokens/dropped/web-en.jsonl").write_text(
+        '{"line": 1, "reason": "url: casino"}\n{"line": 3, "reason": "ends: too low"}\n')
     (tmp_path / "tokens/dropped/bitext-en-kk.jsonl").write_text('{"line": 2, "reason": "pair: a copy"}\n')
     (tmp_path / "raw/web/en.jsonl").write_text('{"label": "spam_url"}\n{"label": "clean"}\n{"label": "clean"}\n')
     (tmp_path / "raw/bitext/en-kk.tsv").write_text("a\tb\tu\tclean\na\ta\tu\tcopy\n")
-    web, pairs = quality.planted(quality.Quality(raw=str(tmp_path / "raw"), tokens=str(tmp_path / "tokens")))
+    web, pairs = quality.count_planted(quality.Quality(raw=str(tmp_path / "raw"), tokens=str(tmp_path / "tokens")))
     assert web["en", "spam_url"] == {"url: casino": 1} and web["en", "clean"] == {"": 1, "ends: too low": 1}
     assert pairs["kk", "copy"] == {"pair: a copy": 1} and quality.precision(web) == {"en": 0.5}

@@ -2,7 +2,7 @@
 
     own/text/kk/*.txt           running text, one document per file (also .jsonl, .gz, .xz ...)
     own/bitext/en-kk.tsv        sentence, tab, translation; or two aligned files en-kk.en and en-kk.kk
-    own/test/kk.txt             held-out sentences, one a line: bits per byte before and after
+    own/test/kk.txt             held-out sentences, one per line: bits per byte before and after
 
     python prepare.py configs/own/data.py
     python train.py configs/own/stage1.py
@@ -16,12 +16,13 @@ from pathlib import Path as _Path
 
 from configs.thresholds import SHORT as _SHORT
 
-# edit here: every language of your text, its English name, and its share of the mixture ("en", "zh", "high" or "low")
-_languages = {"en": ("English", "en"), "zh": ("Chinese", "zh"), "ar": ("Arabic", "high"), "de": ("German", "high"),
-              "es": ("Spanish", "high"), "fr": ("French", "high"), "ja": ("Japanese", "high"), "ko": ("Korean", "high"),
-              "pt": ("Portuguese", "high"), "tr": ("Turkish", "high"), "bn": ("Bengali", "low"), "id": ("Indonesian", "low"),
-              "kk": ("Kazakh", "low"), "ne": ("Nepali", "low"), "ru": ("Russian", "low"), "th": ("Thai", "low"),
-              "sw": ("Swahili", "low")}  # not one of Marco-LLM's 29: a new language is a new entry
+# edit here: every language of your text, its English name, and its mixture category ("en", "zh", "high" or "low")
+_languages = {
+    "en": ("English", "en"), "zh": ("Chinese", "zh"), "ar": ("Arabic", "high"), "de": ("German", "high"),
+    "es": ("Spanish", "high"), "fr": ("French", "high"), "ja": ("Japanese", "high"), "ko": ("Korean", "high"),
+    "pt": ("Portuguese", "high"), "tr": ("Turkish", "high"), "bn": ("Bengali", "low"), "id": ("Indonesian", "low"),
+    "kk": ("Kazakh", "low"), "ne": ("Nepali", "low"), "ru": ("Russian", "low"), "th": ("Thai", "low"),
+    "sw": ("Swahili", "low")}  # not one of Marco-LLM's 29: a new language is a new entry
 
 raw, out = "own", "out/own/tokens"
 tokenizer = "out/demo/base"

@@ -13,6 +13,6 @@ sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}.jsonl", category=kind, la
             for kind in ("knowledge", "synthetic") for k in language_names]
 blocked_url_words = ["casino"]
 thresholds = {"*": _SHORT,
-              "th": {"full_stops": (0, 1), "ends": (0, 1), "short_lines": (0, 0.78)}}  # no full stop marks a menu in Thai
+              "th": {"full_stops": (0, 1), "ends": (0, 1), "short_lines": (0, 0.78)}}  # Thai has no full stop
 vocab_size = 8192
 valid_fraction = 0.06
