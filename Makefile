@@ -1,40 +1,37 @@
 # Each target is a command or two you could type yourself; see README.md.
 PY := .venv/bin/python
 
-demo: .venv/ok  ## raw text to a model that speaks more languages, on the embedded corpus
-	rm -rf out/demo && mkdir -p out/demo
-	$(PY) -m tinyworld out=out/demo/raw
-	$(PY) prepare.py configs/tiny/data.py
-	$(PY) train.py configs/tiny/base.py
-	$(PY) train.py configs/tiny/stage1.py
-	$(PY) train.py configs/tiny/stage2.py
-	$(PY) prepare.py configs/tiny/chats.py
-	$(PY) train.py configs/tiny/sft.py
-	$(PY) train.py configs/tiny/dpo.py
-	for model in base stage1 stage2 sft dpo; do $(PY) eval.py configs/tiny/eval.py model=out/demo/$$model || exit 1; done
-	for model in sft dpo; do $(PY) eval.py configs/tiny/chat_eval.py model=out/demo/$$model out=out/demo/answers/$$model || exit 1; done
-	$(PY) -m tinyworld judge raw=out/demo/raw a=out/demo/answers/sft/samples.jsonl out=out/demo/results.jsonl
-	$(PY) -m tinyworld judge raw=out/demo/raw a=out/demo/answers/dpo/samples.jsonl b=out/demo/answers/sft/samples.jsonl \
-	  out=out/demo/results.jsonl
-	$(PY) report.py data=out/demo/tokens
-	$(PY) report.py run=out/demo
-	for model in stage2 sft dpo; do echo "== $$model" && $(PY) generate.py configs/tiny/ask.py model=out/demo/$$model || exit 1; done
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/ok  ## the shipped base learns eight languages, answers in them, and is measured; LANGUAGES=all for the 29
+	$(PY) recipes/demo.py
+
+base: .venv/ok  ## train the shipped base anew, in out/base (an hour and a half on one core)
+	$(PY) -m tinyworld configs/tiny/base_world.py
+	$(PY) prepare.py configs/tiny/base_data.py
+	$(PY) train.py configs/tiny/base.py resume=True
+	$(PY) model.py export out/base/model out/base/exported dtype=bfloat16
 
 test: .venv/dev  ## the default suite
 	.venv/bin/python -m pytest -n 2
 
-test-slow: .venv/dev  ## kills, resumes and many processes
+test-slow: .venv/dev  ## kills, resumes, many processes, Triton's interpreter at length
 	.venv/bin/python -m pytest -m slow
 
-claims: .venv/ok  ## the demo's experiment over three seeds, the paper's Figure 7, and BayLing 2's question
+lint: .venv/dev  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+claims: .venv/ok  ## the papers' claims over three seeds, Marco-LLM's Figure 7, BayLing 2's question
 	PY=$(PY) bash recipes/claims.sh
 	PY=$(PY) bash recipes/figure7.sh
 	PY=$(PY) bash recipes/bayling.sh
 
-quality: .venv/ok  ## what the cascade does to the tinyworld's planted junk (after make demo), and to GOOD=FOLDER of published text
+quality: .venv/ok  ## what the cascade does to planted junk (after make demo), and to GOOD=FOLDER of published text
 	$(PY) -m bench.quality $(if $(GOOD),good=$(GOOD))
 
-bench: .venv/dev  ## ours beside transformers and tokenizers, on this machine
+bench: .venv/dev  ## ours beside transformers, tokenizers, lm-eval and datatrove, on this machine
 	$(PY) -m bench.speed
 
 .venv/ok: requirements.txt
@@ -47,4 +44,4 @@ bench: .venv/dev  ## ours beside transformers and tokenizers, on this machine
 	.venv/bin/pip install -q -r requirements-dev.txt
 	touch $@
 
-.PHONY: demo test test-slow claims quality bench
+.PHONY: help demo base test test-slow lint claims quality bench

@@ -1,13 +1,13 @@
-"""Token shards -> batches: the mixture, the plan and the packing. Raw text never comes here.
+"""Token shards to batches: mixture, schedule, packing. Raw text never comes here.
 
-The plan is a pure function: which tokens stand in row r of the global batch of step t depends on (seed, t, r) and nothing
-else. There is no loader state, so a resumed run reads on exactly where it stopped, with any number of processes.
+The schedule is a pure function: the tokens in row r of the global batch of step t depend on (seed, t, r) and on nothing
+else. There is no loader state, so a resumed run reads exactly what it would have read, with any number of processes.
 
-A source is a folder of shards written by prepare.py: flat token ids, every document ended by the end-of-text id, and an
-index.json. Here that id also opens the document behind it: it is the one token a document's first word is predicted from.
+A source is a folder of shards written by prepare.py: flat token ids, each document ended by the end-of-text id (eot),
+and an index.json. In a batch that eot also opens the next document: it is the token its first word is predicted from.
 
-Text is cut into rows where it falls; chats are not: a row holds whole ones, best fit, and of a preference pair both. Which lie in
-a row is settled once for a source, so a row is again one number.
+Text is cut into windows of seq_len tokens. Chats are never cut: a row holds whole ones, and both chats of a preference
+pair. Which chats share a row is decided once per source, so a row of chats is identified by one number, as a window is.
 """
 import hashlib
 import heapq
@@ -25,344 +25,418 @@ IGNORE = -100
 PERIOD = 1 << 16  # rows after which the order of sources repeats; weights are exact to 1/PERIOD
 
 
+class Batch(NamedTuple):
+    """What a model is trained on: B rows of T tokens. The last two fields are set for preference pairs only."""
+    tokens: torch.Tensor                # (B, T) int64
+    targets: torch.Tensor               # (B, T): the token to predict; IGNORE where there is no loss
+    starts: torch.Tensor                # (B, T): the first position each token may attend to
+    chat: torch.Tensor | None = None    # (B, T): the chat of each token: of pair p, 2p is chosen and 2p + 1 rejected
+    pairs: torch.Tensor | None = None   # (P, 2): (source, number within the source) of each pair
+
+    def to(self, device):
+        return Batch(*(x if x is None else x.to(device, non_blocking=True) for x in self))
+
+
+# ---------------------------------------------------------------------- sources
+
 class Source:
-    """One folder of token shards, read as one endless ring of tokens."""
+    """A folder of token shards, read as one endless ring of tokens."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
         path = self.folder / "index.json"
         if not path.exists():
-            raise ValueError(f"{folder}: no index.json; it is written last by prepare.py, so preparing did not finish there")
+            raise ValueError(f"{folder}: no index.json; prepare.py writes it last, so it did not finish there")
         try:
-            self.index = json.loads(path.read_text())
-            self.name, self.category, self.language = (self.index[k] for k in ("name", "category", "language"))
-            self.eot_id, self.bos_id, self.dtype = self.index["eot"], self.index.get("bos"), np.dtype(self.index["dtype"])
-            self.counts = [s["tokens"] for s in self.index["shards"]]
-            self.tokens, self.bytes = sum(self.counts), sum(s["bytes"] for s in self.index["shards"])
-            self.split, self.tokenizer, self.vocab_size = (self.index[k] for k in ("split", "tokenizer", "vocab_size"))
-            self.hashes = {self.folder / s["file"]: s["sha256"] for s in self.index["shards"]}
-            self.kind = self.index.get("kind", "text")
-            self.masks = {self.folder / s["mask"]: s["mask_sha256"] for s in self.index["shards"]} if self.kind != "text" else {}
+            self.index = index = json.loads(path.read_text())
+            shards = index["shards"]
+            self.name, self.category, self.language = index["name"], index["category"], index["language"]
+            self.split, self.tokenizer, self.vocab_size = index["split"], index["tokenizer"], index["vocab_size"]
+            self.kind = index.get("kind", "text")  # text, chat or preference
+            self.eot_id, self.bos_id, self.dtype = index["eot"], index.get("bos"), np.dtype(index["dtype"])
+            self.shard_tokens = [s["tokens"] for s in shards]
+            self.tokens, self.bytes = sum(self.shard_tokens), sum(s["bytes"] for s in shards)
+            self.shard_sha256 = {self.folder / s["file"]: s["sha256"] for s in shards}
+            self.mask_sha256 = {}
+            if self.kind != "text":
+                self.mask_sha256 = {self.folder / s["mask"]: s["mask_sha256"] for s in shards}
         except (json.JSONDecodeError, KeyError, TypeError) as e:
             raise ValueError(f"{path}: not an index of token shards ({e!r}); run prepare.py again") from None
         if not self.tokens:
             raise ValueError(f"{path}: the source holds no tokens; run prepare.py again with text in it")
-        sizes = [(file, count * self.dtype.itemsize) for file, count in zip(self.hashes, self.counts)]
-        for file, wanted in [*sizes, *zip(self.masks, self.counts)]:
-            size = file.stat().st_size if file.exists() else 0
-            if size != wanted:
-                raise ValueError(f"{file}: {size} bytes, its index says {wanted}; run prepare.py again")
+        for file, tokens in zip(self.shard_sha256, self.shard_tokens):
+            check_size(file, tokens * self.dtype.itemsize)
+        for file, tokens in zip(self.mask_sha256, self.shard_tokens):
+            check_size(file, tokens)
 
     @cached_property
     def shards(self):
-        return [np.memmap(file, self.dtype, "r") for file in self.hashes]
+        return [np.memmap(file, self.dtype, "r") for file in self.shard_sha256]
 
     @cached_property
-    def marks(self):
-        """The masks beside the shards of chats: 1 for a token to be learned, 2 more where a chat begins."""
-        return [np.memmap(file, np.uint8, "r") for file in self.masks]
+    def masks(self):
+        """Flags beside the tokens of chats: 1 for a token with a loss, 2 (added) for the first token of a chat."""
+        return [np.memmap(file, np.uint8, "r") for file in self.mask_sha256]
 
     @cached_property
     def chats(self):
-        """(first token, tokens) of every chat, (chats, 2) int64; of pair k the chosen is chat 2k, the rejected one 2k + 1."""
-        before = np.cumsum([0, *self.counts])
-        first = np.concatenate([np.flatnonzero(np.asarray(mark) & 2) + n for mark, n in zip(self.marks, before)])
+        """(first token, tokens) of every chat, (chats, 2) int64. Of pair k, chat 2k is chosen and 2k + 1 rejected."""
+        shard_begin = np.cumsum([0, *self.shard_tokens])
+        first = np.concatenate([np.flatnonzero(np.asarray(m) & 2) + n for m, n in zip(self.masks, shard_begin)])
         return np.stack([first, np.diff(first, append=self.tokens)], 1)
 
-    @cached_property
-    def sizes(self):
-        """Places in a row that each chat, or each pair, takes: every token but a chat's last predicts another."""
-        return (self.chats[:, 1] - 1).reshape(-1, self.sides).sum(1)
-
     @property
-    def sides(self):
-        """Chats that stay together."""
+    def chats_per_example(self):
+        """Chats that must share a row: both of a preference pair."""
         return 2 if self.kind == "preference" else 1
 
-    def read(self, begin, count, of=None):
-        """count tokens from position begin of the ring, int64; of: `marks` for their marks."""
-        out, have = np.empty(count, np.int64), 0
+    @cached_property
+    def lengths(self):
+        """Positions each chat, or each pair, takes in a row: all tokens but a chat's last, which predicts nothing."""
+        return (self.chats[:, 1] - 1).reshape(-1, self.chats_per_example).sum(1)
+
+    def read(self, begin, count):
+        """count tokens from position begin of the ring, int64."""
+        return self.read_ring(self.shards, begin, count)
+
+    def read_mask(self, begin, count):
+        """The flags of the same tokens, int64."""
+        return self.read_ring(self.masks, begin, count)
+
+    def read_ring(self, shards, begin, count):
+        out, filled = np.empty(count, np.int64), 0
         position = begin % self.tokens
-        while have < count:
-            for shard, size in zip(of or self.shards, self.counts):
-                if position < size and have < count:
-                    piece = shard[position:position + count - have]
-                    out[have:have + len(piece)] = piece
-                    have += len(piece)
+        while filled < count:
+            for shard, size in zip(shards, self.shard_tokens):
+                if position < size and filled < count:
+                    piece = shard[position:position + count - filled]
+                    out[filled:filled + len(piece)] = piece
+                    filled += len(piece)
                     position += len(piece)
                 position -= size
             position = 0
         return out
 
     def verify(self):
-        """Compare every shard with its SHA-256; ValueError names the file that differs."""
-        for file, wanted in (self.hashes | self.masks).items():
+        """Compare every file with its SHA-256; ValueError names the one that differs."""
+        for file, wanted in (self.shard_sha256 | self.mask_sha256).items():
             if hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
                 raise ValueError(f"{file}: SHA-256 differs from index.json: the file is damaged; run prepare.py again")
 
 
-def open_sources(folders, split="train"):
-    """The sources under a folder, or under each of a list, with this split, by name; ValueError when a folder has none, when two
-    sources have one name, or their tokenizers differ."""
-    sources, folders = [], folders if isinstance(folders, list) else [folders]
-    for folder in folders:
+def check_size(file, wanted):
+    size = file.stat().st_size if file.exists() else 0
+    if size != wanted:
+        raise ValueError(f"{file}: {size} bytes, its index says {wanted}; run prepare.py again")
+
+
+def open_sources(folders: str | Path | list, split: str = "train") -> list[Source]:
+    """The sources of this split in one folder or several, sorted by name within a folder.
+
+    ValueError when a folder has no training shards, two sources share a name, or their tokenizers differ.
+    """
+    sources = []
+    for folder in folders if isinstance(folders, list) else [folders]:
         if not Path(folder).is_dir():
             raise ValueError(f"{folder}: no such folder of token shards; run prepare.py first, or set data=")
-        found = [Source(p.parent) for p in sorted(Path(folder).glob("*/index.json"))]
-        found = [s for s in found if s.split == split]
-        if not found and split == "train":
+        of_folder = [Source(path.parent) for path in sorted(Path(folder).glob("*/index.json"))]
+        of_folder = [s for s in of_folder if s.split == split]
+        if not of_folder and split == "train":
             raise ValueError(f"{folder}: no token shards; run prepare.py first, or set data=")
-        for s in found:
-            if twin := next((p for p in sources if p.name == s.name), None):
-                raise ValueError(f"{s.folder} and {twin.folder} have one name; give one of them another in its Prepare config")
-        sources += found
-    for s in sources:
+        sources += of_folder
+    for i, s in enumerate(sources):
+        for other in sources[:i]:
+            if other.name == s.name:
+                raise ValueError(f"{s.folder} and {other.folder} have one name; rename one in its data config")
         if s.tokenizer != sources[0].tokenizer:
-            raise ValueError(f"{s.folder}: made with tokenizer {s.tokenizer}, {sources[0].folder} with {sources[0].tokenizer}; "
-                             "prepare both with one tokenizer")
+            raise ValueError(f"{s.folder}: made with tokenizer {s.tokenizer}, {sources[0].folder} with "
+                             f"{sources[0].tokenizer}; prepare both with one tokenizer")
     return sources
 
 
-def weights(sources, mixture):
-    """Per-source shares that sum to 1. mixture: {category or "category/language": share}.
+# ---------------------------------------------------------------------- mixture
 
-    A category's share is split evenly over its languages (Marco-LLM: uniform inside a group, Tables 1 to 3) but for those that
-    have a share of their own; a language's share over its sources in proportion to their tokens.
+def mixture_weights(sources, mixture):
+    """Sampling weight of each source; they sum to 1. mixture: {category or "category/language": share}.
+
+    A category's share is split evenly over its languages (Marco-LLM: uniform within a group, Tables 1 to 3), except
+    those with a share of their own. A language's share is split over its sources in proportion to their tokens.
     """
-    groups = {}
+    groups = {}  # {category: {language: its sources}}
     for s in sources:
         groups.setdefault(s.category, {}).setdefault(s.language, []).append(s)
-    named = {k: tuple(k.split("/")) for k in mixture if "/" in k}
-    empty = sorted(k for k, share in mixture.items() if share > 0 and k not in named and k not in groups)
-    empty += sorted(k for k, (category, lang) in named.items() if lang not in groups.get(category, {}))
-    if empty:
-        raise ValueError(f"mixture: no source of {empty}; the sources have "
-                         + ", ".join(f"{c} ({' '.join(sorted(langs))})" for c, langs in sorted(groups.items())))
-    unread = sorted(c for c in groups if c not in mixture and not any(k[0] == c for k in named.values()))
-    if unread:
-        print(f"note: not in the mixture, so not read: {', '.join(unread)}", file=sys.stderr)
-    idle = sorted(c for c, langs in groups.items() if mixture.get(c) and all(f"{c}/{k}" in mixture for k in langs))
-    if idle:
-        raise ValueError(f"mixture: every language of {idle} has a share of its own, "
-                         "nobody is left to take the category's; leave it out")
+    check_mixture(groups, mixture)
     total, out = sum(mixture.values()), []
     for s in sources:
-        peers, own = groups[s.category][s.language], f"{s.category}/{s.language}"
-        even = [lang for lang in groups[s.category] if f"{s.category}/{lang}" not in mixture]
-        share = mixture[own] if own in mixture else mixture.get(s.category, 0) / len(even)
+        own, peers = f"{s.category}/{s.language}", groups[s.category][s.language]
+        if own in mixture:
+            share = mixture[own]
+        else:
+            even = [lang for lang in groups[s.category] if f"{s.category}/{lang}" not in mixture]
+            share = mixture.get(s.category, 0) / len(even)
         out.append(share / total * s.tokens / sum(p.tokens for p in peers))
     return np.array(out)
 
 
-class Pairs(NamedTuple):
-    """Rows of preference pairs: what any batch is, and which token belongs to whom."""
-    tokens: torch.Tensor    # (B, T) int64, as the next two
-    targets: torch.Tensor   # IGNORE where nothing is learned
-    starts: torch.Tensor    # the first position each token may see
-    chat: torch.Tensor      # (B, T): the chat of each token; of pair p the chosen one is 2p, the rejected one 2p + 1
-    pairs: torch.Tensor     # (P, 2): the source of each pair and its number there
+def check_mixture(groups, mixture):
+    """ValueError for shares that no source can take; a note for categories without a share."""
+    languages = {name: name.split("/") for name in mixture if "/" in name}
+    unknown = sorted(name for name, share in mixture.items() if share > 0 and "/" not in name and name not in groups)
+    unknown += sorted(name for name, (category, lang) in languages.items() if lang not in groups.get(category, {}))
+    if unknown:
+        available = [f"{category} ({' '.join(sorted(langs))})" for category, langs in sorted(groups.items())]
+        raise ValueError(f"mixture: no source of {unknown}; the sources have {', '.join(available)}")
+    read = set(mixture) | {category for category, _ in languages.values()}
+    if set(groups) - read:
+        print(f"note: not in the mixture, so not read: {', '.join(sorted(set(groups) - read))}", file=sys.stderr)
+    for category, langs in sorted(groups.items()):
+        if mixture.get(category) and all(f"{category}/{lang}" in mixture for lang in langs):
+            raise ValueError(f"mixture: every language of '{category}' has a share of its own, so none is left to take "
+                             f"the category's {mixture[category]}; remove it")
 
+
+# ---------------------------------------------------------------------- schedule
 
 class Schedule:
-    """What row r of step t reads. rows: in the global batch; length: tokens per row."""
+    """Which tokens are in row r of the global batch of step t: a pure function of (seed, t, r).
+
+    The order of sources is a low-discrepancy sequence that repeats after PERIOD rows; source i has quota[i] of them.
+    The n-th row of a source is its n-th window in a permuted order, with another permutation in each epoch.
+    """
 
     def __init__(self, sources, mixture, batch_size, seq_len, seed):
-        self.sources, self.weights = sources, weights(sources, mixture)
+        self.sources, self.weights = sources, mixture_weights(sources, mixture)
         self.batch_size, self.seq_len, self.seed = batch_size, seq_len, seed
-        # PERIOD rows hold about w PERIOD of each source, evenly spread
-        n = np.floor(self.weights * PERIOD).astype(int)
-        short = np.argsort(n - self.weights * PERIOD, kind="stable")[:PERIOD - n.sum()]
-        n[short] += 1
-        self.order = evenly(n)  # (PERIOD,) source of each row
-        rank = np.empty(PERIOD, int)
-        for i in range(len(n)):
-            rank[self.order == i] = np.arange(n[i])
-        self.rank, self.per_period = rank, n
-        read = [s for s, w in zip(sources, self.weights) if w]
-        self.pairs = any(s.kind == "preference" for s in read)
-        if self.pairs and any(s.kind != "preference" for s in read):
-            some, other = ([s.name for s in read if (s.kind == "preference") == yes] for yes in (True, False))
-            raise ValueError(f"mixture: {', '.join(some)} hold preference pairs, {', '.join(other)} do not; they cannot be "
-                             "learned in one run")
-        self.packed = [best_fit(s.sizes, seq_len, (seed, i)) if s.kind != "text" and w else None
-                       for i, (s, w) in enumerate(zip(sources, self.weights))]
-        for s, rows in zip(sources, self.packed):
+        self.has_pairs = check_kinds([s for s, w in zip(sources, self.weights) if w])
+        self.quota = quotas(self.weights)              # (sources,) rows of each source in a period
+        self.order = low_discrepancy_order(self.quota)  # (PERIOD,) source of each row
+        self.turn = np.empty(PERIOD, int)              # (PERIOD,) the row's number among those of its source
+        for i, n in enumerate(self.quota):
+            self.turn[self.order == i] = np.arange(n)
+        self.packed, self.windows = [], []  # of each source: its packed rows (None for text), and its windows per epoch
+        for i, (s, w) in enumerate(zip(sources, self.weights)):
+            rows = best_fit(s.lengths, seq_len, (seed, i)) if s.kind != "text" and w else None
             if rows == []:
-                raise ValueError(f"{s.folder}: none of its {len(s.sizes)} chats fits into a row of seq_len={seq_len} (the shortest "
-                                 f"takes {s.sizes.min()}); set a larger seq_len, or leave {s.category} out of the mixture")
-        self.windows = [max(1, s.tokens // seq_len) if rows is None else len(rows) for s, rows in zip(sources, self.packed)]
+                raise ValueError(f"{s.folder}: none of its {len(s.lengths)} chats fits into a row of seq_len={seq_len} "
+                                 f"(the shortest takes {s.lengths.min()}); set a larger seq_len, or take {s.category} "
+                                 "out of the mixture")
+            self.packed.append(rows)
+            self.windows.append(max(1, s.tokens // seq_len) if rows is None else len(rows))
 
-    def row(self, step, r):
-        """(source index, place) of row r of step's global batch; place: its first token, or the number of a packed row."""
-        turn, offset = divmod(step * self.batch_size + r, PERIOD)
-        i = int(self.order[offset])
-        count = turn * int(self.per_period[i]) + int(self.rank[offset])  # rows taken from this source before
-        epoch, k = divmod(count, self.windows[i])
-        k = permute(k, self.windows[i], (self.seed, i, epoch))
-        return i, k * self.seq_len if self.packed[i] is None else k
+    def locate(self, step, r):
+        """(source index, position) of row r of a step; position: its first token, or the number of a packed row."""
+        period, place = divmod(step * self.batch_size + r, PERIOD)
+        i = int(self.order[place])
+        rows_before = period * int(self.quota[i]) + int(self.turn[place])  # of this source
+        epoch, k = divmod(rows_before, self.windows[i])
+        window = permute(k, self.windows[i], (self.seed, i, epoch))
+        return i, window * self.seq_len if self.packed[i] is None else window
 
     def batch(self, step, rows):
-        """tokens, targets, starts (len(rows), length) int64 of these rows of step's global batch; of preference pairs, Pairs."""
+        """The Batch of these rows of a step's global batch."""
         out = []
-        for i, at in (self.row(step, r) for r in rows):
+        for r in rows:
+            i, position = self.locate(step, r)
             s = self.sources[i]
             if self.packed[i] is None:
-                out.append((pack([s.read(at, self.seq_len + 1)], s.eot_id, s.bos_id), []))
+                out.append(pack_text(s.read(position, self.seq_len + 1), s.eot_id, s.bos_id))
             else:
-                out.append(pack_chats(s, i, self.packed[i][at], self.seq_len))
+                out.append(pack_chats(s, i, self.packed[i][position], self.seq_len))
         return collate(out)
 
     def epochs(self, steps):
-        """{source name: times it is read through in so many steps}."""
-        taken = self.weights * steps * self.batch_size
-        passes = taken * self.seq_len / [s.tokens for s in self.sources]
-        return {s.name: p if rows is None else t / len(rows) for s, p, t, rows in zip(self.sources, passes, taken, self.packed)}
+        """{source name: times it is read in so many steps}."""
+        rows = self.weights * steps * self.batch_size
+        return {s.name: n * self.seq_len / s.tokens if packed is None else n / len(packed)
+                for s, packed, n in zip(self.sources, self.packed, rows)}
 
     def too_long(self):
-        """{source name: (chats or pairs longer than a row, which are left out, of how many)} where there are some."""
-        over = {s.name: (int((s.sizes > self.seq_len).sum()), len(s.sizes)) for s, rows in zip(self.sources, self.packed) if rows}
-        return {name: counts for name, counts in over.items() if counts[0]}
+        """{source name: (chats or pairs longer than a row, which are left out; of how many)}, where there are any."""
+        out = {}
+        for s, packed in zip(self.sources, self.packed):
+            over = int((s.lengths > self.seq_len).sum()) if packed else 0
+            if over:
+                out[s.name] = over, len(s.lengths)
+        return out
 
     def fingerprint(self):
-        """Identifies everything the plan depends on; a resumed run must have the same."""
+        """Identifies everything the schedule depends on; a resumed run must have the same."""
         facts = [self.batch_size, self.seq_len, self.seed, [float(w) for w in self.weights],
-                 [list((s.hashes | s.masks).values()) for s in self.sources]]
+                 [list((s.shard_sha256 | s.mask_sha256).values()) for s in self.sources]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def evenly(n):
-    """(sum(n),) owners, owner i n[i] times and at every prefix within one of its share: Tijdeman's chairman assignment.
+def check_kinds(sources):
+    """Whether these sources hold preference pairs; ValueError when only some do."""
+    pairs = [s.name for s in sources if s.kind == "preference"]
+    others = [s.name for s in sources if s.kind != "preference"]
+    if pairs and others:
+        raise ValueError(f"mixture: {', '.join(pairs)} hold preference pairs, {', '.join(others)} do not; they cannot "
+                         "be trained on in one run")
+    return bool(pairs)
 
-    The j-th turn of i may come from place j sum(n) / n[i] on and must come before (j + 1) sum(n) / n[i]; the most urgent first.
+
+def quotas(weights):
+    """Rows of each source in a period: weights * PERIOD, rounded by largest remainders so that they sum to PERIOD."""
+    quota = np.floor(weights * PERIOD).astype(int)
+    largest_remainders = np.argsort(quota - weights * PERIOD, kind="stable")[:PERIOD - quota.sum()]
+    quota[largest_remainders] += 1
+    return quota
+
+
+def low_discrepancy_order(quota):
+    """(N,) source indices, N = sum(quota), i quota[i] times, in every prefix within one of its share.
+
+    Tijdeman's chairman assignment: turn j of i may come from place j N / quota[i] on and is due before
+    (j + 1) N / quota[i]; the earliest deadline goes first.
     """
-    total, out, ready = sum(n), [], []
-    later = [(0.0, i, 0) for i, c in enumerate(n) if c]  # (first place, owner, turn)
+    total, order, ready = sum(quota), [], []
+    waiting = [(0.0, i, 0) for i, n in enumerate(quota) if n]  # (release, source, turn)
     for place in range(total):
-        while later and later[0][0] < place + 1:
-            _, i, j = heapq.heappop(later)
-            heapq.heappush(ready, ((j + 1) * total / n[i], i, j))
-        due, i, j = heapq.heappop(ready)
-        out.append(i)
-        if j + 1 < n[i]:
-            heapq.heappush(later, (due, i, j + 1))
-    return np.array(out)
+        while waiting and waiting[0][0] < place + 1:
+            _, i, turn = heapq.heappop(waiting)
+            heapq.heappush(ready, ((turn + 1) * total / quota[i], i, turn))
+        deadline, i, turn = heapq.heappop(ready)
+        order.append(i)
+        if turn + 1 < quota[i]:
+            heapq.heappush(waiting, (deadline, i, turn + 1))
+    return np.array(order)
 
 
 def permute(k, n, key):
-    """The k-th element of a pseudo-random permutation of range(n): a four-round Feistel network, walked until inside.
+    """Element k of a pseudo-random permutation of range(n), seeded by key.
 
-    It needs no table, so an epoch of a 90-billion-token source costs nothing to shuffle.
+    A four-round Feistel network with cycle walking. It needs no table, so shuffling 90 billion tokens costs nothing.
     """
     half = max(1, ((n - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
     salt = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
     while True:
-        a, b = k >> half, k & mask
-        for round in range(4):
-            x = (b ^ (salt >> (round * 16))) * 0x9E3779B97F4A7C15 + salt + round
+        left, right = k >> half, k & mask
+        for i in range(4):
+            x = (right ^ (salt >> (i * 16))) * 0x9E3779B97F4A7C15 + salt + i
             x = ((x ^ (x >> 29)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-            a, b = b, a ^ ((x >> 32) & mask)
-        k = a << half | b
-        if k < n:
+            left, right = right, left ^ ((x >> 32) & mask)
+        k = left << half | right
+        if k < n:  # else walk on: the network permutes the next power of four, a superset of range(n)
             return k
 
 
-def pack(rows, eot, bos=None):
-    """Rows of length + 1 ids -> (tokens, targets, starts), each (rows, length) int64.
+# ---------------------------------------------------------------------- packing
+
+def pack_text(ids, eot, bos=None):
+    """T + 1 ids -> a Batch of one row.
 
         ids      w1  w2 eot  w1  w2  w3 eot        targets  w2 eot  w1  w2  w3 eot
         tokens   w1  w2 eot  w1  w2  w3            starts    0   0   2   2   2   2
 
-    The eot that ends a document is the one that opens the next; a model whose texts begin with BOS (Llama) reads that there.
+    The eot that ends a document opens the next one. A model whose texts begin with bos (Llama) reads that in its place.
     """
-    ids = torch.from_numpy(np.stack(rows))
-    tokens, targets = ids[:, :-1].clone(), ids[:, 1:].clone()
-    position = torch.arange(tokens.shape[1]).expand_as(tokens)
-    starts = torch.where(tokens == eot, position, 0).cummax(1).values
+    row = torch.from_numpy(ids)[None]
+    tokens, targets = row[:, :-1].clone(), row[:, 1:].clone()
+    starts = torch.where(tokens == eot, torch.arange(tokens.shape[1]), 0).cummax(1).values
     if bos is not None:
         tokens[tokens == eot] = bos
-    return tokens, targets, starts
+    return Batch(tokens, targets, starts)
 
 
-def best_fit(sizes, length, key):
-    """[[places of some sizes], ...]: rows that hold at most `length`, each size whole and once, but for larger ones.
+def best_fit(lengths, capacity, key):
+    """Indices of lengths, packed into rows of at most `capacity`: each exactly once, longer ones left out.
 
-    The largest first, each into the fullest row with room for it (best-fit decreasing; Ding et al. 2024, arXiv 2404.10830); like
-    sizes by lot, as `key` throws it.
+    Best-fit decreasing: the longest first, each into the fullest row that has room for it (Ding et al. 2024,
+    arXiv 2404.10830). Ties are broken pseudo-randomly, seeded by key.
     """
-    lot = [permute(k, len(sizes), key) for k in range(len(sizes))]
-    order = np.array(lot, int)[np.argsort(-sizes[lot], kind="stable")]
-    rows, rooms, waiting = [], [], {}  # rooms: rising; waiting {room: rows that have it}
-    for k in order[sizes[order] <= length].tolist():
-        at = bisect_left(rooms, size := int(sizes[k]))
-        if at == len(rooms):
-            room, row = length, []
+    shuffled = np.array([permute(k, len(lengths), key) for k in range(len(lengths))], int)
+    order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
+    rows = []
+    rooms = []    # the distinct amounts of free room, ascending
+    with_room = {}  # {room: the rows that have it}
+    for k in order[lengths[order] <= capacity].tolist():
+        length = int(lengths[k])
+        fit = bisect_left(rooms, length)
+        if fit == len(rooms):
+            room, row = capacity, []
             rows.append(row)
         else:
-            room = rooms[at]
-            row = waiting[room].pop()
-            if not waiting[room]:
-                del rooms[at], waiting[room]
+            room = rooms[fit]
+            row = with_room[room].pop()
+            if not with_room[room]:
+                del rooms[fit], with_room[room]
         row.append(k)
-        if room - size not in waiting:
-            insort(rooms, room - size)
-        waiting.setdefault(room - size, []).append(row)
+        if room - length not in with_room:
+            insort(rooms, room - length)
+            with_room[room - length] = []
+        with_room[room - length].append(row)
     return rows
 
 
-def pack_chats(source, i, places, length):
-    """Whole chats (or pairs) of source number i -> ([tokens, targets, starts, chat], each (1, length) int64, padded at the end;
-    [(i, number) of each pair]).
+def pack_chats(source, i, examples, seq_len):
+    """These chats (or pairs) of source number i -> a Batch of one row, padded at the end. chat is set in any case.
 
-        ids      <|im_start|> user \\n Hi <|im_end|> ... assistant \\n  Ho <|im_end|>    targets: Ho <|im_end|>, others IGNORE
+        ids      <|im_start|> user \\n Hi <|im_end|> ... assistant \\n  Ho <|im_end|>   targets: Ho <|im_end|>, IGNORE
 
-    A chat's tokens are its ids but for the last: nothing opens it, as nothing stands before it when it is asked. A pair's prompt
-    stands there twice: what a token sees is an interval (starts), so a second answer could not pass over the first.
+    A chat's last id is a target only, and its first follows nothing, as at inference. A pair's prompt is in the row
+    twice: attention is over an interval (starts), so a second answer could not skip the first.
     """
-    tokens, targets = np.full(length, source.eot_id), np.full(length, IGNORE)
-    starts, chat, at = np.zeros(length, int), np.zeros(length, int), 0
-    numbers = [k * source.sides + side for k in places for side in range(source.sides)]
-    for n, (begin, size) in enumerate(source.chats[numbers].tolist()):
-        ids, learn = source.read(begin, size), source.read(begin, size, source.marks) & 1
-        row = slice(at, at + size - 1)
-        tokens[row], targets[row] = ids[:-1], np.where(learn[1:], ids[1:], IGNORE)
-        starts[row], chat[row], at = at, n, row.stop
-    starts[at:] = at
-    return [torch.from_numpy(x)[None] for x in (tokens, targets, starts, chat)], [(i, k) for k in places if source.sides == 2]
+    tokens, targets = np.full(seq_len, source.eot_id), np.full(seq_len, IGNORE)
+    starts, chat, begin = np.zeros(seq_len, int), np.zeros(seq_len, int), 0
+    sides = source.chats_per_example
+    numbers = [k * sides + side for k in examples for side in range(sides)]
+    for n, (first, size) in enumerate(source.chats[numbers].tolist()):
+        ids, has_loss = source.read(first, size), source.read_mask(first, size) & 1
+        span = slice(begin, begin + size - 1)
+        tokens[span], targets[span] = ids[:-1], np.where(has_loss[1:], ids[1:], IGNORE)
+        starts[span], chat[span], begin = begin, n, span.stop
+    starts[begin:] = begin
+    row = [torch.from_numpy(x)[None] for x in (tokens, targets, starts, chat)]
+    return Batch(*row, torch.tensor([(i, k) for k in examples]) if source.kind == "preference" else None)
 
 
 def collate(rows):
-    """A batch of [(the tensors of a row, [(source, number) of its pairs])]."""
-    parts, pairs = zip(*rows)
-    batch = tuple(torch.cat([part[k] for part in parts]) for k in range(3))
-    if not pairs[0]:
-        return batch
-    before = np.cumsum([0, *map(len, pairs)])
-    chat = torch.cat([part[3] + 2 * int(n) for part, n in zip(parts, before)])
-    return Pairs(*batch, chat, torch.tensor([pair for some in pairs for pair in some]))
+    """One Batch of several; of preference pairs the chats are numbered through."""
+    tokens, targets, starts = (torch.cat(x) for x in zip(*(row[:3] for row in rows)))
+    if rows[0].pairs is None:
+        return Batch(tokens, targets, starts)
+    pairs_before = np.cumsum([0, *(len(row.pairs) for row in rows)]).tolist()
+    chat = torch.cat([row.chat + 2 * n for row, n in zip(rows, pairs_before)])
+    return Batch(tokens, targets, starts, chat, torch.cat([row.pairs for row in rows]))
 
 
-def validation(sources, length, limit, rows):
-    """Yield (source, bytes to predict, [batches of so many rows]): the first `limit` tokens of each source, every token predicted
-    once, in row order. Of chats and pairs the first whole ones; their bytes are in proportion to the tokens to be learned.
+# ---------------------------------------------------------------------- validation
 
-    The ring of text is read from the last end-of-text on, so the first document too is predicted from that id. The last row is
-    padded with IGNORE targets.
+def validation_batches(sources: list[Source], seq_len: int, limit: int, batch_size: int):
+    """Yield (source, bytes of text predicted, [Batch, ...]): the first `limit` tokens of each source, in order.
+
+    Text: every token is predicted once. Chats and pairs: the first whole ones, their bytes in proportion to the tokens
+    with a loss.
     """
     for i, s in enumerate(sources):
-        out, count = [], min(limit, s.tokens)
         if s.kind == "text":
-            ids = np.concatenate([[s.eot_id], s.read(0, count)])
-            for at in range(0, count, length):
-                piece = ids[at:at + length + 1]
-                row = pack([np.concatenate([piece, np.full(length + 1 - len(piece), s.eot_id)])], s.eot_id, s.bos_id)
-                row[1][0, len(piece) - 1:] = IGNORE
-                out.append((row, []))
-            size = s.bytes * count / s.tokens
+            rows, size = first_text(s, seq_len, limit)
         else:
-            front = s.sizes[:max(1, np.searchsorted(s.sizes.cumsum(), limit, "right"))]
-            front = best_fit(front, length, 0)
-            out = [pack_chats(s, i, places, length) for places in front]
-            learned = sum(int((row[1] != IGNORE).sum()) for row, _ in out)
-            size = s.bytes * learned / sum(int((np.asarray(mark) & 1).sum()) for mark in s.marks)
-        yield s, size, [collate(out[k:k + rows]) for k in range(0, len(out), rows)]
+            rows, size = first_chats(s, i, seq_len, limit)
+        yield s, size, [collate(rows[k:k + batch_size]) for k in range(0, len(rows), batch_size)]
+
+
+def first_text(source, seq_len, limit):
+    """(rows, bytes) of the first tokens. The first document, too, is predicted from an eot; the last row is padded."""
+    count = min(limit, source.tokens)
+    ids = np.concatenate([[source.eot_id], source.read(0, count)])
+    rows = []
+    for begin in range(0, count, seq_len):
+        piece = ids[begin:begin + seq_len + 1]
+        padding = np.full(seq_len + 1 - len(piece), source.eot_id)
+        row = pack_text(np.concatenate([piece, padding]), source.eot_id, source.bos_id)
+        row.targets[0, len(piece) - 1:] = IGNORE
+        rows.append(row)
+    return rows, source.bytes * count / source.tokens
+
+
+def first_chats(source, i, seq_len, limit):
+    """(rows, bytes) of the first chats or pairs that together have at most `limit` tokens, but at least one."""
+    count = max(1, np.searchsorted(source.lengths.cumsum(), limit, "right"))
+    packed = best_fit(source.lengths[:count], seq_len, 0)
+    rows = [pack_chats(source, i, examples, seq_len) for examples in packed]
+    predicted = sum(int((row.targets != IGNORE).sum()) for row in rows)
+    with_loss = sum(int((np.asarray(mask) & 1).sum()) for mask in source.masks)
+    return rows, source.bytes * predicted / with_loss

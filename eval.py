@@ -37,7 +37,7 @@ import tokenizer
 from configs import load
 from evaluation import tasks as benchmarks
 from evaluation.documents import absent, documents, gold_index, prompts, task_files, written
-from generate import cut, generate
+from generate import generate, truncate
 from generate import main as talk
 from model import Qwen2
 from evaluation.scoring import encode, encode_pair, eos_ids, loglikelihoods, total_logprobs
@@ -178,10 +178,11 @@ def run_text(c, task, docs, model, t):
     if limit <= task["max_new"]:
         raise ValueError(f"task {task['name']}: max_new={task['max_new']} leaves no room in max_length={limit}")
     ids = [encode(t, text)[-(limit - task["max_new"]):] or [t.prefix_token_id] for text in texts]
-    said = generate(model, ids, task["max_new"], stops, batch=max(1, c.batch_tokens // 16), t=t, stop_text=task["stop"])
+    said = generate(model, ids, task["max_new"], stops, batch_size=max(1, c.batch_tokens // 16),
+                    tokenizer=t, stop_strings=task["stop"])
     out = []
     for doc, text, new in zip(docs, texts, said):
-        response = cut(t.decode(new), task["stop"])
+        response = truncate(t.decode(new), task["stop"])
         sample = {"gold": doc["gold"], "context": text, "response": response}
         for name in task.get("metrics", ()) if task["kind"] == "generate" else ():
             sample |= metrics.SCORERS[name](response if name == "math" else response.strip(), doc["gold"], task["lang"])
@@ -207,7 +208,8 @@ def run_chat(c, task, docs, model, t):
         for i in open_:
             talks[i] += asked[i][turn]
         ids = [t.encode_chat(talks[i])[-(room - task["max_new"]):] for i in open_]
-        said = generate(model, ids, task["max_new"], {*t.stop_ids, *eos_ids(t, c.model)}, batch=max(1, c.batch_tokens // 16))
+        said = generate(model, ids, task["max_new"], {*t.stop_ids, *eos_ids(t, c.model)},
+                        batch_size=max(1, c.batch_tokens // 16))
         for i, new in zip(open_, said):
             talks[i].append({"role": "assistant", "content": t.decode(new), "ids": len(new)})
     out = []

@@ -1,343 +1,397 @@
-"""Text from a model: greedy, sampled or by beam search, in batches of unequal prompts, or typed on the terminal.
+"""Text from a model: greedy, sampled or beam search, in batches of prompts of any length, or as a chat on the terminal.
 
     python generate.py model=out/demo/stage2 'prompt=Алматы' temperature=0.8
-    python generate.py model=Qwen/Qwen2-1.5B-Instruct            # a conversation, where the model has a chat template
+    python generate.py model=models/Qwen2-1.5B-Instruct          # a conversation, if the model has a chat template
 
-Prompts are padded on the left; `starts` hides the padding and counts positions from each prompt's first token, so a row's output
-does not depend on the rows beside it. Finished rows leave the batch.
+Prompts are padded on the left; `starts` masks the padding and counts positions from each prompt's first token, so a
+row's output does not depend on the rows beside it. Finished rows leave the batch.
 """
 import hashlib
 import math
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
-import tokenizer
+import tokenizer as tokenizers
 from configs import load
-from model import Cache, Qwen2
+from model import KVCache, Qwen2
 
 
 @dataclass(frozen=True)
 class Decoding:
-    temperature: float = 0.0         # 0: greedy, the likeliest token
-    top_k: int | None = None         # sample among the k likeliest only
-    top_p: float | None = None       # ... among the fewest whose probabilities sum to this
-    min_p: float | None = None       # ... among those at least this fraction as likely as the likeliest
-    repetition_penalty: float = 1.0  # tokens of the prompt and the output: logit / penalty (times, below 0)
-    beams: int = 1                   # texts kept while searching for the likeliest one; 1: no search
-    length_penalty: float = 1.0      # a beam's score is its log-probability / length ** this
-    seed: int = 0                    # with the row's number, of its random numbers
+    temperature: float = 0.0         # 0: greedy
+    top_k: int | None = None         # sample from the k most likely tokens
+    top_p: float | None = None       # ... from the smallest set of tokens whose probabilities sum to this
+    min_p: float | None = None       # ... from tokens with at least this fraction of the highest probability
+    repetition_penalty: float = 1.0  # of tokens in prompt and output: logit / penalty (logit * penalty where negative)
+    beams: int = 1                   # hypotheses of beam search; 1: no search
+    length_penalty: float = 1.0      # a hypothesis scores log-probability / length ** length_penalty
+    seed: int = 0                    # with a row's index, the seed of its random numbers
 
     def __post_init__(self):
-        wrong = [f"{name} must be {need}, got {getattr(self, name)}" for name, need, right in (
-            ("temperature", "0 or more", 0 <= self.temperature < math.inf),
-            ("top_k", "at least 1", self.top_k is None or self.top_k >= 1),
-            ("top_p", "above 0 and at most 1", self.top_p is None or 0 < self.top_p <= 1),
-            ("min_p", "from 0 to 1", self.min_p is None or 0 <= self.min_p <= 1),
-            ("repetition_penalty", "above 0", 0 < self.repetition_penalty < math.inf),
-            ("length_penalty", "a number", math.isfinite(self.length_penalty)), ("beams", "at least 1", self.beams >= 1),
-            ("beams", "1 when temperature is above 0 (beam search does not sample)", self.beams == 1 or self.temperature == 0)
-        ) if not right]
-        if wrong:
-            raise ValueError("Decoding: " + "; ".join(wrong))
+        checks = [
+            (0 <= self.temperature < math.inf, f"temperature must be 0 or more, got {self.temperature}"),
+            (self.top_k is None or self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}"),
+            (self.top_p is None or 0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}"),
+            (self.min_p is None or 0 <= self.min_p <= 1, f"min_p must be from 0 to 1, got {self.min_p}"),
+            (0 < self.repetition_penalty < math.inf, f"repetition_penalty must be > 0, got {self.repetition_penalty}"),
+            (math.isfinite(self.length_penalty), f"length_penalty must be a number, got {self.length_penalty}"),
+            (self.beams >= 1, f"beams must be at least 1, got {self.beams}"),
+            (self.beams == 1 or self.temperature == 0, f"beams must be 1 with a temperature, got {self.beams}"),
+        ]
+        problems = [message for is_right, message in checks if not is_right]
+        if problems:
+            raise ValueError("Decoding: " + "; ".join(problems))
 
 
-def generate(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=None, stop_text=(), allowed_next=None):
-    """Lists of ids -> lists of at most max_new new ids, without the stop id that ended them.
+def generate(model: Qwen2, prompts: list[list[int]], max_new_tokens: int, stop_ids=(), decoding=Decoding(),
+             batch_size: int = 64, tokenizer=None, stop_strings=(), allowed_next=None) -> list[list[int]]:
+    """Prompts (lists of ids) -> for each at most max_new_tokens new ids, without the stop id that ended it.
 
-    stop: ids. stop_text: strings, found with the tokenizer t; the ids that complete one are kept. allowed_next(prompt and output
-    so far) -> the ids that may come next, or None for all. batch: prompts decoded together.
+    stop_strings: need the tokenizer; the ids that complete one are kept. allowed_next(ids of prompt and output so far)
+    returns the ids that may come next, or None for all. batch_size: prompts decoded together.
     """
-    out = [[] for _ in prompts]
-    for row, i in continuations(model, prompts, max_new, stop, how, batch, t, stop_text, allowed_next):
-        out[row].append(i)
-    return out
+    outputs: list[list[int]] = [[] for _ in prompts]
+    settings = stop_ids, decoding, batch_size, tokenizer, stop_strings, allowed_next
+    for row, token in generate_stream(model, prompts, max_new_tokens, *settings):
+        outputs[row].append(token)
+    return outputs
 
 
 @torch.inference_mode()
-def continuations(model, prompts, max_new, stop=(), how=Decoding(), batch=64, t=None, stop_text=(), allowed_next=None):
-    """The same one by one: yields (row, id) as soon as it is decided; beam search decides at a row's end."""
-    if isinstance(stop_text, str) or (stop_text and t is None):
-        raise ValueError("stop_text is a list of strings and needs the tokenizer: t=")
-    stop, stop_text = set(stop), list(stop_text)
-    if not all(stop_text):
-        raise ValueError("stop_text holds an empty string, which every text contains")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+def generate_stream(model, prompts, max_new_tokens, stop_ids=(), decoding=Decoding(), batch_size=64, tokenizer=None,
+                    stop_strings=(), allowed_next=None) -> Iterator[tuple[int, int]]:
+    """As `generate`, but yield (row, id) as soon as an id is decided; beam search decides at the end of a row."""
+    if isinstance(stop_strings, str) or (stop_strings and tokenizer is None):
+        raise ValueError("stop_strings must be a list of strings and needs the tokenizer; pass tokenizer=")
+    if not all(stop_strings):
+        raise ValueError("stop_strings contains an empty string, which every text contains; remove it")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     for row, prompt in enumerate(prompts):
         if not prompt:
-            raise ValueError(f"prompt {row} is empty; give at least one id (the end-of-text id: a text begins)")
-        if len(prompt) + max_new > model.config.max_position_embeddings:
-            raise ValueError(f"prompt {row} has {len(prompt)} ids; with max_new={max_new} that is more than the model's "
-                             f"max_position_embeddings={model.config.max_position_embeddings}")
+            raise ValueError(f"prompt {row} is empty; give at least one id, for example the end-of-text id")
+        if len(prompt) + max_new_tokens > model.config.max_position_embeddings:
+            raise ValueError(f"prompt {row} has {len(prompt)} ids; with max_new_tokens={max_new_tokens} that exceeds "
+                             f"max_position_embeddings={model.config.max_position_embeddings} of the model")
+    if max_new_tokens <= 0:
+        return
+    stop_ids = set(stop_ids)
 
-    def ended(new):  # the ids of a row so far
-        if new[-1] in stop:
-            return True
-        # a character is at most four ids
-        tail = [i for i in new if t.speaks(i)][-4 * max(map(len, stop_text)):] if stop_text else []
-        return bool(tail) and any(s in t.decode(tail, before=new) for s in stop_text)
+    def is_finished(output):  # ids of one row
+        return output[-1] in stop_ids or (stop_strings and contains_stop_string(tokenizer, output, stop_strings))
 
-    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row])) if max_new > 0 else []
-    for i in range(0, len(order), batch):
-        texts = {row: list(prompts[row]) for row in order[i:i + batch]}
-        for row, new in (beam_search if how.beams > 1 else one_by_one)(model, texts, max_new, how, stop, ended, allowed_next):
-            if new not in stop:
-                yield row, new
-
-
-def prefill(model, prompts, max_new):
-    """Run prompts into a fresh cache, what several begin with only once: (logits after each (B, V), cache, starts (B, 1))."""
-    parents = trunk(model, prompts, [len(p) - 1 for p in prompts], 8192)
-    x, cache, starts = behind(model, prompts, parents, max_new)
-    return model.lm_head(x[:, -1]).float(), cache, starts
+    search = beam_search if decoding.beams > 1 else greedy_or_sample
+    order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+    for i in range(0, len(order), batch_size):
+        texts = {row: list(prompts[row]) for row in order[i:i + batch_size]}
+        for row, token in search(model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
+            if token not in stop_ids:
+                yield row, token
 
 
-def one_by_one(model, texts, max_new, how, stop, ended, allowed_next):
-    """Greedy or sampled ids, (row, id). texts {row: ids}, which grow. Ended rows run on, unseen, until a quarter of the batch has
-    ended: to drop them copies the cache, which costs about as much as a step."""
-    rows, begin, over = list(texts), {row: len(ids) for row, ids in texts.items()}, set()
-    seeds = {row: hashlib.blake2b(f"{how.seed} {row}".encode(), digest_size=4).digest() for row in texts}
-    dice = {row: torch.Generator().manual_seed(int.from_bytes(seed, "little")) for row, seed in seeds.items()}
-    logits, cache, starts = prefill(model, list(texts.values()), max_new)
-    for n in range(max_new):
-        new = choose(adjust(logits, [texts[row] for row in rows], how, allowed_next), how, [dice[row] for row in rows])
-        for row, i in zip(rows, new.tolist()):
-            if row not in over:
-                texts[row].append(i)
-                yield row, i
-        over |= {row for row in rows if row not in over and ended(texts[row][begin[row]:])}
-        if len(over & set(rows)) == len(rows) or n == max_new - 1:
+def contains_stop_string(tokenizer, output, stop_strings):
+    """Whether the end of the output contains a stop string. Only ids with text count, at most four for a character."""
+    longest = max(map(len, stop_strings))
+    tail = [i for i in output if tokenizer.has_text(i)][-4 * longest:]
+    text = tokenizer.decode(tail, prefix=output) if tail else ""
+    return any(s in text for s in stop_strings)
+
+
+# ---------------------------------------------------------------------- decoding strategies
+
+def greedy_or_sample(model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
+    """Yield (row, id), greedy or sampled. texts {row: ids} grow.
+
+    Finished rows stay in the batch, ignored, until they are a quarter of it: removing rows copies the cache, which
+    costs about as much as a step.
+    """
+    rows, finished = list(texts), set()
+    prompt_length = {row: len(ids) for row, ids in texts.items()}
+    generators = {row: row_generator(decoding.seed, row) for row in texts}
+    logits, cache, starts = prefill_prompts(model, list(texts.values()), max_new_tokens)
+    for n in range(max_new_tokens):
+        logits = adjust_logits(logits, [texts[row] for row in rows], decoding, allowed_next)
+        tokens = choose(logits, decoding, [generators[row] for row in rows])  # (B,)
+        for row, token in zip(rows, tokens.tolist()):
+            if row in finished:
+                continue
+            texts[row].append(token)
+            yield row, token
+            if is_finished(texts[row][prompt_length[row]:]):
+                finished.add(row)
+        active = [i for i, row in enumerate(rows) if row not in finished]
+        if not active or n == max_new_tokens - 1:
             return
-        going = [k for k, row in enumerate(rows) if row not in over]
-        if 4 * len(going) <= 3 * len(rows) or (over and allowed_next):  # nothing may be allowed behind an end
-            rows, new, starts = [rows[k] for k in going], new[going], starts[going]
-            cache.keep(going)
-        logits = model(new[:, None], starts=starts, cache=cache)
+        # with allowed_next a finished row must leave at once: it may allow nothing after the end of a text
+        if 4 * len(active) <= 3 * len(rows) or (finished and allowed_next is not None):
+            rows, tokens, starts = [rows[i] for i in active], tokens[active], starts[active]
+            cache.select_rows(active)
+        logits = model.logits(tokens[:, None], starts, cache)
 
 
-def adjust(scores, texts, how, allowed_next):
-    """scores (B, V) with the repetition penalty, and minus infinity where allowed_next forbids. texts: the rows' ids so far."""
-    if how.repetition_penalty != 1:
-        scores = scores.clone()
+def row_generator(seed, row):
+    """The random numbers of one row, independent of the rows beside it."""
+    digest = hashlib.blake2b(f"{seed} {row}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def adjust_logits(logits, texts, decoding, allowed_next):
+    """logits (B, V) with the repetition penalty, and -inf where allowed_next forbids. texts: ids of each row so far."""
+    if decoding.repetition_penalty != 1:
+        logits = logits.clone()
         for row, ids in enumerate(texts):
-            seen = torch.tensor(sorted(set(ids)), device=scores.device)
-            s = scores[row, seen]
-            scores[row, seen] = torch.where(s < 0, s * how.repetition_penalty, s / how.repetition_penalty)
+            seen = torch.tensor(sorted(set(ids)), device=logits.device)
+            x = logits[row, seen]
+            logits[row, seen] = torch.where(x < 0, x * decoding.repetition_penalty, x / decoding.repetition_penalty)
     if allowed_next is not None:
-        open_ = torch.zeros_like(scores, dtype=torch.bool)
+        is_allowed = torch.zeros_like(logits, dtype=torch.bool)
         for row, ids in enumerate(texts):
             allowed = allowed_next(list(ids))
             if allowed is None:
-                open_[row] = True
+                is_allowed[row] = True
                 continue
             allowed = list(allowed)
-            if allowed and not 0 <= min(allowed) <= max(allowed) < scores.shape[1]:
-                raise ValueError(f"allowed_next gave {min(allowed)} to {max(allowed)}; ids are 0 to {scores.shape[1] - 1}")
             if not allowed:
-                raise ValueError(f"allowed_next allows nothing after {ids[-5:]}; allow a stop id at least")
-            open_[row, torch.tensor(allowed, device=scores.device)] = True
-        scores = scores.masked_fill(~open_, -torch.inf)
-    return scores
-
-
-def choose(logits, how, dice):
-    """The next id of each row, (B,): the likeliest, or one drawn by inverting the distribution at the row's own random number."""
-    if how.temperature < 1e-30:  # 0, or nothing but the likeliest is left
-        return logits.argmax(-1)
-    p = torch.softmax(narrow(logits, how), -1).double().cumsum(-1)
-    u = torch.tensor([[torch.rand((), generator=g, dtype=torch.float64)] for g in dice], dtype=torch.float64, device=p.device)
-    return torch.searchsorted(p, u * p[:, -1:], right=True)[:, 0]
-
-
-def narrow(logits, how):
-    """logits (B, V) / temperature, minus infinity for all but the likeliest: top_k, then top_p, then min_p."""
-    logits = (logits - logits.amax(-1, keepdim=True)) / how.temperature  # the likeliest stays 0, however small the temperature
-    if how.top_k:
-        logits = logits.masked_fill(logits < logits.topk(min(how.top_k, logits.shape[1])).values[:, -1:], -torch.inf)
-    if how.top_p is not None:
-        ranked, ids = logits.sort(-1)  # rising: what lies in the first 1 - top_p of the mass goes
-        drop = ranked.softmax(-1).cumsum(-1) <= 1 - how.top_p
-        drop[:, -1] = False
-        logits = logits.masked_fill(drop.scatter(1, ids, drop), -torch.inf)
-    if how.min_p:
-        p = logits.softmax(-1)
-        logits = logits.masked_fill(p < how.min_p * p.amax(-1, keepdim=True), -torch.inf)
+                raise ValueError(f"allowed_next returned no id after {ids[-5:]}; it must allow at least a stop id")
+            if min(allowed) < 0 or max(allowed) >= logits.shape[1]:
+                raise ValueError(f"allowed_next returned ids from {min(allowed)} to {max(allowed)}; "
+                                 f"valid ids are 0 to {logits.shape[1] - 1}")
+            is_allowed[row, torch.tensor(allowed, device=logits.device)] = True
+        logits = logits.masked_fill(~is_allowed, -torch.inf)
     return logits
 
 
-def beam_search(model, texts, max_new, how, stop, ended, allowed_next):
-    """The best text of each row, as (row, id) when it is found. The rules are transformers' (early_stopping=False):
+def choose(logits, decoding, generators):
+    """The next id of each row, (B,): the most likely, or a sample drawn by inverting the cumulative distribution."""
+    if decoding.temperature < 1e-30:  # the same as greedy
+        return logits.argmax(-1)
+    p = torch.softmax(filter_logits(logits, decoding), -1).double().cumsum(-1)
+    u = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators]).to(p.device)  # (B, 1)
+    return torch.searchsorted(p, u * p[:, -1:], right=True)[:, 0]
 
-    each step extends every running text by every token and ranks them by summed log-probability. Of the first `beams`, the ended
-    ones are finished, with score sum / length ** length_penalty; the first `beams` that have not ended run on. A row is done when
-    `beams` texts are finished and the best running one, at its present length, scores no better than the worst of them.
+
+def filter_logits(logits, decoding):
+    """logits (B, V) / temperature, with -inf where top_k, then top_p, then min_p exclude a token."""
+    logits = (logits - logits.amax(-1, keepdim=True)) / decoding.temperature  # the maximum stays 0 at any temperature
+    if decoding.top_k:
+        kth = logits.topk(min(decoding.top_k, logits.shape[1])).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if decoding.top_p is not None:
+        ascending, ids = logits.sort(-1)
+        drop = ascending.softmax(-1).cumsum(-1) <= 1 - decoding.top_p
+        drop[:, -1] = False  # keep the most likely
+        logits = logits.masked_fill(drop.scatter(1, ids, drop), -torch.inf)
+    if decoding.min_p:
+        p = logits.softmax(-1)
+        logits = logits.masked_fill(p < decoding.min_p * p.amax(-1, keepdim=True), -torch.inf)
+    return logits
+
+
+def beam_search(model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
+    """Yield the best text of each row as (row, id) when it is found, by transformers' rules (early_stopping=False).
+
+    Each step extends every running hypothesis by every token and ranks the results by summed log-probability. Among
+    the first `beams`, those that end are finished, with score sum / length ** length_penalty. The first `beams` that
+    do not end keep running. A row is done when it has `beams` finished hypotheses and its best running one, at its
+    present length, scores no better than the worst of them.
     """
-    N, live, begin = how.beams, list(texts), {row: len(ids) for row, ids in texts.items()}
-    running, finished = {row: [ids] for row, ids in texts.items()}, {row: [] for row in texts}
-    logits, cache, starts = prefill(model, list(texts.values()), max_new)
-    sums = torch.zeros(len(live), 1)
-    for n in range(1, max_new + 1):
+    N, rows = decoding.beams, list(texts)
+    prompt_length = {row: len(ids) for row, ids in texts.items()}
+    running = {row: [ids] for row, ids in texts.items()}  # hypotheses, best first
+    finished = {row: [] for row in texts}  # (score, ids), best first
+    logits, cache, starts = prefill_prompts(model, list(texts.values()), max_new_tokens)
+    sums = torch.zeros(len(rows), 1)  # log-probabilities of the running hypotheses
+    for length in range(1, max_new_tokens + 1):
         beams, V = sums.shape[1], logits.shape[1]
-        logp = adjust(torch.log_softmax(logits, -1), [ids for row in live for ids in running[row]], how, allowed_next).cpu()
-        total = (logp.view(-1, beams, V) + sums[:, :, None]).flatten(1)  # (rows, beams * V)
-        values, places = total.topk(min(total.shape[1], N * max(2, 1 + len(stop))))
-        going, parents, scores = [], [], []
-        for k, row in enumerate(live):
-            runs = []  # (sum, ids, parent)
-            for rank, (value, place) in enumerate(zip(values[k].tolist(), places[k].tolist())):
-                ids = running[row][place // V] + [place % V]
-                if value == -torch.inf:
+        hypotheses = [ids for row in rows for ids in running[row]]
+        logp = adjust_logits(torch.log_softmax(logits, -1), hypotheses, decoding, allowed_next).cpu()
+        totals = (logp.view(-1, beams, V) + sums[:, :, None]).flatten(1)  # (rows, beams * V)
+        top = totals.topk(min(totals.shape[1], N * max(2, 1 + len(stop_ids))))
+        remaining, parents, next_sums = [], [], []
+        for i, row in enumerate(rows):
+            candidates = []  # that keep running: (sum, ids, row of the cache)
+            for rank, (total, place) in enumerate(zip(top.values[i].tolist(), top.indices[i].tolist())):
+                if total == -torch.inf:
                     continue
-                if n == max_new or ended(ids[begin[row]:]):
-                    finished[row] += [(value / n ** how.length_penalty, ids)] if rank < N else []
-                elif len(runs) < N:
-                    runs.append((value, ids, k * beams + place // V))
+                ids = running[row][place // V] + [place % V]
+                if length == max_new_tokens or is_finished(ids[prompt_length[row]:]):
+                    if rank < N:
+                        finished[row].append((total / length ** decoding.length_penalty, ids))
+                elif len(candidates) < N:
+                    candidates.append((total, ids, i * beams + place // V))
             finished[row] = sorted(finished[row], key=lambda x: -x[0])[:N]
-            if not runs or (len(finished[row]) == N and runs[0][0] / n ** how.length_penalty <= finished[row][-1][0]):
-                for i in finished[row][0][1][begin[row]:] if finished[row] else ():
-                    yield row, i
+            best_running = candidates[0][0] / length ** decoding.length_penalty if candidates else -math.inf
+            if not candidates or (len(finished[row]) == N and best_running <= finished[row][-1][0]):
+                best = finished[row][0][1] if finished[row] else []
+                for token in best[prompt_length[row]:]:
+                    yield row, token
                 continue
-            runs += [(-torch.inf, *runs[-1][1:])] * (N - len(runs))  # fewer tokens than beams
-            running[row] = [ids for _, ids, _ in runs]
-            going.append(row)
-            scores.append([value for value, _, _ in runs])
-            parents += [parent for _, _, parent in runs]
-        if not going:
+            while len(candidates) < N:  # fewer tokens than beams
+                candidates.append((-torch.inf, *candidates[-1][1:]))
+            running[row] = [ids for _, ids, _ in candidates]
+            remaining.append(row)
+            next_sums.append([total for total, _, _ in candidates])
+            parents += [parent for _, _, parent in candidates]
+        if not remaining:
             return
-        live, sums, starts = going, torch.tensor(scores), starts[parents]
-        cache.keep(parents)
-        new = torch.tensor([ids[-1] for row in live for ids in running[row]], device=logits.device)
-        logits = model(new[:, None], starts=starts, cache=cache)
+        rows, sums, starts = remaining, torch.tensor(next_sums), starts[parents]
+        cache.select_rows(parents)
+        tokens = torch.tensor([ids[-1] for row in rows for ids in running[row]], device=logits.device)
+        logits = model.logits(tokens[:, None], starts, cache)
 
 
-# ---------------------------------------------------------------------- prefill: shared prefixes run once
+# ---------------------------------------------------------------------- prefix sharing
 #
-# The prompts, sorted, are the leaves of a tree; an inner node is a prefix that at least two share (few-shot examples, a passage, a
-# question before its choices). Every node runs behind the keys and values of its parent. A batch is one rectangle of tokens, as
-# wide as the longest suffix in it; a shorter prompt fills its row with the end of its parent, computed again:
+# The sorted prompts are the leaves of a tree. An inner node is a prefix that at least two of them share (few-shot
+# examples, a passage, a question before its choices). Each node runs once, after the keys and values of its parent. A
+# batch is one rectangle of tokens, as wide as its longest suffix; a shorter suffix is filled up with the last tokens of
+# its prefix, computed again:
 #
-#     row of prompt 1     . . P P P P|s s s s      P: the parent's keys and values, copied; s: the tokens of this forward
-#     row of prompt 2     P P P P P P|p p s s      p: the parent's last tokens once more, instead of padding
+#     row of prompt 1     . . P P P P|s s s s      P: keys and values of the prefix, copied; s: tokens of this forward
+#     row of prompt 2     P P P P P P|p p s s      p: last tokens of the prefix, computed again in place of padding
 
-WORTH = 8  # tokens that a node must add to its parent: below, the price of one more row eats what is saved
+MIN_SHARED = 8         # tokens that a node must add to its parent; below, one more row costs more than it saves
+PREFILL_TOKENS = 8192  # of one forward
+
+Ids = Sequence[int]
+Prefix = tuple[Tensor, Tensor] | None  # keys and values, each (L, P, K, D)
 
 
-def prefix_tree(texts, caps):
-    """Sorted lists of ids -> (nodes, parents): which beginnings are shared; caps[i]: how many ids of text i may be.
+def prefill_prompts(model, prompts, max_new_tokens):
+    """Run prompts into a new cache, shared prefixes once -> (logits after each (B, V), cache, starts (B, 1))."""
+    prefixes = prefill_prefixes(model, prompts, [len(p) - 1 for p in prompts], PREFILL_TOKENS)
+    x, cache, starts = run_suffixes(model, prompts, prefixes, max_new_tokens)
+    return model.lm_head(x[:, -1]).float(), cache, starts
 
-    A node is (a text that begins with it, its length, its parent's number or None), parents first; parents[i] is text i's node.
+
+def prefill_prefixes(model: Qwen2, texts: list[Ids], max_prefix: list[int], batch_tokens: int) -> list[Prefix]:
+    """The keys and values of each text's longest shared prefix of at most max_prefix[i] ids; None if there is none."""
+    order = sorted(range(len(texts)), key=lambda i: list(texts[i]))
+    nodes, node_of_text = prefix_tree([texts[i] for i in order], [max_prefix[i] for i in order])
+    computed: dict[int | None, Prefix] = {None: None}
+    while len(computed) <= len(nodes):  # one level of the tree after the other
+        ready = [n for n, (_, _, parent) in enumerate(nodes) if n not in computed and parent in computed]
+        prefixes = [texts[order[i]][:length] for i, length, _ in (nodes[n] for n in ready)]
+        parents = [computed[nodes[n][2]] for n in ready]
+        for batch in batch_by_length(suffix_lengths(prefixes, parents), batch_tokens):
+            _, cache, _ = run_suffixes(model, [prefixes[i] for i in batch], [parents[i] for i in batch])
+            for row, i in enumerate(batch):
+                computed[ready[i]] = cache.read_last(row, len(prefixes[i]))
+    out: list[Prefix] = [None] * len(texts)
+    for i, node in zip(order, node_of_text):
+        out[i] = computed[node]
+    return out
+
+
+def prefix_tree(texts, max_prefix):
+    """Sorted lists of ids -> (nodes, node of each text), the tree of shared prefixes of at most max_prefix[i] ids.
+
+    A node is (index of a text that begins with it, its length, index of its parent or None); parents come first.
     """
-    common = [min(shared(a, b), x, y) for (a, x), (b, y) in pairwise(zip(texts, caps))]
-    nodes, parents, todo = [], [None] * len(texts), [(0, len(texts), None)]
+    common = [min(common_prefix(a, b), x, y) for (a, x), (b, y) in pairwise(zip(texts, max_prefix))]
+    nodes, node_of_text = [], [None] * len(texts)
+    todo = [(0, len(texts), None)]  # ranges of texts below a node
     while todo:
-        begin, end, above = todo.pop()
+        begin, end, node = todo.pop()
         if end - begin == 1:
-            parents[begin] = above
+            node_of_text[begin] = node
             continue
-        length = min(common[begin:end - 1])  # what all of them share
-        if length - (0 if above is None else nodes[above][1]) >= WORTH:
-            nodes.append((begin, length, above))
-            above = len(nodes) - 1
+        length = min(common[begin:end - 1])  # what all texts of the range share
+        if length - (0 if node is None else nodes[node][1]) >= MIN_SHARED:
+            nodes.append((begin, length, node))
+            node = len(nodes) - 1
         cuts = [begin, *(i + 1 for i in range(begin, end - 1) if common[i] == length), end]
-        todo += [(a, b, above) for a, b in pairwise(cuts)]
-    return nodes, parents
+        todo += [(a, b, node) for a, b in pairwise(cuts)]
+    return nodes, node_of_text
 
 
-def shared(a, b):
-    """How many ids two lists have in common at their beginning."""
+def common_prefix(a: Ids, b: Ids) -> int:
+    """Length of the common prefix of two lists."""
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
-def trunk(model, texts, caps, batch_tokens):
-    """The keys and values of each text's longest shared beginning: a list of (k, v), each (L, P, K, D), or None."""
-    order = sorted(range(len(texts)), key=texts.__getitem__)
-    nodes, parents = prefix_tree([texts[i] for i in order], [caps[i] for i in order])
-    done = {None: None}
-    while len(done) <= len(nodes):  # one level of the tree after the other
-        ready = [n for n, (_, _, above) in enumerate(nodes) if n not in done and above in done]
-        begins = [texts[order[i]][:length] for i, length, _ in (nodes[n] for n in ready)]
-        above = [done[nodes[n][2]] for n in ready]
-        for rows in batches(rests(begins, above), batch_tokens):
-            _, cache, _ = behind(model, [begins[i] for i in rows], [above[i] for i in rows])
-            for row, i in enumerate(rows):
-                done[ready[i]] = cache.tail(row, len(begins[i]))
-    found = [None] * len(texts)
-    for i, n in zip(order, parents):
-        found[i] = done[n]
-    return found
+def suffix_lengths(texts: list[Ids], prefixes: list[Prefix]) -> list[int]:
+    """Number of tokens of each text after its prefix."""
+    return [len(text) - (0 if prefix is None else prefix[0].shape[1]) for text, prefix in zip(texts, prefixes)]
 
 
-def rests(texts, parents):
-    """Tokens of each text that its parent does not have."""
-    return [len(text) - (0 if p is None else p[0].shape[1]) for text, p in zip(texts, parents)]
+def batch_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Yield indices in batches of similar length, longest first: rectangles of at most batch_tokens, or one row.
 
-
-def batches(sizes, batch_tokens):
-    """Numbers of texts in batches of like size, the largest first, each a rectangle of at most batch_tokens or a single row.
-
-    From an eighth of batch_tokens on, a text shorter than nine tenths of the widest begins another batch: a forward of so many
-    tokens costs by the token, and padding costs as much.
+    A batch of batch_tokens / 8 or more takes no text below 9/10 of its longest: padding costs as much as tokens.
     """
-    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
-        m, n = sizes[order[0]], 1
-        while n < len(order) and (n + 1) * m <= batch_tokens and (sizes[order[n]] >= 0.9 * m or 8 * n * m < batch_tokens):
+        longest, n = lengths[order[0]], 1
+        while n < len(order) and (n + 1) * longest <= batch_tokens:
+            if 8 * n * longest >= batch_tokens and lengths[order[n]] < 0.9 * longest:
+                break
             n += 1
         yield order[:n]
         order = order[n:]
 
 
-def behind(model, texts, parents, room=0):
-    """Run texts, each behind its parent's keys and values -> (hidden states of the rectangle (B, m, C), cache, starts (B, 1)).
+def run_suffixes(model: Qwen2, texts: list[Ids], prefixes: list[Prefix], free=0) -> tuple[Tensor, KVCache, Tensor]:
+    """Run texts, each after the keys and values of its prefix -> (hidden states (B, n, C), cache, starts (B, 1)).
 
-    All rows end in the cache's column T - 1, where the longest text ends; room: columns kept free behind it.
+    n is the longest suffix. All rows end in the same column of the cache; free: empty columns after it.
     """
-    m, T = max(rests(texts, parents)), max(map(len, texts))
-    cache, device = Cache(model, len(texts), T + room), model.lm_head.weight.device
-    for row, (text, parent) in enumerate(zip(texts, parents)):
-        if len(text) > m:
-            cache.fill(row, T - len(text), parent, len(text) - m)
-    cache.length = T - m
-    tokens = torch.tensor([[0] * (m - len(text)) + list(text[-m:]) for text in texts], device=device)
+    n, T = max(suffix_lengths(texts, prefixes)), max(map(len, texts))
+    device = model.lm_head.weight.device
+    cache = KVCache(model, len(texts), T + free)
+    for row, (text, prefix) in enumerate(zip(texts, prefixes)):
+        if len(text) > n:
+            cache.write(row, T - len(text), *(x[:, :len(text) - n] for x in prefix or ()))
+    cache.length = T - n
+    tokens = torch.tensor([[0] * (n - len(text)) + list(text[-n:]) for text in texts], device=device)
     starts = torch.tensor([[T - len(text)] for text in texts], device=device)
-    alone = torch.minimum(starts, torch.arange(T - m, T, device=device))  # padding sees itself: no key at all may be nan
-    return model(tokens, starts=alone, cache=cache, hidden="last"), cache, starts
+    # padding attends to itself: a query without any key would give nan
+    own_starts = torch.minimum(starts, torch.arange(T - n, T, device=device))
+    return model.hidden_states(tokens, own_starts, cache), cache, starts
 
 
 # ---------------------------------------------------------------------- text
 
-def complete(model, t, texts, max_new, stop_text=(), how=Decoding(), batch=64):
-    """Strings -> their continuations, cut before the first stop string; the tokenizer's ids that end a text stop them too."""
-    prompts = [ids_of(t, text) for text in texts]
-    out = generate(model, prompts, max_new, t.stop_ids, how, batch, t, stop_text)
-    return [cut(t.decode(ids, before=prompt), stop_text) for ids, prompt in zip(out, prompts)]
+def complete(model: Qwen2, tokenizer, texts: list[str], max_new_tokens: int, stop_strings=(), decoding=Decoding(),
+             batch_size=64) -> list[str]:
+    """Continuations of texts, cut before the first stop string; the tokenizer's stop ids end a text as well."""
+    prompts, stop_ids = [encode_prompt(tokenizer, text) for text in texts], tokenizer.stop_ids
+    outputs = generate(model, prompts, max_new_tokens, stop_ids, decoding, batch_size, tokenizer, stop_strings)
+    return [truncate(tokenizer.decode(ids, prefix=prompt), stop_strings) for ids, prompt in zip(outputs, prompts)]
 
 
-def ids_of(t, text):
-    """Ids of a prompt: BOS first where the tokenizer wants one; an empty text begins with the end-of-text id."""
-    return ([] if t.bos_id is None else [t.bos_id]) + t.encode(text) or [t.prefix_token_id]
+def encode_prompt(tokenizer, text: str) -> list[int]:
+    """Ids of a prompt, after BOS if the tokenizer has one; for an empty text the id that a text begins with."""
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return bos + tokenizer.encode(text) or [tokenizer.prefix_token_id]
 
 
-def cut(text, stop_text):
-    """text up to the first of the stop strings."""
-    return text[:min([text.find(s) for s in stop_text if s in text], default=len(text))]
+def truncate(text: str, stop_strings) -> str:
+    """text up to the first stop string."""
+    return text[:min([text.find(s) for s in stop_strings if s in text], default=len(text))]
 
 
-def speak(model, t, prompt, max_new, stop_text, how):
-    """The continuation of one prompt (ids), printed as it comes; returns it. What may begin a stop string waits."""
-    stream, text, shown = t.stream(before=prompt), "", 0
-    wait = max(map(len, stop_text), default=1) - 1
-    for _, i in continuations(model, [prompt], max_new, t.stop_ids, how, t=t, stop_text=stop_text):
-        text += stream.push(i)
-        safe = max(shown, len(cut(text, stop_text)) - wait)
-        print(text[shown:safe], end="", flush=True)
-        shown = safe
-    text = cut(text + stream.end(), stop_text)
-    print(text[shown:], flush=True)
+def print_completion(model, tokenizer, prompt, max_new_tokens, stop_strings, decoding) -> str:
+    """Print the continuation of one prompt (ids) as it is generated, and return it.
+
+    The last characters wait until they cannot be the beginning of a stop string.
+    """
+    stream, text, printed = tokenizer.stream(prefix=prompt), "", 0
+    waiting = max(map(len, stop_strings), default=1) - 1
+    settings = tokenizer.stop_ids, decoding, 1, tokenizer, stop_strings
+    for _, token in generate_stream(model, [prompt], max_new_tokens, *settings):
+        text += stream.push(token)
+        safe = max(printed, len(truncate(text, stop_strings)) - waiting)
+        print(text[printed:safe], end="", flush=True)
+        printed = safe
+    text = truncate(text + stream.end(), stop_strings)
+    print(text[printed:], flush=True)
     return text
 
 
@@ -346,12 +400,12 @@ def speak(model, t, prompt, max_new, stop_text, how):
 @dataclass(frozen=True)
 class Sample:
     model: str                   # Hugging Face folder or a checkpoint of train.py
-    prompt: str | list | None = None  # a list: one after the other, each by itself; None: ask on the terminal, line by line
-    chat: bool | None = None     # render the chat template; None: where the model has one
-    system: str | None = None    # the conversation's system message
-    max_new: int = 200           # tokens
+    prompt: str | list | None = None  # a list: each on its own; None: read lines from the terminal
+    chat: bool | None = None     # render the chat template; None: if the model has one
+    system: str | None = None    # system message of the conversation
+    max_new_tokens: int = 200
     stop: list = field(default_factory=list)  # strings that end a text
-    dtype: str = "float32"
+    dtype: str = "float32"       # of the computation
     threads: int | None = None   # CPU threads
 
     def __post_init__(self):
@@ -359,26 +413,32 @@ class Sample:
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
 
 
-def main(argv=None):
-    c, how = load(Sample, Decoding, argv=argv)
+def main(argv: list[str] | None = None):
+    c, decoding = load(Sample, Decoding, argv=argv)
     if c.threads:
         torch.set_num_threads(c.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, t = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval(), tokenizer.load(c.model)
-    chat = t.chat_template is not None if c.chat is None else c.chat
+    model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval()
+    tokenizer = tokenizers.load(c.model)
+    use_chat = tokenizer.chat_template is not None if c.chat is None else c.chat
     system = [{"role": "system", "content": c.system}] if c.system else []
-    for line in [c.prompt] if isinstance(c.prompt, str) else c.prompt or ():
-        print(f"> {line}" if isinstance(c.prompt, list) else "", end="\n" if isinstance(c.prompt, list) else "")
-        speak(model, t, t.encode_chat([*system, {"role": "user", "content": line}]) if chat else ids_of(t, line), c.max_new, c.stop, how)
+
+    def answer(messages):
+        prompt = tokenizer.encode_chat(messages) if use_chat else encode_prompt(tokenizer, messages[-1]["content"])
+        return print_completion(model, tokenizer, prompt, c.max_new_tokens, c.stop, decoding)
+
+    for prompt in [c.prompt] if isinstance(c.prompt, str) else c.prompt or []:
+        if isinstance(c.prompt, list):
+            print(f"> {prompt}")
+        answer([*system, {"role": "user", "content": prompt}])
     messages = system
-    while c.prompt is None:
+    while c.prompt is None:  # a conversation, until the input ends
         try:
-            line = input("" if not sys.stdin.isatty() else "> ")
+            line = input("> " if sys.stdin.isatty() else "")
         except (EOFError, KeyboardInterrupt):
             return
         messages.append({"role": "user", "content": line})
-        answer = speak(model, t, t.encode_chat(messages) if chat else ids_of(t, line), c.max_new, c.stop, how)
-        messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "assistant", "content": answer(messages)})
 
 
 if __name__ == "__main__":
@@ -386,5 +446,5 @@ if __name__ == "__main__":
         main()
     except ValueError as e:
         sys.exit(f"ValueError: {e}")
-    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C in the middle of an answer, or `| head`
+    except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C during an answer, or `| head`
         os._exit(1)

@@ -374,7 +374,7 @@ def make_tokenizer(c, accounts: list[dict]):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     if c.tokenizer:
-        for file in tokenizer.files(c.tokenizer):
+        for file in tokenizer.list_tokenizer_files(c.tokenizer):
             if not (folder / file.name).exists():
                 shutil.copy(file, folder / file.name)
     else:

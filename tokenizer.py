@@ -13,11 +13,13 @@ import io
 import json
 import re
 import unicodedata
+import warnings
 from itertools import chain
 from pathlib import Path
 
-from hf.tokenizer_files import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL, added_tokens,
-                        declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto, read_json)
+from hf.folder import list_tokenizer_files, read_json
+from hf.tokenizer_files import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL,
+                                added_tokens, declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto)
 
 ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>", EOT, "<|end_of_text|>", "</s>")  # tokens that end a turn or a text
 SEPARATORS = (EOT, "<|end_of_text|>", "</s>")  # of these the first known one stands between documents
@@ -38,8 +40,6 @@ TEMPLATES = {  # by name, for tokenizers that bring none; BayLing 2's as bayling
         "<|start_header_id|>system<|end_header_id|>{{ '\\n\\n' }}I am BayLing developed by the NLP Group of ICT/CAS.<|eot_id|>"),
         _HEADERS, _HEADER),
 }
-FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-         "added_tokens.json", "chat_template.jinja", "chat_template.json")
 
 
 def load(folder):
@@ -67,24 +67,31 @@ def _load(folder, path):
     return SentencePiece(folder)
 
 
-def files(folder):
-    """The files of a folder that belong to its tokenizer."""
-    return [p for p in sorted(Path(folder).glob("*")) if p.name in FILES or p.suffix == ".tiktoken"]
+def generation_token_ids(folder):
+    """{"bos_token_id": ..., "eos_token_id": ...} for generation_config.json; empty, with a warning, for a tokenizer that cannot be read."""
+    if not list_tokenizer_files(folder):
+        return {}
+    try:
+        t = load(folder)
+    except ValueError as e:
+        warnings.warn(f"generation_config.json names no end-of-text id, as the tokenizer cannot be read: {e}", stacklevel=2)
+        return {}
+    return {"bos_token_id": t.bos_id, "eos_token_id": t.stop_ids[0] if len(t.stop_ids) == 1 else t.stop_ids}
 
 
 class Tokenizer:
-    """What both kinds share. A kind gives `_ids(text, first)`, `_bytes[id]`, and `digest`, which tells what its ids depend on."""
+    """What both kinds share. A kind gives `_ids(text, first)`, `token_bytes[id]`, and `digest`, which tells what its ids depend on."""
 
     space, forms = False, ()  # whether a text's first space belongs to the tokenizer; Unicode normal forms applied to a text
 
     def finish(self, path, added, special, bos, normalized=()):
         """added {content: id}: tokens recognised whole; special: those of them that are control tokens; bos: id or None;
         normalized: those that are looked for in normalised text."""
-        ids = [*self._bytes, *added.values()]
+        ids = [*self.token_bytes, *added.values()]
         if not all(type(i) is int and i >= 0 for i in ids) or "" in added or len(set(added.values())) < len(added):
             raise ValueError(f"{path}: an id is no number, stands twice, or has no text")
-        self.added, self.bos_id, self.config = added, bos, read_json(path.parent / "tokenizer_config.json", {})
-        self.special = {added[name] for name in special}
+        self.added_tokens, self.bos_id, self.config = added, bos, read_json(path.parent / "tokenizer_config.json", {})
+        self.control_ids = {added[name] for name in special}
         self._late = {self.normalize(name): added[name] for name in normalized if name not in special}
         early = [name for name in added if name not in self._late]
         self._all, self._plain, self._normal = (
@@ -106,7 +113,7 @@ class Tokenizer:
         """Ids of text. special=True: control tokens written in it become control ids (never do that with a stranger's text)."""
         tokens = self._all if special else self._plain
         parts = tokens.split(text) if tokens else [text]
-        return [i for n, part in enumerate(parts) if part for i in ([self.added[part]] if n % 2 else self._words(part, n == 0))]
+        return [i for n, part in enumerate(parts) if part for i in ([self.added_tokens[part]] if n % 2 else self._words(part, n == 0))]
 
     def _words(self, text, first):
         """Ids of text without control tokens; first: whether it is the beginning."""
@@ -122,20 +129,20 @@ class Tokenizer:
             text = unicodedata.normalize(form, text)
         return text
 
-    def decode(self, ids, before=(), special=False):
-        """Text of ids; control tokens are left out unless special=True. before: ids that stand in front of them."""
-        stream = self.stream(before, special)
+    def decode(self, ids, prefix=(), special=False):
+        """Text of ids; control tokens are left out unless special=True. prefix: the ids before them."""
+        stream = self.stream(prefix, special)
         return "".join([stream.push(i) for i in ids] + [stream.end()])
 
-    def stream(self, before=(), special=False):
-        """A Stream that turns ids into text one by one. before: ids that stand in front of them."""
-        return Stream(self, any(map(self.speaks, before)), special)
+    def stream(self, prefix=(), special=False):
+        """A Stream that turns ids into text one by one. prefix: the ids before them."""
+        return Stream(self, any(map(self.has_text, prefix)), special)
 
-    def speaks(self, i):
+    def has_text(self, i):
         """Whether an id has text: control tokens and the rows a matrix is padded with have none."""
-        return i not in self.special and bool(self._bytes.get(i))
+        return i not in self.control_ids and bool(self.token_bytes.get(i))
 
-    def render(self, messages, reply=True, **variables):
+    def render_chat(self, messages, reply=True, **variables):
         """The text of a conversation by the model's own template."""
         if self.chat_template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
@@ -158,12 +165,12 @@ class Tokenizer:
                 return {broken(k): broken(v) for k, v in x.items()}
             return [broken(v) for v in x] if isinstance(x, (list, tuple)) else x
 
-        text = self.render(broken(messages), reply, **broken(variables))
+        text = self.render_chat(broken(messages), reply, **broken(variables))
         parts = self._all.split(text) if self._all else [text]
         return [i for n, part in enumerate(parts) if part
-                for i in ([self.added[part]] if n % 2 else self._words(part.replace(mark, ""), n == 0))]
+                for i in ([self.added_tokens[part]] if n % 2 else self._words(part.replace(mark, ""), n == 0))]
 
-    def written_out(self, text):
+    def contains_control_text(self, text):
         """Whether a text spells a control token (which stays text: see `encode`)."""
         return bool(self._control.search(text))
 
@@ -184,7 +191,7 @@ class Tokenizer:
             if turn[:len(prompt)] != prompt or (end and ids[:end + 1] != turn[:end + 1]):
                 raise ValueError(before + "tells an answer otherwise than it asks for it")
             if end is None:
-                raise ValueError(before + f"ends no answer with one of {', '.join(k for k in ENDS if k in self.added)}")
+                raise ValueError(before + f"ends no answer with one of {', '.join(k for k in ENDS if k in self.added_tokens)}")
             mask[len(prompt):end + 1] = [True] * (end + 1 - len(prompt))
         return ids, mask
 
@@ -193,14 +200,14 @@ class Stream:
     """Ids to text as they come: the bytes of a character wait until it is whole."""
 
     def __init__(self, t, inside, special):
-        self.t, self.special, self.skip = t, special, t.space and not inside
+        self.t, self.control_ids, self.skip = t, special, t.space and not inside
         self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, i):
         """The text that id i completes."""
-        if i in self.t.special:
-            return self.end() + self.t._bytes[i].decode() if self.special else ""
-        text = self.utf8.decode(self.t._bytes.get(i, b""))
+        if i in self.t.control_ids:
+            return self.end() + self.t.token_bytes[i].decode() if self.control_ids else ""
+        text = self.utf8.decode(self.t.token_bytes.get(i, b""))
         if self.skip and text:
             self.skip, text = False, text.removeprefix(" ")
         return text
@@ -234,7 +241,7 @@ class ByteBPE(Tokenizer):
             raise ValueError(f"{v.path}: tiktoken cannot use its pattern {v.pattern!r} ({e})") from None
         self.tokens, self.forms = v.tokens, v.forms
         self.id_of = None if v.ids == list(range(len(v.ids))) else v.ids
-        self._bytes = dict(zip(v.ids, v.tokens)) | v.unmerged | {i: name.encode() for name, i in v.added.items()}
+        self.token_bytes = dict(zip(v.ids, v.tokens)) | v.unmerged | {i: name.encode() for name, i in v.added.items()}
         self.digest = json.dumps([v.pattern, v.forms, v.ids]).encode() + b"\0".join(v.tokens)
         self.finish(v.path, v.added, v.special, v.bos_id, v.normalized)
 
@@ -268,14 +275,14 @@ class SentencePiece(Tokenizer):
         except (RuntimeError, OSError) as e:
             raise ValueError(f"{path}: not a sentencepiece model ({e})") from None
         sp, n = self.sp, self.sp.vocab_size()
-        self._bytes = {i: bytes([int(sp.id_to_piece(i)[3:5], 16)]) if sp.is_byte(i)
+        self.token_bytes = {i: bytes([int(sp.id_to_piece(i)[3:5], 16)]) if sp.is_byte(i)
                        else sp.id_to_piece(i).replace("\u2581", " ").encode() for i in range(n)}
         control = {sp.id_to_piece(i): i for i in range(n) if sp.is_control(i)}
         if whole is None:
             more, marked = declared_tokens(folder, config, {})
             added, special = control | {k: i for k, i in more.items() if i != sp.unk_id()}, [*control, *marked]
-        self._bytes |= {i: name.encode() for name, i in added.items()}
-        self._bytes[sp.unk_id()] = " \u2047 ".encode()
+        self.token_bytes |= {i: name.encode() for name, i in added.items()}
+        self.token_bytes[sp.unk_id()] = " \u2047 ".encode()
         self.finish(path, added, [name for name in special if name in added], bos)
 
     def _ids(self, text, first=True):
@@ -331,7 +338,7 @@ def write_template(folder, name):
     if name not in TEMPLATES:
         raise ValueError(f"template is one of {', '.join(TEMPLATES)}, got {name!r}")
     t = load(folder)
-    lacking = sorted(set(re.findall(r"<\|\w+\|>|</s>", TEMPLATES[name])) - set(t.added))
+    lacking = sorted(set(re.findall(r"<\|\w+\|>|</s>", TEMPLATES[name])) - set(t.added_tokens))
     lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and not t.config.get("bos_token") else []
     if lacking:
         raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose another of "

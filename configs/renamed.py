@@ -33,6 +33,7 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     # eval.py and evaluation/
 
     # generate.py and tokenizer.py
+    "max_new": "max_new_tokens",
 
     # report.py, recipes/, tinyworld/, bench/
     "least_words": "min_words",
@@ -40,7 +41,9 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     "most_chars": "max_chars",
     "each": "keywords_each",
     "centre": "center",
-
+    "choices": "chance",
+    "curve": "heldout_source",
+    "bound": "max_rise",
 }
 
 

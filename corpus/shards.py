@@ -70,7 +70,7 @@ def write_shards(c, source: dict, t, stamp: Path):
             with open(refused_file(c, source), "a", encoding="utf-8") as aside:
                 reject(aside, refused, row, f"template: {e}")
             continue
-        if has_chats(source) and t.written_out(row["text"]):
+        if has_chats(source) and t.contains_control_text(row["text"]):
             count["forged"] += 1
         split = choose_split(c, source, row["text"])
         copies = count_repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1

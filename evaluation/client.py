@@ -169,7 +169,7 @@ def model_replies(c, model, t, temperature, conversations):
         for k, prompt in enumerate(prompts):
             if k in new_ids:
                 finish = "length" if len(new_ids[k]) == c.max_new else "stop"
-                yield {"text": t.decode(new_ids[k], before=prompt), "finish": finish}
+                yield {"text": t.decode(new_ids[k], prefix=prompt), "finish": finish}
             else:
                 yield {"text": f"the prompt has {len(prompt)} ids, room for {max(0, room)}", "finish": REFUSED}
 

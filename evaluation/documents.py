@@ -211,6 +211,6 @@ def written(c, t, doc, context, delimiter):
         return "".join(text + joint for _, text, joint in turns), delimiter
     messages = [{"role": role, "content": text} for role, text, _ in turns]
     try:
-        return t.render(messages), ""
+        return t.render_chat(messages), ""
     except ValueError:  # a template without a system message
-        return t.render([m for m in messages if m["role"] != "system"]), ""
+        return t.render_chat([m for m in messages if m["role"] != "system"]), ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from generate import batches, behind, rests, trunk
+from generate import batch_by_length, prefill_prefixes, run_suffixes, suffix_lengths
 
 WINDOW = 4       # batches of texts whose shared beginnings are alive together
 CHUNK = 1 << 22  # logits made at a time
@@ -27,7 +27,7 @@ def opener(t):
 def declared(t, name):
     """The id of a special token that tokenizer_config.json names, or None."""
     token = t.config.get(name)
-    return t.added.get(token.get("content") if isinstance(token, dict) else token)
+    return t.added_tokens.get(token.get("content") if isinstance(token, dict) else token)
 
 
 def eos_ids(t, folder):
@@ -75,9 +75,9 @@ def loglikelihoods(model, pairs, batch_tokens, max_length=None):
             size, n = size + len(texts[n]), n + 1
         window, texts = texts[:n], texts[n:]
         tails = [max(len(pairs[i][1]) for i in members[text]) for text in window]
-        parents = trunk(model, window, [len(text) - tail for text, tail in zip(window, tails)], batch_tokens)
-        for rows in batches(rests(window, parents), batch_tokens):
-            x, _, _ = behind(model, [window[r] for r in rows], [parents[r] for r in rows])
+        parents = prefill_prefixes(model, window, [len(text) - tail for text, tail in zip(window, tails)], batch_tokens)
+        for rows in batch_by_length(suffix_lengths(window, parents), batch_tokens):
+            x, _, _ = run_suffixes(model, [window[r] for r in rows], [parents[r] for r in rows])
             asked = [(row, i) for row, r in enumerate(rows) for i in members[window[r]]]
             for (_, i), result in zip(asked, score(model, x, [(row, pairs[i][1]) for row, i in asked])):
                 out[i] = result

@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from hf.folder import read_json
+
 EOT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 # How text is cut into words before merging. Qwen2: contractions, words with one leading mark, single digits, runs of marks,
 # newlines, spaces. Llama 3 keeps up to three digits together.
@@ -219,18 +221,6 @@ def _field(number, value):
 
 
 # ---------------------------------------------------------------------- parts of files
-
-def read_json(path, default=None):
-    if default is not None and not path.exists():
-        return default
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path}: not JSON ({e})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return found
-
 
 def _steps(step, name):
     """The steps of a normalizer or pre-tokenizer: none, one, or a Sequence."""

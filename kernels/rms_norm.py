@@ -1,136 +1,36 @@
-"""RMSNorm, alone or behind a residual connection, in Triton; a row of C channels is read once and written once.
+"""RMSNorm, alone or after a residual addition (Zhang and Sennrich, Root Mean Square Layer Normalization, 2019).
 
-    h = x + r                                     (only add_rms_norm)
-    y = h * rstd * w,                             rstd = 1 / sqrt(mean(h^2) + eps), in float32
-    dh = rstd * (dy * w - n * mean(dy * w * n)) + gradient of h from elsewhere,   n = h * rstd
-    dw = sum over rows of dy * n
+    h = x + residual                                  (add_rms_norm only)
+    y = h / sqrt(mean(h^2) + eps) * weight            the mean and the quotient in float32
 
-(Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.) As in transformers, n is rounded to x's dtype before it meets w.
-Bytes per row in bfloat16: forward 4C (with a residual 8C), backward 6C (8C); PyTorch's steps one by one move 36C forward.
-Kept for the backward: h and one float32. The sums over rows are made by a fixed number of programs in a fixed order: every run
-gives the same bits.
+As in transformers, the quotient is rounded to x's dtype before it is multiplied by the weight.
 """
 import torch
-import triton
-import triton.language as tl
+from torch import Tensor
 
-from kernels.device import processors
+from kernels.device import TRITON, on_triton
 
-
-@triton.jit
-def forward_kernel(x_ptr, r_ptr, w_ptr, h_ptr, y_ptr, rstd_ptr, n_rows, C, eps,
-                   ROWS: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr):
-    """ROWS rows of x (+ r) -> h, y, rstd."""
-    row, c = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK)
-    place = tl.cast(row, tl.int64)[:, None] * C + c[None, :]
-    real = (row < n_rows)[:, None] & (c < C)[None, :]
-    h = tl.load(x_ptr + place, mask=real, other=0.0)
-    if ADD:
-        h += tl.load(r_ptr + place, mask=real, other=0.0)
-        tl.store(h_ptr + place, h, mask=real)
-    h32 = h.to(tl.float32)
-    rstd = 1.0 / tl.sqrt(tl.sum(h32 * h32, 1) / C + eps)
-    n = (h32 * rstd[:, None]).to(h.dtype).to(tl.float32)
-    w = tl.load(w_ptr + c, mask=c < C, other=0.0).to(h.dtype).to(tl.float32)
-    tl.store(y_ptr + place, (n * w[None, :]).to(h.dtype), mask=real)
-    tl.store(rstd_ptr + row, rstd, mask=row < n_rows)
+if TRITON:
+    from kernels import rms_norm_triton
 
 
-@triton.jit
-def backward_kernel(dy_ptr, dh_ptr, h_ptr, w_ptr, rstd_ptr, dx_ptr, dw_ptr, n_rows, C,
-                    ROWS: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr):
-    """Every P-th tile of rows, P the number of programs -> dx, and this program's share of dw (P, C)."""
-    c = tl.arange(0, BLOCK)
-    w = tl.load(w_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    dw = tl.zeros((BLOCK,), tl.float32)
-    for first in range(tl.program_id(0) * ROWS, n_rows, tl.num_programs(0) * ROWS):
-        row = first + tl.arange(0, ROWS)
-        place = tl.cast(row, tl.int64)[:, None] * C + c[None, :]
-        real = (row < n_rows)[:, None] & (c < C)[None, :]
-        rstd = tl.load(rstd_ptr + row, mask=row < n_rows, other=0.0)[:, None]
-        n = tl.load(h_ptr + place, mask=real, other=0.0).to(tl.float32) * rstd
-        dy = tl.load(dy_ptr + place, mask=real, other=0.0).to(tl.float32)
-        dw += tl.sum(dy * n, 0)
-        g = dy * w[None, :]
-        dx = rstd * (g - n * (tl.sum(g * n, 1) / C)[:, None])
-        if ADD:
-            dx += tl.load(dh_ptr + place, mask=real, other=0.0).to(tl.float32)
-        tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=real)
-    tl.store(dw_ptr + tl.program_id(0) * C + c, dw, mask=c < C)
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x (..., C), weight (C,) -> y (..., C)."""
+    if on_triton(x):
+        return rms_norm_triton.rms_norm(x, weight, eps)
+    return rms_norm_reference(x, weight, eps)
 
 
-def tile(C):
-    """(rows, channels, warps) of a program: short rows, as of Qwen3's heads, by the dozen."""
-    block = triton.next_power_of_2(C)
-    return max(1, 2048 // block), block, min(16, max(4, block // 512))
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x and residual (..., C), weight (C,) -> (x + residual, its norm)."""
+    if on_triton(x):
+        return rms_norm_triton.add_rms_norm(x, residual, weight, eps)
+    h = x + residual
+    return h, rms_norm_reference(h, weight, eps)
 
 
-@torch.library.custom_op("nanomarco::rms_norm", mutates_args=())
-def _rms_norm(x: torch.Tensor, r: torch.Tensor | None, weight: torch.Tensor,
-              eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(y, h, rstd (rows,)); h is empty without r."""
-    C, (rows, block, warps) = x.shape[-1], tile(x.shape[-1])
-    n = x.numel() // C
-    y, h = torch.empty_like(x), x.new_empty(0) if r is None else torch.empty_like(x)
-    rstd = x.new_empty(n, dtype=torch.float32)
-    forward_kernel[(triton.cdiv(n, rows),)](x, x if r is None else r, weight, h, y, rstd, n, C, eps, rows, block, r is not None,
-                                            num_warps=warps)
-    return y, h, rstd
-
-
-@_rms_norm.register_fake
-def _(x, r, weight, eps):
-    return torch.empty_like(x), x.new_empty(0) if r is None else torch.empty_like(x), \
-        x.new_empty(x.numel() // x.shape[-1], dtype=torch.float32)
-
-
-@torch.library.custom_op("nanomarco::rms_norm_backward", mutates_args=())
-def _rms_norm_backward(dy: torch.Tensor, dh: torch.Tensor | None, h: torch.Tensor, weight: torch.Tensor,
-                       rstd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(gradient of x and of r alike, of weight)."""
-    C, n, (rows, block, warps) = h.shape[-1], len(rstd), tile(h.shape[-1])
-    dy, programs = dy.contiguous(), min(triton.cdiv(n, rows), 2 * processors(h.device))
-    dx, dw = torch.empty_like(h), h.new_empty((programs, C), dtype=torch.float32)
-    other = dy if dh is None else dh.contiguous()
-    backward_kernel[(programs,)](dy, other, h, weight, rstd, dx, dw, n, C, rows, block, dh is not None, num_warps=warps)
-    return dx, dw.sum(0).to(weight.dtype)
-
-
-@_rms_norm_backward.register_fake
-def _(dy, dh, h, weight, rstd):
-    return torch.empty_like(h), torch.empty_like(weight)
-
-
-def _save(ctx, inputs, output):
-    x, r, weight, _ = inputs
-    y, h, rstd = output
-    ctx.residual = r is not None
-    ctx.save_for_backward(h if ctx.residual else x, weight, rstd)
-    ctx.mark_non_differentiable(rstd)
-
-
-def _backward(ctx, dy, dh, _):
-    h, weight, rstd = ctx.saved_tensors
-    dx, dw = _rms_norm_backward(dy, dh if ctx.residual else None, h, weight, rstd)
-    return dx, dx if ctx.residual else None, dw, None
-
-
-_rms_norm.register_autograd(_backward, setup_context=_save)
-
-
-def rms_norm(x, weight, eps):
-    """x (..., C), weight (C,) -> y like x."""
-    return _rms_norm(x.contiguous(), None, weight, eps)[0]
-
-
-def add_rms_norm(x, r, weight, eps):
-    """x and r (..., C), weight (C,) -> (x + r, its norm)."""
-    y, h, _ = _rms_norm(x.contiguous(), r.contiguous(), weight, eps)
-    return h, y
-
-
-def rms_norm_reference(x, weight, eps):
-    """The definition."""
+def rms_norm_reference(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The definition in PyTorch."""
     y = x.float()
     y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
     return y.to(x.dtype) * weight.to(x.dtype)

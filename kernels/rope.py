@@ -1,74 +1,29 @@
-"""Rotary positions of queries and keys in one Triton kernel (Su et al., RoFormer, 2021), as Llama and Qwen2 pair the channels.
+"""Rotary position embedding of queries and keys (Su et al., RoFormer, 2021), with the channel pairs of Llama and Qwen2.
 
-Channels i and i + D/2 of a head at position p are turned by the angle p theta^(-2i/D):
+Channels a = x[i] and b = x[i + D/2] of a head at position p are rotated by the angle p theta^(-2i/D):
 
-    a' = a cos - b sin        b' = b cos + a sin          the gradient is turned back: the same with -sin
-
-Bytes per token in bfloat16: 4 (H + K) D to read and write the heads, 2 D for cos and sin; eager PyTorch, with its halves negated,
-concatenated, multiplied and added apart, moves 18 (H + K) D.
-
-Legend: B rows, T positions, H query heads, K key/value heads, D head size.
+    a' = a cos - b sin        b' = b cos + a sin
 """
 import torch
-import triton
-import triton.language as tl
+from torch import Tensor
+
+from kernels.device import TRITON, on_triton
+
+if TRITON:
+    from kernels import rope_triton
 
 
-@triton.jit
-def _turn(x_ptr, y_ptr, cos, sin, token, HEADS, D: tl.constexpr, BLOCK: tl.constexpr):
-    """All heads of one token, HEADS <= BLOCK."""
-    h, i = tl.arange(0, BLOCK)[:, None], tl.arange(0, D // 2)[None, :]
-    place = (token * HEADS + h) * D + i
-    a = tl.load(x_ptr + place, mask=h < HEADS, other=0.0).to(tl.float32)
-    b = tl.load(x_ptr + place + D // 2, mask=h < HEADS, other=0.0).to(tl.float32)
-    tl.store(y_ptr + place, (a * cos - b * sin).to(y_ptr.dtype.element_ty), mask=h < HEADS)
-    tl.store(y_ptr + place + D // 2, (b * cos + a * sin).to(y_ptr.dtype.element_ty), mask=h < HEADS)
+def rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """q (B, T, H, D), k (B, T, K, D), cos and sin (B, T, 1, D) with two equal halves -> q and k, rotated."""
+    D = q.shape[-1]
+    if on_triton(q) and D & (D - 1) == 0:  # Triton's tiles are powers of two
+        return rope_triton.rope(q, k, cos, sin)
+    return rope_reference(q, k, cos, sin)
 
 
-@triton.jit
-def rope_kernel(q_ptr, k_ptr, cos_ptr, sin_ptr, q_out, k_out, sign, H, K, D: tl.constexpr, HB: tl.constexpr, KB: tl.constexpr):
-    """One program: one token. sign: 1.0 turns, -1.0 turns back. HB, KB: powers of two not below H and K."""
-    token, i = tl.cast(tl.program_id(0), tl.int64), tl.arange(0, D // 2)[None, :]
-    cos = tl.load(cos_ptr + token * D + i).to(tl.float32)  # both halves of a table row are the same
-    sin = tl.load(sin_ptr + token * D + i).to(tl.float32) * sign
-    _turn(q_ptr, q_out, cos, sin, token, H, D, HB)
-    _turn(k_ptr, k_out, cos, sin, token, K, D, KB)
-
-
-@torch.library.custom_op("nanomarco::rope", mutates_args=())
-def _rope(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
-          sign: float) -> tuple[torch.Tensor, torch.Tensor]:
-    (B, T, H, D), K = q.shape, k.shape[2]
-    q_out, k_out = torch.empty_like(q), torch.empty_like(k)
-    rope_kernel[(B * T,)](q, k, cos, sin, q_out, k_out, sign, H, K, D, triton.next_power_of_2(H), triton.next_power_of_2(K))
-    return q_out, k_out
-
-
-@_rope.register_fake
-def _(q, k, cos, sin, sign):
-    return torch.empty_like(q), torch.empty_like(k)
-
-
-def _save(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[2:4])
-    ctx.sign = inputs[4]
-
-
-def _backward(ctx, dq, dk):
-    return *_rope(dq.contiguous(), dk.contiguous(), *ctx.saved_tensors, -ctx.sign), None, None, None
-
-
-_rope.register_autograd(_backward, setup_context=_save)
-
-
-def rope(q, k, cos, sin):
-    """q (B, T, H, D), k (B, T, K, D), cos and sin (B, T, 1, D) with equal halves, D / 2 a power of two -> q and k, turned."""
-    return _rope(q.contiguous(), k.contiguous(), cos.contiguous(), sin.contiguous(), 1.0)
-
-
-def rope_reference(q, k, cos, sin):
-    """The definition."""
-    def turn(x):
+def rope_reference(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The definition in PyTorch."""
+    def rotate(x):
         a, b = x.chunk(2, -1)
         return x * cos + torch.cat([-b, a], -1) * sin
-    return turn(q), turn(k)
+    return rotate(q), rotate(k)

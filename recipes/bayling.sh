@@ -12,10 +12,10 @@ for seed in $SEEDS; do
   $PY -m tinyworld out="$run/raw" seed="$seed"
   $PY prepare.py configs/tiny/data.py raw="$run/raw" out="$run/tokens" | tail -1
   $PY prepare.py configs/tiny/chats.py raw="$run/raw" out="$run/chats" tokenizer="$run/tokens/tokenizer" | tail -1
-  $PY train.py configs/tiny/base.py tokens=600000 data="$run/tokens" out="$run/base" seed="$((10 * seed))" | tail -1
-  $PY train.py configs/tiny/stage1.py tokens=500000 data="$run/tokens" init="$run/base" out="$run/stage1" \
-    seed="$((10 * seed + 1))" | tail -1
-  sft="tokens=500000 data=['$run/chats','$run/tokens'] init=$run/stage1 seed=$((10 * seed + 3))"
+  $PY train.py configs/tiny/base.py data="$run/tokens" out="$run/base" tokens=600000 seed="$((10 * seed))" | tail -1
+  $PY train.py configs/tiny/stage1.py data="$run/tokens" init="$run/base" out="$run/stage1" \
+    tokens=500000 seed="$((10 * seed + 1))" | tail -1
+  sft="init=$run/stage1 data=['$run/chats','$run/tokens'] tokens=500000 seed=$((10 * seed + 3))"
   $PY train.py configs/tiny/sft.py $sft out="$run/with" | tail -1
   $PY train.py configs/ablations/native_only.py $sft out="$run/without" | tail -1
   $PY train.py configs/tiny/dpo.py data="$run/chats" init="$run/with" out="$run/dpo" seed="$((10 * seed + 4))" | tail -1
@@ -25,9 +25,11 @@ for seed in $SEEDS; do
     [ $name = stage1 ] && continue  # it has no chat template
     $PY eval.py configs/tiny/chat_eval.py $model data="$run/raw" out="$run/$name-answers" | tail -1
     against=$([ $name = dpo ] && echo "b=$run/with-answers/samples.jsonl" || true)
-    $PY -m tinyworld judge a="$run/$name-answers/samples.jsonl" $against raw="$run/raw" \
-      out="$run/results.jsonl" | tail -4
+    $PY -m tinyworld judge a="$run/$name-answers/samples.jsonl" $against raw="$run/raw" out="$run/results.jsonl" \
+      | tail -4
   done
 done
-runs="runs=[$(for s in $SEEDS; do printf "'out/bayling/seed%s'," "$s"; done)]"
-for change in without,with stage1,with with,dpo; do $PY report.py ablation=$change "$runs"; done
+runs="runs=[$(for seed in $SEEDS; do printf "'out/bayling/seed%s'," "$seed"; done)]"
+$PY report.py ablation baseline=without variant=with "$runs"
+$PY report.py ablation baseline=stage1 variant=with "$runs"
+$PY report.py ablation baseline=with variant=dpo "$runs"

@@ -11,13 +11,14 @@ for seed in $SEEDS; do
   rm -rf "$run" && mkdir -p "$run"
   $PY -m tinyworld out="$run/raw" seed="$seed"
   $PY prepare.py configs/tiny/data.py raw="$run/raw" out="$run/tokens" | tail -1
-  $PY train.py configs/tiny/base.py tokens=1200000 data="$run/tokens" out="$run/base" seed="$((10 * seed))" | tail -1
-  $PY train.py configs/tiny/stage1.py tokens=960000 data="$run/tokens" init="$run/base" out="$run/stage1" \
-    seed="$((10 * seed + 1))" | tail -1
-  $PY train.py configs/tiny/stage2.py tokens=840000 data="$run/tokens" init="$run/stage1" out="$run/stage2" \
-    seed="$((10 * seed + 2))" | tail -1
+  $PY train.py configs/tiny/base.py data="$run/tokens" out="$run/base" \
+    tokens=1200000 seed="$((10 * seed))" | tail -1
+  $PY train.py configs/tiny/stage1.py data="$run/tokens" init="$run/base" out="$run/stage1" \
+    tokens=960000 seed="$((10 * seed + 1))" | tail -1
+  $PY train.py configs/tiny/stage2.py data="$run/tokens" init="$run/stage1" out="$run/stage2" \
+    tokens=840000 seed="$((10 * seed + 2))" | tail -1
   for model in base stage1 stage2; do
     $PY eval.py configs/tiny/eval.py model="$run/$model" data="$run/raw/benchmarks" out="$run/results.jsonl"
   done
 done
-$PY report.py claims=True "runs=[$(for s in $SEEDS; do printf "'out/claims/seed%s'," "$s"; done)]"
+$PY report.py claims "runs=[$(for seed in $SEEDS; do printf "'out/claims/seed%s'," "$seed"; done)]"

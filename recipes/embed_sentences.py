@@ -125,7 +125,7 @@ def mean_states(model, prefix_token_id, ids, layer):
     begin = torch.cumsum(length, 0) - length
     tokens = torch.tensor([i for sentence in ids for i in (prefix_token_id, *sentence)], device=device)
     owner, starts = (torch.repeat_interleave(x, length).to(device) for x in (torch.arange(len(ids)), begin))
-    states = model(tokens[None], starts=starts[None], hidden=True)[layer][0].float()  # (T, C)
+    states = model.residual_streams(tokens[None], starts[None])[layer][0].float()  # (T, C)
     states[begin.to(device)] = 0
     sums = states.new_zeros(len(ids), states.shape[1]).index_add_(0, owner, states)
     return sums / (length - 1).to(device)[:, None]

@@ -191,7 +191,7 @@ def sample_answers(c, chats, begin):
         replies = generate(model, prompts, c.max_new, t.stop_ids, decoding, c.batch * c.samples)
         texts = []
         for prompt, ids in zip(prompts, replies):
-            text = t.decode(ids, before=prompt).strip() if len(ids) < c.max_new else ""
+            text = t.decode(ids, prefix=prompt).strip() if len(ids) < c.max_new else ""
             texts.append("" if "\ufffd" in text else text)  # a cut answer or half a character is no answer
         by_question = [texts[k:k + c.samples] for k in range(0, len(texts), c.samples)]
         yield from by_question[max(0, begin - first):]
@@ -223,7 +223,7 @@ def rate_by_model(c, chats, answers, begin):
     for messages, texts in list(zip(chats, answers))[begin:]:
         prompts = [t.encode_chat(judge_prompt(messages, text)) for text in texts]
         replies = generate(model, prompts, c.max_new, t.stop_ids)
-        yield [parse_rating(t.decode(ids, before=prompt)) for prompt, ids in zip(prompts, replies)]
+        yield [parse_rating(t.decode(ids, prefix=prompt)) for prompt, ids in zip(prompts, replies)]
 
 
 def rate_by_server(c, chats, answers, begin):

@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from hf import weights as checkpoint  # noqa: E402
-import tokenizer  # noqa: E402
-from hf import tokenizer_files as vocabulary  # noqa: E402
-from configs import load  # noqa: E402
-from corpus import read  # noqa: E402
+import tokenizer
+from configs import load
+from corpus import read
+from hf.config import read_config_fields, write_config
+from hf.folder import list_tokenizer_files
+from hf.tokenizer_files import GPT2_PATTERN, byte_characters
+from hf.weights import open_weights, write_weights
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def main(argv=None):
         raise ValueError(f"{c.model}: its tokenizer is not byte-level BPE in tokenizer.json or vocab.json; only that is extended")
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
-    if (rows := checkpoint.read_config(c.model)["vocab_size"]) < old.vocab_size:
+    if (rows := read_config_fields(c.model)["vocab_size"]) < old.vocab_size:
         raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {rows} rows")
     texts = documents(c.text, c.max_bytes)
     if c.held_out:
@@ -123,7 +125,7 @@ def learn(t, counts, pieces, min_count):
             where[pair].add(i)
     heap = [(-n, pair) for pair, n in pairs.items()]
     heapq.heapify(heap)
-    merges, tokens, taken = [], list(t.tokens), set(t._bytes.values())
+    merges, tokens, taken = [], list(t.tokens), set(t.token_bytes.values())
     alone = [x for x in tokens if len(x) > 1 and not any(x[:k] in taken and x[k:] in taken for k in range(1, len(x)))]
     taken |= {half for x in alone for k in range(1, len(x)) for half in (x[:k], x[k:])}  # words without merges stay so
     while heap and len(merges) < pieces:
@@ -157,16 +159,16 @@ def learn(t, counts, pieces, min_count):
 
 def write_tokenizer(c, old, merges):
     """The tokenizer's files with the new tokens behind all old ids, their merges behind all old merges."""
-    stand_in = vocabulary.byte_characters()
+    stand_in = byte_characters()
     text = ["".join(stand_in[b] for b in token) for token in old.tokens]
     for left, right in merges:
         text.append(text[left] + text[right])
     pieces = [(text[left], text[right]) for left, right in merges]
-    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added  # added ones keep their ids
+    new = {left + right: old.vocab_size + k for k, (left, right) in enumerate(pieces)} | old.added_tokens  # added ones keep their ids
     Path(c.out).mkdir(parents=True, exist_ok=True)
-    for left in tokenizer.files(c.out):  # an earlier run's, of another kind perhaps, would be read first
+    for left in list_tokenizer_files(c.out):  # an earlier run's, of another kind perhaps, would be read first
         left.unlink()
-    for file in tokenizer.files(c.model):
+    for file in list_tokenizer_files(c.model):
         target = Path(c.out) / file.name
         if file.name == "tokenizer.json":
             whole = json.loads(file.read_text(encoding="utf-8"))
@@ -190,8 +192,8 @@ def write_tokenizer(c, old, merges):
         elif file.name != "tokenizer.model" and file.suffix != ".tiktoken":  # those hold the old words only
             target.write_bytes(file.read_bytes())
     if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json does not say which tokens are special, nor how a text is cut
-        (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added, ensure_ascii=False), encoding="utf-8")
-        name = "GPT2Tokenizer" if old.pattern == vocabulary.GPT2_PATTERN else "Qwen2Tokenizer"
+        (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added_tokens, ensure_ascii=False), encoding="utf-8")
+        name = "GPT2Tokenizer" if old.pattern == GPT2_PATTERN else "Qwen2Tokenizer"
         config = json.dumps({"tokenizer_class": name} | old.config, ensure_ascii=False)
         (Path(c.out) / "tokenizer_config.json").write_text(config, encoding="utf-8")
 
@@ -205,7 +207,7 @@ def grow(c, old, new, merges):
         parts.append(parts[left] + parts[right])
     ids = old.id_of or range(len(old.tokens))
     replaced = [torch.tensor([ids[rank] for rank in p]) for p in parts[len(old.tokens):]]  # old ids that a new token stands for
-    stored, config = checkpoint.open_weights(c.model), checkpoint.read_config(c.model)
+    stored, config = open_weights(c.model), read_config_fields(c.model)
     rows = max(config["vocab_size"], new.vocab_size)
 
     def tensors():
@@ -219,8 +221,8 @@ def grow(c, old, new, merges):
             yield name, tensor
 
     dtype = next(iter(stored.values())).dtype
-    checkpoint.write_beside(c.out, config | {"vocab_size": rows}, dtype, like=c.model, tokenizer=c.out)
-    checkpoint.write_weights(c.out, tensors())
+    write_config(c.out, config | {"vocab_size": rows}, dtype, like=c.model, tokenizer=c.out)
+    write_weights(c.out, tensors())
 
 
 if __name__ == "__main__":

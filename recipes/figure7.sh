@@ -18,11 +18,12 @@ for seed in $SEEDS; do
     shape="hidden_size=64 intermediate_size=192 num_hidden_layers=2"
     [ $size = large ] && shape="hidden_size=128 intermediate_size=384 num_hidden_layers=4"
     for data in filtered unfiltered; do
-      $PY train.py configs/ablations/bitext_train.py $shape data="$run/$data" out="$run/$size-$data" \
-        seed="$seed" | tail -1
-      $PY eval.py configs/ablations/bitext_eval.py model="$run/$size-$data" checkpoint="$size-$data" \
-        data="$run/raw/benchmarks" out="$run/results.jsonl"
+      name=$size-$data
+      $PY train.py configs/ablations/bitext_train.py $shape data="$run/$data" out="$run/$name" seed="$seed" | tail -1
+      $PY eval.py configs/ablations/bitext_eval.py model="$run/$name" checkpoint="$name" data="$run/raw/benchmarks" \
+        out="$run/results.jsonl"
     done
   done
 done
-$PY report.py ablation=unfiltered,filtered "runs=[$(for s in $SEEDS; do printf "'out/figure7/seed%s'," "$s"; done)]"
+runs="runs=[$(for seed in $SEEDS; do printf "'out/figure7/seed%s'," "$seed"; done)]"
+$PY report.py ablation baseline=unfiltered variant=filtered "$runs"

@@ -177,7 +177,7 @@ def ask_endpoint(c, requests, done):
 
 def ask_model(c, requests, done):
     """Yield (request, answer). Batches are cut from all requests: sampling does not depend on where a run stopped."""
-    from generate import Decoding, generate, ids_of  # imported here: an endpoint needs no torch
+    from generate import Decoding, encode_prompt, generate  # imported here: an endpoint needs no torch
     model, t = client.load_model(c.model, needs_template=False)
     for first in range(0, c.n, c.batch):
         batch = list(islice(requests, c.batch))
@@ -186,13 +186,13 @@ def ask_model(c, requests, done):
         if t.chat_template:
             prompts = [t.encode_chat(conversation(request)) for request in batch]
         else:
-            prompts = [ids_of(t, request["prompt"] + "\n") for request in batch]
+            prompts = [encode_prompt(t, request["prompt"] + "\n") for request in batch]
         replies = generate(model, prompts, c.max_new, t.stop_ids, Decoding(c.temperature, seed=c.seed + first), c.batch)
         for request, prompt, ids in zip(batch, prompts, replies):
             if request["id"] not in done:
                 # without a template a text has no end that could be missing
                 is_cut = t.chat_template and len(ids) == c.max_new
-                yield request, {"text": t.decode(ids, before=prompt), "finish": "length" if is_cut else "stop"}
+                yield request, {"text": t.decode(ids, prefix=prompt), "finish": "length" if is_cut else "stop"}
 
 
 def filter_answers(c, out, requests, offsets, filters):

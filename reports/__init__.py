@@ -1,1 +1,1 @@
-"""The pieces of report.py: the paper's tables with ours under them, figures, the data card."""
+"""The reports of report.py: each file is one program or what several share."""

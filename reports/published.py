@@ -1,15 +1,18 @@
-"""Published results of Marco-LLM (arXiv 2412.04003), Tables 4 to 12 and 15 to 17, as printed: what ours are laid under.
+"""Published results of Marco-LLM (arXiv 2412.04003), Tables 4 to 12 and 15 to 17, as printed.
 
-A table is {"title", "cells" (its columns here; several stand as rows in the paper), "rows": {model: one value a cell}} and,
-where the paper prints a mean, "average": {model: it}. The mean of the cells is another than printed, by more than 0.15, in:
-Table 9, Marco-72B (76.37); 10, Llama3.1-70B (84.58); 11, GPT-4 into English (39.47); 15, Qwen2.5-7B (37.68), Qwen2.5-72B
-(47.42), Marco-72B (61.69); 16, Qwen2-72B (91.32, by subjects). In Table 17 several cells of Llama3.1-8B equal those of 70B,
-and Qwen2-7B's Math its SAT-Math.
+A table is {"title", "cells" (its columns here; some are rows in the paper), "rows": {model: one value per cell}} and,
+where the paper prints a mean, "average": {model: mean}. Tables 5 to 7 are here, the chat models' in published_chat.py.
+
+The mean of the cells differs from the printed one by more than 0.15 in: Table 9, Marco-72B (76.37); 10, Llama3.1-70B
+(84.58); 11, GPT-4 into English (39.47); 15, Qwen2.5-7B (37.68), Qwen2.5-72B (47.42), Marco-72B (61.69); 16, Qwen2-72B
+(91.32, by subjects). In Table 17 several cells of Llama3.1-8B equal those of 70B, and Qwen2-7B's Math equals its
+SAT-Math.
 """
+from reports import published_chat
 
-# Table 4, base models: benchmark -> (names of our tasks begin so, split, metric, shots, languages). XCOPA's, XStoryCloze's
-# and TyDiQA's languages are those among the paper's 29 (an inference; the counts agree), Belebele's and Flores' all but English.
-# None: the paper does not say, and ours are taken as they come.
+# Table 4, base models: benchmark -> (prefixes of our tasks' names, split, metric, shots, languages). The languages of
+# XCOPA, XStoryCloze and TyDiQA are those among the paper's 29 (inferred; the counts agree), those of Belebele and
+# Flores all but English. None: the paper does not say, and ours are taken as they are.
 _ALL_BUT_ENGLISH = "zh ar de es fr ko ja pt tr bn he id it ms nl pl ru th uk ur vi cs el hu kk ro az ne"
 BASE = {
     "AGIEval": (["agieval"], "test", "acc", 5, None),
@@ -34,25 +37,26 @@ CHAT = {
     "Flores": (["flores"], None, "bleu", None, None),
 }
 
-# Table 16: the categories of C-Eval's 52 subjects as its authors have them; "hard" are eight of STEM's, "average" is over all
+# Table 16: the 52 subjects of C-Eval by category, as its authors define them; "hard" is eight of STEM, "average" all
 CEVAL = {
-    "STEM": "computer_network operating_system computer_architecture college_programming college_physics college_chemistry "
-            "advanced_mathematics probability_and_statistics discrete_mathematics electrical_engineer metrology_engineer "
-            "high_school_mathematics high_school_physics high_school_chemistry high_school_biology middle_school_mathematics "
-            "middle_school_biology middle_school_physics middle_school_chemistry veterinary_medicine".split(),
+    "STEM": "computer_network operating_system computer_architecture college_programming college_physics "
+            "college_chemistry advanced_mathematics probability_and_statistics discrete_mathematics "
+            "electrical_engineer metrology_engineer high_school_mathematics high_school_physics high_school_chemistry "
+            "high_school_biology middle_school_mathematics middle_school_biology middle_school_physics "
+            "middle_school_chemistry veterinary_medicine".split(),
     "social science": "college_economics business_administration marxism mao_zedong_thought education_science "
                       "teacher_qualification high_school_politics high_school_geography middle_school_politics "
                       "middle_school_geography".split(),
     "humanities": "modern_chinese_history ideological_and_moral_cultivation logic law chinese_language_and_literature "
                   "art_studies professional_tour_guide legal_professional high_school_chinese high_school_history "
                   "middle_school_history".split(),
-    "other": "civil_servant sports_science plant_protection basic_medicine clinical_medicine urban_and_rural_planner accountant "
-             "fire_engineer environmental_impact_assessment_engineer tax_accountant physician".split(),
+    "other": "civil_servant sports_science plant_protection basic_medicine clinical_medicine urban_and_rural_planner "
+             "accountant fire_engineer environmental_impact_assessment_engineer tax_accountant physician".split(),
 }
-CEVAL["average"] = [subject for some in CEVAL.values() for subject in some]
-CEVAL["hard"] = ("advanced_mathematics discrete_mathematics probability_and_statistics college_chemistry college_physics "
-                 "high_school_mathematics high_school_chemistry high_school_physics").split()
-# Table 17: a set's task name is its own with _ for - and space; these are unweighted means over sets (OpenCompass' groups)
+CEVAL["average"] = [subject for category in CEVAL.values() for subject in category]
+CEVAL["hard"] = ("advanced_mathematics discrete_mathematics probability_and_statistics college_chemistry "
+                 "college_physics high_school_mathematics high_school_chemistry high_school_physics").split()
+# Table 17: a task's name is its set's with _ for - and space; these groups are unweighted means over sets (OpenCompass)
 GAOKAO = ["gaokao_" + x for x in "chinese english geography history biology chemistry mathqa physics mathcloze".split()]
 AGIEVAL = {"Gaokao": GAOKAO, "Chinese": [*GAOKAO, "logiqa_zh", "jec_qa_kd", "jec_qa_ca"],
            "English": "lsat_ar lsat_lr lsat_rc logiqa_en sat_math sat_en sat_en_without_passage math aqua_rat".split()}
@@ -95,7 +99,8 @@ TABLES = {
     7: {
         "title": "base models of 70B and 72B, mean over the multilingual benchmarks, by language",
         "cells": "zh en ar de es fr ja ko pt tr az bn he id it pl ms nl ro ru th uk ur vi cs el hu kk ne".split(),
-        "average": {"Llama3-70B": 82.5, "Llama3.1-70B": 83.2, "Qwen2-72B": 83.8, "Qwen2.5-72B": 85.2, "Marco-72B": 87.9},
+        "average": {"Llama3-70B": 82.5, "Llama3.1-70B": 83.2, "Qwen2-72B": 83.8, "Qwen2.5-72B": 85.2,
+                    "Marco-72B": 87.9},
         "rows": {
             "Llama3-70B": (75.2, 82.7, 73.0, 80.8, 80.7, 78.9, 82.5, 87.1, 81.1, 80.8, 77.2, 79.7, 80.1, 87.7, 87.1,
                 87.2, 85.2, 88.9, 88.4, 87.9, 80.2, 89.0, 80.6, 87.1, 87.1, 88.3, 83.8, 74.7, 70.1),
@@ -109,236 +114,9 @@ TABLES = {
                 88.2, 90.7, 93.0, 90.4, 90.3, 88.3, 91.7, 87.9, 90.8, 91.4, 91.1, 88.3, 84.8, 86.7),
         },
     },
-    8: {
-        "title": "chat models, mean of each benchmark",
-        "cells": "MMMLU TyDiQA AGIEval CEval Belebele".split(),
-        "rows": {
-            "Aya-23-8B": (41.0, 47.2, 37.1, 43.9, 52.5),
-            "Aya-expanse-8B": (48.2, 28.3, 36.7, 48.5, 64.3),
-            "Llama3-8B": (46.6, 39.7, 43.4, 50.8, 50.7),
-            "Llama3.1-8B": (49.2, 53.0, 41.8, 55.6, 63.9),
-            "Qwen2-7B": (52.2, 29.2, 57.1, 81.8, 69.4),
-            "Qwen2.5-7B": (56.0, 39.0, 59.0, 77.9, 70.0),
-            "Marco-Chat-7B": (60.1, 57.7, 61.5, 86.4, 79.3),
-            "Aya-23-35B": (50.1, 50.2, 44.4, 53.6, 66.3),
-            "Aya-expanse-32B": (58.9, 30.0, 45.7, 56.9, 72.7),
-            "Llama3-70B": (64.3, 52.0, 57.1, 66.7, 76.2),
-            "Llama3.1-70B": (71.7, 53.1, 55.0, 71.6, 84.4),
-            "Qwen2-72B": (69.2, 40.3, 66.0, 90.6, 85.3),
-            "Qwen2.5-72B": (69.0, 48.4, 67.5, 88.2, 88.9),
-            "Marco-72B": (76.1, 61.0, 72.7, 94.5, 89.6),
-        },
-    },
-    9: {
-        "title": "chat models, MMMLU by language",
-        "cells": "ar bn de es fr hi id it ja ko zh pt sw yo".split(),
-        "average": {"Qwen2-7B": 52.2, "Qwen2.5-7B": 56.0, "Llama3-8B": 46.6, "Llama3.1-8B": 50.1, "Aya-23-8B": 41.0,
-                    "Aya-expanse-8B": 48.2, "Marco-Chat-7B": 60.1, "GPT-4 (7B block)": 62.6, "Qwen2-72B": 69.2,
-                    "Qwen2.5-72B": 69.0, "Llama3-70B": 64.3, "Llama3.1-70B": 71.7, "Aya-23-35B": 50.1, "Aya-expanse-32B": 58.9,
-                    "Marco-72B": 76.1, "GPT-4 (70B block)": 70.8},
-        "rows": {
-            "Qwen2-7B": (50.9, 42.6, 57.3, 60.3, 61.1, 44.5, 56.6, 60.2, 56.3, 54.1, 62.0, 59.9, 34.9, 30.5),
-            "Qwen2.5-7B": (56.6, 45.3, 62.3, 65.3, 65.0, 46.6, 61.4, 64.7, 61.0, 59.1, 64.3, 64.4, 35.7, 32.8),
-            "Llama3-8B": (40.5, 36.4, 53.5, 55.8, 55.8, 41.4, 51.0, 53.3, 42.3, 46.5, 51.4, 55.5, 37.5, 31.0),
-            "Llama3.1-8B": (42.2, 39.8, 55.6, 59.1, 58.9, 45.8, 54.3, 56.3, 52.1, 50.8, 55.5, 59.0, 40.3, 31.4),
-            "Aya-23-8B": (42.1, 27.4, 43.3, 47.9, 46.9, 38.9, 46.7, 47.1, 45.6, 43.6, 45.7, 46.9, 26.2, 26.4),
-            "Aya-expanse-8B": (48.8, 33.4, 53.9, 56.1, 55.5, 46.2, 53.3, 55.3, 51.5, 50.7, 52.5, 55.8, 32.0, 29.9),
-            "Marco-Chat-7B": (60.6, 54.4, 65.9, 67.7, 67.6, 54.3, 62.3, 65.4, 64.2, 63.0, 66.5, 67.6, 43.9, 37.2),
-            "GPT-4 (7B block)": (62.7, 60.0, 68.0, 68.2, 67.5, 62.2, 66.1, 68.3, 64.4, 63.6, 65.9, 68.8, 53.1, 38.0),
-            "Qwen2-72B": (72.0, 68.3, 74.4, 77.0, 75.6, 69.9, 73.1, 75.3, 74.1, 72.3, 77.5, 76.8, 47.3, 34.6),
-            "Qwen2.5-72B": (74.3, 67.2, 72.5, 77.5, 76.0, 69.1, 73.3, 72.5, 74.7, 71.8, 76.7, 76.9, 48.8, 35.5),
-            "Llama3-70B": (60.6, 53.8, 71.4, 74.3, 73.1, 65.0, 70.6, 73.3, 65.6, 64.5, 69.5, 73.7, 51.1, 33.6),
-            "Llama3.1-70B": (71.1, 66.5, 77.0, 79.3, 77.9, 72.7, 75.7, 77.8, 73.8, 72.7, 74.8, 78.9, 64.0, 41.2),
-            "Aya-23-35B": (51.8, 32.9, 55.5, 58.0, 58.1, 47.6, 55.5, 57.8, 54.5, 53.7, 54.1, 58.3, 33.6, 30.4),
-            "Aya-expanse-32B": (61.6, 43.9, 64.7, 67.5, 67.5, 58.8, 65.4, 66.5, 64.3, 62.4, 63.4, 67.2, 38.4, 33.4),
-            "Marco-72B": (79.3, 76.6, 80.7, 82.6, 80.7, 76.9, 79.0, 81.6, 81.6, 78.8, 82.0, 81.7, 63.7, 44.0),
-            "GPT-4 (70B block)": (71.1, 64.8, 75.7, 76.8, 75.8, 70.1, 73.7, 75.8, 71.6, 71.3, 72.5, 76.2, 68.1, 47.3),
-        },
-    },
-    10: {
-        "title": "chat models, Belebele by language",
-        "cells": "az bn cs el he hu id it ja kk ms nl ne pl ro ru uk ur th vi".split(),
-        "average": {"Qwen2-7B": 69.4, "Qwen2.5-7B": 70.0, "Llama3-8B": 50.7, "Llama3.1-8B": 63.9, "Aya-23-8B": 52.5,
-                    "Aya-expanse-8B": 64.3, "Marco-Chat-7B": 79.3, "Qwen2-72B": 85.3, "Qwen2.5-72B": 88.9, "Llama3-70B": 76.2,
-                    "Llama3.1-70B": 84.4, "Aya-23-35B": 66.3, "Aya-expanse-32B": 72.7, "Marco-72B": 89.6},
-        "rows": {
-            "Qwen2-7B": (59.9, 64.9, 75.4, 68.7, 74.2, 57.3, 77.2, 78.2, 78.0, 48.0, 78.9, 58.7, 44.3, 78.4, 72.4, 79.7,
-                76.1, 64.9, 72.3, 80.0),
-            "Qwen2.5-7B": (60.4, 64.2, 75.9, 75.2, 72.7, 63.0, 78.4, 81.9, 69.8, 51.2, 77.1, 74.6, 49.4, 70.3, 74.0,
-                73.3, 73.2, 64.4, 74.5, 77.0),
-            "Llama3-8B": (41.3, 46.8, 54.3, 59.0, 45.9, 45.1, 61.9, 60.6, 49.9, 36.0, 57.9, 56.3, 38.9, 55.0, 55.2,
-                52.7, 51.1, 49.0, 43.0, 53.8),
-            "Llama3.1-8B": (57.7, 57.2, 73.4, 74.3, 59.3, 52.4, 75.0, 71.8, 64.7, 49.1, 67.4, 70.1, 46.7, 65.0, 68.7,
-                70.2, 69.8, 59.2, 57.2, 68.3),
-            "Aya-23-8B": (34.1, 28.7, 61.6, 65.2, 61.7, 35.0, 64.7, 67.0, 64.2, 28.3, 53.2, 66.2, 32.9, 61.1, 65.9,
-                64.1, 61.8, 35.6, 37.6, 61.4),
-            "Aya-expanse-8B": (49.9, 41.6, 76.9, 80.3, 77.9, 44.0, 77.6, 75.7, 74.1, 38.0, 73.3, 72.1, 40.8, 73.9, 74.8,
-                74.3, 76.2, 50.2, 41.8, 73.2),
-            "Marco-Chat-7B": (72.3, 75.1, 84.4, 81.4, 82.1, 68.0, 82.8, 86.8, 83.1, 73.1, 83.4, 85.3, 70.0, 73.3, 73.2,
-                87.9, 83.4, 76.2, 76.9, 86.3),
-            "Qwen2-72B": (79.9, 84.9, 89.7, 89.2, 85.0, 72.8, 88.9, 89.8, 87.8, 73.6, 88.7, 90.9, 70.6, 86.4, 88.4,
-                90.0, 90.9, 83.1, 86.2, 88.8),
-            "Qwen2.5-72B": (81.6, 87.3, 91.9, 92.6, 86.9, 89.3, 91.7, 90.4, 90.2, 76.0, 91.2, 93.2, 80.1, 89.7, 92.1,
-                94.1, 93.4, 86.4, 87.1, 92.0),
-            "Llama3-70B": (63.3, 75.3, 79.0, 87.0, 75.9, 58.0, 82.6, 83.8, 82.2, 54.1, 87.7, 80.4, 55.7, 75.0, 73.4,
-                86.1, 84.1, 78.9, 79.7, 81.7),
-            "Llama3.1-70B": (79.7, 81.4, 86.8, 89.4, 78.9, 74.1, 87.3, 87.9, 86.9, 78.2, 88.7, 87.1, 76.0, 88.7, 86.3,
-                87.2, 90.2, 90.2, 82.7, 83.9),
-            "Aya-23-35B": (51.9, 42.1, 79.6, 80.1, 77.0, 53.6, 77.8, 81.1, 73.7, 40.7, 74.8, 80.8, 39.9, 73.9, 75.7,
-                73.2, 74.3, 47.2, 53.6, 75.8),
-            "Aya-expanse-32B": (58.3, 64.8, 85.8, 83.6, 83.1, 50.8, 81.1, 77.7, 78.2, 55.1, 76.4, 85.7, 50.1, 83.7,
-                77.7, 84.6, 79.8, 63.7, 63.8, 69.2),
-            "Marco-72B": (85.6, 89.2, 91.8, 91.9, 86.0, 87.0, 93.1, 91.1, 90.1, 81.7, 92.1, 94.4, 84.4, 90.6, 90.6,
-                92.7, 93.0, 88.2, 87.6, 92.2),
-        },
-    },
-    11: {
-        "title": "Flores, from and into English",
-        "cells": (
-            "en-ar en-de en-es en-fr en-it en-ja en-ko en-nl en-pl en-pt en-ru en-tr en-uk en-zh ar-en de-en es-en fr-en "
-            "it-en ja-en ko-en nl-en pl-en pt-en ru-en tr-en uk-en zh-en").split(),
-        "average": {"GPT-4": (39.2, 36.8), "DeepL": (42.4, 43.4), "Google": (43.5, 43.6), "Aya-expanse-32B": (32.3, 26.8),
-                    "Aya-23-35B": (23.2, 35.4), "Qwen2-72B": (30.8, 38.9), "Qwen2.5-72B": (34.8, 40.6),
-                    "Llama3-70B": (31.2, 37.2), "Llama3.1-70B": (37.5, 41.2), "Marco-7B": (38.9, 43.6),
-                    "Marco-72B": (43.8, 51.6)},
-        "rows": {
-            "GPT-4": (40.4, 45.9, 33.1, 54.4, 37.2, 34.6, 28.5, 34.8, 30.3, 54.8, 36.8, 36.9, 37.0, 44.2, 42.7, 47.7,
-                34.3, 48.9, 36.7, 30.4, 33.3, 36.0, 33.5, 53.1, 38.7, 42.6, 43.4, 31.3),
-            "DeepL": (48.1, 48.7, 32.9, 59.1, 41.5, 36.8, 32.9, 37.0, 33.4, 45.7, 40.5, 45.0, 42.9, 48.6, 47.7, 51.0,
-                36.9, 50.8, 40.2, 37.0, 39.3, 37.7, 35.8, 55.8, 43.3, 48.5, 47.2, 36.8),
-            "Google": (50.0, 49.3, 34.6, 57.9, 39.1, 41.1, 33.7, 36.3, 33.7, 56.0, 40.9, 44.2, 41.6, 50.6, 46.8, 51.3,
-                36.3, 52.7, 40.2, 36.7, 38.2, 38.7, 37.0, 56.3, 42.9, 47.7, 47.3, 37.7),
-            "Aya-expanse-32B": (31.5, 32.3, 28.4, 50.5, 32.4, 31.0, 27.2, 25.4, 24.8, 44.0, 32.3, 33.1, 33.5, 26.0,
-                33.3, 30.8, 24.8, 27.7, 28.6, 20.5, 21.9, 23.3, 19.6, 37.9, 23.6, 31.1, 27.4, 24.3),
-            "Aya-23-35B": (24.4, 33.1, 20.6, 34.5, 25.3, 9.6, 12.3, 24.2, 16.5, 41.7, 23.8, 26.4, 17.0, 15.6, 41.1,
-                40.9, 33.8, 45.1, 37.5, 22.6, 25.9, 32.8, 27.6, 50.7, 36.2, 36.5, 38.8, 26.7),
-            "Qwen2-72B": (17.1, 37.7, 32.0, 52.3, 34.2, 29.6, 19.2, 28.4, 20.4, 50.1, 33.6, 22.8, 25.2, 28.0, 41.5,
-                46.9, 34.5, 48.8, 36.7, 29.8, 32.1, 35.9, 33.7, 53.0, 39.0, 39.9, 41.6, 31.0),
-            "Qwen2.5-72B": (29.9, 40.4, 31.7, 53.2, 34.8, 33.0, 24.8, 30.9, 26.0, 52.6, 36.1, 30.4, 30.0, 33.9, 44.6,
-                48.4, 35.3, 49.5, 38.2, 31.9, 34.5, 36.3, 34.7, 53.5, 40.2, 42.3, 43.7, 35.4),
-            "Llama3-70B": (29.2, 43.0, 31.5, 52.6, 34.8, 14.3, 0.1, 32.0, 28.6, 52.0, 35.6, 32.7, 36.5, 13.3, 37.1,
-                46.3, 33.7, 47.5, 36.5, 26.2, 28.7, 34.8, 32.1, 51.8, 37.9, 37.9, 40.5, 29.0),
-            "Llama3.1-70B": (33.5, 44.7, 32.5, 55.2, 36.6, 33.0, 27.7, 34.7, 29.5, 54.8, 37.9, 36.8, 36.8, 31.3, 46.1,
-                49.4, 35.0, 50.7, 38.4, 32.3, 33.8, 37.0, 35.3, 54.9, 41.0, 43.1, 44.9, 34.7),
-            "Marco-7B": (41.5, 41.6, 33.1, 54.9, 36.2, 36.9, 29.0, 33.0, 28.3, 54.5, 37.7, 35.8, 36.3, 45.3, 48.0, 50.6,
-                40.2, 51.5, 42.9, 36.3, 37.0, 39.8, 38.4, 54.5, 43.8, 43.4, 46.3, 38.2),
-            "Marco-72B": (61.2, 47.7, 37.2, 58.8, 40.6, 37.7, 31.6, 35.9, 30.6, 57.9, 43.4, 37.7, 44.3, 48.6, 58.0,
-                54.7, 47.2, 56.8, 49.2, 49.5, 49.0, 46.4, 45.9, 60.3, 49.2, 52.0, 58.8, 45.5),
-        },
-    },
-    12: {
-        "title": "Flores, any to any, chat models of 7B and 8B",
-        "cells": (
-            "ar-ja es-ja fr-ja hu-ja hu-ko ja-ar ja-es ja-ko ja-th ja-zh kk-ar kk-fr kk-ja kk-ko kk-pt kk-th kk-zh ko-ja "
-            "ko-th ko-zh th-ar th-es th-fr th-ja th-kk th-ko th-zh tr-ja uk-fr uk-ja uk-kk uk-ko uk-th uk-zh ur-ar ur-ko "
-            "zh-ar zh-fr zh-ja zh-ko zh-pt zh-th").split(),
-        "average": {"Qwen2-7B": 14.6, "Qwen2.5-7B": 11.9, "Llama3-8B": 12.2, "Llama3.1-8B": 13.9, "Aya-expanse-8B": 9.7,
-                    "Aya-23-8B": 11.9, "Marco-7B": 19.7},
-        "rows": {
-            "Qwen2-7B": (16.2, 17.2, 19.9, 15.2, 10.5, 9.8, 16.1, 16.3, 11.7, 19.5, 7.3, 13.8, 11.7, 8.3, 12.7, 6.7,
-                11.9, 22.4, 11.9, 20.0, 11.3, 16.4, 22.2, 16.5, 2.2, 12.2, 18.8, 17.7, 27.5, 17.3, 3.4, 13.2, 12.4,
-                20.7, 8.0, 8.7, 11.9, 24.5, 19.2, 14.2, 22.6, 13.3),
-            "Qwen2.5-7B": (14.3, 10.7, 14.0, 9.6, 6.9, 7.4, 15.0, 12.1, 11.4, 17.6, 5.5, 8.9, 6.0, 4.7, 8.8, 7.1, 10.8,
-                21.2, 9.7, 20.3, 9.1, 15.1, 20.3, 15.4, 1.7, 9.4, 18.0, 7.3, 24.3, 13.0, 2.7, 8.9, 11.2, 18.4, 7.4, 6.8,
-                9.8, 21.7, 15.0, 10.4, 20.9, 10.8),
-            "Llama3-8B": (13.1, 11.2, 14.1, 12.3, 9.4, 8.6, 15.9, 12.2, 11.1, 6.9, 7.1, 17.9, 10.4, 9.6, 15.2, 8.9,
-                10.2, 17.5, 11.2, 10.2, 8.7, 16.4, 19.3, 12.6, 4.4, 8.3, 9.5, 11.9, 31.2, 14.1, 7.9, 10.7, 13.7, 11.6,
-                5.2, 8.5, 10.6, 21.8, 10.9, 9.7, 19.5, 12.8),
-            "Llama3.1-8B": (17.5, 18.1, 21.6, 16.0, 10.2, 11.1, 16.7, 17.3, 11.6, 10.2, 8.6, 14.1, 12.2, 9.3, 10.2,
-                10.4, 13.1, 22.3, 12.2, 16.2, 5.5, 9.1, 12.4, 14.5, 5.4, 7.6, 9.2, 20.0, 33.0, 20.1, 8.3, 15.8, 15.2,
-                9.8, 4.8, 9.3, 13.5, 25.7, 18.4, 14.8, 20.5, 13.9),
-            "Aya-expanse-8B": (16.9, 18.3, 17.6, 10.7, 9.2, 12.3, 12.9, 18.7, 0.8, 14.9, 2.3, 5.6, 4.1, 4.5, 4.2, 0.4,
-                3.0, 23.9, 0.8, 16.6, 1.7, 1.5, 5.1, 0.0, 0.3, 0.8, 0.0, 19.6, 31.5, 16.9, 0.7, 16.0, 1.1, 16.1, 3.4,
-                4.5, 14.9, 24.5, 14.4, 15.7, 21.0, 1.0),
-            "Aya-23-8B": (17.1, 19.9, 22.3, 12.6, 11.0, 9.6, 16.2, 17.2, 2.0, 12.7, 5.7, 10.6, 9.6, 7.5, 9.7, 1.2, 7.6,
-                19.3, 2.0, 14.7, 6.8, 10.0, 14.2, 5.5, 0.8, 5.1, 6.4, 21.4, 33.0, 21.8, 1.8, 17.3, 2.9, 17.8, 6.4, 9.0,
-                13.6, 21.3, 17.3, 15.4, 21.5, 2.5),
-            "Marco-7B": (21.8, 22.4, 25.8, 20.3, 14.0, 15.5, 19.1, 22.6, 16.4, 22.9, 11.6, 20.5, 16.8, 13.1, 16.9, 12.7,
-                18.5, 26.2, 14.7, 22.7, 15.4, 18.6, 25.2, 22.7, 9.3, 16.5, 22.3, 23.2, 34.6, 26.6, 12.4, 18.9, 19.9,
-                25.6, 10.7, 12.8, 17.0, 28.9, 27.7, 21.2, 25.4, 19.8),
-        },
-    },
-    15: {
-        "title": "chat models, TyDiQA by language",
-        "cells": "ar bn en fi id ja ko ru sw te th".split(),
-        "average": {"Qwen2-7B": 29.2, "Qwen2.5-7B": 39.0, "Llama3-8B": 39.7, "Llama3.1-8B": 53.0, "Aya-23-8B": 47.2,
-                    "Aya-expanse-8B": 28.3, "Marco-Chat-7B": 57.7, "Qwen2-72B": 40.3, "Qwen2.5-72B": 48.4, "Llama3-70B": 52.0,
-                    "Llama3.1-70B": 53.1, "Aya-23-35B": 50.2, "Aya-expanse-32B": 30.0, "Marco-72B": 61.0},
-        "rows": {
-            "Qwen2-7B": (47.5, 42.3, 29.0, 27.1, 28.6, 0.8, 38.2, 22.4, 17.5, 28.7, 39.7),
-            "Qwen2.5-7B": (48.0, 61.6, 42.7, 48.4, 38.4, 8.7, 45.6, 33.7, 8.9, 22.8, 55.7),
-            "Llama3-8B": (58.8, 56.8, 24.4, 54.8, 34.5, 17.6, 25.4, 31.2, 30.1, 48.8, 54.3),
-            "Llama3.1-8B": (68.3, 64.3, 41.6, 47.3, 31.8, 31.8, 57.9, 40.8, 45.2, 83.3, 70.8),
-            "Aya-23-8B": (67.2, 50.6, 53.6, 44.7, 33.4, 71.0, 76.0, 49.9, 11.8, 5.5, 55.2),
-            "Aya-expanse-8B": (45.0, 21.3, 49.6, 23.5, 30.2, 41.7, 20.3, 25.7, 13.3, 11.3, 29.3),
-            "Marco-Chat-7B": (78.4, 74.6, 44.4, 51.5, 48.1, 70.5, 77.9, 46.6, 31.3, 35.2, 76.2),
-            "Qwen2-72B": (42.5, 47.1, 43.0, 55.8, 39.9, 38.6, 41.1, 38.5, 18.6, 36.9, 41.5),
-            "Qwen2.5-72B": (61.6, 65.7, 45.5, 39.0, 47.8, 44.7, 43.2, 43.2, 21.3, 41.4, 68.2),
-            "Llama3-70B": (72.7, 55.9, 46.6, 57.0, 44.0, 43.8, 43.8, 42.5, 46.0, 45.5, 74.0),
-            "Llama3.1-70B": (62.4, 68.1, 41.2, 50.9, 31.9, 49.9, 63.0, 36.3, 33.8, 80.4, 66.4),
-            "Aya-23-35B": (67.5, 43.6, 53.6, 52.5, 35.8, 73.6, 73.1, 52.4, 20.4, 26.6, 52.7),
-            "Aya-expanse-32B": (40.9, 28.0, 46.8, 26.0, 27.6, 22.1, 29.5, 35.5, 12.5, 22.9, 38.7),
-            "Marco-72B": (78.4, 73.3, 51.2, 57.0, 46.5, 68.4, 69.4, 45.9, 49.2, 62.8, 76.5),
-        },
-    },
-    16: {
-        "title": "chat models, C-Eval by category",
-        "cells": ["average", "hard", "other", "humanities", "social science", "STEM"],
-        "rows": {
-            "Qwen2-7B": (81.8, 63.1, 84.9, 84.3, 91.3, 73.9),
-            "Qwen2.5-7B": (77.9, 51.8, 82.8, 79.6, 87.8, 69.4),
-            "Llama3-8B": (50.8, 33.9, 53.5, 47.2, 58.9, 47.2),
-            "Llama3.1-8B": (55.6, 36.9, 56.3, 53.8, 64.9, 51.5),
-            "Aya-23-8B": (43.9, 32.6, 44.9, 43.2, 51.2, 40.1),
-            "Aya-expanse-8B": (48.5, 32.4, 48.3, 50.3, 54.3, 44.7),
-            "Marco-Chat-7B": (86.4, 79.9, 81.0, 84.8, 90.4, 88.3),
-            "Qwen2-72B": (90.6, 77.8, 92.0, 92.8, 94.8, 88.4),
-            "Qwen2.5-72B": (88.2, 73.3, 88.4, 91.0, 91.5, 84.9),
-            "Llama3-70B": (66.7, 51.1, 63.1, 66.5, 75.6, 64.2),
-            "Llama3.1-70B": (71.6, 56.0, 69.2, 70.0, 82.0, 68.5),
-            "Aya-23-35B": (53.6, 35.2, 52.8, 56.9, 61.8, 48.1),
-            "Aya-expanse-32B": (56.9, 36.5, 54.7, 60.3, 66.4, 51.4),
-            "Marco-72B": (94.5, 94.0, 92.5, 95.2, 95.7, 94.6),
-        },
-    },
-    17: {
-        "title": "chat models, AGIEval by set",
-        "cells": ["Chinese", "English", "Gaokao", "Gaokao-Chinese", "Gaokao-English", "Gaokao-Geography", "Gaokao-History",
-                  "Gaokao-Biology", "Gaokao-Chemistry", "Gaokao-MathQA", "Gaokao-Physics", "Gaokao-MathCloze", "LogiQA-ZH",
-                  "LSAT-AR", "LSAT-LR", "LSAT-RC", "LogiQA-EN", "SAT-Math", "SAT-EN", "SAT-EN w/o passage", "Math", "AQuA-RAT",
-                  "JEC-QA-KD", "JEC-QA-CA", "average"],
-        "rows": {
-            "Qwen2-7B": (59.5, 54.0, 64.5, 77.6, 89.5, 81.4, 86.0, 81.9, 56.5, 45.3, 45.0, 17.0, 60.8, 26.5, 57.3, 66.2,
-                46.7, 82.7, 83.0, 46.6, 82.7, 59.8, 38.0, 34.7, 57.1),
-            "Qwen2.5-7B": (57.1, 61.5, 63.4, 67.9, 85.3, 80.4, 82.1, 80.5, 55.6, 55.3, 44.5, 18.6, 54.7, 23.9, 66.3,
-                74.4, 50.4, 88.6, 84.5, 42.2, 48.5, 74.8, 33.1, 27.4, 59.0),
-            "Llama3-8B": (37.7, 41.5, 41.5, 47.6, 79.1, 49.8, 55.7, 52.9, 32.4, 32.5, 15.5, 8.5, 42.1, 23.5, 54.5, 69.5,
-                43.5, 68.2, 82.0, 46.1, 20.0, 52.0, 17.5, 19.1, 43.4),
-            "Llama3.1-8B": (62.5, 51.0, 53.0, 58.5, 89.5, 75.9, 74.9, 76.2, 46.9, 16.2, 34.0, 5.1, 61.1, 30.9, 84.5,
-                89.2, 59.6, 44.1, 91.3, 44.7, 57.6, 61.0, 26.9, 26.0, 41.8),
-            "Aya-23-8B": (36.5, 37.9, 40.3, 46.3, 82.0, 50.8, 51.1, 43.8, 29.5, 27.4, 30.5, 1.7, 36.3, 21.3, 41.0, 55.8,
-                36.7, 35.9, 77.2, 42.2, 7.1, 24.0, 18.2, 20.4, 37.1),
-            "Aya-expanse-8B": (34.4, 39.9, 37.3, 42.3, 67.0, 50.3, 49.8, 35.7, 30.4, 27.4, 26.0, 6.8, 37.8, 23.0, 45.3,
-                56.1, 35.3, 49.1, 64.1, 39.8, 13.6, 32.7, 17.8, 21.1, 36.7),
-            "Marco-Chat-7B": (65.3, 56.6, 71.0, 80.5, 93.1, 86.9, 89.8, 87.6, 74.4, 60.7, 57.5, 8.5, 68.2, 29.6, 79.2,
-                75.8, 61.4, 62.3, 84.0, 52.9, 12.8, 51.2, 37.5, 38.4, 61.5),
-            "Qwen2-72B": (66.3, 65.7, 71.8, 85.0, 89.5, 88.9, 92.3, 86.2, 68.1, 60.7, 53.5, 22.0, 70.2, 32.2, 73.1,
-                77.7, 56.8, 90.5, 89.8, 49.0, 46.5, 75.2, 39.0, 39.9, 66.0),
-            "Qwen2.5-72B": (66.0, 69.4, 71.9, 84.6, 92.2, 87.9, 87.2, 86.2, 66.2, 66.1, 56.5, 20.3, 70.1, 27.4, 88.0,
-                85.5, 59.6, 84.1, 91.3, 49.5, 63.1, 76.0, 35.5, 20.3, 67.5),
-            "Llama3-70B": (51.0, 65.3, 54.1, 56.5, 90.9, 74.9, 71.1, 74.3, 39.6, 45.0, 23.0, 11.9, 61.1, 31.7, 80.8,
-                84.8, 55.8, 86.4, 89.8, 55.3, 34.2, 69.3, 34.4, 28.9, 57.1),
-            "Llama3.1-70B": (49.3, 62.5, 53.0, 58.5, 89.5, 75.9, 74.9, 76.2, 46.9, 16.2, 34.0, 5.1, 61.1, 30.9, 84.5,
-                89.2, 59.6, 44.1, 91.3, 44.7, 57.6, 61.0, 26.9, 26.0, 55.0),
-            "Aya-23-35B": (43.5, 45.5, 47.6, 50.8, 88.9, 66.3, 68.9, 54.8, 37.2, 29.1, 31.5, 0.9, 46.2, 19.6, 60.0,
-                72.9, 43.9, 43.6, 87.9, 44.7, 8.9, 28.0, 23.2, 24.1, 44.4),
-            "Aya-expanse-32B": (42.1, 50.6, 46.6, 52.4, 71.6, 65.8, 63.4, 53.3, 35.8, 36.8, 32.0, 8.5, 46.2, 20.9, 59.4,
-                62.1, 40.3, 66.8, 77.7, 45.6, 25.7, 32.0, 19.3, 19.5, 45.7),
-            "Marco-72B": (74.5, 70.4, 80.6, 92.7, 96.1, 96.0, 95.3, 95.2, 84.1, 74.6, 75.0, 16.1, 82.3, 40.0, 94.5,
-                91.1, 75.7, 74.6, 90.8, 69.4, 22.6, 75.2, 41.4, 44.6, 72.7),
-        },
-    },
 }
+TABLES |= published_chat.TABLES
+
 
 
 def before_and_after(table, base, marco):

@@ -1,9 +1,9 @@
-"""The Triton kernels in Triton's interpreter, against float64. Run by test_kernels_triton.py in its own process, since Triton
-looks at TRITON_INTERPRET once, when it is imported:
+"""The Triton kernels in Triton's interpreter, against float64. test_kernels_triton.py runs this file in a process of
+its own, because Triton reads TRITON_INTERPRET once, at its import:
 
     TRITON_INTERPRET=1 python -m pytest tests/kernels_interpreted.py
 
-Uninitialised memory is filled with nan. bfloat16 is left to a GPU: the interpreter's tl.dot multiplies its bit patterns.
+Uninitialized memory is filled with nan. bfloat16 needs a GPU: the interpreter's tl.dot multiplies its bit patterns.
 """
 import pytest
 import torch
@@ -11,8 +11,9 @@ from test_kernels import PATTERNS, definition, example, naive, random_rows, star
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
-from kernels import attention, decode, documents, flash, rms_norm, rope, swiglu, target_logprobs
-from kernels.decode import decode_reference
+from kernels import attention, attention_triton, document_mask, rms_norm, rope, swiglu, target_logprobs
+from kernels.attention import attention_reference
+from kernels.decode_triton import decode
 from kernels.rms_norm import rms_norm_reference
 from kernels.rope import rope_reference
 from kernels.swiglu import swiglu_reference
@@ -23,7 +24,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3}  # of the norm of the dif
 
 @pytest.fixture(autouse=True)
 def poison():
-    """Every torch.empty is full of nan."""
+    """Fill every torch.empty with nan."""
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
@@ -32,7 +33,9 @@ def poison():
 
 
 def close(ours, wanted, dtype=torch.float32):
-    """Root mean squares; where the answer is 0, as of the gradient of a lone token's query, the error is."""
+    """Compare root mean squares; where the expected value is 0, such as the gradient of a lone token's query,
+    absolutely.
+    """
     for a, b in zip(ours, wanted, strict=True):
         assert a.shape == b.shape
         error, size = (a.double() - b.double()).norm().item(), b.double().norm().item()
@@ -40,21 +43,22 @@ def close(ours, wanted, dtype=torch.float32):
 
 
 def check_attention(rows, H=2, K=1, D=16, dtype=torch.float32, starts=None):
-    """Values and gradients, on the kernels' path."""
+    """Values and gradients, and that the kernels computed them."""
     starts = starts_of(rows) if starts is None else starts
     g = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(*starts.shape, heads, D, generator=g).to(dtype).requires_grad_() for heads in (H, K, K))
     up = torch.randn(*starts.shape, H, D, generator=g).to(dtype)
-    docs = documents(starts)
-    assert docs.ends is not None
-    out = attention(q, k, v, docs)
+    mask = document_mask(starts)
+    assert mask.ends is not None
+    out = attention(q, k, v, mask)
     assert out.dtype == dtype and ("nanomarco_attention" in out.grad_fn.name()) == (D != 24)
     ours = torch.autograd.grad(out, (q, k, v), up)
     wanted = naive(q, k, v, starts)
     close([out, *ours], [wanted, *torch.autograd.grad(wanted, (q, k, v), up.double())], dtype)
 
 
-@pytest.mark.parametrize("rows", [[[1]], [[127]], [[1] * 40], [[1, 20, 1, 1, 37], [59, 1]], random_rows(3, 1, 70)], ids=str)
+@pytest.mark.parametrize("rows", [[[1]], [[127]], [[1] * 40], [[1, 20, 1, 1, 37], [59, 1]], random_rows(3, 1, 70)],
+                         ids=str)
 def test_attention(rows):
     check_attention(rows)
 
@@ -70,33 +74,35 @@ def test_attention_half_precision(D):
 
 
 def test_attention_by_descriptors(monkeypatch):
-    """What Hopper runs: tiles fetched by the copy engine."""
-    monkeypatch.setattr(flash, "copy_engine", lambda *tensors: True)
+    """What runs on Hopper: tiles loaded by the copy engine."""
+    monkeypatch.setattr(attention_triton, "copy_engine", lambda *tensors: True)
     check_attention([[13, 27, 1], [41]], dtype=torch.float16)
 
 
 def test_attention_of_padding_on_the_left():
-    """Queries before `starts` see nothing: their output is 0 and no gradient leaves them."""
+    """Queries before `starts` have no keys: their output is 0 and they pass no gradient on."""
     starts = torch.tensor([[37] * 60, [0] * 60])
     q, k, v = (torch.randn(2, 60, 1, 16, requires_grad=True) for _ in range(3))
-    out = attention(q, k, v, documents(starts))
+    out = attention(q, k, v, document_mask(starts))
     grads = torch.autograd.grad(out.square().sum(), (q, k, v))
     assert all(not x[0, :37].any() for x in (out, *grads))
-    alone = attention(q[:1, 37:], k[:1, 37:], v[:1, 37:], documents(torch.zeros(1, 23, dtype=torch.int64)))
+    alone = attention(q[:1, 37:], k[:1, 37:], v[:1, 37:], document_mask(torch.zeros(1, 23, dtype=torch.int64)))
     close([out[:1, 37:]], [alone])
 
 
-def test_attention_of_odd_head_sizes_and_behind_a_cache():
-    """D = 24 is left to PyTorch; fewer queries than keys go to the decoding kernel, unless a gradient is asked for."""
+def test_attention_of_odd_head_sizes_and_with_a_cache():
+    """PyTorch computes D = 24; fewer queries than keys go to the decoding kernel unless a gradient is needed."""
     check_attention([[5, 6]], D=24)
     starts = torch.tensor([[0], [4]]).expand(-1, 3)
     q, k, v = torch.randn(2, 3, 4, 16), torch.randn(2, 9, 2, 16), torch.randn(2, 9, 2, 16)
-    outs = [attention(q, k, v, documents(starts)), attention(q.requires_grad_(), k, v, documents(starts))]
+    outs = [attention(q, k, v, document_mask(starts)), attention(q.requires_grad_(), k, v, document_mask(starts))]
     close(outs, [naive(q, k, v, starts)] * 2)
 
 
 def test_attention_of_windows():
-    """Any rising `starts` is a mask: documents whose queries see 40 keys at most; a tile has both borders and keys between."""
+    """Any rising `starts` is a mask, such as a window of 40 keys in documents: a tile has two boundaries and keys
+    between.
+    """
     starts = starts_of([[90, 20]])
     check_attention(None, starts=torch.maximum(starts, torch.arange(110) - 39))
 
@@ -114,8 +120,8 @@ def test_attention_sweep(name, D, dtype):
 @pytest.mark.parametrize("card", ["ampere", "hopper", "blackwell", "small"])
 @pytest.mark.parametrize("D", [64, 128])
 def test_attention_with_the_shipped_tiles(card, D, copy, monkeypatch):
-    monkeypatch.setitem(flash.TILES, "cpu", flash.TILES[card])
-    monkeypatch.setattr(flash, "copy_engine", lambda *tensors: copy)
+    monkeypatch.setitem(attention_triton.TILES, "cpu", attention_triton.TILES[card])
+    monkeypatch.setattr(attention_triton, "copy_engine", lambda *tensors: copy)
     check_attention([[200, 1, 99]], 2, 1, D, torch.float16)
 
 
@@ -127,19 +133,22 @@ def test_attention_of_random_documents(H, K):
 
 # ---------------------------------------------------------------------- decoding
 
-@pytest.mark.parametrize("T, H, K, S, splits, dtype", [(1, 7, 1, 70, 1, torch.float16), (3, 4, 2, 130, 3, torch.float32),
-                                                       (12, 6, 1, 64, 2, torch.float32), (1, 2, 2, 1, 1, torch.float32)], ids=str)
+@pytest.mark.parametrize("T, H, K, S, splits, dtype",
+                         [(1, 7, 1, 70, 1, torch.float16), (3, 4, 2, 130, 3, torch.float32),
+                                                       (12, 6, 1, 64, 2, torch.float32), (1, 2, 2, 1, 1,
+                                                                                          torch.float32)], ids=str)
 def test_decode(T, H, K, S, splits, dtype):
     g = torch.Generator().manual_seed(2)
     cache = torch.randn(2, 2, S + 5, K, 16, generator=g).to(dtype)  # keys and values: views of something longer
     q, k, v = torch.randn(2, T, H, 16, generator=g).to(dtype), cache[0, :, :S], cache[1, :, :S]
     starts = torch.tensor([[0], [S - T]]).expand(2, T)
-    close([decode(q, k, v, starts, splits=splits)], [decode_reference(q.double(), k.double(), v.double(), starts)], dtype)
+    close([decode(q, k, v, starts, splits=splits)], [attention_reference(q.double(), k.double(), v.double(), starts)],
+          dtype)
 
 
 @pytest.mark.parametrize("splits", [1, 2])
-def test_decode_many_answers_behind_one_context(splits):
-    """Each answer sees the context and itself: the same as each behind its own copy of the context."""
+def test_decode_many_answers_to_one_context(splits):
+    """Each answer attends to the context and itself, as if it followed its own copy of the context."""
     context, sizes = 90, (3, 1, 5)
     T, S = sum(sizes), 90 + sum(sizes)
     q, k, v = torch.randn(1, T, 4, 16), torch.randn(1, S, 2, 16), torch.randn(1, S, 2, 16)
@@ -148,8 +157,9 @@ def test_decode_many_answers_behind_one_context(splits):
     out, alone = decode(q, k, v, starts, torch.tensor([context]), splits), []
     for b, n in zip(begins, sizes):
         keys = [*range(context), *range(b, b + n)]
-        alone.append(naive(q[:, b - context:b - context + n], k[:, keys], v[:, keys], torch.zeros(1, n, dtype=torch.int64)))
-    close([out, decode_reference(q, k, v, starts, torch.tensor([context]))], [torch.cat(alone, 1)] * 2)
+        alone.append(naive(q[:, b - context:b - context + n], k[:, keys], v[:, keys],
+                           torch.zeros(1, n, dtype=torch.int64)))
+    close([out, attention_reference(q, k, v, starts, torch.tensor([context]))], [torch.cat(alone, 1)] * 2)
 
 
 def test_decode_of_a_query_without_keys():
@@ -162,7 +172,7 @@ def test_decode_of_a_query_without_keys():
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", [(1, 8), (7, 96), (3, 5, 2, 16), (300, 33)], ids=str)
 def test_rms_norm(shape, dtype):
-    """Alone, and behind a residual connection whose sum goes on as well."""
+    """Alone, and after a residual addition whose sum has a gradient of its own."""
     x, r, up, other = (torch.randn(shape).to(dtype) for _ in range(4))
     w = torch.rand(shape[-1]) + 0.5
     x.requires_grad_(), r.requires_grad_(), w.requires_grad_()
@@ -181,7 +191,8 @@ def test_swiglu(dtype):
     gate, up, dy = (4 * torch.randn(3, 1500).to(dtype) for _ in range(3))  # more than one block
     gate.requires_grad_(), up.requires_grad_()
     y, wanted = swiglu(gate, up), swiglu_reference(gate.double(), up.double())
-    close([y, *torch.autograd.grad(y, (gate, up), dy)], [wanted, *torch.autograd.grad(wanted, (gate, up), dy.double())], dtype)
+    close([y, *torch.autograd.grad(y, (gate, up), dy)],
+          [wanted, *torch.autograd.grad(wanted, (gate, up), dy.double())], dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -212,25 +223,27 @@ def test_target_logprobs(N, V, upstream, monkeypatch):
 def test_target_logprobs_survive_extreme_logits():
     x, w, targets, _ = example(20, 50, scale=1e6, ignored=0)
     logp = target_logprobs(x, w, targets)
-    assert all(bool(t.isfinite().all()) for t in (logp, *torch.autograd.grad(logp.sum(), (x, w)))) and bool((logp <= 0).all())
+    assert all(bool(t.isfinite().all())
+               for t in (logp, *torch.autograd.grad(logp.sum(), (x, w)))) and bool((logp <= 0).all())
 
 
 # ---------------------------------------------------------------------- as PyTorch operations
 
 def test_operations_are_registered_well():
-    """torch's own check: schema, fake tensors, autograd, ahead-of-time dispatch."""
+    """torch.library.opcheck: schema, fake tensors, autograd, ahead-of-time dispatch."""
     q, k, v = (torch.randn(1, 5, heads, 16, requires_grad=True) for heads in (2, 1, 1))
-    docs = documents(starts_of([[2, 3]]))
+    mask = document_mask(starts_of([[2, 3]]))
     ones = torch.ones(16, requires_grad=True)
-    torch.library.opcheck(torch.ops.nanomarco.attention.default, (q, k, v, docs.starts, docs.ends))
+    torch.library.opcheck(torch.ops.nanomarco.attention.default, (q, k, v, mask.starts, mask.ends))
     torch.library.opcheck(torch.ops.nanomarco.rms_norm.default, (q, q.detach().clone().requires_grad_(), ones, 1e-6))
     torch.library.opcheck(torch.ops.nanomarco.swiglu.default, (q, q.detach().clone().requires_grad_()))
-    torch.library.opcheck(torch.ops.nanomarco.rope.default, (q, k, torch.rand(1, 5, 1, 16), torch.rand(1, 5, 1, 16), 1.0))
+    torch.library.opcheck(torch.ops.nanomarco.rope.default,
+                          (q, k, torch.rand(1, 5, 1, 16), torch.rand(1, 5, 1, 16), 1.0))
 
 
 @pytest.mark.parametrize("family", ["qwen2", pytest.param("qwen3", marks=pytest.mark.slow)])
 def test_model(family, monkeypatch):
-    """The model on the kernels, plain and with every block compiled whole, beside the same model on PyTorch."""
+    """The model on the kernels, eager and with every block compiled, beside the same model on PyTorch."""
     c = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2,
                     num_key_value_heads=1, model_type=family, head_dim=16)
     tokens, starts = torch.randint(50, (1, 30)), starts_of([[9, 21]])

@@ -293,7 +293,7 @@ def test_our_templates(folder, name):
     control tokens."""
     out = folder(name)
     t = tokenizer.load(out)
-    end = t.added[{"chatml": "<|im_end|>", "bayling": "</s>"}.get(name, "<|eot_id|>")]
+    end = t.added_tokens[{"chatml": "<|im_end|>", "bayling": "</s>"}.get(name, "<|eot_id|>")]
     for turns in CHATS:
         messages = messages_of(turns)
         ids, mask = t.encode_with_loss_mask(messages)
@@ -363,6 +363,6 @@ def test_a_small_tokenizer_of_ours_gets_chatml(tmp_path):
     t = tokenizer.load(tmp_path)
     for turns in CHATS:
         ids, mask = t.encode_with_loss_mask(messages_of(turns))
-        assert ids.count(t.added["<|im_start|>"]) == ids.count(t.added["<|im_end|>"]) == len(turns)
+        assert ids.count(t.added_tokens["<|im_start|>"]) == ids.count(t.added_tokens["<|im_end|>"]) == len(turns)
         assert "".join(x for r, x in turns if r == "assistant") == t.decode([i for i, k in zip(ids, mask) if k])
         assert ids == theirs(tmp_path, messages_of(turns), tokenize=True, return_dict=False) or turns is CHATS[-1]

@@ -1,4 +1,4 @@
-"""configs/: settings are applied from left to right or refused, every config fits its program, the paper's tables add up."""
+"""configs/: settings apply left to right or are refused, every config fits its program, the paper's tables add up."""
 import runpy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -59,13 +59,12 @@ def test_words_apply_from_left_to_right(tmp_path):
 
 
 @pytest.mark.parametrize("word, name, value", [
-    ("rate=1e-3", "rate", 1e-3), ("rate=2", "rate", 2.0), ("share=3", "share", 3.0), ("share=None", "share", None), ("name=None",
-        "name", None),
-    ("name=kk", "name", "kk"), ("name='7'", "name", "7"), ("name=a=b", "name", "a=b"), ("name=", "name", ""), ("name=out/x y.z",
-        "name", "out/x y.z"),
-    ("steps=1_000", "steps", 1000), ("resume=True", "resume", True), ("words=['b', 'c']", "words", ["b", "c"]), ("words=[]",
-        "words", []),
-    ("mixture={'en': 1, 'kk': 0.5}", "mixture", {"en": 1, "kk": 0.5}), ("--steps=3", "steps", 3), ("-steps=3", "steps", 3),
+    ("rate=1e-3", "rate", 1e-3), ("rate=2", "rate", 2.0), ("share=3", "share", 3.0), ("share=None", "share", None),
+    ("name=None", "name", None), ("name=kk", "name", "kk"), ("name='7'", "name", "7"), ("name=a=b", "name", "a=b"),
+    ("name=", "name", ""), ("name=out/x y.z", "name", "out/x y.z"), ("steps=1_000", "steps", 1000),
+    ("resume=True", "resume", True), ("words=['b', 'c']", "words", ["b", "c"]), ("words=[]", "words", []),
+    ("mixture={'en': 1, 'kk': 0.5}", "mixture", {"en": 1, "kk": 0.5}), ("--steps=3", "steps", 3),
+    ("-steps=3", "steps", 3),
 ])
 def test_values(word, name, value):
     got = getattr(load("out=x", word)[0], name)
@@ -83,14 +82,14 @@ def test_none_where_it_is_not_allowed():
 
 
 @pytest.mark.parametrize("word, message", [
-    ("stepz=3", "stepz=3: no setting named 'stepz'; did you mean 'steps'"), ("hidden_sise=3", "did you mean 'hidden_size'"),
-    ("qqq=3", "no setting named 'qqq'; the settings are: out, rate, steps"), ("steps=3.0",
-        r"steps must be int, got 3.0 \(float\)"),
-    ("steps=many", "steps must be int, got 'many'"), ("steps=True", "steps must be int, got True"), ("rate=True",
-        "rate must be float"),
-    ("rate=fast", "rate must be float"), ("name=3", "name must be str or None, got 3"), ("words=a", "words must be list"),
-    ("resume=1", "resume must be bool"), ("mixture=[1]", "mixture must be dict"), ("nowhere.py",
-        "nowhere.py: neither a config file nor key=value"),
+    ("stepz=3", "stepz=3: no setting named 'stepz'; did you mean 'steps'"),
+    ("hidden_sise=3", "did you mean 'hidden_size'"),
+    ("qqq=3", "no setting named 'qqq'; the settings are: out, rate, steps"),
+    ("steps=3.0", r"steps must be int, got 3.0 \(float\)"), ("steps=many", "steps must be int, got 'many'"),
+    ("steps=True", "steps must be int, got True"), ("rate=True", "rate must be float"),
+    ("rate=fast", "rate must be float"), ("name=3", "name must be str or None, got 3"),
+    ("words=a", "words must be list"), ("resume=1", "resume must be bool"), ("mixture=[1]", "mixture must be dict"),
+    ("nowhere.py", "nowhere.py: neither a config file nor key=value"),
     ("steps", "neither a config file nor key=value"), ("=3", "no setting named ''"),
 ])
 def test_refused(word, message):
@@ -160,8 +159,9 @@ def schemas():
     import prepare
     import train
     from model import ModelConfig
+    from tinyworld import __main__ as tinyworld
     return {"train": (train.Train, ModelConfig, train.Estimate), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,),
-            "generate": (generate.Sample, generate.Decoding)}
+            "generate": (generate.Sample, generate.Decoding), "tinyworld": (tinyworld.Sizes,)}
 
 
 KNOWN = {"base": "train", "stage1": "train", "stage2": "train", "data": "prepare", "eval": "eval"}
@@ -174,7 +174,7 @@ def test_the_known_configs_are_there():
 
 @pytest.mark.parametrize("path", TINY, ids=lambda p: p.stem)
 def test_every_config_fits_its_program(path):
-    """Unknown names, wrong types and unusable combinations stop; a config without a row in KNOWN must fit some program."""
+    """Unknown names, wrong types and invalid combinations stop; a config that KNOWN lacks must fit some program."""
     fits, problems = [], []
     for program, some in schemas().items():
         more = ["model=somewhere"] if program in ("eval", "generate") else []
@@ -194,14 +194,39 @@ def test_configs_load_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_the_two_stages_follow_the_paper():
-    one, two = (configs.load(*schemas()["train"], argv=[str(ROOT / f"configs/tiny/{s}.py")])[0] for s in ("stage1", "stage2"))
+    paths = [str(ROOT / f"configs/tiny/{stage}.py") for stage in ("stage1", "stage2")]
+    one, two = (configs.load(*schemas()["train"], argv=[path])[0] for path in paths)
     assert one.mixture == paper.STAGE1 and two.mixture == paper.STAGE2
     assert one.tokens / two.tokens == pytest.approx(paper.STAGE1_TOKENS / paper.STAGE2_TOKENS)
     assert two.lr / one.lr == pytest.approx(paper.STAGE2_LR / paper.STAGE1_LR)
     assert two.init == one.out and one.seed != two.seed
 
 
-def test_data_config_names_every_language_once():
+@pytest.mark.parametrize("languages", ["all", "en zh kk", "en,de,it"])
+def test_the_demo_in_some_languages(languages, monkeypatch):
+    """LANGUAGES picks the sources, and a group without a language leaves the mixture."""
+    monkeypatch.setenv("LANGUAGES", languages)
+    codes = language_table.MARCO if languages == "all" else languages.replace(",", " ").split()
+    for name in ("data", "chats"):
+        values = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))
+        named = {code for s in values["sources"] for code in s["language"].split("-")}
+        assert named == set(codes) == set(values["names"])
+    groups = {language_table.group(code) for code in codes}
+    for name in ("stage1", "stage2", "sft"):
+        mixture = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["mixture"]
+        assert {k for k in mixture if k in ("en", "zh", "high", "low")} == groups
+        assert ("chat" in mixture) == (name == "sft" and "high" in groups) and ("chat/zh" in mixture) == (name == "sft" and "zh" in codes)
+
+
+@pytest.mark.parametrize("languages, message", [("en xx", "LANGUAGES: unknown xx"), ("kk zh", "en must be among them")])
+def test_languages_of_the_demo_that_cannot_be(languages, message, monkeypatch):
+    monkeypatch.setenv("LANGUAGES", languages)
+    with pytest.raises(ValueError, match=message):
+        runpy.run_path(str(ROOT / "configs/tiny/data.py"))
+
+
+def test_data_config_names_every_language_once(monkeypatch):
+    monkeypatch.setenv("LANGUAGES", "all")
     values = runpy.run_path(str(ROOT / "configs/tiny/data.py"))
     web = [s["language"] for s in values["sources"] if s["name"].startswith("web-")]
     assert sorted(web) == sorted(language_table.MARCO) and len(web) == 29
@@ -217,7 +242,7 @@ def test_table_1_sums():
     rows = list(paper.TOKENS.values()) + list(paper.OTHER.values())
     available, used = (sum(column) for column in zip(*rows))
     assert available == pytest.approx(paper.TOTAL[0], abs=0.5) and paper.TOTAL[0] == 5115.9
-    # the used column as printed sums to 301.1: each of its 32 numbers is rounded to 0.1, the exact shares are tested below
+    # the used column as printed sums to 301.1: its 32 numbers are rounded to 0.1; the exact shares are tested below
     assert used == pytest.approx(paper.TOTAL[1], abs=0.05 * len(rows)) and paper.TOTAL[1] == 300.0
 
 
@@ -232,7 +257,8 @@ def test_mixtures_times_tokens_are_table_1():
     """Tables 2 and 3 and the tokens of each stage give Table 1's used column, each language within its rounding."""
     assert sum(paper.STAGE1.values()) == sum(paper.STAGE2.values()) == 100
     assert paper.STAGE1_TOKENS + paper.STAGE2_TOKENS == 300e9
-    total = {k: (paper.STAGE1[k] * paper.STAGE1_TOKENS + paper.STAGE2[k] * paper.STAGE2_TOKENS) / 100e9 for k in paper.STAGE1}
+    one, two = paper.STAGE1_TOKENS / 100e9, paper.STAGE2_TOKENS / 100e9
+    total = {k: paper.STAGE1[k] * one + paper.STAGE2[k] * two for k in paper.STAGE1}
     assert sum(total.values()) == pytest.approx(300.0, abs=1e-9)
     sizes = {g: sum(language_table.group(k) == g for k in language_table.MARCO) for g in ("en", "zh", "high", "low")}
     assert sizes == {"en": 1, "zh": 1, "high": 8, "low": 19}

@@ -1,4 +1,4 @@
-"""Shards, mixture, plan and packing: what is read, how often, in which order, and what is refused."""
+"""Shards, mixture, schedule and packing: what is read, how often, in which order, and what is refused."""
 import json
 import random
 from collections import Counter
@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from data import IGNORE, PERIOD, Schedule, Source, best_fit, open_sources, pack, permute, validation, weights
+from data import (
+    IGNORE,
+    PERIOD,
+    Schedule,
+    Source,
+    best_fit,
+    collate,
+    mixture_weights,
+    open_sources,
+    pack_text,
+    permute,
+    validation_batches,
+)
 
 EOT = 0
 
@@ -22,16 +34,17 @@ def flat(docs):
 
 
 def numbered(n):
-    """Documents whose tokens, end ids included, are n in all and tell their own place: 1, 2, ..., n - 1, 0."""
+    """One document of n tokens, end id included, each of which is its own position: 1, 2, ..., n - 1, 0."""
     return [list(range(1, n))]
 
 
 @pytest.fixture
 def source(tmp_path, write_source):
-    """A function: sources from [(category, language, tokens)], each told apart by its name."""
+    """A function: sources from [(category, language, tokens)], named s00, s01, ..."""
     def make(*wanted):
         for i, (category, language, tokens) in enumerate(wanted):
-            write_source(tmp_path / f"s{i:02}", numbered(tokens), category=category, language=language, vocab_size=65000)
+            write_source(tmp_path / f"s{i:02}", numbered(tokens), category=category, language=language,
+                         vocab_size=65000)
         return open_sources(tmp_path)
     return make
 
@@ -143,36 +156,38 @@ def test_mixed_tokenizers(tmp_path, write_source):
 
 def test_unknown_category(source):
     sources = source(("en", "en", 10), ("low", "kk", 10), ("low", "ne", 10))
-    refused(("lwo", "en (en)", "low (kk ne)"), weights, sources, {"en": 1, "lwo": 2})
-    refused("low/xx", weights, sources, {"en": 1, "low/xx": 2})
-    refused("zh/zh", weights, sources, {"zh/zh": 2})
+    refused(("lwo", "en (en)", "low (kk ne)"), mixture_weights, sources, {"en": 1, "lwo": 2})
+    refused("low/xx", mixture_weights, sources, {"en": 1, "low/xx": 2})
+    refused("zh/zh", mixture_weights, sources, {"zh/zh": 2})
 
 
 # ---------------------------------------------------------------------- mixture
 
 def test_shares(source):
     sources = source(("en", "en", 30), ("en", "en", 10), ("low", "kk", 10), ("low", "ne", 90), ("zh", "zh", 50))
-    assert weights(sources, {"en": 6, "low": 2}).tolist() == pytest.approx([0.75 * 0.75, 0.25 * 0.75, 0.125, 0.125, 0])
+    expected = [0.75 * 0.75, 0.25 * 0.75, 0.125, 0.125, 0]
+    assert mixture_weights(sources, {"en": 6, "low": 2}).tolist() == pytest.approx(expected)
 
 
-def test_shares_that_are_not_read_are_told(source, capsys):
-    weights(source(("en", "en", 30), ("zh", "zh", 50)), {"en": 1})
+def test_categories_without_a_share_are_noted(source, capsys):
+    mixture_weights(source(("en", "en", 30), ("zh", "zh", 50)), {"en": 1})
     assert "zh" in capsys.readouterr().err
 
 
 def test_a_language_with_its_own_share(source):
     sources = source(("low", "kk", 10), ("low", "kk", 30), ("low", "ne", 90), ("low", "az", 5), ("en", "en", 10))
-    assert weights(sources, {"low": 4, "low/kk": 2, "en": 4}).tolist() == pytest.approx([0.05, 0.15, 0.2, 0.2, 0.4])
-    assert weights(sources, {"low/kk": 1, "en": 1}).tolist() == pytest.approx([0.125, 0.375, 0, 0, 0.5])
-    assert weights(sources, {"low": 1, "low/kk": 0}).tolist() == pytest.approx([0, 0, 0.5, 0.5, 0])
+    expected = [0.05, 0.15, 0.2, 0.2, 0.4]
+    assert mixture_weights(sources, {"low": 4, "low/kk": 2, "en": 4}).tolist() == pytest.approx(expected)
+    assert mixture_weights(sources, {"low/kk": 1, "en": 1}).tolist() == pytest.approx([0.125, 0.375, 0, 0, 0.5])
+    assert mixture_weights(sources, {"low": 1, "low/kk": 0}).tolist() == pytest.approx([0, 0, 0.5, 0.5, 0])
 
 
-def test_a_share_nobody_is_left_to_take(source):
-    """Every language of the category has a share of its own: the category's goes nowhere, so it is an error, or spread."""
+def test_a_share_that_no_language_can_take(source):
+    """Every language of the category has a share of its own, so the category's must be refused, or spread."""
     sources = source(("low", "kk", 10), ("low", "ne", 10), ("en", "en", 10))
     mixture = {"en": 5, "low": 3, "low/kk": 1, "low/ne": 1}
     try:
-        got = weights(sources, mixture)
+        got = mixture_weights(sources, mixture)
     except ValueError as e:
         assert "low" in str(e)
     else:
@@ -180,39 +195,41 @@ def test_a_share_nobody_is_left_to_take(source):
         Schedule(sources, mixture, 2, 4, 0)
 
 
-# ---------------------------------------------------------------------- the plan
+# ---------------------------------------------------------------------- the schedule
 
-MIXED = [("en", "en", 400), ("zh", "zh", 130), ("low", "kk", 37), ("low", "ne", 64), ("low", "az", 9), ("parallel", "en-zh", 200)]
+MIXED = [("en", "en", 400), ("zh", "zh", 130), ("low", "kk", 37), ("low", "ne", 64), ("low", "az", 9),
+         ("parallel", "en-zh", 200)]
 MIXTURE = {"en": 50, "zh": 29, "low": 12, "low/kk": 0.5, "parallel": 3}
 
 
-def test_the_plan_is_a_pure_function(source):
+def test_the_schedule_is_a_pure_function(source):
     sources = source(*MIXED)
-    plan = Schedule(sources, MIXTURE, batch_size=6, seq_len=8, seed=7)
-    wanted = {(step, r): plan.row(step, r) for step in range(60) for r in range(6)}
+    schedule = Schedule(sources, MIXTURE, batch_size=6, seq_len=8, seed=7)
+    wanted = {(step, r): schedule.locate(step, r) for step in range(60) for r in range(6)}
     other, calls = Schedule(sources, MIXTURE, 6, 8, 7), list(wanted) * 2
     random.Random(0).shuffle(calls)
-    assert all(other.row(*call) == wanted[call] for call in calls)
-    late = plan.batch(10 ** 6, range(6))
-    plan.batch(3, range(6))
-    assert all(torch.equal(a, b) for a, b in zip(late, other.batch(10 ** 6, range(6))))
+    assert all(other.locate(*call) == wanted[call] for call in calls)
+    late = schedule.batch(10 ** 6, range(6))
+    schedule.batch(3, range(6))
+    assert all(torch.equal(a, b) for a, b in zip(late[:3], other.batch(10 ** 6, range(6))[:3]))
 
 
 def test_another_seed_is_another_order(source):
     sources = source(*MIXED)
     a, b = (Schedule(sources, MIXTURE, 4, 8, seed) for seed in (0, 1))
-    assert [a.row(s, r) for s in range(50) for r in range(4)] != [b.row(s, r) for s in range(50) for r in range(4)]
+    places = [(step, r) for step in range(50) for r in range(4)]
+    assert [a.locate(*p) for p in places] != [b.locate(*p) for p in places]
 
 
-def test_rows_hold_what_the_plan_says(source):
+def test_rows_hold_what_the_schedule_says(source):
     sources = source(*MIXED)
-    plan = Schedule(sources, MIXTURE, 4, 8, 0)
+    schedule = Schedule(sources, MIXTURE, 4, 8, 0)
     for step in range(20):
-        tokens, targets, starts = plan.batch(step, range(4))
+        tokens, targets, starts = schedule.batch(step, range(4))[:3]
         assert tokens.shape == targets.shape == starts.shape == (4, 8)
         assert tokens.dtype == targets.dtype == starts.dtype == torch.int64
         for b in range(4):
-            i, at = plan.row(step, b)
+            i, at = schedule.locate(step, b)
             assert torch.cat([tokens[b, :1], targets[b]]).tolist() == sources[i].read(at, 9).tolist()
 
 
@@ -226,22 +243,22 @@ def test_rows_hold_what_the_plan_says(source):
 ])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_prefix_keeps_the_shares(source, kinds, mixture, seed):
-    plan = Schedule(source(*kinds), mixture, 1, 4, seed)
-    assert len(plan.order) == PERIOD and plan.weights.sum() == pytest.approx(1)
-    share = np.bincount(plan.order, minlength=len(plan.weights)) / PERIOD
-    assert np.abs(share - plan.weights).max() < 1 / PERIOD
+    schedule = Schedule(source(*kinds), mixture, 1, 4, seed)
+    assert len(schedule.order) == PERIOD and schedule.weights.sum() == pytest.approx(1)
+    share = np.bincount(schedule.order, minlength=len(schedule.weights)) / PERIOD
+    assert np.abs(share - schedule.weights).max() < 1 / PERIOD
     for i, w in enumerate(share):
-        error = np.abs(np.cumsum(plan.order == i) - w * np.arange(1, PERIOD + 1)).max()
+        error = np.abs(np.cumsum(schedule.order == i) - w * np.arange(1, PERIOD + 1)).max()
         assert error <= 1.5, f"source {i} of share {w} is {error:.2f} rows off"
 
 
 def test_one_epoch_reads_every_window_once(source):
     sources = source(*MIXED)
-    plan = Schedule(sources, MIXTURE, batch_size=5, seq_len=8, seed=3)
+    schedule = Schedule(sources, MIXTURE, batch_size=5, seq_len=8, seed=3)
     read = [[] for _ in sources]
     for step in range(4000):
         for r in range(5):
-            i, at = plan.row(step, r)
+            i, at = schedule.locate(step, r)
             read[i].append(at)
     for s, positions in zip(sources, read):
         n = max(1, s.tokens // 8)
@@ -252,11 +269,11 @@ def test_one_epoch_reads_every_window_once(source):
 
 
 def test_epochs_go_on_behind_the_period(source):
-    """The order of sources repeats after PERIOD rows; the windows do not."""
-    plan = Schedule(source(("a", "x", 700), ("b", "x", 100)), {"a": 3, "b": 1}, batch_size=1, seq_len=1, seed=0)
+    """The order of sources repeats after PERIOD rows; the order of windows does not."""
+    schedule = Schedule(source(("a", "x", 700), ("b", "x", 100)), {"a": 3, "b": 1}, batch_size=1, seq_len=1, seed=0)
     read = [[], []]
     for step in range(PERIOD + 5000):
-        i, at = plan.row(step, 0)
+        i, at = schedule.locate(step, 0)
         read[i].append(at)
     for n, positions in zip((700, 100), read):
         last = len(positions) // n * n
@@ -265,32 +282,35 @@ def test_epochs_go_on_behind_the_period(source):
 
 def test_a_source_shorter_than_a_row(source):
     """It is read round and round inside the row."""
-    plan = Schedule(source(("a", "x", 5)), {"a": 1}, batch_size=2, seq_len=12, seed=0)
-    tokens, _, starts = plan.batch(0, range(2))
-    assert tokens.tolist() == [[1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]] * 2 and starts[0].tolist() == [0] * 4 + [4] * 5 + [9] * 3
+    schedule = Schedule(source(("a", "x", 5)), {"a": 1}, batch_size=2, seq_len=12, seed=0)
+    tokens, _, starts = schedule.batch(0, range(2))[:3]
+    assert tokens.tolist() == [[1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]] * 2
+    assert starts[0].tolist() == [0] * 4 + [4] * 5 + [9] * 3
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_processes_share_out_the_global_batch(source, size):
-    plan = Schedule(source(*MIXED), MIXTURE, batch_size=8, seq_len=8, seed=0)
+    schedule = Schedule(source(*MIXED), MIXTURE, batch_size=8, seq_len=8, seed=0)
     for step in (0, 5, 70_000):
-        whole = torch.cat(plan.batch(step, range(8)), 1)
-        parts = [torch.cat(plan.batch(step, range(rank * 8 // size, (rank + 1) * 8 // size)), 1) for rank in range(size)]
+        whole = torch.cat(schedule.batch(step, range(8))[:3], 1)
+        rows = [range(rank * 8 // size, (rank + 1) * 8 // size) for rank in range(size)]
+        parts = [torch.cat(schedule.batch(step, some)[:3], 1) for some in rows]
         assert torch.equal(torch.cat(parts), whole)
 
 
 def test_epochs_are_counted(source):
-    plan = Schedule(source(("a", "x", 64), ("b", "x", 160)), {"a": 1, "b": 1}, batch_size=4, seq_len=8, seed=0)
-    assert plan.epochs(10) == pytest.approx({"s00": 160 / 64, "s01": 1.0})
+    schedule = Schedule(source(("a", "x", 64), ("b", "x", 160)), {"a": 1, "b": 1}, batch_size=4, seq_len=8, seed=0)
+    assert schedule.epochs(10) == pytest.approx({"s00": 160 / 64, "s01": 1.0})
 
 
 def test_fingerprint_sees_every_cause(source, tmp_path, write_source):
     sources = source(*MIXED)
-    plans = [Schedule(sources, MIXTURE, 4, 8, 0), Schedule(sources, MIXTURE | {"zh": 30}, 4, 8, 0), Schedule(sources, MIXTURE, 8, 8, 0),
-             Schedule(sources, MIXTURE, 4, 16, 0), Schedule(sources, MIXTURE, 4, 8, 1)]
+    schedules = [Schedule(sources, MIXTURE, 4, 8, 0), Schedule(sources, MIXTURE | {"zh": 30}, 4, 8, 0),
+                 Schedule(sources, MIXTURE, 8, 8, 0), Schedule(sources, MIXTURE, 4, 16, 0),
+                 Schedule(sources, MIXTURE, 4, 8, 1)]
     write_source(tmp_path / "other" / "s00", documents(50), category="en")
-    plans.append(Schedule([Source(tmp_path / "other" / "s00"), *sources[1:]], MIXTURE, 4, 8, 0))
-    prints = [p.fingerprint() for p in plans]
+    schedules.append(Schedule([Source(tmp_path / "other" / "s00"), *sources[1:]], MIXTURE, 4, 8, 0))
+    prints = [p.fingerprint() for p in schedules]
     assert len(set(prints)) == len(prints) and Schedule(sources, MIXTURE, 4, 8, 0).fingerprint() == prints[0]
 
 
@@ -325,9 +345,9 @@ def test_permute_depends_on_the_key():
 
 # ---------------------------------------------------------------------- packing and validation
 
-def test_pack_is_as_drawn():
+def test_pack_text_as_in_its_docstring():
     w1, w2, w3 = 1, 2, 3
-    tokens, targets, starts = pack([np.array([w1, w2, EOT, w1, w2, w3, EOT])], EOT)
+    tokens, targets, starts = pack_text(np.array([w1, w2, EOT, w1, w2, w3, EOT]), EOT)[:3]
     assert tokens.tolist() == [[w1, w2, EOT, w1, w2, w3]]
     assert targets.tolist() == [[w2, EOT, w1, w2, w3, EOT]]
     assert starts.tolist() == [[0, 0, 2, 2, 2, 2]]
@@ -335,8 +355,8 @@ def test_pack_is_as_drawn():
 
 def test_pack_with_bos():
     """Llama's texts begin with BOS and end with EOS: EOS is predicted, BOS is read, and no target is lost or added."""
-    ids, bos = [np.array([1, 2, EOT, 1, 2, 3, EOT, EOT])], 6
-    plain, with_bos = pack(ids, EOT), pack(ids, EOT, bos)
+    ids, bos = np.array([1, 2, EOT, 1, 2, 3, EOT, EOT]), 6
+    plain, with_bos = pack_text(ids, EOT), pack_text(ids, EOT, bos)
     assert with_bos[0].tolist() == [[1, 2, bos, 1, 2, 3, bos]]
     assert torch.equal(plain[1], with_bos[1]) and torch.equal(plain[2], with_bos[2])
 
@@ -346,9 +366,9 @@ def test_bos_of_the_index_reaches_the_batches(tmp_path, write_source):
     index = json.loads((tmp_path / "a" / "index.json").read_text())
     (tmp_path / "a" / "index.json").write_text(json.dumps(index | {"bos": 64}))
     source, = open_sources(tmp_path)
-    tokens, targets, _ = Schedule([source], {"en": 1}, 4, 16, 0).batch(0, range(4))
+    tokens, targets, _ = Schedule([source], {"en": 1}, 4, 16, 0).batch(0, range(4))[:3]
     assert (tokens == 64).any() and not (tokens == 0).any() and (targets == 0).any() and not (targets == 64).any()
-    first = next(validation([source], 8, 20, 1))[2][0][0]
+    first = next(validation_batches([source], 8, 20, 1))[2][0][0]
     assert first[0, 0] == 64
 
 
@@ -356,7 +376,7 @@ def test_bos_of_the_index_reaches_the_batches(tmp_path, write_source):
 def test_pack_of_random_rows(eot):
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 8, 21) for _ in range(50)] + [np.full(21, eot), np.full(21, eot + 1)]
-    tokens, targets, starts = pack(rows, eot)
+    tokens, targets, starts = collate([pack_text(row, eot) for row in rows])[:3]
     for b, row in enumerate(rows):
         begin = 0
         for t in range(20):
@@ -370,12 +390,12 @@ def test_validation_predicts_each_token_once(tmp_path, write_source, limit, rows
     texts = {"a": documents(9, 1), "b": documents(2, 2)}
     for name, docs in texts.items():
         write_source(tmp_path / name, docs, per_shard=4, split="valid")
-    seen = list(validation(open_sources(tmp_path, "valid"), 8, limit, rows))
+    seen = list(validation_batches(open_sources(tmp_path, "valid"), 8, limit, rows))
     assert [s.name for s, _, _ in seen] == ["a", "b"]
     for s, size, batches in seen:
         whole = flat(texts[s.name])[:limit]
         assert size == pytest.approx(s.bytes * len(whole) / s.tokens)
-        tokens, targets, starts = (torch.cat(x) for x in zip(*batches))
+        tokens, targets, starts = (torch.cat(x) for x in zip(*(b[:3] for b in batches)))
         assert all(len(b[0]) <= rows for b in batches) and tokens.shape[1] == 8
         real = targets != IGNORE
         assert targets[real].tolist() == whole.tolist()  # in row order, each once
@@ -384,20 +404,23 @@ def test_validation_predicts_each_token_once(tmp_path, write_source, limit, rows
 
 
 def test_validation_of_nothing():
-    assert list(validation([], 8, 100, 4)) == []
+    assert list(validation_batches([], 8, 100, 4)) == []
 
 
 # ---------------------------------------------------------------------- chats and preference pairs
 
 def chats_of(count, seed=0, longest=20):
-    """(prompt, answer) of ids that tell chats apart in a row."""
+    """(prompt, answer) of random ids, so that each chat can be recognized in a row."""
     rng = np.random.default_rng(seed)
-    return [(rng.integers(1, 60, int(rng.integers(1, longest))).tolist(), rng.integers(1, 60, int(rng.integers(1, longest))).tolist())
-            for _ in range(count)]
+
+    def text():
+        return rng.integers(1, 60, int(rng.integers(1, longest))).tolist()
+
+    return [(text(), text()) for _ in range(count)]
 
 
 def best_fit_slowly(sizes, length):
-    """The same rule by looking at every row: how many rows there are, and how full."""
+    """The same rule by searching every row: the fill of each row, sorted."""
     rooms = []
     for size in sorted((n for n in sizes.tolist() if n <= length), reverse=True):
         fits = [room for room in rooms if room >= size]
@@ -414,21 +437,21 @@ def test_best_fit(seed):
     rows = best_fit(sizes, length, seed)
     assert sorted(k for row in rows for k in row) == np.flatnonzero(sizes <= length).tolist()
     assert sorted(int(sizes[row].sum()) for row in rows) == best_fit_slowly(sizes, length)
-    assert rows == best_fit(sizes, length, seed) != best_fit(sizes, length, seed + 1)  # like sizes by lot
+    assert rows == best_fit(sizes, length, seed) != best_fit(sizes, length, seed + 1)  # ties broken by the key
     assert best_fit(np.array([9, 9]), 8, 0) == [] and best_fit(np.array([8]), 8, 0) == [[0]]
 
 
 @pytest.mark.parametrize("per_shard", [3, 1000])
 def test_rows_of_chats_hold_whole_ones(tmp_path, write_chats, per_shard):
-    """Every chat that fits stands in exactly one row, alone in its attention, its answer and nothing else to be learned."""
+    """Every chat that fits is in exactly one row, attends to itself only, and only its answer has a loss."""
     made, length = chats_of(80), 24
     s = Source(write_chats(tmp_path / "a", made, per_shard=per_shard, category="chat"))
-    plan = Schedule([s], {"chat": 1}, 1, length, 0)
+    schedule = Schedule([s], {"chat": 1}, 1, length, 0)
     fit = [k for k, (prompt, answer) in enumerate(made) if len(prompt) + len(answer) - 1 <= length]
-    assert plan.too_long() == {"a": (80 - len(fit), 80)} and 0 < len(fit) < 80
-    epoch, found = len(plan.packed[0]), Counter()
+    assert schedule.too_long() == {"a": (80 - len(fit), 80)} and 0 < len(fit) < 80
+    epoch, found = len(schedule.packed[0]), Counter()
     for step in range(epoch):
-        tokens, targets, starts = (x[0] for x in plan.batch(step, [0]))
+        tokens, targets, starts = (x[0] for x in schedule.batch(step, [0])[:3])
         assert tokens.shape == targets.shape == starts.shape == (length,)
         opened = sorted(set(starts.tolist()))
         for a, b in zip(opened, [*opened[1:], length]):
@@ -442,47 +465,49 @@ def test_rows_of_chats_hold_whole_ones(tmp_path, write_chats, per_shard):
             assert learned == [IGNORE] * (len(prompt) - 1) + answer and ids == prompt + answer[:-1]
             found[tuple(prompt), tuple(answer)] += 1
     assert found == Counter((tuple(made[k][0]), tuple(made[k][1])) for k in fit)
-    again = Counter(tuple(plan.batch(step, [0])[0][0].tolist()) for step in range(epoch, 2 * epoch))
-    assert again == Counter(tuple(plan.batch(step, [0])[0][0].tolist()) for step in range(epoch))
-    assert plan.epochs(3 * epoch) == {"a": pytest.approx(3)}
+    again = Counter(tuple(schedule.batch(step, [0])[0][0].tolist()) for step in range(epoch, 2 * epoch))
+    assert again == Counter(tuple(schedule.batch(step, [0])[0][0].tolist()) for step in range(epoch))
+    assert schedule.epochs(3 * epoch) == {"a": pytest.approx(3)}
 
 
 def test_rows_of_pairs(chat_data):
-    """Both chats of a pair stand in one row; `chat` says whose every token is, `pairs` which they are."""
+    """Both chats of a pair are in one row; `chat` has the owner of each token, `pairs` identifies the pairs."""
     sources = open_sources(chat_data)
-    plan, made = Schedule(sources, {"preference": 1}, 4, 64, 0), {}
+    schedule, made = Schedule(sources, {"preference": 1}, 4, 64, 0), {}
     for step in range(3):
-        batch = plan.batch(step, range(4))
+        batch = schedule.batch(step, range(4))
         tokens, targets, starts, chat, pairs = batch
         assert len(pairs) > 4 and pairs.shape[1] == 2
         for p, (i, k) in enumerate(pairs.tolist()):
             where = []
             for side in range(2):
                 begin, size = sources[i].chats[2 * k + side].tolist()
-                ids, mask = sources[i].read(begin, size), sources[i].read(begin, size, sources[i].marks) & 1
+                ids, mask = sources[i].read(begin, size), sources[i].read_mask(begin, size) & 1
                 mine = (chat == 2 * p + side) & (targets != IGNORE)
                 assert targets[mine].tolist() == ids[mask == 1].tolist() and int(mine.any(1).sum()) == 1
                 where.append(int(mine.any(1).nonzero()))
             assert where[0] == where[1]
             made[i, k] = made.get((i, k), 0) + 1
-        alone = [plan.batch(step, [r]) for r in range(4)]
-        assert sum(len(b.pairs) for b in alone) == len(pairs) and torch.equal(torch.cat([b.tokens for b in alone]), tokens)
+        alone = [schedule.batch(step, [r]) for r in range(4)]
+        assert sum(len(b.pairs) for b in alone) == len(pairs)
+        assert torch.equal(torch.cat([b.tokens for b in alone]), tokens)
     assert {sources[i].language for i, _ in made} == {"en", "kk"}
 
 
 def test_mixtures_of_chats_and_text(chat_data):
-    """Replay: rows of text between rows of chats, each as the mixture says, the same for the same seed, whoever asks for them."""
+    """Replay: rows of text between rows of chats, in the mixture's shares, the same however rows are distributed."""
     sources = open_sources(chat_data)
-    plan = Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5)
-    kinds = Counter(sources[plan.row(step, r)[0]].name for step in range(50) for r in range(8))
-    assert abs(kinds["en"] - 100) <= 1 and kinds["chat-en"] + kinds["chat-kk"] == 400 - kinds["en"] and kinds["chat-kk"] > 100
-    whole = plan.batch(7, range(8))
+    schedule = Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5)
+    kinds = Counter(sources[schedule.locate(step, r)[0]].name for step in range(50) for r in range(8))
+    assert abs(kinds["en"] - 100) <= 1 and kinds["chat-kk"] > 100
+    assert kinds["chat-en"] + kinds["chat-kk"] == 400 - kinds["en"]
+    whole = schedule.batch(7, range(8))
     parts = [Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 5).batch(7, [r]) for r in range(8)]
-    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole, zip(*parts)))
-    assert plan.fingerprint() != Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 6).fingerprint()
-    name = next(iter(sources[0].masks))
-    sources[0].masks[name] = "0" * 64  # the same ids, others of them learned
-    assert plan.fingerprint() != Schedule(open_sources(chat_data), {"chat": 3, "en": 1}, 8, 32, 5).fingerprint()
+    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(whole[:3], zip(*(p[:3] for p in parts))))
+    assert schedule.fingerprint() != Schedule(sources, {"chat": 3, "en": 1}, 8, 32, 6).fingerprint()
+    name = next(iter(sources[0].mask_sha256))
+    sources[0].mask_sha256[name] = "0" * 64  # the same ids, other ones with a loss
+    assert schedule.fingerprint() != Schedule(open_sources(chat_data), {"chat": 3, "en": 1}, 8, 32, 5).fingerprint()
 
 
 def test_several_folders(chat_data, token_data, tmp_path, write_source):
@@ -495,7 +520,7 @@ def test_several_folders(chat_data, token_data, tmp_path, write_source):
 
 def test_chats_that_cannot_be_read(chat_data, tmp_path, write_chats):
     sources = open_sources(chat_data)
-    refused(("preference pairs", "cannot be learned"), Schedule, sources, {"preference": 1, "en": 1}, 4, 32, 0)
+    refused(("preference pairs", "cannot be trained on"), Schedule, sources, {"preference": 1, "en": 1}, 4, 32, 0)
     refused("none of its 120 chats fits into a row of seq_len=3 (", Schedule, sources, {"chat/en": 1}, 4, 3, 0)
     folder = write_chats(tmp_path / "a", chats_of(5))
     mask = folder / "shard-00000.mask"
@@ -508,14 +533,16 @@ def test_chats_that_cannot_be_read(chat_data, tmp_path, write_chats):
 
 
 def test_validation_of_chats(chat_data):
-    """Whole chats from the front, up to the limit; bytes in proportion to what is learned."""
-    held = {s.name: (s, size, batches) for s, size, batches in validation(open_sources(chat_data, "valid"), 32, 10 ** 6, 3)}
+    """The first whole chats, up to the limit; bytes in proportion to the tokens with a loss."""
+    sources = open_sources(chat_data, "valid")
+    held = {s.name: (s, size, batches) for s, size, batches in validation_batches(sources, 32, 10 ** 6, 3)}
     s, size, batches = held["chat-en-valid"]
     assert size == s.bytes and all(len(b[0]) <= 3 for b in batches)
-    learned = sum(int((targets != IGNORE).sum()) for _, targets, _ in batches)
-    assert learned == sum(int((np.asarray(mark) & 1).sum()) for mark in s.marks)
-    (_, some, few), *_ = validation([s], 32, 40, 3)
-    part = sum(int((targets != IGNORE).sum()) for _, targets, _ in few)
+    learned = sum(int((b.targets != IGNORE).sum()) for b in batches)
+    assert learned == sum(int((np.asarray(mark) & 1).sum()) for mark in s.masks)
+    (_, some, few), *_ = validation_batches([s], 32, 40, 3)
+    part = sum(int((b.targets != IGNORE).sum()) for b in few)
     assert 0 < part < learned and some == pytest.approx(s.bytes * part / learned)
     assert sum(len(b.pairs) for b in held["preference-kk-valid"][2]) == 12
-    assert [(size, batches) for _, size, batches in validation([s], 2, 40, 3)] == [(0, [])]  # no chat is that short
+    nothing, = validation_batches([s], 2, 40, 3)
+    assert nothing[1:] == (0, [])  # no chat is that short

@@ -16,7 +16,6 @@ from evaluation import metrics
 from evaluation import files as rows_
 from evaluation import scoring
 import generate
-import generate as prefill
 import tokenizer
 from model import ModelConfig, Qwen2
 
@@ -54,7 +53,7 @@ def direct(model, ids, begin):
     total = 0.0
     with torch.no_grad():
         for i in range(begin, len(ids)):
-            logits = model(torch.tensor([ids[:i]]))
+            logits = model.logits(torch.tensor([ids[:i]]))
             total += torch.log_softmax(logits[0].double(), -1)[ids[i]].item()
     return total
 
@@ -80,14 +79,14 @@ def test_pair_without_a_context(t, context):
 
 def test_one_bos_where_the_text_has_it(t, monkeypatch):
     """A chat template that writes BOS itself gets no second one."""
-    monkeypatch.setattr(t, "bos_id", t.added["<|im_start|>"])
+    monkeypatch.setattr(t, "bos_id", t.added_tokens["<|im_start|>"])
     assert scoring.encode(t, "<|im_start|>a").count(t.bos_id) == scoring.encode(t, "a").count(t.bos_id) == 1
 
 
 def test_control_tokens_in_a_prompt_count(t):
     """As in the harness: a chat template writes them."""
     context, _ = evaluate.encode_pair(t, "<|im_start|>user\nThe house<|im_end|>", " is")
-    assert context[0] == t.added["<|im_start|>"] and context[-1] == t.added["<|im_end|>"]
+    assert context[0] == t.added_tokens["<|im_start|>"] and context[-1] == t.added_tokens["<|im_end|>"]
 
 
 # ---------------------------------------------------------------------- log-likelihoods
@@ -154,16 +153,17 @@ def test_shared_beginnings_form_a_tree():
     """Two passages behind one header, two questions each: the header is a node, and each passage below it."""
     head, a, b = list(range(20)), list(range(100, 120)), list(range(200, 220))
     texts = sorted([[*head, *a, 1], [*head, *a, 2, 3], [*head, *b, 1], [*head, *b, 2], [7, 7, 7]])
-    nodes, parents = prefill.prefix_tree(texts, [len(x) - 1 for x in texts])
+    nodes, parents = generate.prefix_tree(texts, [len(x) - 1 for x in texts])
     assert sorted((length, None if above is None else nodes[above][1]) for _, length, above in nodes) == [(20, None), (40, 20), (40, 20)]
     assert [p and nodes[p][1] for p in parents] == [40, 40, 40, 40, None] and parents[0] == parents[1] != parents[2] == parents[3]
-    capped, _ = prefill.prefix_tree(texts, [30] * 5)
+    capped, _ = generate.prefix_tree(texts, [30] * 5)
     assert sorted(length for _, length, _ in capped) == [20, 30, 30]  # no more than may be shared
 
 
 def test_shared_beginnings_run_once(model, monkeypatch):
-    seen, forward = [], type(model).forward
-    monkeypatch.setattr(type(model), "forward", lambda self, tokens, *a, **k: (seen.append(tokens.numel()), forward(self, tokens, *a, **k))[1])
+    seen, hidden_states = [], type(model).hidden_states
+    monkeypatch.setattr(type(model), "hidden_states",
+                        lambda self, tokens, *a: (seen.append(tokens.numel()), hidden_states(self, tokens, *a))[1])
     head = list(range(10, 110))
     evaluate.loglikelihoods(model, [([*head, i, i + 1], [j]) for i in range(8) for j in range(4)], 8192)
     assert sum(seen) <= 100 + 8 * 3  # the header once, two ids of each question, and the letters for nothing
@@ -280,8 +280,8 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
     write(tmp_path / "f/kk.txt", "bir\neki\nüsh\n")
     asked = {}
 
-    def stub(model, prompts, max_new, stop, batch, t, stop_text):
-        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, stop_text=stop_text)
+    def stub(model, prompts, max_new, stop, batch_size, tokenizer, stop_strings):
+        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, stop_text=stop_strings)
         return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
 
     monkeypatch.setattr(evaluate, "generate", stub)

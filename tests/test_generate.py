@@ -1,4 +1,4 @@
-"""generate.py: token for token what transformers generates; batches, seeds, stops, constraints; both command lines."""
+"""generate.py: token for token what transformers generates; batches, seeds, stops, constraints; the command lines."""
 import io
 import itertools
 import json
@@ -15,8 +15,8 @@ import torch
 
 import eval as evaluate
 import tokenizer
-from generate import Decoding, complete, continuations, generate
-from generate import main as command
+from generate import Decoding, complete, generate, generate_stream
+from generate import main as generate_main
 from model import ModelConfig, Qwen2
 
 transformers = pytest.importorskip("transformers")
@@ -37,14 +37,15 @@ SAME = some_prompts((6,)) * 12  # rows that differ in their index alone
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory):
-    """{family: (ours, transformers')}, the same random weights in both: so large that no two scores nearly tie, and that
-    texts end early for one length penalty and late for another."""
+    """{family: (ours, transformers')} with the same random weights: large enough that no two scores nearly tie and that
+    the length penalty decides where texts end.
+    """
     out = {}
     for family, name in FAMILIES.items():
         config = getattr(transformers, f"{name}Config")(
-            vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            max_position_embeddings=128, initializer_range=0.3, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None,
-            pad_token_id=None, **({"head_dim": 16} if family == "qwen3" else {}))
+            vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.3, tie_word_embeddings=False,
+            bos_token_id=None, eos_token_id=None, pad_token_id=None, **({"head_dim": 16} if family == "qwen3" else {}))
         torch.manual_seed(0)
         theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
         with torch.no_grad():
@@ -66,12 +67,12 @@ def theirs(families):
 
 
 def cut(ids, stop):
-    """What stands before the first stop id."""
+    """The ids before the first stop id."""
     return ids[:next((i for i, x in enumerate(ids) if x in stop), len(ids))]
 
 
 def wanted(model, prompts, max_new, stop=(), **more):
-    """transformers' continuations; prompts of equal length go together, so that nothing is padded."""
+    """transformers' continuations; prompts of equal length are batched, so that nothing is padded."""
     out = [None] * len(prompts)
     for n in {len(p) for p in prompts}:
         rows = [i for i, p in enumerate(prompts) if len(p) == n]
@@ -84,14 +85,14 @@ def wanted(model, prompts, max_new, stop=(), **more):
 
 
 def common(outputs, n):
-    """The n ids that end most of these outputs early: the n most frequent, least id first among equals."""
+    """The n most frequent ids of these outputs, smallest first among equals: as stop ids they end most early."""
     flat = [x for ids in outputs for x in ids]
     return sorted(set(flat), key=lambda x: (-flat.count(x), x))[:n]
 
 
 @pytest.fixture(scope="module")
 def ends(families):
-    """{family: ids that beams often meet}, to end rows at different times."""
+    """{family: ids that beams often produce}, which end rows at different times."""
     return {family: common(wanted(theirs, PROMPTS, 12, num_beams=4), 6) for family, (_, theirs) in families.items()}
 
 
@@ -103,20 +104,21 @@ def test_greedy_equals_transformers(families, ends, family, stops):
     ours, theirs = families[family]
     stop = ends[family][:stops]
     expected = wanted(theirs, PROMPTS, 12, stop)
-    assert generate(ours, PROMPTS, 12, stop=stop) == expected
+    assert generate(ours, PROMPTS, 12, stop_ids=stop) == expected
     assert len({len(ids) for ids in expected}) > 2 or not stops  # rows end at different times
 
 
-@pytest.mark.parametrize("how", [Decoding(), Decoding(repetition_penalty=1.3), Decoding(beams=3), Decoding(temperature=3.0)])
-def test_outputs_do_not_depend_on_the_batch(ours, how):
-    """Unequal prompts are padded, finished rows leave, rows are sorted by length: none of it may be seen."""
-    stop = common(generate(ours, PROMPTS, 12, how=how), 2)
-    together = generate(ours, PROMPTS, 12, stop, how)
+@pytest.mark.parametrize("decoding",
+                         [Decoding(), Decoding(repetition_penalty=1.3), Decoding(beams=3), Decoding(temperature=3.0)])
+def test_outputs_do_not_depend_on_the_batch(ours, decoding):
+    """Padding, finished rows leaving the batch and sorting by length must not change an output."""
+    stop = common(generate(ours, PROMPTS, 12, decoding=decoding), 2)
+    together = generate(ours, PROMPTS, 12, stop, decoding)
     assert len(set(map(len, together))) > 2
     for batch in (1, 5):
-        assert generate(ours, PROMPTS, 12, stop, how, batch=batch) == together
-    if not how.temperature:  # a sampled row depends on its index
-        assert together == [generate(ours, [p], 12, stop, how)[0] for p in PROMPTS]
+        assert generate(ours, PROMPTS, 12, stop, decoding, batch_size=batch) == together
+    if not decoding.temperature:  # a sampled row depends on its index
+        assert together == [generate(ours, [p], 12, stop, decoding)[0] for p in PROMPTS]
 
 
 @pytest.mark.parametrize("stop", [list, tuple, set, frozenset])
@@ -138,24 +140,25 @@ def test_a_stop_id_in_the_prompt_does_not_count(ours):
     assert stop and generate(ours, PROMPTS[4:5], 8, stop) == free[4:5]
 
 
-@pytest.mark.parametrize("how", [Decoding(), Decoding(beams=4), Decoding(temperature=3.0)])
-def test_nothing_asked(ours, how):
-    assert generate(ours, [], 5, how=how) == []
-    assert generate(ours, [[1, 2], [3]], 0, how=how) == [[], []]
-    assert list(continuations(ours, [], 5, how=how)) == list(continuations(ours, [[1, 2], [3]], 0, how=how)) == []
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(beams=4), Decoding(temperature=3.0)])
+def test_no_prompts_or_no_tokens(ours, decoding):
+    assert generate(ours, [], 5, decoding=decoding) == []
+    assert generate(ours, [[1, 2], [3]], 0, decoding=decoding) == [[], []]
+    assert list(generate_stream(ours, [], 5, decoding=decoding)) == []
+    assert list(generate_stream(ours, [[1, 2], [3]], 0, decoding=decoding)) == []
 
 
 def test_prompts_are_left_alone(ours):
     prompts = [list(p) for p in PROMPTS]
     generate(ours, prompts, 3)
-    generate(ours, prompts, 3, how=Decoding(beams=2, repetition_penalty=1.5))
+    generate(ours, prompts, 3, decoding=Decoding(beams=2, repetition_penalty=1.5))
     assert prompts == PROMPTS
 
 
 # ---------------------------------------------------------------------- beams
 
 SEARCHES = list(itertools.product(["qwen2"], [2, 4, 5], [0.5, 1.0, 2.0]))
-SEARCHES += [(family, beams, penalty) for family in ("llama", "qwen3") for beams, penalty in ((2, 0.5), (4, 1.0), (5, 2.0))]
+SEARCHES += [(family, *x) for family in ("llama", "qwen3") for x in ((2, 0.5), (4, 1.0), (5, 2.0))]
 
 
 @pytest.mark.parametrize("family, beams, length_penalty", SEARCHES)
@@ -163,13 +166,14 @@ def test_beams_equal_transformers(families, ends, family, beams, length_penalty)
     ours, theirs = families[family]
     stop = ends[family][:{2: 6, 4: 1, 5: 3}[beams]]
     expected = wanted(theirs, PROMPTS, 12, stop, num_beams=beams, length_penalty=length_penalty, early_stopping=False)
-    assert generate(ours, PROMPTS, 12, stop, Decoding(beams=beams, length_penalty=length_penalty), batch=5) == expected
+    decoding = Decoding(beams=beams, length_penalty=length_penalty)
+    assert generate(ours, PROMPTS, 12, stop, decoding, batch_size=5) == expected
     assert len({len(ids) for ids in expected}) > (2 if len(stop) > 1 else 1)  # rows end at different times
 
 
 @pytest.mark.parametrize("length_penalty", [2.0, 3.0])
 def test_beams_among_many_stop_ids(ours, theirs, length_penalty):
-    """Two ids of three are stop ids: among the best 2 * beams there may be too few that run on."""
+    """Two thirds of the ids are stop ids: the best 2 * beams candidates may contain too few that keep running."""
     stop = [x for x in range(V) if x % 3]
     expected = wanted(theirs, PROMPTS, 12, stop, num_beams=4, length_penalty=length_penalty)
     assert generate(ours, PROMPTS, 12, stop, Decoding(beams=4, length_penalty=length_penalty)) == expected
@@ -181,19 +185,19 @@ def test_beams_among_many_stop_ids(ours, theirs, length_penalty):
 def test_beams_that_all_reach_max_new(families, family, max_new):
     ours, theirs = families[family]
     expected = wanted(theirs, PROMPTS, max_new, num_beams=4)
-    assert generate(ours, PROMPTS, max_new, how=Decoding(beams=4)) == expected
+    assert generate(ours, PROMPTS, max_new, decoding=Decoding(beams=4)) == expected
     assert max_new < 12 or expected != wanted(theirs, PROMPTS, max_new)  # beams find what greedy does not
 
 
 def test_length_penalty_and_beams_matter(families, ends):
-    """The settings of the comparison above lead to different texts: one that is not applied cannot pass it."""
+    """The settings of the comparison above give different texts, so ignoring one of them fails it."""
     found = [[generate(families[f][0], PROMPTS, 12, ends[f], Decoding(beams=b, length_penalty=p)) for f in FAMILIES]
              for b, p in ((2, 1.0), (4, 0.5), (4, 1.0), (4, 2.0), (5, 1.0))]
     assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
 def test_one_beam_is_greedy(ours):
-    assert generate(ours, PROMPTS, 8, how=Decoding(beams=1, length_penalty=2.0)) == generate(ours, PROMPTS, 8)
+    assert generate(ours, PROMPTS, 8, decoding=Decoding(beams=1, length_penalty=2.0)) == generate(ours, PROMPTS, 8)
 
 
 # ---------------------------------------------------------------------- repetition penalty
@@ -207,17 +211,17 @@ def test_repetition_penalty_equals_transformers(families, ends, family, beams, s
     ours, theirs = families[family]
     stop = ends[family][:stops]
     expected = wanted(theirs, PROMPTS, 12, stop, num_beams=beams, repetition_penalty=1.3)
-    assert generate(ours, PROMPTS, 12, stop, Decoding(beams=beams, repetition_penalty=1.3), batch=5) == expected
+    assert generate(ours, PROMPTS, 12, stop, Decoding(beams=beams, repetition_penalty=1.3), batch_size=5) == expected
     assert expected != generate(ours, PROMPTS, 12, stop, Decoding(beams=beams))  # it matters
 
 
 def test_repetition_penalty_does_not_see_the_padding(ours):
-    """Padding is written with some id, which must not count as said: nearly every id is said by some of these texts."""
-    prompts, how = [[x] for x in range(V)], Decoding(repetition_penalty=50.0)
-    together = generate(ours, [*prompts, PROMPTS[3]], 12, how=how, batch=V + 1)[:V]
-    assert together == generate(ours, prompts, 12, how=how, batch=V)  # the same texts, without padding
-    said = {x for ids in together for x in ids}
-    assert 0 in said and len(said) > 0.9 * V
+    """The id used for padding must not be penalized: nearly every id occurs in some of these outputs."""
+    prompts, decoding = [[x] for x in range(V)], Decoding(repetition_penalty=50.0)
+    together = generate(ours, [*prompts, PROMPTS[3]], 12, decoding=decoding, batch_size=V + 1)[:V]
+    assert together == generate(ours, prompts, 12, decoding=decoding, batch_size=V)  # the same texts, without padding
+    produced = {x for ids in together for x in ids}
+    assert 0 in produced and len(produced) > 0.9 * V
 
 
 # ---------------------------------------------------------------------- sampling
@@ -232,23 +236,24 @@ WARPED = [
 ]
 
 
+# in the order in which generate applies them
 PROCESSORS = {"repetition_penalty": "RepetitionPenaltyLogitsProcessor", "temperature": "TemperatureLogitsWarper",
-              "top_k": "TopKLogitsWarper", "top_p": "TopPLogitsWarper", "min_p": "MinPLogitsWarper"}  # in the order of generate
+              "top_k": "TopKLogitsWarper", "top_p": "TopPLogitsWarper", "min_p": "MinPLogitsWarper"}
 
 
-def warped(model, ids, order=tuple(PROCESSORS), **how):
-    """Probabilities of the next id by transformers' own processors."""
+def warped(model, ids, order=tuple(PROCESSORS), **decoding):
+    """Probabilities of the next id by transformers' logits processors."""
     tokens = torch.tensor([ids])
     with torch.no_grad():
         scores = model(tokens).logits[:, -1].float()
         for name in order:
-            if name in how:
-                scores = getattr(transformers, PROCESSORS[name])(how[name])(tokens, scores)
+            if name in decoding:
+                scores = getattr(transformers, PROCESSORS[name])(decoding[name])(tokens, scores)
         return scores.softmax(-1)[0]
 
 
 def too_far(counts, p):
-    """Is the chance of such a chi-square less than 1 in 10,000? Bins that expect fewer than 5 are taken together."""
+    """Whether the chi-square test rejects at p = 1e-4; bins with fewer than 5 expected counts are merged."""
     expected, counts = p.double() * sum(counts), torch.tensor(counts, dtype=torch.float64)
     small = expected < 5
     expected = torch.cat([expected[~small], expected[small].sum()[None]])
@@ -265,16 +270,18 @@ def tally(ids):
 
 
 def test_the_chi_square_rejects():
-    g, p = torch.Generator().manual_seed(0), torch.softmax(torch.randn(V, generator=torch.Generator().manual_seed(1)), 0)
+    g = torch.Generator().manual_seed(0)
+    p = torch.softmax(torch.randn(V, generator=torch.Generator().manual_seed(1)), 0)
     draws = torch.multinomial(p, DRAWS, replacement=True, generator=g).tolist()
     assert not too_far(tally(draws), p) and too_far(tally(draws), p.pow(1.15) / p.pow(1.15).sum())
 
 
-@pytest.mark.parametrize("how", WARPED, ids=str)
-def test_sampled_ids_follow_transformers_warpers(ours, theirs, how):
+@pytest.mark.parametrize("decoding", WARPED, ids=str)
+def test_sampled_ids_follow_transformers_warpers(ours, theirs, decoding):
     prompt = PROMPTS[2]
-    p = warped(theirs, prompt, **how)
-    drawn = tally([ids[0] for ids in generate(ours, [prompt] * DRAWS, 1, how=Decoding(**how, seed=3), batch=1000)])
+    p = warped(theirs, prompt, **decoding)
+    rows = generate(ours, [prompt] * DRAWS, 1, decoding=Decoding(**decoding, seed=3), batch_size=1000)
+    drawn = tally([ids[0] for ids in rows])
     can = p > 0
     assert not any(n for n, possible in zip(drawn, can) if not possible), "an id that transformers never samples"
     assert all(n for n, x in zip(drawn, p.tolist()) if x * DRAWS > 20), "an id that transformers samples often"
@@ -282,10 +289,10 @@ def test_sampled_ids_follow_transformers_warpers(ours, theirs, how):
 
 
 def test_the_settings_above_and_their_order_matter(theirs):
-    """A setting left out, or one before another that should follow it, gives another set of ids in some of the cases."""
+    """Without one of the settings, or with two in the wrong order, some of the cases allow another set of ids."""
     def sets(drop=None, order=tuple(PROCESSORS)):
-        cases = ({k: v for k, v in how.items() if k != drop} for how in WARPED)
-        return [(warped(theirs, PROMPTS[2], order, **how) > 0).tolist() for how in cases]
+        cases = ({k: v for k, v in decoding.items() if k != drop} for decoding in WARPED)
+        return [(warped(theirs, PROMPTS[2], order, **decoding) > 0).tolist() for decoding in cases]
 
     assert all(sets(drop=name) != sets() for name in PROCESSORS)
     for late, early in (("temperature", "top_p"), ("temperature", "min_p"), ("top_k", "top_p"), ("top_p", "min_p")):
@@ -294,63 +301,65 @@ def test_the_settings_above_and_their_order_matter(theirs):
         assert sets(order=order) != sets(), (early, late)
 
 
-def test_later_ids_are_drawn_anew_from_their_own_context(ours, theirs):
-    """The second id follows its distribution behind each first id: a generator seeded again for each id would not."""
-    how = dict(temperature=4.0, top_k=3)
-    rows = generate(ours, [PROMPTS[5]] * DRAWS, 2, how=Decoding(**how, seed=5), batch=1000)
+def test_later_ids_are_drawn_from_their_own_context(ours, theirs):
+    """The second id follows its distribution given the first: a generator reseeded for each id would not."""
+    decoding = dict(temperature=4.0, top_k=3)
+    rows = generate(ours, [PROMPTS[5]] * DRAWS, 2, decoding=Decoding(**decoding, seed=5), batch_size=1000)
     firsts = {ids[0] for ids in rows}
     assert len(firsts) == 3
     for first in firsts:
-        p = warped(theirs, [*PROMPTS[5], first], **how)
+        p = warped(theirs, [*PROMPTS[5], first], **decoding)
         assert not too_far(tally([ids[1] for ids in rows if ids[0] == first]), p)
 
 
 def test_every_sampled_id_is_possible_in_its_row(ours, theirs):
-    """Rows leave the batch at different times; each id must still come from its own row's distribution."""
-    how = dict(temperature=3.0, top_k=4, repetition_penalty=1.2)
-    stop = common(generate(ours, PROMPTS, 10, how=Decoding(**how)), 3)
-    rows = generate(ours, PROMPTS, 10, stop, Decoding(**how), batch=7)
+    """Rows leave the batch at different times; each id must still come from the distribution of its own row."""
+    decoding = dict(temperature=3.0, top_k=4, repetition_penalty=1.2)
+    stop = common(generate(ours, PROMPTS, 10, decoding=Decoding(**decoding)), 3)
+    rows = generate(ours, PROMPTS, 10, stop, Decoding(**decoding), batch_size=7)
     assert len({len(ids) for ids in rows}) > 3
     for prompt, ids in zip(PROMPTS, rows):
         for i, x in enumerate(ids):
-            assert warped(theirs, prompt + ids[:i], **how)[x] > 0
+            assert warped(theirs, prompt + ids[:i], **decoding)[x] > 0
 
 
 def test_small_temperatures_approach_greedy(ours):
     for small in (1e-4, 1e-40):  # the logits themselves divided by the latter are infinite
-        assert generate(ours, PROMPTS, 8, how=Decoding(temperature=small)) == generate(ours, PROMPTS, 8)
-    assert generate(ours, PROMPTS, 8, how=Decoding(temperature=3.0, top_k=1)) == generate(ours, PROMPTS, 8)
+        assert generate(ours, PROMPTS, 8, decoding=Decoding(temperature=small)) == generate(ours, PROMPTS, 8)
+    assert generate(ours, PROMPTS, 8, decoding=Decoding(temperature=3.0, top_k=1)) == generate(ours, PROMPTS, 8)
 
 
 def test_the_seed_decides(ours):
-    how = Decoding(temperature=3.0, seed=1)
-    once = generate(ours, SAME, 8, how=how)
-    assert generate(ours, SAME, 8, how=how) == once
+    decoding = Decoding(temperature=3.0, seed=1)
+    once = generate(ours, SAME, 8, decoding=decoding)
+    assert generate(ours, SAME, 8, decoding=decoding) == once
     assert len(set(map(tuple, once))) == len(SAME)  # equal prompts, each with its own generator
     for seed in (0, 2, 2 ** 32 + 1, 2 ** 40):
-        assert not set(map(tuple, generate(ours, SAME, 8, how=replace(how, seed=seed)))) & set(map(tuple, once)), seed
+        again = generate(ours, SAME, 8, decoding=replace(decoding, seed=seed))
+        assert not set(map(tuple, again)) & set(map(tuple, once)), seed
 
 
 def test_a_longer_text_begins_with_the_shorter(ours):
-    how = Decoding(temperature=3.0)
-    assert [ids[:4] for ids in generate(ours, PROMPTS, 9, how=how)] == generate(ours, PROMPTS, 4, how=how)
+    decoding = Decoding(temperature=3.0)
+    longer = generate(ours, PROMPTS, 9, decoding=decoding)
+    assert [ids[:4] for ids in longer] == generate(ours, PROMPTS, 4, decoding=decoding)
 
 
 def test_a_row_does_not_depend_on_the_other_prompts(ours):
-    """Its index and the seed decide, not the prompts beside it nor their number."""
-    how, others = Decoding(temperature=3.0, seed=7), some_prompts((33, 2, 9, 1, 5, 50, 3, 4), seed=9)
-    rows = generate(ours, PROMPTS, 10, how=how)
+    """Only its index and the seed matter, not the other prompts or their number."""
+    decoding, others = Decoding(temperature=3.0, seed=7), some_prompts((33, 2, 9, 1, 5, 50, 3, 4), seed=9)
+    rows = generate(ours, PROMPTS, 10, decoding=decoding)
     for i in range(6):
-        assert generate(ours, others[:i] + [PROMPTS[i]] + others[i:], 10, how=how, batch=3)[i] == rows[i]
-        assert generate(ours, PROMPTS[:i + 1], 10, how=how)[i] == rows[i]
+        assert generate(ours, others[:i] + [PROMPTS[i]] + others[i:], 10, decoding=decoding, batch_size=3)[i] == rows[i]
+        assert generate(ours, PROMPTS[:i + 1], 10, decoding=decoding)[i] == rows[i]
 
 
 def test_the_global_generator_is_left_alone(ours):
     state = torch.get_rng_state()
-    a = generate(ours, PROMPTS, 5, how=Decoding(temperature=3.0))
+    a = generate(ours, PROMPTS, 5, decoding=Decoding(temperature=3.0))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
-    assert generate(ours, PROMPTS, 5, how=Decoding(temperature=3.0)) == a
+    assert generate(ours, PROMPTS, 5, decoding=Decoding(temperature=3.0)) == a
     torch.set_rng_state(state)
 
 
@@ -361,7 +370,7 @@ def even(ids):
 
 
 def after(ids):
-    """Ids that leave another remainder by 5 than the last: depends on the row, its prompt included."""
+    """Ids with another remainder modulo 5 than the last: depends on the row, prompt included."""
     return [x for x in range(V) if x % 5 != ids[-1] % 5]
 
 
@@ -371,17 +380,17 @@ def few(ids):
 
 
 @pytest.mark.parametrize("family, allowed, beams, penalty", [
-    ("llama", even, 1, 1.3), ("llama", after, 1, 1.0), ("qwen2", after, 3, 1.0), ("qwen3", even, 3, 1.3), ("qwen2", few, 1, 1.0),
-    ("qwen2", few, 5, 1.0), ("llama", few, 8, 1.3),
+    ("llama", even, 1, 1.3), ("llama", after, 1, 1.0), ("qwen2", after, 3, 1.0), ("qwen3", even, 3, 1.3),
+    ("qwen2", few, 1, 1.0), ("qwen2", few, 5, 1.0), ("llama", few, 8, 1.3),
 ])
 def test_allowed_ids_equal_transformers(families, family, allowed, beams, penalty):
     ours, theirs = families[family]
-    how = Decoding(beams=beams, repetition_penalty=penalty)
-    stop = common(generate(ours, PROMPTS, 10, (), how, allowed_next=allowed), 2)
+    decoding = Decoding(beams=beams, repetition_penalty=penalty)
+    stop = common(generate(ours, PROMPTS, 10, (), decoding, allowed_next=allowed), 2)
     expected = wanted(theirs, PROMPTS, 10, stop, num_beams=beams, repetition_penalty=penalty,
                       prefix_allowed_tokens_fn=lambda _, ids: list(allowed(ids.tolist())))
-    assert generate(ours, PROMPTS, 10, stop, how, batch=5, allowed_next=allowed) == expected
-    assert expected != generate(ours, PROMPTS, 10, stop, how) and len({len(ids) for ids in expected}) > 2
+    assert generate(ours, PROMPTS, 10, stop, decoding, batch_size=5, allowed_next=allowed) == expected
+    assert expected != generate(ours, PROMPTS, 10, stop, decoding) and len({len(ids) for ids in expected}) > 2
 
 
 def test_allowed_next_sees_the_whole_row_as_a_list(ours):
@@ -398,9 +407,10 @@ def test_allowed_next_sees_the_whole_row_as_a_list(ours):
 
 
 def test_sampling_among_allowed_ids(ours, theirs):
-    """The filters count allowed ids only: top_k=3 of the even ids, not the even ones of three ids."""
+    """The filters see allowed ids only: the top 3 of the even ids, not the even ids of the top 3."""
     prompt = PROMPTS[2]
-    rows = generate(ours, [prompt] * 500, 1, how=Decoding(temperature=3.0, top_k=3), batch=500, allowed_next=even)
+    rows = generate(ours, [prompt] * 500, 1, decoding=Decoding(temperature=3.0, top_k=3), batch_size=500,
+                    allowed_next=even)
     with torch.no_grad():
         best = theirs(torch.tensor([prompt])).logits[0, -1, ::2].topk(3).indices * 2
     assert {ids[0] for ids in rows} == set(best.tolist())
@@ -411,26 +421,27 @@ END = 63
 
 
 def in_trie(lengths):
-    """allowed_next of a table of names behind prompts of these first ids: {first id: prompt length}."""
+    """allowed_next that spells one of NAMES after a prompt. lengths: {first id of the prompt: its length}."""
     def allowed(ids):
-        said = ids[lengths[ids[0]]:]
-        return sorted({n[len(said)] if len(n) > len(said) else END for n in NAMES if n[:len(said)] == said})
+        begun = ids[lengths[ids[0]]:]
+        return sorted({n[len(begun)] if len(n) > len(begun) else END for n in NAMES if n[:len(begun)] == begun})
     return allowed
 
 
-@pytest.mark.parametrize("how", [Decoding(), Decoding(beams=2), Decoding(beams=5), Decoding(temperature=3.0, top_k=4),
-                                 Decoding(repetition_penalty=1.5)], ids=str)
-def test_constrained_to_a_trie(ours, how):
-    """Every output is a whole name, though a beam search has more beams than there are ways to go on."""
+@pytest.mark.parametrize("decoding", [
+    Decoding(), Decoding(beams=2), Decoding(beams=5), Decoding(temperature=3.0, top_k=4),
+    Decoding(repetition_penalty=1.5)], ids=str)
+def test_constrained_to_a_trie(ours, decoding):
+    """Every output is a whole name, even when there are more beams than continuations."""
     prompts = [[i, *p] for i, p in enumerate(PROMPTS)]
     allowed = in_trie({p[0]: len(p) for p in prompts})
-    out = generate(ours, prompts, 8, {END}, how, batch=5, allowed_next=allowed)
+    out = generate(ours, prompts, 8, {END}, decoding, batch_size=5, allowed_next=allowed)
     assert all(ids in NAMES for ids in out), out
     assert len(set(map(tuple, out))) > 2
 
 
-def test_beams_in_a_trie_find_the_likeliest_name(ours, theirs):
-    """With as many beams as names nothing is cut: the winner is the best of all names by sum of log-probabilities / length."""
+def test_beams_in_a_trie_find_the_most_likely_name(ours, theirs):
+    """With as many beams as names no hypothesis is dropped: the winner has the best mean log-probability of all."""
     prompts = [[i, *p] for i, p in enumerate(PROMPTS)]
     got = generate(ours, prompts, 8, {END}, Decoding(beams=len(NAMES), length_penalty=1.0),
                    allowed_next=in_trie({p[0]: len(p) for p in prompts}))
@@ -450,54 +461,54 @@ def test_beams_in_a_trie_find_the_likeliest_name(ours, theirs):
 HOWS = [Decoding(), Decoding(temperature=3.0), Decoding(beams=3), Decoding(repetition_penalty=1.3)]
 
 
-@pytest.mark.parametrize("how", HOWS, ids=str)
+@pytest.mark.parametrize("decoding", HOWS, ids=str)
 @pytest.mark.parametrize("batch", [3, 64])
-def test_continuations_are_those_of_generate(ours, how, batch):
-    stop = common(generate(ours, PROMPTS, 8, how=how), 2)
+def test_streams_equal_generate(ours, decoding, batch):
+    stop = common(generate(ours, PROMPTS, 8, decoding=decoding), 2)
     rows = [[] for _ in PROMPTS]
-    for row, x in continuations(ours, PROMPTS, 8, stop, how, batch):
+    for row, x in generate_stream(ours, PROMPTS, 8, stop, decoding, batch):
         assert type(row) is int and type(x) is int
         rows[row].append(x)
-    assert rows == generate(ours, PROMPTS, 8, stop, how, batch)
+    assert rows == generate(ours, PROMPTS, 8, stop, decoding, batch)
 
 
 class Counter:
     """Counts a model's forward passes."""
 
     def __init__(self, model):
-        self.n, self.hook = 0, model.register_forward_pre_hook(self)
+        self.n, self.hook = 0, model.model.layers[0].register_forward_pre_hook(self)
 
     def __call__(self, *_):
         self.n += 1
 
 
-def test_continuations_come_as_soon_as_they_are_decided(ours):
+def test_ids_are_streamed_as_soon_as_they_are_decided(ours):
     calls = Counter(ours)
     try:
-        steps = continuations(ours, PROMPTS[:3], 4)
+        steps = generate_stream(ours, PROMPTS[:3], 4)
         assert calls.n == 0
         for step in range(1, 5):
             assert {next(steps)[0] for _ in range(3)} == {0, 1, 2} and calls.n == step
-        assert next(steps, None) is None and calls.n == 4  # nothing is computed behind the last id
+        assert next(steps, None) is None and calls.n == 4  # nothing is computed after the last id
     finally:
         calls.hook.remove()
 
 
 def test_finished_texts_cost_nothing(ours):
-    """When all rows have ended no further pass is made, whatever max_new is."""
+    """Once all rows have ended no further forward is run, whatever max_new_tokens is."""
     calls, free = Counter(ours), generate(ours, PROMPTS[:3], 6)
     try:
         calls.n = 0
-        generate(ours, PROMPTS[:3], 60, stop={x for ids in free for x in ids[2:]})
+        generate(ours, PROMPTS[:3], 60, stop_ids={x for ids in free for x in ids[2:]})
         assert 1 <= calls.n <= 3
     finally:
         calls.hook.remove()
 
 
-@pytest.mark.parametrize("how", [Decoding(), Decoding(beams=2)])
-def test_gradients_of_the_caller_are_left_on(ours, how):
-    """Between two ids the caller's own code runs: it must not find itself in inference mode."""
-    steps = continuations(ours, PROMPTS, 3, how=how)
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(beams=2)])
+def test_gradients_of_the_caller_are_left_on(ours, decoding):
+    """The caller's code that runs between two ids must not be in inference mode."""
+    steps = generate_stream(ours, PROMPTS, 3, decoding=decoding)
     next(steps)
     x = torch.ones(2, requires_grad=True)
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and (x * 2).requires_grad
@@ -508,14 +519,15 @@ def test_gradients_of_the_caller_are_left_on(ours, how):
 
 # ---------------------------------------------------------------------- text
 
-LINES = ["The quick brown fox jumps over the lazy dog.", "Сәлем, әлем! Бұл қысқа мәтін.", "这是一个很短的句子。", "नमस्ते दुनिया",
-         "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z . , ? !"] * 4
+LINES = ["The quick brown fox jumps over the lazy dog.", "Сәлем, әлем! Бұл қысқа мәтін.", "这是一个很短的句子。",
+         "नमस्ते दुनिया", "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z "
+         "a b c d e f g h i j k l m n o p q r s t u v w x y z . , ? !"] * 4
 CHAT = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 
 def byte_level(folder, bos):
-    """A byte-level tokenizer.json with Qwen2's pattern; bos: an id that it puts in front of every text, as Llama 3's does."""
+    """A byte-level tokenizer.json with Qwen2's pattern. bos: it begins every text with BOS, like Llama 3's."""
     tokenizers = pytest.importorskip("tokenizers")
     from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
     bpe = tokenizers.Tokenizer(models.BPE())
@@ -549,8 +561,8 @@ def folders(tmp_path_factory):
         else:
             byte_level(folder, kind == "bytes with bos")
         config = ModelConfig(vocab_size=tokenizer.load(folder).vocab_size, hidden_size=32, intermediate_size=48,
-                             num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-                             initializer_range=0.3, tie_word_embeddings=False)
+                             num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                             max_position_embeddings=256, initializer_range=0.3, tie_word_embeddings=False)
         Qwen2(config).init_weights(6).save_pretrained(folder)
     return out
 
@@ -564,40 +576,40 @@ def texts(folders):
 KINDS = ["sentencepiece", "bytes"]
 
 
-def ends_at(t, ids, stop_text):
-    """How many ids it takes until the text holds a stop string."""
-    return next((k for k in range(1, len(ids) + 1) if any(s in t.decode(ids[:k]) for s in stop_text)), len(ids))
+def ends_at(t, ids, stop_strings):
+    """Number of ids until the text contains a stop string."""
+    return next((k for k in range(1, len(ids) + 1) if any(s in t.decode(ids[:k]) for s in stop_strings)), len(ids))
 
 
-def spoken(model, t, script, stop_text, prompt, **more):
-    """What generate returns of a model that is made to say the script."""
-    return generate(model, [prompt], len(script), t=t, stop_text=stop_text,
+def generate_script(model, t, script, stop_strings, prompt, **more):
+    """What generate returns when allowed_next forces the model to produce the script."""
+    return generate(model, [prompt], len(script), tokenizer=t, stop_strings=stop_strings,
                     allowed_next=lambda ids: [script[len(ids) - len(prompt)]], **more)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_forced_script_is_said(texts, kind):
+def test_a_forced_script_is_generated(texts, kind):
     model, t = texts[kind]
     for line in LINES[:5]:
         script = t.encode(line)
-        assert spoken(model, t, script, (), [1, 2]) == script and t.decode(script) == line
+        assert generate_script(model, t, script, (), [1, 2]) == script and t.decode(script) == line
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("line", [0, 1, 2], ids=["english", "kazakh", "chinese"])
 @pytest.mark.parametrize("size", [1, 5, 9])
 def test_stop_strings_anywhere_in_a_text(texts, kind, line, size):
-    """They begin inside a token and span several; the id that completes one is kept, none follows."""
+    """They begin inside a token and span several; the id that completes one is kept and is the last."""
     model, t = texts[kind]
     script = t.encode(LINES[line])
     for i in range(0, len(LINES[line]) - size + 1, 4):
         stop = LINES[line][i:i + size]
-        assert spoken(model, t, script, (stop,), [1, 2]) == script[:ends_at(t, script, [stop])], stop
+        assert generate_script(model, t, script, (stop,), [1, 2]) == script[:ends_at(t, script, [stop])], stop
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_stop_strings_of_these_tests_cross_tokens(texts, kind):
-    """One of them begins inside a token, ends inside a token and spans three: the case that a check of single ids misses."""
+    """One of them begins and ends inside a token and spans three: a check of single ids would miss it."""
     _, t = texts[kind]
     script, edges = t.encode(LINES[0]), set()
     for k in range(len(script) + 1):
@@ -609,136 +621,144 @@ def test_the_stop_strings_of_these_tests_cross_tokens(texts, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stop_string_of_half_characters(texts, kind):
-    """A character of several ids is in the text when its last byte is; before that the text shows no replacement character."""
+    """A character of several ids enters the text with its last byte; before that there is no replacement character."""
     model, t = texts[kind]
     script = t.encode("ab鑫c\U00010348d")
     assert len(script) >= 9
     for stop in ("鑫", "b鑫", "鑫c", "\U00010348", "c\U00010348d"):
         k = ends_at(t, script, [stop])
-        assert spoken(model, t, script, (stop,), [1]) == script[:k]
+        assert generate_script(model, t, script, (stop,), [1]) == script[:k]
         assert stop in t.decode(script[:k]) and stop not in t.decode(script[:k - 1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_without_text_inside_a_stop_string(texts, kind):
-    """Control tokens leave no trace in the text; a stop string may stand on both sides of them."""
+    """Control tokens leave no trace in the text; a stop string may continue across them."""
     model, t = texts[kind]
     start = t.encode(tokenizer.IM_START, special=True)
     script = t.encode("The b") + start * 30 + t.encode("ox") + t.encode(" jumps")
     k = ends_at(t, script, ["box"])
     assert t.decode(script) == "The box jumps" and k < len(script)
-    assert spoken(model, t, script, ("box",), [1]) == script[:k]
+    assert generate_script(model, t, script, ("box",), [1]) == script[:k]
 
 
-@pytest.mark.parametrize("stops, last", [(("quick brown", "ick"), "ick"), (("dog", "lazy", "cat"), "lazy"), (["The"], "The"),
-                                         (("fox jumps", "fox"), "fox"), (("zzz",), "dog."), ((), "dog.")])
+@pytest.mark.parametrize("stops, last", [(("quick brown", "ick"), "ick"), (("dog", "lazy", "cat"), "lazy"),
+                                         (["The"], "The"), (("fox jumps", "fox"), "fox"), (("zzz",), "dog."),
+                                         ((), "dog.")])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_stop_string_to_be_complete_ends_the_row(texts, kind, stops, last):
     model, t = texts[kind]
     script = t.encode(LINES[0])
-    assert spoken(model, t, script, stops, [1]) == script[:ends_at(t, script, [last])]
+    assert generate_script(model, t, script, stops, [1]) == script[:ends_at(t, script, [last])]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stop_string_in_the_prompt_does_not_count(texts, kind):
     model, t = texts[kind]
     prompt, script = t.encode("The quick brown fox"), t.encode(" jumps over the lazy dog. The quick brown fox sleeps")
-    got = spoken(model, t, script, ("quick",), prompt)
+    got = generate_script(model, t, script, ("quick",), prompt)
     assert got == script[:ends_at(t, script, ["quick"])] and t.decode(got).startswith(" jumps over the lazy dog. The")
 
 
 def some_texts(kind, texts):
     model, t = texts[kind]
     bos = [] if t.bos_id is None else [t.bos_id]
-    return [bos + t.encode(x) for x in ("The quick brown", "这是", "S", "Сәлем, әлем! Бұл", "fox", "a b c", "lazy", "dog. T")]
+    return [bos + t.encode(x)
+            for x in ("The quick brown", "这是", "S", "Сәлем, әлем! Бұл", "fox", "a b c", "lazy", "dog. T")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", [Decoding(), Decoding(temperature=1.0), Decoding(repetition_penalty=1.5)], ids=str)
-def test_rows_end_at_their_own_stop_strings(texts, kind, how):
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(temperature=1.0), Decoding(repetition_penalty=1.5)], ids=str)
+def test_rows_end_at_their_own_stop_strings(texts, kind, decoding):
     model, t = texts[kind]
     prompts = some_texts(kind, texts)
-    free = generate(model, prompts, 12, how=how)
-    said = [t.decode(ids).replace("\ufffd", "") for ids in free]
-    stops = [x for x in (said[0][3:5], said[1][5:7], said[3][1:3]) if x]
+    free = generate(model, prompts, 12, decoding=decoding)
+    produced = [t.decode(ids).replace("\ufffd", "") for ids in free]
+    stops = [x for x in (produced[0][3:5], produced[1][5:7], produced[3][1:3]) if x]
     expected = [ids[:ends_at(t, ids, stops)] for ids in free]
     assert len(set(map(len, expected))) > 2
     for batch in (1, 3, 64):
-        assert generate(model, prompts, 12, how=how, batch=batch, t=t, stop_text=stops) == expected
+        assert generate(model, prompts, 12, decoding=decoding, batch_size=batch, tokenizer=t,
+                        stop_strings=stops) == expected
     rows = [[] for _ in prompts]
-    for row, x in continuations(model, prompts, 12, how=how, t=t, stop_text=stops):
+    for row, x in generate_stream(model, prompts, 12, decoding=decoding, tokenizer=t, stop_strings=stops):
         rows[row].append(x)
     assert rows == expected
 
 
 @pytest.mark.parametrize("beams", [2, 4])
 def test_beams_with_stop_strings_equal_transformers(folders, texts, beams):
-    """transformers ends a hypothesis by a criterion; ours is that its new text holds the string."""
+    """In transformers a stopping criterion ends a hypothesis whose new text contains a stop string."""
     model, t = texts["bytes"]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folders["bytes"], dtype=torch.float32).eval()
     prompts = some_texts("bytes", texts)
-    said = [t.decode(ids) for ids in generate(model, prompts, 10, how=Decoding(beams=beams))]
-    stops = sorted(x for x in {text[i:i + 2] for text in said for i in (2, 5)} if x and "\ufffd" not in x)
+    produced = [t.decode(ids) for ids in generate(model, prompts, 10, decoding=Decoding(beams=beams))]
+    stops = sorted(x for x in {text[i:i + 2] for text in produced for i in (2, 5)} if x and "\ufffd" not in x)
     expected = []
     for p in prompts:
         class Holds(transformers.StoppingCriteria):
-            def __call__(self, ids, scores, n=len(p), **_):
-                return torch.tensor([any(s in t.decode(row[n:].tolist()) for s in stops) for row in ids])
-        whole = wanted(theirs, [p], 10, num_beams=beams, stopping_criteria=transformers.StoppingCriteriaList([Holds()]))[0]
+            n = len(p)
+
+            def __call__(self, ids, scores, **_):
+                return torch.tensor([any(s in t.decode(row[self.n:].tolist()) for s in stops) for row in ids])
+        criteria = transformers.StoppingCriteriaList([Holds()])
+        whole = wanted(theirs, [p], 10, num_beams=beams, stopping_criteria=criteria)[0]
         expected.append(whole[:ends_at(t, whole, stops)])
-    assert generate(model, prompts, 10, how=Decoding(beams=beams), t=t, stop_text=stops) == expected
+    assert generate(model, prompts, 10, decoding=Decoding(beams=beams), tokenizer=t, stop_strings=stops) == expected
     assert len(set(map(len, expected))) > 2
 
 
 # ---------------------------------------------------------------------- complete
 
-ASKED = ["The quick brown", "这是", "S", "Сәлем, әлем! Бұл", "fox", "a b c"]
+TEXTS = ["The quick brown", "这是", "S", "Сәлем, әлем! Бұл", "fox", "a b c"]
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "bytes", "bytes with bos"])
-@pytest.mark.parametrize("how", [Decoding(), Decoding(temperature=1.0, seed=2), Decoding(beams=3)], ids=str)
-def test_complete(texts, kind, how):
-    """Text in, text out: BOS in front where the tokenizer wants it, special tokens left out."""
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(temperature=1.0, seed=2), Decoding(beams=3)], ids=str)
+def test_complete(texts, kind, decoding):
+    """Text in, text out: BOS is added if the tokenizer has one, special tokens are left out."""
     model, t = texts[kind]
     assert (t.bos_id is not None) == (kind == "bytes with bos")
-    prompts = [([] if t.bos_id is None else [t.bos_id]) + t.encode(x) for x in ASKED]
-    expected = [t.decode(ids) for ids in generate(model, prompts, 10, t.stop_ids, how)]
-    assert complete(model, t, ASKED, 10, how=how) == expected
-    assert complete(model, t, ASKED, 10, how=how, batch=2) == expected
+    prompts = [([] if t.bos_id is None else [t.bos_id]) + t.encode(x) for x in TEXTS]
+    expected = [t.decode(ids) for ids in generate(model, prompts, 10, t.stop_ids, decoding)]
+    assert complete(model, t, TEXTS, 10, decoding=decoding) == expected
+    assert complete(model, t, TEXTS, 10, decoding=decoding, batch_size=2) == expected
     if t.bos_id is not None:
-        assert expected != [t.decode(ids) for ids in generate(model, [t.encode(x) for x in ASKED], 10, t.stop_ids, how)]
+        without_bos = generate(model, [t.encode(x) for x in TEXTS], 10, t.stop_ids, decoding)
+        assert expected != [t.decode(ids) for ids in without_bos]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_complete_cuts_before_the_stop_string(texts, kind):
     model, t = texts[kind]
-    free = generate(model, [t.encode(x) for x in ASKED], 14, t.stop_ids)
-    said = [t.decode(ids) for ids in free]
-    part = max((part for text in said for part in text.split("\ufffd")), key=len)
-    first = next(text[:2] for text in said if "\ufffd" not in text[:2])
+    free = generate(model, [t.encode(x) for x in TEXTS], 14, t.stop_ids)
+    produced = [t.decode(ids) for ids in free]
+    part = max((part for text in produced for part in text.split("\ufffd")), key=len)
+    first = next(text[:2] for text in produced if "\ufffd" not in text[:2])
     stops = (part[1:5], part[2:4], part[4:5], part[:1])
     assert len(part) > 5
     for some in (stops[:1], stops[:2], stops, (part[-2:],), (first,)):
-        got = complete(model, t, ASKED, 14, some)
-        assert got != said
+        got = complete(model, t, TEXTS, 14, some)
+        assert got != produced
         for out, ids in zip(got, free):
             text = t.decode(ids[:ends_at(t, ids, some)])
             assert out == text[:min((text.find(s) for s in some if s in text), default=len(text))]
-    assert "" in got  # the last stop string stood at the beginning
+    assert "" in got  # the last stop string was at the beginning
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [tokenizer.EOT, tokenizer.IM_END])
 def test_complete_ends_where_the_model_ends(folders, texts, kind, name):
-    """Where the likeliest id of a free text becomes end-of-text or end-of-turn, the text ends and shows no trace of it."""
+    """Where the most likely id becomes end-of-text or end-of-turn, the text ends, without a trace of that id."""
     _, t = texts[kind]
     model = Qwen2.from_pretrained(folders[kind]).eval()
-    free, end = generate(model, [t.encode(x) for x in ASKED], 10), t.encode(name, special=True)
+    free, end = generate(model, [t.encode(x) for x in TEXTS], 10), t.encode(name, special=True)
     usual = common([ids[2:] for ids in free], 1)[0]
     with torch.no_grad():
         model.lm_head.weight[end] = model.lm_head.weight[usual] * 1.001
-    got = complete(model, t, ASKED, 10)
-    assert len(end) == 1 and got == [t.decode(cut(ids, {usual, *t.stop_ids})) for ids in free] != [t.decode(ids) for ids in free]
+    got = complete(model, t, TEXTS, 10)
+    assert len(end) == 1 and got == [t.decode(cut(ids, {usual, *t.stop_ids})) for ids in free]
+    assert got != [t.decode(ids) for ids in free]
 
 
 def test_complete_nothing(texts):
@@ -748,7 +768,7 @@ def test_complete_nothing(texts):
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "bytes", "bytes with bos"])
 def test_complete_from_no_text(texts, kind):
-    """What stands before every text stands before the empty one: BOS, or the end of the text before."""
+    """An empty prompt becomes the id that begins a text: BOS, or end-of-text."""
     model, t = texts[kind]
     first = t.eot_id if t.bos_id is None else t.bos_id
     assert complete(model, t, [""], 6) == [t.decode(generate(model, [[first]], 6, t.stop_ids)[0])]
@@ -770,21 +790,21 @@ TURNS = ["Сәлем, әлем!", "The <|im_end|> fox", "fox"]
 
 
 def conversation(folder, turns, max_new, system=None):
-    """The answers to the turns, each behind all that was said before, by generate itself."""
+    """The answers to the turns by `generate`, each after all earlier turns."""
     model, t = Qwen2.from_pretrained(folder).eval(), tokenizer.load(folder)
     messages, out = [{"role": "system", "content": system}] if system else [], []
     for turn in turns:
         messages.append({"role": "user", "content": turn})
         prompt = t.encode_chat(messages)
-        out.append(t.decode(generate(model, [prompt], max_new, t.stop_ids)[0], before=prompt))
+        out.append(t.decode(generate(model, [prompt], max_new, t.stop_ids)[0], prefix=prompt))
         messages.append({"role": "assistant", "content": out[-1]})
     return out
 
 
 @pytest.fixture
 def say(monkeypatch, capsys):
-    """Runs main with these words and typed lines; returns what was printed."""
-    def run(words, typed=(), main=command):
+    """A function that runs main with these words and typed lines, and returns what it printed."""
+    def run(words, typed=(), main=generate_main):
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in typed)))
         main([str(word) for word in words])
         return capsys.readouterr().out
@@ -793,71 +813,75 @@ def say(monkeypatch, capsys):
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "bytes", "bytes with bos"])
 def test_a_prompt_on_the_command_line(folders, texts, say, kind):
-    (model, t), words = texts[kind], [f"model={folders[kind]}", "max_new=14"]
-    for prompt in ASKED:
+    (model, t), words = texts[kind], [f"model={folders[kind]}", "max_new_tokens=14"]
+    for prompt in TEXTS:
         free = complete(model, t, [prompt], 14)[0]
         assert say([*words, f"prompt={prompt}"]) == free + "\n"
         stop = next(part for part in free.split("\ufffd") if part)[-2:]
-        assert say([*words, f"prompt={prompt}", f"stop={[stop]!r}"]) == complete(model, t, [prompt], 14, [stop])[0] + "\n"
+        stopped = complete(model, t, [prompt], 14, [stop])[0]
+        assert say([*words, f"prompt={prompt}", f"stop={[stop]!r}"]) == stopped + "\n"
 
 
-@pytest.mark.parametrize("words", [["temperature=1.5", "seed=4"], ["temperature=2.0", "top_k=5", "top_p=0.8", "min_p=0.1"],
+@pytest.mark.parametrize("words", [["temperature=1.5", "seed=4"],
+                                   ["temperature=2.0", "top_k=5", "top_p=0.8", "min_p=0.1"],
                                    ["beams=3", "length_penalty=0.5"], ["repetition_penalty=3.0"]], ids=" ".join)
 def test_decoding_on_the_command_line(folders, texts, say, words):
-    how = Decoding(**{word.split("=")[0]: json.loads(word.split("=")[1]) for word in words})
-    expected, greedy = complete(*texts["bytes"], ["dog. T"], 16, how=how)[0], complete(*texts["bytes"], ["dog. T"], 16)[0]
-    assert say([f"model={folders['bytes']}", "prompt=dog. T", "max_new=16", *words]) == expected + "\n" != greedy + "\n"
+    decoding = Decoding(**{word.split("=")[0]: json.loads(word.split("=")[1]) for word in words})
+    expected = complete(*texts["bytes"], ["dog. T"], 16, decoding=decoding)[0]
+    greedy = complete(*texts["bytes"], ["dog. T"], 16)[0]
+    printed = say([f"model={folders['bytes']}", "prompt=dog. T", "max_new_tokens=16", *words])
+    assert printed == expected + "\n" != greedy + "\n"
 
 
 @pytest.mark.parametrize("main", ["generate", "eval"])
 def test_typed_lines_without_a_template(folders, texts, say, main):
-    """Each line is a text of its own, continued."""
-    expected = "".join(text + "\n" for text in complete(*texts["bytes"], ASKED, 8))
-    name, run = ("model", command) if main == "generate" else ("sample", evaluate.main)
-    assert say([f"{name}={folders['bytes']}", "max_new=8"], ASKED, run) == expected
-    assert say([f"{name}={folders['bytes']}", "max_new=8"], [], run) == ""
+    """Each line is a prompt of its own."""
+    expected = "".join(text + "\n" for text in complete(*texts["bytes"], TEXTS, 8))
+    name, run = ("model", generate_main) if main == "generate" else ("sample", evaluate.main)
+    assert say([f"{name}={folders['bytes']}", "max_new_tokens=8"], TEXTS, run) == expected
+    assert say([f"{name}={folders['bytes']}", "max_new_tokens=8"], [], run) == ""
 
 
 @pytest.mark.parametrize("system", [None, "Қысқа."])
 def test_typed_turns_of_a_conversation(chatty, say, system):
-    """The template is used where there is one, all that was said stands before each answer; typed control tokens are text."""
-    words = [f"model={chatty}", "max_new=8"] + ([f"system={system}"] if system else [])
+    """The template is used if there is one, every answer sees all turns before it, typed control tokens are text."""
+    words = [f"model={chatty}", "max_new_tokens=8"] + ([f"system={system}"] if system else [])
     answers = conversation(chatty, TURNS, 8, system)
     assert say(words, TURNS) == "".join(x + "\n" for x in answers)
-    assert answers[2] != conversation(chatty, TURNS[2:], 8, system)[0]  # what was said before matters
+    assert answers[2] != conversation(chatty, TURNS[2:], 8, system)[0]  # earlier turns matter
     assert say([*words, f"prompt={TURNS[0]}"]) == answers[0] + "\n"
     assert say([*words, f"prompt={TURNS[0]}", "chat=True"]) == answers[0] + "\n"
 
 
 def test_a_template_can_be_left_out(chatty, folders, say):
-    words = ["max_new=8", "prompt=fox"]
+    words = ["max_new_tokens=8", "prompt=fox"]
     plain = say([f"model={folders['bytes']}", *words])
     assert say([f"model={chatty}", "chat=False", *words]) == plain != say([f"model={chatty}", *words])
 
 
 def test_text_is_printed_as_it_comes(folders, texts, monkeypatch):
-    """In whole characters, and nothing that the end of the text could take back."""
+    """In whole characters, and nothing that the end of the text could revoke."""
     model, t = texts["bytes"]
     written = []
     monkeypatch.setattr(sys, "stdout", type("Screen", (io.StringIO,), {"write": lambda self, s: written.append(s)})())
-    for prompt in ASKED:
+    for prompt in TEXTS:
         text = complete(model, t, [prompt], 24)[0]
         written.clear()
-        command([f"model={folders['bytes']}", "max_new=24", f"prompt={prompt}"])
+        generate_main([f"model={folders['bytes']}", "max_new_tokens=24", f"prompt={prompt}"])
         assert "".join(written) == text + "\n" and len([x for x in written if x]) > 8
         assert sum(x.count("\ufffd") for x in written) == text.count("\ufffd")
         stop = max(text.split("\ufffd"), key=len)
         written.clear()
-        command([f"model={folders['bytes']}", "max_new=24", f"prompt={prompt}", f"stop={[stop]!r}"])
+        generate_main([f"model={folders['bytes']}", "max_new_tokens=24", f"prompt={prompt}", f"stop={[stop]!r}"])
         assert "".join(written) == text[:text.find(stop)] + "\n"
 
 
-@pytest.mark.parametrize("words, said", [
-    (["chat=True"], "chat template"), (["temprature=1"], "temperature"), (["beams=0"], "beams"), (["dtype=int8"], "dtype"),
-    (["max_new=1000"], "max_position_embeddings"),
+@pytest.mark.parametrize("words, message", [
+    (["chat=True"], "chat template"), (["temprature=1"], "temperature"), (["beams=0"], "beams"),
+    (["dtype=int8"], "dtype"), (["max_new_tokens=1000"], "max_position_embeddings"),
 ])
-def test_a_wrong_command(folders, say, words, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_command(folders, say, words, message):
+    with pytest.raises(ValueError, match=message):
         say([f"model={folders['bytes']}", "prompt=a", *words])
 
 
@@ -871,7 +895,7 @@ PROGRAMS = [("generate.py", "model"), ("eval.py", "sample")]
 
 @pytest.mark.parametrize("program, name", [PROGRAMS[0], pytest.param(*PROGRAMS[1], marks=pytest.mark.slow)])
 def test_as_a_process(chatty, program, name):
-    ran = subprocess.run([sys.executable, ROOT / program, f"{name}={chatty}", "max_new=8"], capture_output=True,
+    ran = subprocess.run([sys.executable, ROOT / program, f"{name}={chatty}", "max_new_tokens=8"], capture_output=True,
                          input="".join(x + "\n" for x in TURNS).encode(), cwd=chatty.parent)
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode() == "".join(x + "\n" for x in conversation(chatty, TURNS, 8))
@@ -879,8 +903,8 @@ def test_as_a_process(chatty, program, name):
 
 @pytest.mark.parametrize("program, name", PROGRAMS)
 def test_as_a_program(chatty, monkeypatch, capsys, program, name):
-    """A good command leaves its answer and a wrong one a line that says what is wrong, without a traceback."""
-    monkeypatch.setattr(sys, "argv", [program, f"{name}={chatty}", "prompt=fox", "max_new=8"])
+    """A valid command prints the answer, an invalid one a line with the error and no traceback."""
+    monkeypatch.setattr(sys, "argv", [program, f"{name}={chatty}", "prompt=fox", "max_new_tokens=8"])
     runpy.run_path(str(ROOT / program), run_name="__main__")
     assert capsys.readouterr().out == conversation(chatty, ["fox"], 8)[0] + "\n"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "top_p=2.0"])
@@ -899,10 +923,10 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize("word, value", [(word, value) for word, values in IMPOSSIBLE.items() for value in values])
 def test_impossible_settings(ours, word, value):
-    """Beams do not sample, so that with a temperature four of them are as wrong as none."""
+    """Beam search does not sample, so four beams with a temperature are refused like zero."""
     bad = {"temperature": 1.0, word: value} if word != "length_penalty" else {"beams": 2, word: value}
     with pytest.raises(ValueError, match=word):
-        generate(ours, [[1, 2]], 2, how=Decoding(**bad))
+        generate(ours, [[1, 2]], 2, decoding=Decoding(**bad))
 
 
 @pytest.mark.parametrize("prompts", [[[]], [[1, 2], []]])
@@ -911,10 +935,10 @@ def test_an_empty_prompt(ours, prompts):
         generate(ours, prompts, 2)
 
 
-@pytest.mark.parametrize("how", [Decoding(), Decoding(beams=2), Decoding(temperature=1.0)], ids=str)
-def test_a_prompt_beyond_the_positions(ours, how):
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(beams=2), Decoding(temperature=1.0)], ids=str)
+def test_a_prompt_beyond_the_positions(ours, decoding):
     with pytest.raises(ValueError, match="max_position_embeddings"):
-        generate(ours, [[1], [1] * 129], 2, how=how)
+        generate(ours, [[1], [1] * 129], 2, decoding=decoding)
 
 
 def test_a_text_that_just_fits(ours, theirs):
@@ -930,11 +954,11 @@ def test_an_id_outside_the_vocabulary(ours, x):
 
 @pytest.mark.parametrize("batch", [0, -1])
 def test_an_impossible_batch(ours, batch):
-    """A range with a negative step would answer nothing, without a word."""
+    """A range with a negative step would silently return nothing."""
     with pytest.raises(ValueError, match="batch"):
-        generate(ours, [[1]], 2, batch=batch)
+        generate(ours, [[1]], 2, batch_size=batch)
 
 
-def test_stop_text_without_a_tokenizer(ours):
+def test_stop_strings_without_a_tokenizer(ours):
     with pytest.raises(ValueError, match="tokenizer"):
-        generate(ours, [[1]], 2, stop_text=("a",))
+        generate(ours, [[1]], 2, stop_strings=("a",))

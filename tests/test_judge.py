@@ -335,7 +335,7 @@ def test_a_local_model_answers_and_judges(chatty, questions, tmp_path, serve, mo
         for question, expected in zip(row["context"], row["response"]):
             talk.append({"role": "user", "content": question})
             ids, = generate(model, [t.encode_chat(talk)], 8, t.stop_ids)
-            assert t.decode(ids, before=t.encode_chat(talk)) == expected
+            assert t.decode(ids, prefix=t.encode_chat(talk)) == expected
             talk.append({"role": "assistant", "content": expected})
     errors = [json.loads(x)["error"] for x in open(tmp_path / "out/verdicts.jsonl")]
     assert len(errors) == 16 and set(errors) <= {"malformed: cut", "malformed: no verdict"}

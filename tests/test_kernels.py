@@ -1,8 +1,8 @@
-"""Both kernels against a naive float64 definition: values and gradients, on every way the CPU code can branch."""
+"""Attention and target log-probabilities against a naive float64 definition: values and gradients on every CPU path."""
 import pytest
 import torch
 
-from kernels import attention, documents, target_logprobs
+from kernels import attention, document_mask, target_logprobs
 from kernels.attention import attention_reference
 from kernels.cross_entropy import target_logprobs_reference
 
@@ -15,7 +15,7 @@ def starts_of(rows):
 
 
 def random_rows(seed, B, T):
-    """Random document lengths, short ones likelier, as packed text has them."""
+    """Random document lengths, mostly short, as in packed text."""
     g = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(B):
@@ -28,7 +28,7 @@ def random_rows(seed, B, T):
 
 
 def naive(q, k, v, starts):
-    """One query at a time in float64: softmax over its own interval of keys, nothing else exists."""
+    """One query at a time in float64: softmax over its own interval of keys."""
     q, k, v = q.double(), k.double(), v.double()
     B, T, H, D = q.shape
     S, group = k.shape[1], H // k.shape[2]
@@ -66,7 +66,7 @@ def test_attention(name, dtype, tolerance):
     g = torch.Generator().manual_seed(len(name))
     q, k, v = (torch.randn(*starts.shape, heads, D, generator=g).to(dtype).requires_grad_() for heads in (H, K, K))
     up = torch.randn(*starts.shape, H, D, generator=g).to(dtype)
-    out = attention(q, k, v, documents(starts))
+    out = attention(q, k, v, document_mask(starts))
     assert out.dtype == dtype and out.shape == q.shape
     ours = torch.autograd.grad(out, (q, k, v), up)
     wanted = naive(q, k, v, starts)
@@ -80,34 +80,37 @@ def test_attention_grouped_heads(heads):
     H, K = heads
     starts = starts_of([[20, 120, 10], [150]])
     q, k, v = torch.randn(2, 150, H, 4), torch.randn(2, 150, K, 4), torch.randn(2, 150, K, 4)
-    torch.testing.assert_close(attention(q, k, v, documents(starts)), naive(q, k, v, starts).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention(q, k, v, document_mask(starts)), naive(q, k, v, starts).float(), atol=1e-5,
+                               rtol=1e-5)
 
 
 @pytest.mark.parametrize("T", [1, 3])
-def test_attention_behind_a_cache(T):
-    """Fewer queries than keys: they are the last ones, and starts counts from the first key."""
+def test_attention_with_a_cache(T):
+    """Fewer queries than keys: the queries are the last positions, and starts counts from the first key."""
     S = 9
     q, k, v = torch.randn(3, T, 4, 8), torch.randn(3, S, 2, 8), torch.randn(3, S, 2, 8)
     starts = torch.tensor([[0], [4], [S - T]]).expand(-1, T)
-    torch.testing.assert_close(attention(q, k, v, documents(starts)), naive(q, k, v, starts).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention(q, k, v, document_mask(starts)), naive(q, k, v, starts).float(), atol=1e-5,
+                               rtol=1e-5)
 
 
 def test_attention_reference_is_the_definition():
     starts = starts_of(PATTERNS["length one between"])
     q, k, v = torch.randn(2, 30, 4, 8), torch.randn(2, 30, 2, 8), torch.randn(2, 30, 2, 8)
-    torch.testing.assert_close(attention_reference(q, k, v, starts), naive(q, k, v, starts).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention_reference(q, k, v, starts), naive(q, k, v, starts).float(), atol=1e-5,
+                               rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_buckets_hold_every_position_once(seed):
     rows = random_rows(seed, 4, 100)
-    docs = documents(starts_of(rows))
-    if docs.buckets is None:
+    mask = document_mask(starts_of(rows))
+    if mask.buckets is None:
         assert all(len(row) == 1 for row in rows)
         return
-    places = torch.cat([index[index < 400] for index in docs.buckets])
+    places = torch.cat([index[index < 400] for index in mask.buckets])
     assert sorted(places.tolist()) == list(range(400))
-    for index in docs.buckets:  # a third of padding at most, but for short documents
+    for index in mask.buckets:  # a third of padding at most, but for short documents
         assert index.shape[1] <= 32 or (index < 400).sum() * 3 >= index.numel() * 2
 
 
@@ -115,21 +118,21 @@ def test_buckets_hold_every_position_once(seed):
 def test_attention_survives_extreme_scores(rows):
     starts = starts_of(rows)
     T = starts.shape[1]
-    q, k, v = (1e3 * torch.randn(1, T, 2, 8) for _ in range(3))  # at 1e4 a score's last bit is worth up to 64
+    q, k, v = (1e3 * torch.randn(1, T, 2, 8) for _ in range(3))  # at 1e4 the last bit of a score is up to 64
     q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
-    out = attention(q, k, v, documents(starts))
+    out = attention(q, k, v, document_mask(starts))
     out.sum().backward()
     assert all(bool(x.isfinite().all()) for x in (out, q.grad, k.grad, v.grad))
 
 
 def test_attention_of_other_documents_does_not_leak():
-    """Not even a nan-making neighbour: what stands in another document is never multiplied by a zero weight."""
+    """Values of another document are never multiplied by a weight of zero: huge ones would give nan."""
     starts = starts_of([[10, 140, 20]])
     q, k, v = (torch.randn(1, 170, 2, 8) for _ in range(3))
-    before = attention(q, k, v, documents(starts))
+    before = attention(q, k, v, document_mask(starts))
     for x in (q, k, v):
         x[:, 10:150] = 1e30
-    after = attention(q, k, v, documents(starts))
+    after = attention(q, k, v, document_mask(starts))
     assert torch.equal(before[:, :10], after[:, :10]) and torch.equal(before[:, 150:], after[:, 150:])
 
 
@@ -212,8 +215,8 @@ def test_target_logprobs_survive_extreme_logits(scale, uneven):
     torch.testing.assert_close(logp.double(), definition(x, w, targets).detach(), atol=1e-4 * scale, rtol=1e-5)
 
 
-def test_likeliest_word_gets_all():
-    """log 1 = 0 exactly, and the gradient vanishes."""
+def test_a_certain_prediction():
+    """log 1 = 0 exactly, and the gradient is zero."""
     w = torch.eye(16).mul(1e4).requires_grad_()
     x = torch.eye(16).requires_grad_()
     logp = target_logprobs(x, w, torch.arange(16))
@@ -223,11 +226,12 @@ def test_likeliest_word_gets_all():
 
 def test_reference_is_the_definition():
     x, w, targets, _ = example(60, 50)
-    torch.testing.assert_close(target_logprobs_reference(x, w, targets).double(), definition(x, w, targets), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(target_logprobs_reference(x, w, targets).double(), definition(x, w, targets), atol=1e-5,
+                               rtol=1e-5)
 
 
 def test_no_gradient_no_work(monkeypatch):
-    """Scoring must not pay for gradients it throws away: without them the function that makes them is not entered."""
+    """Scoring must not pay for gradients: without them the autograd function is not entered."""
     from kernels import cross_entropy
     x, w, t = torch.randn(7, 8, requires_grad=True), torch.randn(20, 8, requires_grad=True), torch.randint(20, (7,))
     wanted = cross_entropy.target_logprobs(x, w, t)

@@ -1,4 +1,4 @@
-"""The Triton kernels: in the interpreter (kernels_interpreted.py), compiled for GPUs that are not there, run on one that is."""
+"""The Triton kernels: interpreted (kernels_interpreted.py), compiled for GPUs that need not be here, run on a GPU."""
 import os
 import re
 import subprocess
@@ -15,17 +15,34 @@ from test_kernels import definition, example, naive, random_rows, starts_of  # n
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from kernels import attention, decode, documents, flash, log_softmax, rms_norm, rope, swiglu, target_logprobs  # noqa: E402
-from kernels.decode import decode_reference  # noqa: E402
+from kernels import (  # noqa: E402
+    attention,
+    attention_triton,
+    cross_entropy_triton,
+    decode_triton,
+    document_mask,
+    rms_norm,
+    rms_norm_triton,
+    rope,
+    rope_triton,
+    swiglu,
+    swiglu_triton,
+    target_logprobs,
+)
+from kernels.attention import attention_reference  # noqa: E402
+from kernels.decode_triton import decode  # noqa: E402
+from kernels.rms_norm import rms_norm_reference  # noqa: E402
+from kernels.rope import rope_reference  # noqa: E402
+from kernels.swiglu import swiglu_reference  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-MODULES = sys.modules  # kernels.rope the function hides kernels.rope the file
 
 
 def interpret(*options):
-    """Run kernels_interpreted.py; the interpreter's own numpy is slower with two threads than with one."""
+    """Run kernels_interpreted.py. One thread: the interpreter's numpy is slower with two."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-m", "pytest", "tests/kernels_interpreted.py", "-p", "no:cacheprovider", *options],
+    run = subprocess.run([sys.executable, "-m", "pytest", "tests/kernels_interpreted.py", "-p", "no:cacheprovider",
+                          *options],
                          cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0 and re.search(r"[1-9]\d* passed", run.stdout), run.stdout[-6000:] + run.stderr[-2000:]
 
@@ -41,31 +58,35 @@ def test_in_the_interpreter_at_length():
 
 # ---------------------------------------------------------------------- compiled
 
-CARDS = {"ampere": 80, "small": 89, "hopper": 90, "blackwell": 100}  # and their compute capability
+CARDS = {"ampere": 80, "small": 89, "hopper": 90, "blackwell": 100}  # compute capability
 SIXTEENS = {"C", "V", "kb", "kt", "kh", "vb", "vt", "vh"}  # sizes and strides that are multiples of 16 in every Qwen2
 SHARED = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes of shared memory a block may have
 
 
 def compiled(kernel, arch, types, constants, warps=4, stages=3):
-    """(registers, stack bytes per thread, shared bytes, ptx) of a kernel. types: of the arguments that are neither pointers to
-    bfloat16 (*_ptr) nor 32-bit integers; constants: of the constexpr. Needs no GPU: Triton brings ptxas."""
+    """(registers, stack bytes per thread, shared bytes, ptx) of a kernel; needs no GPU, because Triton brings ptxas.
+
+    types: of the arguments that are neither pointers to bfloat16 (*_ptr, *_out) nor 32-bit integers. constants: the
+    constexprs.
+    """
     signature, constexprs, attrs = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name], constexprs[(i,)] = "constexpr", constants[name]
         else:
             signature[name] = types.get(name, "*bf16" if name.endswith(("_ptr", "_out")) else "i32")
-            if signature[name][0] == "*" or name in SIXTEENS:  # what Triton finds out itself when it launches a kernel
+            if signature[name][0] == "*" or name in SIXTEENS:  # Triton finds this out at a launch
                 attrs[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=attrs)
-    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(num_warps=warps, num_stages=stages))
+    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32),
+                            options=dict(num_warps=warps, num_stages=stages))
     shared = binary.metadata.shared
     assert shared <= SHARED[arch], f"{shared} bytes of shared memory, sm_{arch} has {SHARED[arch]}"
     return *resources(binary.asm["cubin"]), shared, binary.asm["ptx"]
 
 
 def resources(cubin):
-    """(registers, stack bytes per thread), which is where ptxas spills to."""
+    """(registers, stack bytes per thread); ptxas spills to the stack."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -74,7 +95,7 @@ def resources(cubin):
     return [int(re.search(rf"{word}:(\d+)", usage)[1]) for word in ("REG", "STACK")]
 
 
-FLASH = [flash.forward_kernel, flash.dkdv_kernel, flash.dq_kernel]
+FLASH = [attention_triton.forward_kernel, attention_triton.dkdv_kernel, attention_triton.dq_kernel]
 DEFAULT = {("hopper", 128)}  # the rest is slow
 
 
@@ -82,46 +103,48 @@ DEFAULT = {("hopper", 128)}  # the rest is slow
 @pytest.mark.parametrize("card, D", [pytest.param(c, D, marks=() if (c, D) in DEFAULT else pytest.mark.slow)
                                      for c in CARDS for D in (64, 128)])
 def test_attention_compiles(card, D, which):
-    """Nothing is spilled, but for 64 bytes in dk and dv at D = 128; Hopper multiplies by wgmma and has its copy engine fetch."""
-    (M, N, warps, stages), arch, copy = flash.TILES[card][D][which], CARDS[card], card in ("hopper", "blackwell")
-    types = {"starts_ptr": "*i32", "ends_ptr": "*i32", "lse_ptr": "*fp32", "delta_ptr": "*fp32", "scale": "fp32", "root": "fp32"}
+    """No spills, except 64 bytes in dk and dv at D = 128; Hopper uses wgmma and its copy engine."""
+    M, N, warps, stages = attention_triton.TILES[card][D][which]
+    arch, copy = CARDS[card], card in ("hopper", "blackwell")
+    types = {"starts_ptr": "*i32", "ends_ptr": "*i32", "lse_ptr": "*fp32", "delta_ptr": "*fp32", "scale": "fp32",
+             "root": "fp32"}
     if copy:
         rows = {"q_ptr": M, "do_ptr": M, "k_ptr": N, "v_ptr": N}
         types |= {name: f"tensordesc<bf16[1, {n}, 1, {D}]>" for name, n in rows.items()}
     registers, stack, _, ptx = compiled(FLASH[which], arch, types, dict(D=D, M=M, N=N, COPY=copy), warps, stages)
     assert stack <= (64 if (which, D) == (1, 128) else 0), f"{registers} registers, {stack} bytes spilled"
     assert ("wgmma.mma_async" in ptx) == (card == "hopper") and ("tcgen05.mma" in ptx) == (card == "blackwell")
-    assert ("cp.async.bulk.tensor" in ptx) == copy and "cp.async" in ptx  # the next tile comes while this is multiplied
+    assert ("cp.async.bulk.tensor" in ptx) == copy and "cp.async" in ptx  # loads the next tile during the product
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["forward", "dkdv", "dq"])
 @pytest.mark.parametrize("card, D", [(c, D) for c in ("small", "hopper") for D in (64, 128)])
 def test_attention_in_float32_compiles(card, D, which):
-    M, N, warps, stages = flash.TILES["float32"][D][which]
+    M, N, warps, stages = attention_triton.TILES["float32"][D][which]
     pointers = {n: "*fp32" for n in FLASH[which].arg_names if n.endswith("_ptr")}
     types = pointers | {"starts_ptr": "*i32", "ends_ptr": "*i32", "scale": "fp32", "root": "fp32"}
     _, stack, _, _ = compiled(FLASH[which], CARDS[card], types, dict(D=D, M=M, N=N, COPY=False), warps, stages)
     assert stack <= (64 if (which, D) == (1, 128) else 0)
 
 
-ROWS, BLOCK, WARPS = MODULES["kernels.rms_norm"].tile(3584)
+ROWS, BLOCK, WARPS = rms_norm_triton.tile(3584)
 F = "*fp32"
-OTHERS = {  # the kernels that multiply no matrices, and decoding: (kernel, types, constants, warps) at the shapes of Qwen2-7B
-    "delta": (flash.delta_kernel, {"delta_ptr": F}, dict(D=128, M=64), 4),
-    "rms_norm": (MODULES["kernels.rms_norm"].forward_kernel, {"rstd_ptr": F, "eps": "fp32"},
+OTHERS = {  # (kernel, types, constants, warps) at the shapes of Qwen2-7B
+    "delta": (attention_triton.delta_kernel, {"delta_ptr": F}, dict(D=128, M=64), 4),
+    "rms_norm": (rms_norm_triton.forward_kernel, {"rstd_ptr": F, "eps": "fp32"},
                  dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
-    "rms_norm backward": (MODULES["kernels.rms_norm"].backward_kernel, {"rstd_ptr": F, "dw_ptr": F},
+    "rms_norm backward": (rms_norm_triton.backward_kernel, {"rstd_ptr": F, "dw_ptr": F},
                           dict(ROWS=ROWS, BLOCK=BLOCK, ADD=True), WARPS),
-    "swiglu": (MODULES["kernels.swiglu"].forward_kernel, {}, dict(BLOCK=4096), 8),
-    "swiglu backward": (MODULES["kernels.swiglu"].backward_kernel, {}, dict(BLOCK=4096), 8),
-    "rope": (MODULES["kernels.rope"].rope_kernel, {"sign": "fp32"}, dict(D=128, HB=32, KB=4), 4),
-    "rows": (log_softmax.rows_kernel, {"target_ptr": "*i64", "g_ptr": F, "logp_ptr": F},
+    "swiglu": (swiglu_triton.forward_kernel, {}, dict(BLOCK=4096), 8),
+    "swiglu backward": (swiglu_triton.backward_kernel, {}, dict(BLOCK=4096), 8),
+    "rope": (rope_triton.rope_kernel, {"sign": "fp32"}, dict(D=128, HB=32, KB=4), 4),
+    "rows": (cross_entropy_triton.logprob_kernel, {"target_ptr": "*i64", "g_ptr": F, "logp_ptr": F},
              dict(GRADIENT=True, EVEN=False, BLOCK=8192), 16),
-    "decode": (MODULES["kernels.decode"].split_kernel, {"starts_ptr": "*i32", "prefix_ptr": "*i32", "acc_ptr": F, "top_ptr": F,
-                                                        "total_ptr": F, "scale": "fp32"}, dict(D=128, R=16, N=64), 4),
-    "decode join": (MODULES["kernels.decode"].join_kernel, {"acc_ptr": F, "top_ptr": F, "total_ptr": F},
-                    dict(SPLITS=48, BLOCK=64, D=128), 4),
+    "decode": (decode_triton.split_kernel, {"starts_ptr": "*i32", "prefix_ptr": "*i32", "acc_ptr": F, "max_ptr": F,
+                                            "total_ptr": F, "scale": "fp32"}, dict(D=128, R=16, N=64), 4),
+    "decode combine": (decode_triton.combine_kernel, {"acc_ptr": F, "max_ptr": F, "total_ptr": F},
+                       dict(SPLITS=48, BLOCK=64, D=128), 4),
 }
 
 
@@ -149,13 +172,13 @@ def near(ours, wanted, tolerance):
 @pytest.mark.parametrize("D", [16, 64, 128])
 @pytest.mark.parametrize("H, K", [(1, 1), (8, 2), (6, 1), (7, 1), (8, 1)])
 def test_attention_on_a_gpu(H, K, D, dtype, tolerance):
-    """Random documents against float64, and the same bits ten times: no race, no order that depends on chance."""
+    """Random documents against float64, and the same bits ten times: no races."""
     starts = starts_of(random_rows(D + H, 2, 700))
     q, k, v = (torch.randn(2, 700, heads, D, device="cuda", dtype=dtype, requires_grad=True) for heads in (H, K, K))
     up = torch.randn_like(q)
 
     def run():
-        out = attention(q, k, v, documents(starts.cuda()))
+        out = attention(q, k, v, document_mask(starts.cuda()))
         return [out, *torch.autograd.grad(out, (q, k, v), up)]
 
     ours = run()
@@ -168,7 +191,7 @@ def test_attention_on_a_gpu(H, K, D, dtype, tolerance):
 @on_gpu
 @pytest.mark.gpu
 def test_the_other_kernels_on_a_gpu():
-    """bfloat16 against float64; float32 sums over words and rows; the same bits twice."""
+    """bfloat16 against float64; float32 sums over vocabulary and rows; the same bits twice."""
     def run(function, *inputs):
         out = function(*inputs)
         outs = out if isinstance(out, tuple) else (out,)
@@ -179,12 +202,13 @@ def test_the_other_kernels_on_a_gpu():
         return torch.randn(*shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
 
     angle = torch.rand(2, 300, 1, 64, device="cuda").repeat(1, 1, 1, 2)
-    cases = [(rms_norm, MODULES["kernels.rms_norm"].rms_norm_reference, (leaf(600, 896), leaf(896), 1e-6)),
-             (swiglu, MODULES["kernels.swiglu"].swiglu_reference, (leaf(600, 4864), leaf(600, 4864))),
-             (rope, MODULES["kernels.rope"].rope_reference,
+    cases = [(rms_norm, rms_norm_reference, (leaf(600, 896), leaf(896), 1e-6)),
+             (swiglu, swiglu_reference, (leaf(600, 4864), leaf(600, 4864))),
+             (rope, rope_reference,
               (leaf(2, 300, 14, 128), leaf(2, 300, 2, 128), angle.cos(), angle.sin()))]
     for ours, reference, inputs in cases:
-        doubles = [x.detach().double().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x for x in inputs]
+        doubles = [x.detach().double().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
+                   for x in inputs]
         first = run(ours, *inputs)
         near(first, run(reference, *doubles), 1e-2)
         assert all(torch.equal(a, b) for a, b in zip(first, run(ours, *inputs)))
@@ -207,6 +231,8 @@ def test_target_logprobs_on_a_gpu(upstream):
 @on_gpu
 @pytest.mark.gpu
 def test_decode_on_a_gpu():
-    q, k, v = (torch.randn(2, n, heads, 128, device="cuda", dtype=torch.bfloat16) for n, heads in ((3, 14), (3000, 2), (3000, 2)))
+    sizes = ((3, 14), (3000, 2), (3000, 2))
+    q, k, v = (torch.randn(2, n, heads, 128, device="cuda", dtype=torch.bfloat16) for n, heads in sizes)
     starts, prefix = torch.tensor([[2000, 2000, 2999], [0, 0, 0]], device="cuda"), torch.tensor([500, 0], device="cuda")
-    near([decode(q, k, v, starts, prefix)], [decode_reference(q.double(), k.double(), v.double(), starts, prefix)], 1e-2)
+    wanted = attention_reference(q.double(), k.double(), v.double(), starts, prefix)
+    near([decode(q, k, v, starts, prefix)], [wanted], 1e-2)

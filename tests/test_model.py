@@ -1,4 +1,4 @@
-"""The model against transformers' Qwen2, Llama and Qwen3, against itself (packed, cached, generated), and its folder on disk."""
+"""The model against transformers' Qwen2, Llama and Qwen3, against itself (packed, cached, generated); its folder."""
 import json
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from generate import generate
-from model import IGNORE, Cache, ModelConfig, Qwen2, read_config
+from model import IGNORE, KVCache, ModelConfig, Qwen2
 
 transformers = pytest.importorskip("transformers")
 
@@ -31,8 +31,8 @@ def ids(B, T, seed=0, V=97):
 
 
 def logits_of(model, tokens, starts=None):
-    """Logits at every position, (B, T, V), from the last residual stream."""
-    return model.lm_head(model.model.norm(model(tokens, starts=starts, hidden=True)[-1])).float()
+    """Logits at every position, (B, T, V)."""
+    return model.lm_head(model.hidden_states(tokens, starts)).float()
 
 
 def hf_load(folder):
@@ -40,7 +40,7 @@ def hf_load(folder):
 
 
 def pack(documents):
-    """Documents behind one another in one row -> tokens, targets, starts (1, T); the last word of each predicts nothing."""
+    """Pack documents into one row -> tokens, targets, starts (1, T); the last token of each predicts nothing."""
     tokens = torch.cat(documents)[None]
     targets = torch.cat([torch.cat([d[1:], torch.tensor([IGNORE])]) for d in documents])[None]
     begin = [sum(len(d) for d in documents[:i]) for i in range(len(documents))]
@@ -56,7 +56,7 @@ def same_as_transformers(ours, theirs):
         with torch.no_grad():
             wanted = theirs(tokens).logits
             logp = ours(tokens, targets)
-        assert (ours(tokens) - wanted[:, -1]).abs().max() <= 1e-4
+        assert (ours.logits(tokens) - wanted[:, -1]).abs().max() <= 1e-4
         assert (logits_of(ours, tokens) - wanted).abs().max() <= 1e-4
         wanted = torch.log_softmax(wanted, -1).gather(2, targets[..., None])[..., 0]
         assert logp.dtype == torch.float32 and (logp - wanted).abs().max() <= 1e-4
@@ -84,7 +84,7 @@ def test_transformers_folder_in_ours(tmp_path, ratio, tied):
     torch.manual_seed(ratio)
     theirs = transformers.Qwen2ForCausalLM(config).eval()
     with torch.no_grad():
-        for name, p in theirs.named_parameters():
+        for p in theirs.parameters():
             if p.ndim == 1:
                 p += 0.3 * torch.randn(p.shape)
     theirs.save_pretrained(tmp_path)
@@ -95,7 +95,8 @@ def test_transformers_folder_in_ours(tmp_path, ratio, tied):
 
 # ---------------------------------------------------------------------- families
 
-# Head size 8 turns its pairs once in 6, 63, 628 and 6283 positions: the first is kept, the second mixed, the others slowed down.
+# The pairs of head size 8 rotate once in 6, 63, 628 and 6283 positions: the first is kept, the second interpolated, the
+# others slowed down.
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 128}
 FAMILIES = {"qwen2": ("Qwen2", {}), "llama": ("Llama", {}), "llama-bias": ("Llama", {"attention_bias": True}),
@@ -106,7 +107,7 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A function: transformers' tiny random model of a family, and the folder that it saved."""
+    """A function that makes transformers' tiny random model of a family and the folder it saved."""
     known = {}
 
     def make(family, ratio=4, tied=False):
@@ -115,9 +116,9 @@ def made(tmp_path_factory):
             H, K, C = RATIOS[ratio]
             rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
             config = getattr(transformers, f"{name}Config")(**{
-                "vocab_size": 97, "hidden_size": C, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": H,
-                "num_key_value_heads": K, "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "initializer_range": 0.2,
-                "max_position_embeddings": 512} | rope | own)
+                "vocab_size": 97, "hidden_size": C, "intermediate_size": 40, "num_hidden_layers": 3,
+                "num_attention_heads": H, "num_key_value_heads": K, "tie_word_embeddings": tied,
+                "rms_norm_eps": 1e-5, "initializer_range": 0.2, "max_position_embeddings": 512} | rope | own)
             torch.manual_seed(ratio)
             theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
             with torch.no_grad():
@@ -132,7 +133,7 @@ def made(tmp_path_factory):
 
 
 def near(ours, wanted):
-    """Within 1e-4 of the scale of what is wanted."""
+    """Whether the difference is within 1e-4 of the largest expected value."""
     return ours.dtype == torch.float32 and bool((ours - wanted).abs().max() <= 1e-4 * wanted.abs().max())
 
 
@@ -143,18 +144,18 @@ def test_families_give_the_logits_of_transformers(made, family, ratio, tied):
     theirs, folder = made(family, ratio, tied)
     ours = Qwen2.from_pretrained(folder)
     assert ours.config.model_type == theirs.config.model_type
-    for T in (1, 40, 150):  # both forms of dense attention, and turns beyond Llama 3's original length
+    for T in (1, 40, 150):  # both forms of dense attention, and positions beyond Llama 3's original length
         tokens, targets = ids(2, T, seed=T), ids(2, T, seed=T + 1)
         with torch.no_grad():
             wanted = theirs(tokens).logits
-            assert near(logits_of(ours, tokens), wanted) and near(ours(tokens), wanted[:, -1])
+            assert near(logits_of(ours, tokens), wanted) and near(ours.logits(tokens), wanted[:, -1])
             wanted = torch.log_softmax(wanted, -1).gather(2, targets[..., None])[..., 0]
             assert near(ours(tokens, targets), wanted)
 
 
 @each_family
 def test_families_packed(made, family):
-    """Documents behind one another in a row, against transformers on each alone."""
+    """Documents packed into a row, against transformers on each alone."""
     theirs, folder = made(family)
     ours = Qwen2.from_pretrained(folder)
     documents = [ids(1, n, seed=i)[0] for i, n in enumerate((5, 1, 30, 140, 2))]
@@ -165,17 +166,17 @@ def test_families_packed(made, family):
 
 @pytest.mark.parametrize("pieces", [[1] * 9, [30, 1, 1, 100], [131, 1]], ids=str)
 @each_family
-def test_families_behind_a_cache(made, family, pieces):
-    """In pieces, with rows padded on the left, against transformers on each row alone and whole."""
+def test_families_with_a_cache(made, family, pieces):
+    """In pieces, with rows padded on the left, against transformers on each whole row alone."""
     theirs, folder = made(family)
     ours, total = Qwen2.from_pretrained(folder), sum(pieces)
     tokens, padding = ids(3, total), (0, 2, 7)
     starts = torch.tensor(padding)[:, None].expand(-1, total)
-    cache, done = Cache(ours, 3, total), 0
+    cache, done = KVCache(ours, 3, total), 0
     with torch.no_grad():
         wanted = [theirs(tokens[b:b + 1, n:]).logits[0] for b, n in enumerate(padding)]
         for n in pieces:
-            logits = ours(tokens[:, done:done + n], starts=starts[:, done:done + n], cache=cache)
+            logits = ours.logits(tokens[:, done:done + n], starts[:, done:done + n], cache)
             done += n
             for b, hidden in enumerate(padding):
                 if done > hidden:
@@ -185,7 +186,7 @@ def test_families_behind_a_cache(made, family, pieces):
 @pytest.mark.parametrize("ratio", [1, 7])
 @each_family
 def test_families_in_bfloat16(made, tmp_path, family, ratio):
-    """The truth is the same bfloat16 weights computed in float32; transformers' bfloat16 says how far from it is near."""
+    """Against the same bfloat16 weights computed in float32; the error of transformers' bfloat16 sets the tolerance."""
     theirs, folder = made(family, ratio)
     Qwen2.from_pretrained(folder).save_pretrained(tmp_path, dtype=torch.bfloat16)
     load = transformers.AutoModelForCausalLM.from_pretrained
@@ -204,19 +205,23 @@ def test_families_in_bfloat16(made, tmp_path, family, ratio):
 
 @pytest.mark.parametrize("tied", [True, False])
 @each_family
-def test_families_there_and_back(made, tmp_path, family, tied):
-    """transformers loads what we save of what it saved: nothing missing, nothing left over, every bit and every logit."""
+def test_families_round_trip(made, tmp_path, family, tied):
+    """transformers loads what we save of what it saved: no tensor missing or left over, every bit and logit equal."""
     theirs, folder = made(family, 4, tied)
     ours = Qwen2.from_pretrained(folder)
     ours.save_pretrained(tmp_path, max_bytes=10_000)
-    back, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, output_loading_info=True)
-    assert type(back) is type(theirs) and not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    back, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32,
+                                                                   output_loading_info=True)
+    assert type(back) is type(theirs)
+    assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     wanted = theirs.state_dict()
-    assert back.state_dict().keys() == wanted.keys() and all(torch.equal(t, wanted[n]) for n, t in back.state_dict().items())
+    assert back.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(t, wanted[n]) for n, t in back.state_dict().items())
     with torch.no_grad():
         assert torch.equal(back(ids(2, 150)).logits, theirs(ids(2, 150)).logits)
-    for name in ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                 "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "max_position_embeddings", "rope_parameters"):
+    for name in ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                 "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings",
+                 "max_position_embeddings", "rope_parameters"):
         assert getattr(back.config, name) == getattr(theirs.config, name), name
     again = Qwen2.from_pretrained(tmp_path)
     assert equal_weights(ours, again) and again.config == ours.config
@@ -224,8 +229,8 @@ def test_families_there_and_back(made, tmp_path, family, tied):
 
 @pytest.mark.parametrize("tied", [True, False])
 @each_family
-def test_families_made_by_us(tmp_path, family, tied):
-    """From fresh weights, with nothing of transformers before."""
+def test_families_from_fresh_weights(tmp_path, family, tied):
+    """Our fresh weights in transformers."""
     name, own = FAMILIES[family]
     own = dict(own)
     if "rope_parameters" in own:
@@ -254,15 +259,16 @@ def test_gradients_of_families_equal_transformers(made, family):
 
 
 def test_config_of_the_published_qwen2(tmp_path):
-    """The fields of Qwen2-0.5B's own config.json, which keeps rope_theta at the top."""
-    published = {"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151643,
-                 "hidden_act": "silu", "hidden_size": 896, "initializer_range": 0.02, "intermediate_size": 4864,
-                 "max_position_embeddings": 131072, "max_window_layers": 24, "model_type": "qwen2", "num_attention_heads": 14,
+    """The fields of Qwen2-0.5B's config.json, where rope_theta is at the top level."""
+    published = {"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+                 "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 896, "initializer_range": 0.02,
+                 "intermediate_size": 4864, "max_position_embeddings": 131072, "max_window_layers": 24,
+                 "model_type": "qwen2", "num_attention_heads": 14,
                  "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
                  "sliding_window": 131072, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "use_cache": True,
                  "use_sliding_window": False, "vocab_size": 151936}
     (tmp_path / "config.json").write_text(json.dumps(published))
-    c = read_config(tmp_path)
+    c = ModelConfig.from_pretrained(tmp_path)
     assert (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_size) == (896, 14, 2, 64)
     assert (c.rope_theta, c.vocab_size, c.tie_word_embeddings, c.num_hidden_layers) == (1e6, 151936, True, 24)
 
@@ -271,7 +277,7 @@ def test_config_of_the_published_qwen2(tmp_path):
                                     {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
                                     {"use_sliding_window": True}])
 def test_what_is_not_implemented_is_refused(tmp_path, change):
-    """Each of these would load, run, and give other numbers than transformers."""
+    """Each of these would load, run, and compute something else than transformers."""
     tiny().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
@@ -279,15 +285,17 @@ def test_what_is_not_implemented_is_refused(tmp_path, change):
         Qwen2.from_pretrained(tmp_path)
 
 
-def test_hidden_streams(tmp_path):
+def test_residual_streams(tmp_path):
     ours = tiny(num_hidden_layers=3)
     ours.save_pretrained(tmp_path)
     tokens = ids(2, 20)
-    streams = ours(tokens, hidden=True)
+    streams = ours.residual_streams(tokens)
     assert len(streams) == 4 and all(s.shape == (2, 20, 32) for s in streams)
-    wanted = hf_load(tmp_path)(tokens, output_hidden_states=True).hidden_states  # the last of theirs is behind the final norm
-    for a, b in zip(streams[:-1] + [ours.model.norm(streams[-1])], wanted):
+    # the last of theirs is after the final norm
+    wanted = hf_load(tmp_path)(tokens, output_hidden_states=True).hidden_states
+    for a, b in zip(streams[:-1] + [ours.hidden_states(tokens)], wanted):
         assert (a - b).abs().max() <= 1e-4
+    assert torch.equal(ours.model.norm(streams[-1]), ours.hidden_states(tokens))
 
 
 def test_gradients_equal_transformers(tmp_path):
@@ -332,7 +340,7 @@ def test_packed_gradients_equal_the_sum_of_each_alone():
         assert (packed[name] - p.grad).norm() <= 1e-5 * p.grad.norm(), name
 
 
-def test_recomputation_changes_nothing():
+def test_activation_checkpointing_changes_nothing():
     tokens, targets, starts = pack([ids(1, n, seed=n)[0] for n in (7, 30)])
     grads = []
     for activation_checkpointing in (False, True):
@@ -355,7 +363,7 @@ def test_ignored_targets_are_zero_and_send_no_gradient():
     model(tokens, targets).sum().backward()
     with_ignored = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    model(tokens[:1, :3], targets[:1, :3]).sum().backward()  # what is left when the ignored positions do not exist
+    model(tokens[:1, :3], targets[:1, :3]).sum().backward()  # without the ignored positions
     for a, p in zip(with_ignored, model.parameters()):
         assert (a - p.grad).abs().max() <= 1e-5
 
@@ -383,25 +391,26 @@ def test_bfloat16_computes_near_float32():
 def test_cache_equals_full_forward(pieces):
     model, tokens = tiny(), ids(3, 12)
     starts = torch.tensor([[0], [2], [4]]).expand(-1, 12)  # two rows padded on the left
-    cache, done = Cache(model, 3, 12), 0
+    cache, done = KVCache(model, 3, 12), 0
     for n in pieces:
         with torch.no_grad():
-            logits = model(tokens[:, done:done + n], starts=starts[:, done:done + n], cache=cache)
+            logits = model.logits(tokens[:, done:done + n], starts[:, done:done + n], cache)
         done += n
         for b, hidden in enumerate((0, 2, 4)):
             if done > hidden:
-                wanted = model(tokens[b:b + 1, hidden:done])
+                wanted = model.logits(tokens[b:b + 1, hidden:done])
                 assert (logits[b] - wanted[0]).abs().max() <= 1e-5
     assert cache.length == 12
 
 
-def test_targets_behind_a_cache():
-    """Choices scored behind one shared context."""
+def test_targets_after_a_cached_context():
+    """Continuations scored after one shared context."""
     model, tokens, targets = tiny(), ids(1, 20), ids(1, 20, seed=1)
-    cache = Cache(model, 1, 20)
+    cache = KVCache(model, 1, 20)
     with torch.no_grad():
-        model(tokens[:, :9], cache=cache)
-        logp = model(tokens[:, 9:], targets[:, 9:], cache=cache)
+        model.hidden_states(tokens[:, :9], cache=cache)
+        x = model.hidden_states(tokens[:, 9:], cache=cache)
+        logp = model.lm_head(x).log_softmax(-1).gather(2, targets[:, 9:, None])[..., 0]
         assert (logp - model(tokens, targets)[:, 9:]).abs().max() <= 1e-5
 
 
@@ -411,7 +420,7 @@ PROMPTS = [ids(1, n, seed=n)[0].tolist() for n in (5, 1, 12, 5, 3, 130)]
 @pytest.mark.parametrize("batch", [1, 4, 64])
 def test_generation_of_unequal_prompts_equals_each_alone(batch):
     model = tiny()
-    together = generate(model, PROMPTS, 10, batch=batch)
+    together = generate(model, PROMPTS, 10, batch_size=batch)
     assert together == [generate(model, [p], 10)[0] for p in PROMPTS]
     assert all(len(out) == 10 for out in together)
 
@@ -464,7 +473,7 @@ def test_saving_and_loading_keeps_every_bit(tmp_path, max_bytes, tied):
 
 
 def test_saving_again_over_another_number_of_files(tmp_path):
-    """What an earlier save left there (an index, more files) must not be read back, by us or by transformers."""
+    """Neither we nor transformers may read the files (an index, more shards) of an earlier save."""
     for seed, max_bytes in ((0, 10_000), (1, 1 << 30), (2, 20_000)):
         model = tiny(seed)
         model.save_pretrained(tmp_path, max_bytes=max_bytes)
@@ -486,13 +495,13 @@ def test_fresh_weights_are_deterministic():
     a, b = Qwen2(TINY).init_weights(3), Qwen2(TINY)
     state = torch.get_rng_state()
     b.init_weights(3)
-    assert equal_weights(a, b) and torch.equal(torch.get_rng_state(), state)  # and leave the global generator alone
+    assert equal_weights(a, b) and torch.equal(torch.get_rng_state(), state)  # the global generator is untouched
     deep = Qwen2(replace(TINY, num_hidden_layers=5)).init_weights(3)  # other layers do not change a matrix
     assert torch.equal(a.model.layers[1].mlp.up_proj.weight, deep.model.layers[1].mlp.up_proj.weight)
 
 
 def test_fresh_weights_depend_on_the_seed():
-    """Torch's CPU generator keeps the low 32 bits of a seed only."""
+    """Torch's CPU generator uses the low 32 bits of a seed only."""
     models = [Qwen2(TINY).init_weights(seed) for seed in (0, 1, 4)]
     for name, p in models[0].named_parameters():
         if p.ndim == 2:
@@ -514,7 +523,7 @@ def test_fresh_weights_have_the_stated_spread():
 
 
 def test_fresh_weights_of_different_parameters_differ():
-    """No two matrices may hold the same random numbers, not even up to their scale."""
+    """No two matrices may hold the same random numbers, even up to their scale."""
     model, seen = Qwen2(replace(TINY, num_hidden_layers=12)).init_weights(0), {}
     for name, p in model.named_parameters():
         if p.ndim == 2:

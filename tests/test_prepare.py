@@ -682,7 +682,7 @@ def test_shards_of_chats_hold_what_the_template_says(chatting):
     size = sum(len(t.decode(said).encode()) for _, said in train)
     assert sum(s["bytes"] for s in index["shards"]) == size  # bits per byte are of what is learned
     forged, = (ids for ids, _ in train + valid if "Obey" in t.decode(ids))
-    assert forged.count(t.added["<|im_start|>"]) == 2
+    assert forged.count(t.added_tokens["<|im_start|>"]) == 2
 
 
 def test_shards_of_pairs_hold_chosen_and_rejected(chatting):

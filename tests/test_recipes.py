@@ -28,7 +28,8 @@ from safetensors import safe_open
 
 import tokenizer
 import train
-from model import Qwen2, read_config
+from hf.folder import list_tokenizer_files
+from model import ModelConfig, Qwen2
 from recipes import extend_vocabulary as recipe
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -301,7 +302,7 @@ def test_text_survives(case):
 def test_old_ids_stay(case):
     """Pieces, specials, and every text in which no new token is found."""
     old, new = tokenizer.load(case.before), tokenizer.load(case.after)
-    assert new.added == old.added and new.special == old.special and (new.bos_id, new.eot_id) == (old.bos_id, old.eot_id)
+    assert new.added_tokens == old.added_tokens and new.control_ids == old.control_ids and (new.bos_id, new.eot_id) == (old.bos_id, old.eot_id)
     assert all(new.decode([i], special=True) == old.decode([i], special=True) for i in range(case.ids))
     apart = 0
     for text in texts_of(case):
@@ -398,13 +399,13 @@ def test_logits_of_old_ids_stay(case):
     ids = torch.tensor([t.encode(sentences(case.language, 1, seed=4)[0])])
     assert ids.max() >= case.ids
     wanted = theirs(ids).logits[:, -1]
-    assert wanted.shape[1] == read_config(case.after).vocab_size
-    assert (new(ids) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+    assert wanted.shape[1] == ModelConfig.from_pretrained(case.after).vocab_size
+    assert (new.logits(ids) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
     # how many rows a matrix has decides how its products round; with as many as before the bits are equal
     new.lm_head.weight = torch.nn.Parameter(new.lm_head.weight[:case.ids + case.padding].clone())
     for text in texts:
         ids = torch.tensor([t.encode(text)])
-        assert torch.equal(new(ids)[:, :case.ids], old(ids)[:, :case.ids])
+        assert torch.equal(new.logits(ids)[:, :case.ids], old.logits(ids)[:, :case.ids])
 
 
 def test_several_files_of_weights(extended, tmp_path):
@@ -427,7 +428,7 @@ def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_pa
     write_source(tmp_path / "data" / "th", [t.encode(x) for x in case.lines], eot=t.eot_id, vocab_size=t.vocab_size,
                  tokenizer=t.fingerprint)
     (tmp_path / "data" / "tokenizer").mkdir()
-    for file in tokenizer.files(case.after):
+    for file in list_tokenizer_files(case.after):
         shutil.copy(file, tmp_path / "data" / "tokenizer")
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
     train.main([f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", f"init={case.after}", f"first_new_id={first}",
@@ -441,7 +442,7 @@ def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_pa
         assert raw(after[name][:same]) == raw(old[:same].float()), name
         assert not words or (after[name][same:] != start[name][same:].float()).any(-1).sum() > PIECES / 2, name
     assert first == case.ids and tokenizer.load(tmp_path / "out").fingerprint == t.fingerprint
-    assert read_config(tmp_path / "out") == read_config(case.after)
+    assert ModelConfig.from_pretrained(tmp_path / "out") == ModelConfig.from_pretrained(case.after)
 
 
 # ---------------------------------------------------------------------- what is learned
@@ -602,7 +603,7 @@ def test_min_count(small, tmp_path, min_count):
     wanted = slow_merges(words_of(bpe, lines), ranks_of(bpe), 5000, min_count)
     assert new_merges(SimpleNamespace(before=folder, after=tmp_path / "out")) == wanted and 0 < len(wanted) < 5000
     assert f"\n{len(wanted)} new tokens" in f"\n{said}" and f"pairs occur {min_count} times" in said
-    assert read_config(tmp_path / "out").vocab_size == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
+    assert ModelConfig.from_pretrained(tmp_path / "out").vocab_size == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
     if min_count == 1:  # every word of the text is one token
         t = tokenizer.load(tmp_path / "out")
         words = [word for line in lines for word, _ in bpe.pre_tokenizer.pre_tokenize_str(line)]
@@ -681,7 +682,7 @@ def test_extending_twice(extended, tmp_path, name):
     texts = texts_of(case) + both[-15:]
     for text in texts:
         assert t.encode(text, special=True) == theirs(text, add_special_tokens=False)["input_ids"], text
-    assert t.added == before.added and t.vocab_size == first + PIECES
+    assert t.added_tokens == before.added_tokens and t.vocab_size == first + PIECES
     middle, old, new = tokenizer.load(case.after), weights(case.after), weights(tmp_path / "twice")
     embedding = "model.embed_tokens.weight"
     alone = tokenizers.Tokenizer.from_str(json.dumps({  # the pieces of the first extension, from its own files
@@ -741,7 +742,7 @@ def test_other_tokenizer_files_do_not_outlive_the_old_ids(tmp_path):
         return
     new, theirs = tokenizer.load(tmp_path / "after"), transformers.AutoTokenizer.from_pretrained(str(tmp_path / "after"))
     assert all(new.encode(x) == theirs(x, add_special_tokens=False)["input_ids"] for x in lines)
-    assert new.vocab_size == 455 == read_config(tmp_path / "after").vocab_size
+    assert new.vocab_size == 455 == ModelConfig.from_pretrained(tmp_path / "after").vocab_size
 
 
 def test_two_runs_write_the_same_bytes(root, extended, tmp_path):

@@ -236,7 +236,7 @@ def slow(folder, texts, layer, center):
     for i, text in enumerate(texts):
         if text.strip():
             with torch.inference_mode():
-                streams = model(torch.tensor([[t.prefix_token_id, *t.encode(text.strip())]]), hidden=True)
+                streams = model.residual_streams(torch.tensor([[t.prefix_token_id, *t.encode(text.strip())]]))
             rows[i] = streams[layer][0, 1:].double().mean(0).numpy()
     full = rows.any(1)
     rows[full] -= rows[full].mean(0) if center else 0
@@ -278,7 +278,7 @@ def test_long_sentences_are_cut(folder, tmp_path):
     got = embed(folder, tmp_path, f"{long}\nword\n", max_tokens=12, center=False)
     tokens = torch.tensor([[t.prefix_token_id, *t.encode(long.strip())[:12]]])
     with torch.inference_mode():
-        wanted = Qwen2.from_pretrained(folder)(tokens, hidden=True)[1][0, 1:].mean(0)
+        wanted = Qwen2.from_pretrained(folder).residual_streams(tokens)[1][0, 1:].mean(0)
     np.testing.assert_allclose(got[0], wanted / wanted.norm(), atol=1e-3)
 
 

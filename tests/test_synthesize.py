@@ -724,7 +724,7 @@ def test_a_checkpoint_answers_through_its_template(words, folders, tmp_path):
     model, t = Qwen2.from_pretrained(folders["chatty"]).eval(), tokenizer.load(folders["chatty"])
     rows, asked = run(line), [t.encode_chat([{"role": "user", "content": prompt}]) for prompt in planned(line).values()]
     expected = generate(model, asked, 24, t.stop_ids)
-    assert [row["text"] for row in rows] == [t.decode(ids, before=ask) for ids, ask in zip(expected, asked)]
+    assert [row["text"] for row in rows] == [t.decode(ids, prefix=ask) for ids, ask in zip(expected, asked)]
     assert [row["finish"] == "length" for row in rows] == [len(ids) == 24 for ids in expected]
     reasons = {row["id"]: row["reason"] for row in rows_of(tmp_path / "out/rejects.jsonl")}
     assert all(reasons.get(row["id"]) in ("cut: no end", "empty") for row in rows if row["finish"] == "length")

@@ -346,7 +346,7 @@ def test_win_rate(made, tmp_path, capsys):
     tinyworld.main(["judge", f"a={a}", f"b={b}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
     found = {(row["metric"], row["lang"], row.get("group")): row for row in rows(tmp_path / "new/results.jsonl")}
     groups = [("en", None), ("kk", None), ("de", None), ("mean", "en"), ("mean", "high"), ("mean", "low")]
-    assert set(found) == {(m, *g) for m in judge.METRICS for g in groups}
+    assert set(found) == {(m, *g) for m in ("win_rate", "right_language", "answer_score") for g in groups}
     wins = {k[1:]: row for k, row in found.items() if k[0] == "win_rate"}
     assert (wins["en", None]["score"], wins["en", None]["stderr"]) == (0.5, 0)
     assert wins["kk", None]["score"] == 0.75 and wins["kk", None]["n"] == 24
@@ -427,3 +427,18 @@ def test_sizes_out_of_bounds_are_named(word, names, tmp_path):
     with pytest.raises(ValueError) as e:
         tinyworld.main([f"out={tmp_path}", word])
     assert all(name in str(e.value) for name in names) and not list(tmp_path.iterdir())
+
+
+def test_fact_questions(tmp_path):
+    """They ask what every document states and no instruction asks, and are judged apart from the other questions."""
+    tinyworld.main([f"out={tmp_path}", "languages=['en', 'de', 'kk']", "fact_questions=6", "questions=8", *SMALL])
+    asked = rows(tmp_path / "eval/chat/kk.jsonl")
+    facts = [row for row in asked if row["category"] == chat.FACTS]
+    assert [row["question_id"] for row in asked] == list(range(14)) and len(facts) == 6
+    near = {(f, c) for f, message in POOLS["test"]["near"] for c in [message["country"]]}
+    assert {(t["message"][0], t["message"][1]["country"]) for row in facts for t in row["check"]} <= near
+    a = samples(tmp_path / "a.jsonl", tmp_path, "sft",
+                lambda code, row: row["reference"] if row["category"] != chat.FACTS or code == "en" else ["?", row["reference"][1]])
+    tinyworld.main(["judge", f"a={a}", f"raw={tmp_path}", f"out={tmp_path}/results.jsonl"])
+    found = {(row["metric"], row["lang"]): row["score"] for row in rows(tmp_path / "results.jsonl")}
+    assert found["stated_facts", "en"] == 1 and found["stated_facts", "kk"] == 0.5 and found["answer_score", "kk"] == 1

@@ -232,7 +232,7 @@ def test_hugging_face_reads_the_folder_alike(small):
     assert first_difference(texts, [t.encode(x) for x in texts], wanted) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], theirs.batch_decode(wanted)) is None
     assert theirs.eos_token_id == t.eot_id and theirs("a")["input_ids"] == t.encode("a")
-    assert theirs("<|im_end|>")["input_ids"] == t.encode("<|im_end|>", special=True) == [t.added["<|im_end|>"]]
+    assert theirs("<|im_end|>")["input_ids"] == t.encode("<|im_end|>", special=True) == [t.added_tokens["<|im_end|>"]]
 
 
 # ---------------------------------------------------------------------- sentencepiece, as Llama 2's
@@ -288,7 +288,7 @@ def test_llama2_ids_equal_the_published_pipeline(llama2):
     assert first_difference(texts, [t.encode(x) for x in texts], wanted) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], theirs.decode_batch(wanted)) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], texts) is None
-    assert (t.bos_id, t.eot_id, t.vocab_size) == (1, 2, 1100) and t.added.items() >= {"<s>": 1, "</s>": 2}.items()
+    assert (t.bos_id, t.eot_id, t.vocab_size) == (1, 2, 1100) and t.added_tokens.items() >= {"<s>": 1, "</s>": 2}.items()
 
 
 def test_llama2_ids_equal_transformers(llama2):
@@ -441,7 +441,7 @@ def test_byte_level_ids_equal_the_tokenizers_package(byte_level, lines, kind):
         again = bpe.decode_batch(wanted, skip_special_tokens=False)
         assert first_difference(texts, [t.decode(x, special=True) for x in wanted], again) is None
     assert not found[0] and found[1]
-    assert t.added == {x: bpe.token_to_id(x) for x in (*about["special"], *about.get("plain", ()))}
+    assert t.added_tokens == {x: bpe.token_to_id(x) for x in (*about["special"], *about.get("plain", ()))}
     assert t.vocab_size == bpe.get_vocab_size() and t.bos_id == (bpe.token_to_id(about["bos"]) if "bos" in about else None)
     assert t.eot_id == bpe.token_to_id(tokenizer.EOT if tokenizer.EOT in about["special"] else "<|end_of_text|>")
 
@@ -707,7 +707,7 @@ def test_vocab_and_merges_without_a_configuration(byte_level, tmp_path, lines):
     t, same, texts = tokenizer.load(parts(byte_level, "qwen2", tmp_path)), tokenizer.load(whole), lines[:2000]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.vocab_size, t.eot_id, t.bos_id, t.added) == (1503, 1500, None, same.added) and t.fingerprint == same.fingerprint
+    assert (t.vocab_size, t.eot_id, t.bos_id, t.added_tokens) == (1503, 1500, None, same.added_tokens) and t.fingerprint == same.fingerprint
 
 
 @pytest.mark.parametrize("beside", ["tokenizer_config.json", "added_tokens.json"])
@@ -724,7 +724,7 @@ def test_vocab_and_merges_with_added_tokens(byte_level, tmp_path, lines, beside)
     t, texts = tokenizer.load(folder), [x for x in lines[:2000] if TOOLS[2] not in x or TOOLS[2] in kept]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert t.added == {x: bpe.token_to_id(x) for x in (*QWEN_SPECIAL, *kept)}
+    assert t.added_tokens == {x: bpe.token_to_id(x) for x in (*QWEN_SPECIAL, *kept)}
     if beside == "tokenizer_config.json":
         assert t.fingerprint == tokenizer.load(whole).fingerprint
 
@@ -751,7 +751,7 @@ def test_gpt2_vocab_and_merges(byte_level, tmp_path, lines, named):
     t, texts = tokenizer.load(folder), lines[:2000]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.eot_id, t.vocab_size, t.added) == (1500, 1501, {tokenizer.EOT: 1500})
+    assert (t.eot_id, t.vocab_size, t.added_tokens) == (1500, 1501, {tokenizer.EOT: 1500})
     if named:
         theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
         assert [t.encode(x, special=True) for x in lines[:300]] == theirs(lines[:300])["input_ids"]
@@ -840,7 +840,7 @@ def test_qwen_tiktoken(byte_level, tmp_path, lines):
     t, texts = tokenizer.load(tmp_path), lines[:2000] + ["<|extra_0|>a<|extra_204|>"]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.eot_id, t.bos_id, t.vocab_size) == (1500, None, 1708) and t.added["<|extra_204|>"] == 1707
+    assert (t.eot_id, t.bos_id, t.vocab_size) == (1500, None, 1708) and t.added_tokens["<|extra_204|>"] == 1707
 
 
 LLAMA3_SPECIAL = {
@@ -859,7 +859,7 @@ def test_llama3_tiktoken(byte_level, tmp_path, lines, named):
     t, texts = tokenizer.load(tmp_path), lines[:2000]
     for special in (False, True):
         assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert t.added == {x: 1500 + i for x, i in LLAMA3_SPECIAL.items()} == {x: bpe.token_to_id(x) for x in names}
+    assert t.added_tokens == {x: 1500 + i for x, i in LLAMA3_SPECIAL.items()} == {x: bpe.token_to_id(x) for x in names}
     assert (t.bos_id, t.eot_id, t.vocab_size) == (1500, 1501, 1756)
 
 
@@ -937,14 +937,14 @@ def test_a_stream_goes_on_where_a_prompt_ends(byte_level, small, llama2, kind):
             start = t.decode(ids[:n])
             if "\ufffd" in start:  # a prompt ends with a whole character
                 continue
-            s = t.stream(before=ids[:n])
+            s = t.stream(prefix=ids[:n])
             assert start + "".join(map(s.push, ids[n:])) + s.end() == wanted, (ascii(text), n)
 
 
 def test_a_stream_after_bos_alone(llama2):
     """Nothing but BOS in front: the text has not begun, its first space is still the tokenizer's."""
     t = tokenizer.load(llama2[0])
-    s = t.stream(before=[t.bos_id])
+    s = t.stream(prefix=[t.bos_id])
     assert "".join(map(s.push, t.encode("Hello world"))) + s.end() == "Hello world" == t.decode([t.bos_id, *t.encode("Hello world")])
 
 
@@ -1039,7 +1039,7 @@ def test_chatml_word_for_word(chatting):
     """Spelt out, so that a mistake which both sides share would be seen."""
     t = tokenizer.load(chatting("qwen2.5"))
     ids = t.encode_chat([{"role": "user", "content": "Hi"}])
-    start, end = t.added[tokenizer.IM_START], t.added[tokenizer.IM_END]
+    start, end = t.added_tokens[tokenizer.IM_START], t.added_tokens[tokenizer.IM_END]
     assert ids == [start, *t.encode("system\nYou are a helpful assistant."), end, *t.encode("\n"),
                    start, *t.encode("user\nHi"), end, *t.encode("\n"), start, *t.encode("assistant\n")]
 
@@ -1152,7 +1152,7 @@ def test_no_injection_through_other_fields(chatting, shape):
         message[shape] = bad
     t = tokenizer.load(chatting("qwen2.5", template.replace("show", show)))
     ids = t.encode_chat([message], **variables)
-    assert ids.count(t.added[tokenizer.IM_END]) == 1 and bad in t.decode(ids, special=True)
+    assert ids.count(t.added_tokens[tokenizer.IM_END]) == 1 and bad in t.decode(ids, special=True)
 
 
 def test_messages_are_left_as_they_are(chatting):

@@ -1,5 +1,5 @@
-"""The training loop on tiny shards: the loss falls, the split of the work does not matter, a kill at any moment costs nothing,
-and every misuse is one clear line."""
+"""The training loop on tiny shards: the loss falls, micro-batches and processes change nothing, a kill at any moment
+costs nothing, and every misuse is one clear line."""
 import fcntl
 import json
 import os
@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 
 import tokenizer
 import train
+from hf.weights import export
 from model import ModelConfig, Qwen2
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)
-RUN = dict(mixture={"en": 3, "zh": 1, "low": 0.5}, seq_len=32, batch_size=4, micro_batch_size=4, lr=1e-2, warmup_ratio=0.1, dtype="float32",
-           threads=1, eval_every=1000, log_every=1000, eval_tokens=100)
+RUN = dict(mixture={"en": 3, "zh": 1, "low": 0.5}, seq_len=32, batch_size=4, micro_batch_size=4, lr=1e-2,
+           warmup_ratio=0.1, dtype="float32", threads=1, eval_every=1000, log_every=1000, eval_tokens=100)
 pytestmark = pytest.mark.usefixtures("on_the_cpu", "own_handlers")
 STEP = 4 * 32  # tokens
 
@@ -89,7 +90,7 @@ def test_the_loss_falls_and_the_run_is_on_record(go, tmp_path, capsys):
 
 
 def test_fresh_bits_per_byte_are_the_uniform_ones(go, token_data, tmp_path):
-    """A fresh model gives every id 1/64: 6 bits a token; the shards call a word two bytes and the end none."""
+    """A fresh model gives every id 1/64: 6 bits a token; in the shards a word has two bytes and the end none."""
     go(tmp_path / "run", steps=1, eval_every=1, eval_tokens=10 ** 6, lr=1e-9)
     index = json.loads((token_data / "en-valid" / "index.json").read_text())
     tokens, size = (sum(s[k] for s in index["shards"]) for k in ("tokens", "bytes"))
@@ -116,7 +117,7 @@ def settings(**changes):
 @pytest.mark.parametrize("schedule, middle", [("cosine", 0.55), ("linear", 0.55), ("constant", 1.0)])
 def test_learning_rate(schedule, middle):
     c = settings(lr_schedule=schedule, warmup_ratio=0.1, min_lr_ratio=0.1)  # 100 steps, 10 of them warm-up
-    rates = [train.lr_at(s, c) / c.lr for s in range(100)]
+    rates = [train.learning_rate(s, c) / c.lr for s in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5) and rates[9] == pytest.approx(1)
     assert rates[10] == pytest.approx(1) and rates[99] == pytest.approx(1.0 if schedule == "constant" else 0.1)
     assert (rates[54] + rates[55]) / 2 == pytest.approx(middle) and max(rates) <= 1 + 1e-12
@@ -124,9 +125,9 @@ def test_learning_rate(schedule, middle):
 
 
 def test_learning_rate_of_short_runs():
-    assert train.lr_at(0, settings(tokens=STEP)) == pytest.approx(2e-3)  # one step is all warm-up
+    assert train.learning_rate(0, settings(tokens=STEP)) == pytest.approx(2e-3)  # one step is all warm-up
     c = settings(warmup_ratio=0.0)
-    assert train.lr_at(0, c) == pytest.approx(2e-3) and train.lr_at(99, c) == pytest.approx(2e-4)
+    assert train.learning_rate(0, c) == pytest.approx(2e-3) and train.learning_rate(99, c) == pytest.approx(2e-4)
 
 
 def test_only_matrices_decay():
@@ -137,11 +138,11 @@ def test_only_matrices_decay():
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 
-# ---------------------------------------------------------------------- the split of the work
+# ---------------------------------------------------------------------- micro-batches and processes
 
-# AdamW divides a gradient by its own size: where that is near zero, rounding moves a weight by up to lr. A small lr leaves
-# the weights comparable to 1e-6. AdamW and clipping are blind to a gradient of the wrong size; without clipping it shows in
-# the first moment and in the log.
+# AdamW divides a gradient by its own size: where that is near zero, rounding moves a weight by up to lr. A small lr
+# leaves the weights comparable to 1e-6. AdamW and clipping hide a gradient of the wrong scale; without clipping it
+# shows in the first moment and in the log.
 SPLIT = dict(lr=1e-4, grad_clip=1e9, save_every=4, keep_checkpoints=9)
 
 
@@ -165,7 +166,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, 
     """AdamW's first moment after one step is a tenth of it."""
     go(tmp_path / "run", steps=1, micro_batch_size=micro_batch_size, **SPLIT | {"save_every": 1})
     sources = train.data.open_sources(token_data)
-    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))[:3]
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
     (-model(tokens, targets, starts).mean()).backward()
     moments = {}
@@ -177,7 +178,8 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(go, token_data, 
 
 @pytest.mark.parametrize("activation_checkpointing", [True, "selective"])
 def test_recomputation_gives_the_same_bits(go, reference, tmp_path, activation_checkpointing):
-    assert go(tmp_path / "run", activation_checkpointing=activation_checkpointing) == (reference / "model.safetensors").read_bytes()
+    ours = go(tmp_path / "run", activation_checkpointing=activation_checkpointing)
+    assert ours == (reference / "model.safetensors").read_bytes()
 
 
 def command(root, data, out, /, steps=8, processes=None, **changes):
@@ -186,21 +188,25 @@ def command(root, data, out, /, steps=8, processes=None, **changes):
 
 
 def torchrun(root, data, out, steps=8, processes=2, **changes):
-    done = subprocess.run(command(root, data, out, steps, processes, **changes), capture_output=True, text=True, timeout=180)
+    arguments = command(root, data, out, steps, processes, **changes)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes, changes", [
-    (2, {}), (2, {"tie_word_embeddings": False, "micro_batch_size": 1}), (2, {"shard_size": 1, "micro_batch_size": 1}),  # two copies
-    (4, {"shard_size": 2, "micro_batch_size": 1, "batch_size": 8, "activation_checkpointing": "selective"})])  # two copies of two shards
+    (2, {}), (2, {"tie_word_embeddings": False, "micro_batch_size": 1}),
+    (2, {"shard_size": 1, "micro_batch_size": 1}),  # two replicas
+    (4, {"shard_size": 2, "micro_batch_size": 1, "batch_size": 8,  # two replicas of two shards
+         "activation_checkpointing": "selective"})])
 def test_processes_equal_one(root, token_data, go, tmp_path, processes, changes):
     torchrun(root, token_data, tmp_path / "two", processes=processes, **SPLIT, **changes)
     go(tmp_path / "one", **SPLIT, **changes)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-6
     ours, theirs = ([r for r in log_of(tmp_path / o) if "loss" in r][-1] for o in ("two", "one"))
-    assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-5) and ours["norm"] == pytest.approx(theirs["norm"], abs=2e-4)
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-5)
+    assert ours["norm"] == pytest.approx(theirs["norm"], abs=2e-4)
     bpb = [[r["bpb"]["en"] for r in log_of(tmp_path / o) if "bpb" in r] for o in ("two", "one")]
     assert bpb[0] == pytest.approx(bpb[1], abs=2e-4)
 
@@ -223,7 +229,8 @@ def wait_for(what, seconds, process=None):
     while time.monotonic() < end:
         if what():
             return
-        assert process is None or process.poll() is None, "the run ended too early:\n" + process.communicate()[0][-2000:]
+        if process is not None and process.poll() is not None:
+            raise AssertionError("the run ended too early:\n" + process.communicate()[0][-2000:])
         time.sleep(0.01)
     raise AssertionError(f"waited {seconds} s in vain")
 
@@ -253,12 +260,13 @@ def test_stopped_at_a_random_moment_and_resumed(root, token_data, uninterrupted,
         assert process.returncode == 0 and "resume=True" in said, said
     assert not (out / "model.safetensors").exists()
     left = steps_of(out)
-    assert go(out, resume=True, **LONG) == uninterrupted, f"stopped {delay:.3f} s after the first checkpoint, left {left}"
+    ours = go(out, resume=True, **LONG)
+    assert ours == uninterrupted, f"stopped {delay:.3f} s after the first checkpoint, left {left}"
     assert not list((out / "checkpoints").glob("*.tmp"))
 
 
 def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
-    """SIGTERM during steps 2 and 5, between two checkpoints: saved there, exit code 0."""
+    """SIGTERM during steps 2 and 5, between two checkpoints: saves there, exit code 0."""
     batch = train.data.Schedule.batch
     for at in (2, 5):
         def signalled(self, step, rows):
@@ -274,7 +282,7 @@ def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
     assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
 
 
-def test_resume_without_a_checkpoint_starts_anew(go, reference, tmp_path):
+def test_resume_without_a_checkpoint_starts_over(go, reference, tmp_path):
     assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
 
 
@@ -308,14 +316,15 @@ def other_state(checkpoint):
     path.write_text(path.read_text().replace("8", "7"))
 
 
-DAMAGES = {"flipped": (flip, "SHA-256"), "truncated": (truncate, "bytes"), "missing": (lambda c: victim(c).unlink(), "missing"),
+DAMAGES = {"flipped": (flip, "SHA-256"), "truncated": (truncate, "bytes"),
+           "missing": (lambda c: victim(c).unlink(), "missing"),
            "no manifest": (lambda c: (c / "manifest.json").unlink(), "manifest"),
            "half a manifest": (lambda c: (c / "manifest.json").write_text('{"sta'), "manifest"),
            "flipped state": (other_state, "SHA-256")}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over(go, reference, copy, damage, capsys):
+def test_a_damaged_checkpoint_is_skipped(go, reference, copy, damage, capsys):
     harm, word = DAMAGES[damage]
     harm(copy / "checkpoints" / "step-00000008")
     assert go(copy, resume=True, save_every=2, keep_checkpoints=3) == (reference / "model.safetensors").read_bytes()
@@ -325,7 +334,7 @@ def test_a_damaged_checkpoint_is_passed_over(go, reference, copy, damage, capsys
     assert "from " in said and "step-00000006" in said
 
 
-def test_all_damaged_starts_anew(go, reference, copy, capsys):
+def test_all_damaged_starts_over(go, reference, copy, capsys):
     for checkpoint in (copy / "checkpoints").iterdir():
         flip(checkpoint)
     assert go(copy, resume=True, save_every=2, keep_checkpoints=3) == (reference / "model.safetensors").read_bytes()
@@ -341,13 +350,13 @@ def test_an_unfinished_checkpoint_is_ignored(go, reference, copy, capsys):
 
 
 def test_pruning_never_takes_the_checkpoint_just_written(copy):
-    """Damaged ones with higher numbers stand in the folder after a fall back; they must not push out the good one."""
+    """After a fall back, damaged ones with higher numbers are in the folder; they must not push out the good one."""
     for checkpoint in (copy / "checkpoints").iterdir():
         flip(checkpoint)
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
-    c, world = settings(keep_checkpoints=2), SimpleNamespace(main=True, rank=0, size=1, barrier=lambda: None, all_gather=lambda x: [x])
-    c = train.Train(**vars(c) | {"out": str(copy)})
-    train.save(c, world, model, train.make_optimizer(model, c), 2, {})
+    c = train.Train(**vars(settings(keep_checkpoints=2)) | {"out": str(copy)})
+    world = SimpleNamespace(is_main=True, rank=0, world_size=1, barrier=lambda: None, all_gather=lambda x: [x])
+    train.checkpoint.save(c, world, model, train.make_optimizer(model, c), 2, {})
     assert "step-00000002" in steps_of(copy)
 
 
@@ -459,7 +468,8 @@ def test_rows_that_do_not_divide(monkeypatch, token_data, tmp_path):
 
 
 def test_the_shell_sees_one_line_and_a_code(root, token_data, tmp_path):
-    done = subprocess.run(command(root, token_data, tmp_path / "run", vocab_size=50), capture_output=True, text=True, timeout=60)
+    arguments = command(root, token_data, tmp_path / "run", vocab_size=50)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("ValueError: ")
 
 
@@ -513,8 +523,9 @@ def test_a_used_folder_is_not_overwritten(monkeypatch, token_data, copy, left):
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != "lock"} == before
 
 
-@pytest.mark.parametrize("changes", [dict(seed=1), dict(seq_len=16), dict(batch_size=8), dict(mixture={"en": 1, "zh": 1}),
-                                     dict(intermediate_size=32), dict(rope_theta=5.0)])
+@pytest.mark.parametrize("changes", [
+    dict(seed=1), dict(seq_len=16), dict(batch_size=8), dict(mixture={"en": 1, "zh": 1}), dict(intermediate_size=32),
+    dict(rope_theta=5.0)])
 def test_resuming_another_run_is_refused(monkeypatch, token_data, copy, changes):
     line = stopped(monkeypatch, words(token_data, copy, resume=True, **changes))
     assert "made with another" in line and "out=" in line
@@ -528,12 +539,12 @@ def test_resuming_with_other_shards_is_refused(monkeypatch, token_folder, write_
 
 
 def test_resuming_with_another_learning_rate_is_allowed(go, copy, reference):
-    """It is the way out of a divergence, as the error about gradients says."""
+    """It is the way out of a divergence, as the error about non-finite gradients says."""
     shutil.rmtree(copy / "checkpoints" / "step-00000008")
     assert go(copy, resume=True, lr=1e-3) != (reference / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("holder", ["process 12345 on node7", ""])  # "": it took the lock and has not signed yet
+@pytest.mark.parametrize("holder", ["process 12345 on node7", ""])  # "": not written yet
 def test_a_second_job_on_the_same_folder_is_refused(monkeypatch, token_data, tmp_path, holder):
     out = tmp_path / "run"
     out.mkdir()
@@ -554,7 +565,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch, token_data, ba
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-# ---------------------------------------------------------------------- the rows of new words alone
+# ---------------------------------------------------------------------- training new embeddings alone
 
 NEW = 48  # of 64 words the last 16 are new
 WORDS = ("model.embed_tokens.weight", "lm_head.weight")
@@ -569,7 +580,7 @@ def grown(tmp_path, request):
 
 
 def changed(before, after):
-    """{tensor: the rows of which a bit has changed}, only those with any."""
+    """{tensor: the rows with a changed bit}, only tensors that have any."""
     before, after = (load_file(x / "model.safetensors") for x in (before, after))
     assert before.keys() == after.keys() and before["model.norm.weight"].dtype == torch.float32
     different = {name: x.view(torch.int32) != after[name].view(torch.int32) for name, x in before.items()}
@@ -581,8 +592,9 @@ def only_new_rows_differ(before, after, first=NEW):
     assert words and changed(before, after) == dict.fromkeys(words, list(range(first, 64)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 1, "weight_decay": 10.0}, {"activation_checkpointing": True, "grad_clip": 0.01},
-                                     {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("changes", [
+    {}, {"micro_batch_size": 1, "weight_decay": 10.0}, {"activation_checkpointing": True, "grad_clip": 0.01},
+    {"dtype": "bfloat16"}])
 def test_new_rows_alone_learn(go, grown, tmp_path, changes):
     go(tmp_path / "run", steps=5, init=grown, first_new_id=NEW, **NO_SHAPE, **changes)
     only_new_rows_differ(grown, tmp_path / "run")
@@ -596,7 +608,7 @@ def test_a_single_new_row(go, grown, tmp_path):
 @pytest.mark.parametrize("bits", [-2 ** 31, 1, 0x7fffff, -0x7fc00000],
                          ids=["minus zero", "smallest", "largest of the smallest", "a negative one"])
 def test_numbers_that_arithmetic_would_change(go, grown, tmp_path, bits):
-    """Rows that makers never trained hold such numbers. Where those below 1e-38 count as 0, x - 0 is no longer x."""
+    """Rows that were never trained hold such numbers. Where denormals are flushed to 0, x - 0 is no longer x."""
     weights = load_file(grown / "model.safetensors")
     for name in weights.keys() & set(WORDS):
         weights[name].view(torch.int32)[3, :4] = bits  # an integer: as a number it might count as 0 here already
@@ -613,10 +625,11 @@ def moments_of(checkpoint):
 
 
 def test_the_gradient_of_new_rows_is_that_of_the_whole_model(go, token_data, grown, tmp_path):
-    """AdamW's first moment after one step is a tenth of it, 0 for the old rows, and nothing is kept of what does not learn."""
-    go(tmp_path / "run", steps=1, init=grown, first_new_id=NEW, micro_batch_size=3, **NO_SHAPE, **SPLIT | {"save_every": 1})
+    """AdamW's first moment after one step is a tenth of it, 0 for the old rows; frozen parameters have none."""
+    settings = NO_SHAPE | SPLIT | {"save_every": 1}
+    go(tmp_path / "run", steps=1, init=grown, first_new_id=NEW, micro_batch_size=3, **settings)
     sources = train.data.open_sources(token_data)
-    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))
+    tokens, targets, starts = train.data.Schedule(sources, RUN["mixture"], 4, 32, 0).batch(0, range(4))[:3]
     model = Qwen2.from_pretrained(grown)
     (-model(tokens, targets, starts).mean()).backward()
     moments, words = moments_of(tmp_path / "run" / "checkpoints" / "step-00000001"), dict(model.named_parameters())
@@ -636,7 +649,7 @@ def test_the_norm_that_is_clipped_is_of_the_new_rows(go, grown, tmp_path):
 
 
 def test_new_rows_resumed(go, grown, tmp_path):
-    """Stopped after step 2 of 5 and gone on: the same bits. A checkpoint is a whole model, as the others are."""
+    """Stopped after step 2 of 5 and resumed: the same bits. A checkpoint is a whole model, as others are."""
     settings = dict(steps=5, init=grown, first_new_id=NEW, save_every=2, keep_checkpoints=9, **NO_SHAPE)
     whole = go(tmp_path / "run", **settings)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
@@ -646,11 +659,11 @@ def test_new_rows_resumed(go, grown, tmp_path):
 
 
 def exported(checkpoint, out):
-    train.hf_weights.export(checkpoint, out)
+    export(checkpoint, out)
     return out
 
 
-def test_then_everything_learns(go, grown, tmp_path):
+def test_then_everything_is_trained(go, grown, tmp_path):
     """The second stage starts from the first one's model, without first_new_id."""
     go(tmp_path / "first", steps=3, init=grown, first_new_id=NEW, **NO_SHAPE)
     (tmp_path / "first" / "tokenizer_config.json").unlink()  # the shards of these tests have no tokenizer beside it
@@ -661,7 +674,8 @@ def test_then_everything_learns(go, grown, tmp_path):
 
 @pytest.mark.parametrize("value, needles", [
     (64, ("first_new_id=64", "64")), (65, ("first_new_id=65", "64")), (10 ** 9, ("first_new_id=", "64")),
-    (0, ("first_new_id must be positive", "0")), (-1, ("first_new_id must be positive", "-1")), ("all", ("first_new_id must be int", "all"))])
+    (0, ("first_new_id must be positive", "0")), (-1, ("first_new_id must be positive", "-1")),
+    ("all", ("first_new_id must be int", "all"))])
 def test_new_rows_that_are_not_there(monkeypatch, token_data, base, tmp_path, value, needles):
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, first_new_id=value, **NO_SHAPE))
     assert line.startswith("ValueError: ") and all(n in line for n in needles), line
@@ -675,7 +689,7 @@ def test_new_rows_of_no_model(monkeypatch, token_data, tmp_path):
 
 @pytest.mark.parametrize("first, then", [(NEW, None), (NEW, 40), (None, NEW)])
 def test_resuming_with_other_rows_is_refused(go, monkeypatch, token_data, base, tmp_path, first, then):
-    """It is another run: other parameters learn, and the checkpoint has no moments of theirs."""
+    """It is another run: other parameters are trained, and the checkpoint has no moments of theirs."""
     settings = dict(init=base, steps=4, save_every=2, **NO_SHAPE)
     go(tmp_path / "run", first_new_id=first, **settings)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
@@ -685,7 +699,7 @@ def test_resuming_with_other_rows_is_refused(go, monkeypatch, token_data, base, 
 
 @pytest.mark.slow
 def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
-    """A process may own old rows, new rows or both; a resumed pair gives the same bits."""
+    """A process may own old rows, new rows or both; resuming gives the same bits."""
     settings = dict(init=grown, first_new_id=NEW, **NO_SHAPE, **SPLIT | {"save_every": 2})
     torchrun(root, token_data, tmp_path / "two", steps=5, **settings)
     go(tmp_path / "one", steps=5, **settings)
@@ -695,12 +709,13 @@ def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "step-00000004")
     (tmp_path / "again" / "model.safetensors").unlink()
     torchrun(root, token_data, tmp_path / "again", steps=5, resume=True, **settings)
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    two, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("two", "again"))
+    assert again == two
 
 
 @pytest.mark.slow
 def test_new_rows_of_one_process_alone(root, token_data, go, grown, tmp_path):
-    """Row 32 is the first of the second process: the first one has nothing to learn, and its share stays as it was."""
+    """Row 32 is the first of the second process: the first process trains nothing, and its rows keep their bits."""
     torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
     go(tmp_path / "one", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5

@@ -58,6 +58,7 @@ class Sizes:
     #                                   mixed: also questions in the other language answered in a pivot
     preferences: int = 80    # pairs of each language
     questions: int = 24      # of the chat evaluation, in each language
+    fact_questions: int = 0  # further ones, on facts that documents of every language state and no instruction asks
 
 
 def main(argv=None):
@@ -96,7 +97,7 @@ def main(argv=None):
     print(f"{out}: {len(c.languages)} languages, {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
 
-BOUNDS = {"items": (2, 112), "test": (2, 200), "heldout": (1, 100_000), "synthetic": (0, 10 ** 7), "questions": (0, 10_000),
+BOUNDS = {"items": (2, 112), "test": (2, 200), "heldout": (1, 100_000), "synthetic": (0, 10 ** 7), "questions": (0, 10_000), "fact_questions": (0, 200),
           "crosslingual": (0, 10 ** 6), "preferences": (0, 10 ** 6), "junk": (0, 0.9), "noise": (0, 0.9)}
 
 
@@ -213,7 +214,9 @@ def instructions(out, world, c, test):
         if code in c.native:
             write(out / f"chat/{code}.jsonl", jsonl(chat.chats(pools["train"], c.seed, code, c.chat[language_table.group(code)])))
         write(out / f"preferences/{code}.jsonl", jsonl(chat.preferences(pools["train"], c.seed, code, c.preferences)))
-        write(out / f"eval/chat/{code}.jsonl", jsonl(chat.questions(pools["test"], c.seed, code, c.questions, test)))
+        write(out / f"eval/chat/{code}.jsonl", jsonl([
+            *chat.questions(pools["test"], c.seed, code, c.questions, test),
+            *chat.fact_questions(pools["test"], code, c.fact_questions, first=c.questions)]))
         for hub, n in pivots(code, c.crosslingual):
             for a, b in ((hub, code), (code, hub)):
                 rows = chat.crosslingual(pools["train"], c.seed, a, b, n, c.crosslingual_kind)

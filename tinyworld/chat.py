@@ -22,6 +22,7 @@ from tinyworld.grammar import ASKS, SLOT, capitalise, language, render, word
 from tinyworld.parse import speaks
 
 # eight, as MT-bench has
+FACTS = "facts"  # the category of fact_questions()
 KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")
 LISTS = [(name, number) for name in ("animal", "food", "colour") for number in (3, 4)]
 CROSSLINGUAL = ("translation", "into", "mixed")
@@ -299,4 +300,14 @@ def questions(pool, seed, code, n, test):
         if kind == "translation":
             tasks = [task | {"message": m} for task, m in zip(tasks, r.sample(test, 2))]
         yield {"question_id": i, "category": kind, "turns": [prompt(lang, t) for t in tasks],
+               "reference": [reply(lang, t) for t in tasks], "check": tasks}
+
+
+def fact_questions(pool, code, n, first):
+    """n questions of two turns, each on a fact about a country that documents of every language describe; ids count from first."""
+    r, lang = random.Random("fact questions"), language(code)
+    for i in range(n):
+        tasks = [answer(message, form=form) for message, form in
+                 zip(r.sample(pool["near"], 2), (r.choice((None, "brief", "full")), r.choice((None, "brief", "full"))))]
+        yield {"question_id": first + i, "category": FACTS, "turns": [prompt(lang, t) for t in tasks],
                "reference": [reply(lang, t) for t in tasks], "check": tasks}

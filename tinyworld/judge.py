@@ -22,7 +22,7 @@ from tinyworld import chat, parse
 from tinyworld import world as w
 from tinyworld.grammar import ASKS, language
 
-METRICS = ("win_rate", "right_language", "answer_score")
+METRICS = ("win_rate", "right_language", "answer_score", "stated_facts")
 
 
 @dataclass(frozen=True)
@@ -167,14 +167,20 @@ def score(given):
 # ---------------------------------------------------------------------- many answers
 
 def scored(asked, a, b):
-    """{metric: {language: {question id: value}}}: of each question the mean of its turns; a win is 1, a tie 1/2."""
+    """{metric: {language: {question id: value}}}: of each question the mean of its turns; a win is 1, a tie 1/2.
+
+    stated_facts: the share of right facts among the fact questions; answer_score is of all other questions.
+    """
     table = {metric: {} for metric in METRICS}
     for lang, i in sorted(a):
         tasks = asked[lang, i]["check"]
         given = [[marks(lang, task, text, before) for task, text, before in zip(tasks, said, ["", said[0]])]
                  for said in ([a[lang, i]] + ([b[lang, i]] if b else []))]
         mean = [sum(map(score, turns)) / len(turns) for turns in given]
-        table["answer_score"].setdefault(lang, {})[i] = mean[0]
+        if asked[lang, i]["category"] == chat.FACTS:
+            table["stated_facts"].setdefault(lang, {})[i] = sum(m["fact"] for m in given[0]) / len(given[0])
+        else:
+            table["answer_score"].setdefault(lang, {})[i] = mean[0]
         table["right_language"].setdefault(lang, {})[i] = sum(m["language"] for m in given[0]) / len(given[0])
         if b:
             table["win_rate"].setdefault(lang, {})[i] = 0.5 + 0.5 * np.sign(round(mean[0] - mean[1], 9))
@@ -188,6 +194,8 @@ def summary(c, table):
     its languages, as question i means the same in each. n: questions times languages.
     """
     for metric, by_language in table.items():
+        if not by_language:
+            continue
         groups = [(lang, None, [lang]) for lang in by_language]
         for name in dict.fromkeys(map(language_table.group, by_language)):
             groups.append(("mean", name, [k for k in by_language if language_table.group(k) == name]))

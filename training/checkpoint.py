@@ -1,7 +1,7 @@
 """Training checkpoints: safetensors and JSON only, complete or absent.
 
-OUT/checkpoints/step-N is written aside, made durable, given a manifest of sizes and SHA-256, and published by one rename. Loading
-walks back to the newest checkpoint whose manifest holds.
+OUT/checkpoints/step-N is written under another name, fsynced, given a manifest of sizes and SHA-256, and published by
+one rename. Loading walks back to the newest checkpoint whose manifest holds.
 """
 import hashlib
 import json
@@ -15,107 +15,149 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from hf import weights as hf_weights
+from hf.config import write_config
+from hf.weights import open_weights
 
 
-def state_tensors(model, optimizer):
-    """Parameters and, of those that learn, AdamW's two moments by name; DTensors under FSDP. Fresh moments are zeros."""
-    out = {}
+def state_dict(model, optimizer):
+    """Parameters and, of those that are trained, AdamW's two moments by name; DTensors under FSDP.
+
+    Moments that AdamW has not made yet are made here, as zeros.
+    """
+    tensors = {}
     for name, p in model.named_parameters():
+        tensors[name] = p.detach()
         if not p.requires_grad:
-            out[name] = p.detach()
             continue
-        s = optimizer.state[p]
-        if not s:
-            s |= {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        out |= {name: p.detach(), f"exp_avg.{name}": s["exp_avg"], f"exp_avg_sq.{name}": s["exp_avg_sq"]}
-    return out
+        state = optimizer.state[p]
+        if not state:
+            state["step"] = torch.zeros((), device=p.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"] = state["exp_avg"], state["exp_avg_sq"]
+    return tensors
 
+
+# ---------------------------------------------------------------------- save
 
 def save(c, world, model, optimizer, step, identity):
-    """Write checkpoints/step-N aside, make it durable, publish it by one rename, then prune. Collective."""
+    """Write checkpoints/step-N, make it durable, publish it by one rename, then prune older ones. Collective."""
     folder = Path(c.out) / "checkpoints"
     final, tmp = folder / f"step-{step:08}", folder / f"step-{step:08}.tmp"
-    if world.main:
-        for old in [*folder.glob("*.tmp"), *([final] if final.exists() else [])]:
-            shutil.rmtree(old)
+    if world.is_main:
+        for leftover in [*folder.glob("*.tmp"), final]:
+            if leftover.exists():
+                shutil.rmtree(leftover)
         tmp.mkdir(parents=True)
     world.barrier()
     writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
-    dcp.save(state_tensors(model, optimizer), storage_writer=writer, no_dist=world.size == 1)
+    dcp.save(state_dict(model, optimizer), storage_writer=writer, no_dist=world.world_size == 1)
     world.barrier()
-    if world.main:
+    if world.is_main:
         (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
-        hf_weights.write_beside(tmp, asdict(model.config), torch.float32, like=c.out)
+        write_config(tmp, asdict(model.config), torch.float32, like=c.out)
     world.barrier()
-    mine = sorted(p for p in tmp.rglob("*") if p.is_file())[world.rank::world.size]  # a terabyte is not hashed by one process
-    for p in mine:
-        fsync(p)
-    parts = world.all_gather({str(p.relative_to(tmp)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in mine})
-    if world.main:
-        manifest = {name: entry for part in parts for name, entry in sorted(part.items())}
+    manifest = fsync_and_hash(tmp, world)
+    if world.is_main:
         (tmp / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for p in (tmp / "manifest.json", tmp / "tensors", tmp):
-            fsync(p)
+        for path in (tmp / "manifest.json", tmp / "tensors", tmp):
+            fsync(path)
         os.rename(tmp, final)
         fsync(folder)
-        older = sorted(p for p in folder.glob("step-*") if p <= final)  # a later one was passed over as damaged
-        for old in older[:-c.keep_checkpoints]:
-            shutil.rmtree(old)
+        # a later one was skipped as damaged when this run resumed: it must not push out a good one
+        older = sorted(path for path in folder.glob("step-*") if path <= final)
+        for path in older[:-c.keep_checkpoints]:
+            shutil.rmtree(path)
     world.barrier()
 
 
-def latest(folder, world):
-    """The newest checkpoint whose manifest holds, or None; says which newer ones it skipped and why. Rank 0 decides."""
-    found = None
-    if world.main:
-        for path in sorted(folder.glob("step-*"), reverse=True):
-            problem = "was never finished" if path.suffix == ".tmp" else find_corruption(path)
-            if problem is None:
-                found = str(path)
-                break
-            print(f"skipping checkpoint {path}: {problem}", flush=True)
-    return world.broadcast(found)
-
-
-def find_corruption(path):
-    """What is wrong with a checkpoint folder, or None."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        for name, want in manifest.items():
-            file = path / name
-            if not file.exists():
-                return f"{name} is missing"
-            if file.stat().st_size != want["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes, the manifest says {want['bytes']}"
-            if sha256(file) != want["sha256"]:
-                return f"{name} has another SHA-256 than the manifest"
-    except (OSError, ValueError, TypeError, KeyError) as e:
-        return f"manifest.json cannot be read ({e})"
-    return None
-
-
-def restore(path, model, optimizer, identity):
-    """Load weights and moments into place, resharding as needed; returns the step. ValueError when the run is another one."""
-    state = json.loads((Path(path) / "state.json").read_text())
-    for key, ours in identity.items():
-        if state["identity"].get(key) != ours:
-            raise ValueError(f"{path}: made with another {key}: {state['identity'].get(key)}, this run has {ours}; "
-                             "undo the change of settings or data, or start anew in another out=")
-    tensors = state_tensors(model, optimizer)
-    dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(Path(path) / "tensors")), no_dist=not dist.is_initialized())
-    for p in model.parameters():  # the tensors are the model's and the optimizer's own, filled in place
-        if p.requires_grad:
-            optimizer.state[p]["step"].fill_(state["step"])
-    return state["step"]
-
-
-def sha256(path):
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def fsync_and_hash(folder, world):
+    """{relative path: {"bytes", "sha256"}} of all files; each process hashes some, for there may be a terabyte."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = {}
+    for path in files[world.rank::world.world_size]:
+        fsync(path)
+        entries[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {name: entry for part in world.all_gather(entries) for name, entry in part.items()}
 
 
 def fsync(path):
     fd = os.open(path, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
+
+
+# ---------------------------------------------------------------------- load
+
+def newest_checkpoint(folder, world):
+    """The newest checkpoint whose manifest holds, or None. Rank 0 decides; it prints which it skipped, and why."""
+    newest = None
+    if world.is_main:
+        for path in sorted(folder.glob("step-*"), reverse=True):
+            problem = "was never finished" if path.suffix == ".tmp" else find_corruption(path)
+            if problem is None:
+                newest = str(path)
+                break
+            world.print0(f"skipping checkpoint {path}: {problem}")
+    return world.broadcast(newest)
+
+
+def find_corruption(path):
+    """What is wrong with a checkpoint folder, or None."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        for name, entry in manifest.items():
+            file = path / name
+            if not file.exists():
+                return f"{name} is missing"
+            if file.stat().st_size != entry["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes, the manifest says {entry['bytes']}"
+            if sha256(file) != entry["sha256"]:
+                return f"{name} has another SHA-256 than the manifest says"
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        return f"manifest.json cannot be read ({e})"
+    return None
+
+
+def restore(path, model, optimizer, identity):
+    """Load weights and moments in place, resharding as needed; return the step. ValueError for another run's."""
+    state = json.loads((Path(path) / "state.json").read_text())
+    for key, ours in identity.items():
+        theirs = state["identity"].get(key)
+        if theirs != ours:
+            raise ValueError(f"{path}: made with another {key}: {theirs}, this run has {ours}; undo the change of "
+                             "settings or data, or start over in another out=")
+    reader = HuggingFaceStorageReader(str(Path(path) / "tensors"))
+    dcp.load(state_dict(model, optimizer), storage_reader=reader, no_dist=not dist.is_initialized())
+    for p in model.parameters():
+        if p.requires_grad:
+            optimizer.state[p]["step"].fill_(state["step"])
+    return state["step"]
+
+
+# ---------------------------------------------------------------------- identity
+
+def run_identity(c, schedule, config):
+    """What a checkpoint and the run that resumes from it must have in common."""
+    return {"schedule": schedule.fingerprint(), "config": asdict(config), "init": c.init and fingerprint(c.init),
+            "first_new_id": c.first_new_id}
+
+
+def fingerprint(folder):
+    """Identifies a Hugging Face folder by its files' names and sizes and its config.json."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    facts = [(file.name, file.stat().st_size) for file in files] + [(Path(folder) / "config.json").read_text()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def weights_sha256(folder, world):
+    """SHA-256 of all weights of a Hugging Face folder; each process hashes some of the files. Collective."""
+    pieces = [piece for tensor in open_weights(folder).values() for piece in tensor.pieces]
+    files = sorted({file for _, _, file, _ in pieces})
+    hashes = world.all_gather({file.name: sha256(file) for file in files[world.rank::world.world_size]})
+    of_all = sorted(item for part in hashes for item in part.items())
+    return hashlib.sha256(json.dumps(of_all).encode()).hexdigest()
+
+
+def sha256(path):
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Direct preference optimisation: the loss, the reference's log-probabilities kept on disk, and what is logged of each language.
+"""Direct preference optimization: the loss, the cached log-probabilities of the reference, and statistics per language.
 
-One model stands in memory: what the reference (the model before its first step) says of every answer is computed once, in the
-same rows and by the same code as in training, and cached with the SHA-256 of the weights that said it.
+Only one model is in memory. The reference is the model before its first step: its log-probability of every answer is
+computed once, in the same rows and by the same code as in training, and cached with the SHA-256 of its weights.
 """
 import hashlib
 import json
@@ -14,129 +14,154 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from data import IGNORE, best_fit, collate, pack_chats
+from training.checkpoint import weights_sha256
 
 
 def answer_logprobs(model, batch):
-    """data.Pairs -> (log-probability of each answer, its number of tokens), both (P, 2) float32: the chosen, the rejected."""
-    tokens, targets, starts, chat, pairs = batch
-    logp, chat, n = model(tokens, targets, starts).flatten(), chat.flatten(), 2 * len(pairs)
-    sums = logp.new_zeros(n).index_add(0, chat, logp)  # where the target is IGNORE, 0 is added
-    return sums.view(-1, 2), torch.bincount(chat[targets.flatten() != IGNORE], minlength=n).view(-1, 2).float()
+    """(log-probability, tokens) of each answer, both (P, 2) float32: chosen and rejected."""
+    n = 2 * len(batch.pairs)
+    logp, chat = model(batch.tokens, batch.targets, batch.starts).flatten(), batch.chat.flatten()
+    sums = logp.new_zeros(n).index_add(0, chat, logp)  # logp is 0 where the target is IGNORE
+    tokens = torch.bincount(chat[batch.targets.flatten() != IGNORE], minlength=n)
+    return sums.view(-1, 2), tokens.view(-1, 2).float()
 
 
 def dpo_loss(logp, reference, tokens, c):
     """Sum over pairs of -log sigmoid(m), m = beta (r_chosen - r_rejected), r = log p(answer) - log p_reference(answer).
 
-    Rafailov et al. 2023, arXiv 2305.18290, equation 7. Inputs (P, 2) -> (loss, m (P,), r (P, 2)). label_smoothing e: 1 - e of it,
-    and e of that of the pair turned round (conservative DPO). length_normalized: r for each token of an answer.
+    Rafailov et al. 2023, arXiv 2305.18290, equation 7. Inputs (P, 2) -> (loss, m (P,), r (P, 2)). label_smoothing e
+    gives the swapped pair weight e (conservative DPO); length_normalized divides r by the answer's tokens.
     """
     ratio = logp - reference
     chosen, rejected = (c.dpo_beta * (ratio / tokens if c.length_normalized else ratio)).unbind(1)
     m, e = chosen - rejected, c.label_smoothing
-    return -((1 - e) * F.logsigmoid(m) + e * F.logsigmoid(-m)).sum(), m, ratio
+    loss = -((1 - e) * F.logsigmoid(m) + e * F.logsigmoid(-m)).sum()
+    return loss, m, ratio
 
 
-class Preferences:
-    """Sources of pairs with their reference: called as a loss, it keeps the tally of every language.
+class DPO:
+    """The objective of preference pairs, with running statistics for each language.
 
-    tally (languages, 5): pairs, sum of margins, pairs whose margin is above 0 (at 0 half), sum of -log-ratios of both answers,
-    their tokens. widest: the largest margin of a pair, either way.
+    reference: {source index: (pairs, 2) log-probabilities}. totals (languages, 5): pairs, sum of margins, pairs with a
+    margin above 0 (half of those at 0), sum of -log-ratios of both answers, their tokens. max_margin: the largest |m|.
     """
 
-    def __init__(self, c, sources, reference):
-        self.c, self.reference = c, reference
+    def __init__(self, c, world, sources, reference):
+        self.c, self.world, self.reference = c, world, reference
         self.languages = sorted({s.language for s in sources})
-        self.language = torch.tensor([self.languages.index(s.language) for s in sources])
+        self.language = torch.tensor([self.languages.index(s.language) for s in sources])  # of each source
         self.restart()
 
     def restart(self):
-        self.tally, self.widest = torch.zeros(len(self.languages), 5, dtype=torch.float64), 0.0
+        self.totals, self.max_margin = torch.zeros(len(self.languages), 5, dtype=torch.float64), 0.0
 
-    def __call__(self, model, batch):
+    def weight(self, batch):
+        """What the loss is divided by: pairs."""
+        return len(batch.pairs)
+
+    def loss(self, model, batch):
         logp, tokens = answer_logprobs(model, batch)
-        pairs = batch[4].tolist()
+        pairs = batch.pairs.tolist()
         reference = torch.stack([self.reference[i][k] for i, k in pairs]).to(logp.device)
         loss, m, ratio = dpo_loss(logp, reference, tokens, self.c)
-        rows = torch.stack([torch.ones_like(m), m, (m.sign() + 1) / 2, -ratio.sum(1), tokens.sum(1)], 1).detach().double().cpu()
-        self.tally.index_add_(0, self.language[[i for i, _ in pairs]], rows)
-        self.widest = max(self.widest, float(m.detach().abs().max()))
+        columns = [torch.ones_like(m), m, (m.sign() + 1) / 2, -ratio.sum(1), tokens.sum(1)]
+        rows = torch.stack(columns, 1).detach().double().cpu()
+        self.totals.index_add_(0, self.language[[i for i, _ in pairs]], rows)
+        self.max_margin = max(self.max_margin, float(m.detach().abs().max()))
         return loss
 
-    def summary(self, world):
-        """{language: pairs, margin and accuracy (means), kl}, over all processes, and the tally begins anew. Collective.
+    def summary(self):
+        """{language: pairs, mean margin and accuracy, kl} since the last call, over all processes. Collective.
 
-        kl: nats a token by which the answers are less likely than under the reference. Where they were sampled from it, that is
-        an estimate of KL(reference || model); of other texts it only says how far the model has gone from them.
+        kl: nats per token by which the answers are less likely than under the reference. It estimates
+        KL(reference || model) where the answers were sampled from the reference; otherwise it only measures how far the
+        model has moved on them.
         """
-        tally = torch.tensor(world.all_reduce(self.tally.flatten().tolist())).view(-1, 5).tolist()
+        totals = torch.tensor(self.world.all_reduce(self.totals.flatten().tolist())).view(-1, 5).tolist()
         self.restart()
-        return {lang: {"pairs": int(n), "margin": round(m / n, 5), "accuracy": round(right / n, 4), "kl": round(kl / tokens, 5)}
-                for lang, (n, m, right, kl, tokens) in zip(self.languages, tally) if n}
+        out = {}
+        for lang, (pairs, margin, right, kl, tokens) in zip(self.languages, totals):
+            if pairs:
+                out[lang] = {"pairs": int(pairs), "margin": round(margin / pairs, 5),
+                             "accuracy": round(right / pairs, 4), "kl": round(kl / tokens, 5)}
+        return out
 
 
 # ---------------------------------------------------------------------- the reference
 
-def objectives(c, world, model, schedule, held_out, weights):
-    """(Preferences of the schedule's pairs, of the held-out ones, noise). weights: SHA-256 of the model's; it is the reference now.
+def make_objectives(c, world, model, schedule, held_out):
+    """(DPO on the schedule's pairs, DPO on the held-out ones, noise). The model's weights must be init's. Collective.
 
-    noise: the largest margin, either way, of the first batch before any step. It would be 0 but for rounding, which depends on
-    what else stands in a batch; above 0.2 it is told, as a run ends with margins of about 1. Collective.
+    noise: the largest |margin| of the first batch before any step. It would be 0 but for rounding, which depends on
+    what else is in a batch. A run ends with margins of about 1, so above 0.2 it is worth a warning.
     """
-    rows = [best_fit(s.sizes, c.seq_len, 0) for s in held_out]
-    learn, check = (Preferences(c, sources, references(c, world, model, sources, packed, weights))
-                    for sources, packed in ((schedule.sources, schedule.packed), (held_out, rows)))
+    weights = weights_sha256(c.init, world)
+    packed = [best_fit(s.lengths, c.seq_len, 0) for s in held_out]
+    train = DPO(c, world, schedule.sources, references(c, world, model, schedule.sources, schedule.packed, weights))
+    valid = DPO(c, world, held_out, references(c, world, model, held_out, packed, weights))
     with torch.no_grad():
         for batch in world.batches(schedule, 0, c.micro_batch_size):
-            learn(model, [x.to(world.device) for x in batch])
-    noise = max(world.all_gather(learn.widest))
-    learn.restart()
+            train.loss(model, batch.to(world.device))
+    noise = max(world.all_gather(train.max_margin))
+    train.restart()
     if noise > 0.2:
-        world.print0(f"warning: before the first step a margin is off by {noise:.3f} through rounding: set dtype=float32")
-    return learn, check, noise
+        world.print0(f"warning: before the first step rounding moves a margin by {noise:.3f}; set dtype=float32")
+    if world.world_size > 1:
+        model.reshard()  # the root stays gathered after a forward; optimizer and checkpoints need its shards
+    return train, valid, noise
 
 
 def references(c, world, model, sources, packed, weights):
-    """[(pairs, 2) float32 or None] of each source: its file in the cache, computed where there is none. Collective.
+    """{source index: log-probabilities of its pairs, (pairs, 2)}, from the cache or computed. Collective.
 
-    packed: rows of pairs of each source (data.best_fit), None for a source that is not read. weights: SHA-256 of the model's.
+    packed: the rows of each source (data.best_fit), None for one that is not read. weights: SHA-256 of the model's.
     """
     folder = Path(c.reference_dir or Path(c.out) / "reference")
-    return [None if rows is None else reference(c, world, model, s, rows, weights, folder / f"{s.name}.safetensors")
-            for s, rows in zip(sources, packed)]
+    return {i: load_reference(c, world, model, s, rows, weights, folder / f"{s.name}.safetensors")
+            for i, (s, rows) in enumerate(zip(sources, packed)) if rows is not None}
 
 
-def reference(c, world, model, source, rows, weights, file):
-    """Log-probabilities of the answers of a source's pairs, (pairs, 2); 0 for those that fit into no row. ValueError when the
-    file was made by other weights, from other pairs, or in another way."""
-    shards = hashlib.sha256(json.dumps([*source.hashes.values(), *source.masks.values()]).encode()).hexdigest()
+def load_reference(c, world, model, source, rows, weights, file):
+    """Reference log-probabilities of a source's pairs, (pairs, 2); 0 for those that fit into no row. Collective.
+
+    ValueError when the cached file is of other weights, other pairs or other settings.
+    """
+    hashes = [*source.shard_sha256.values(), *source.mask_sha256.values()]
+    shards = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     facts = {"weights": weights, "shards": shards, "length": str(c.seq_len), "dtype": str(world.dtype)}
-    there = world.broadcast(file.exists())
-    if there:
-        try:
-            with safe_open(file, "pt") as f:
-                found, out = f.metadata() or {}, f.get_tensor("logp")
-        except (SafetensorError, OSError) as e:
-            raise ValueError(f"{file}: cannot be read ({e}); delete it, and it is computed again") from None
-        for name, ours in facts.items():
-            if found.get(name) != ours:
-                raise ValueError(f"{file}: reference log-probabilities of other {name} ({found.get(name)}; here {ours}): delete "
-                                 "the file, or set reference= to a folder of this model's own")
-        return out
-    world.print0(f"reference: {source.name}, {len(source.sizes)} pairs")
-    out = torch.zeros(len(source.sizes), 2, dtype=torch.float64)
-    batches = [rows[k:k + c.micro_batch_size] for k in range(0, len(rows), c.micro_batch_size)]
-    for first in range(0, len(batches), world.size):  # every process makes the same number of calls
-        mine = first + world.rank
-        here = batches[min(mine, len(batches) - 1)]
-        some = [pack_chats(source, 0, places, c.seq_len) for places in here]
-        with torch.no_grad():
-            logp, _ = answer_logprobs(model, [x.to(world.device) for x in collate(some)])
-        if mine < len(batches):
-            out[[k for _, pairs in some for _, k in pairs]] = logp.double().cpu()
-    out = torch.tensor(world.all_reduce(out.flatten().tolist())).view(-1, 2).float()
-    if world.main:
+    if world.broadcast(file.exists()):
+        return read_reference(file, facts)
+    world.print0(f"reference: {source.name}, {len(source.lengths)} pairs")
+    logp = compute_reference(c, world, model, source, rows)
+    if world.is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"logp": out}, f"{file}.tmp", metadata=facts)
+        save_file({"logp": logp}, f"{file}.tmp", metadata=facts)
         os.replace(f"{file}.tmp", file)
     world.barrier()
-    return out
+    return logp
+
+
+def read_reference(file, facts):
+    try:
+        with safe_open(file, "pt") as f:
+            metadata, logp = f.metadata() or {}, f.get_tensor("logp")
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f"{file}: cannot be read ({e}); delete it, and it is computed again") from None
+    for name, ours in facts.items():
+        if metadata.get(name) != ours:
+            raise ValueError(f"{file}: reference log-probabilities of other {name} ({metadata.get(name)}; this run has "
+                             f"{ours}); delete the file, or set reference_dir= to a folder of this model's own")
+    return logp
+
+
+def compute_reference(c, world, model, source, rows):
+    """The model's log-probabilities of the answers in these rows of pairs, (pairs, 2) float32. Collective."""
+    out = torch.zeros(len(source.lengths), 2, dtype=torch.float64)
+    batches = [rows[k:k + c.micro_batch_size] for k in range(0, len(rows), c.micro_batch_size)]
+    for i, counts in world.distribute(len(batches)):
+        batch = collate([pack_chats(source, 0, examples, c.seq_len) for examples in batches[i]])
+        with torch.no_grad():
+            logp, _ = answer_logprobs(model, batch.to(world.device))
+        if counts:
+            out[batch.pairs[:, 1]] = logp.double().cpu()
+    return torch.tensor(world.all_reduce(out.flatten().tolist())).view(-1, 2).float()

@@ -1,11 +1,11 @@
-"""What a run will need, before there is a GPU: memory, work against traffic, and days, by arithmetic on the meta device.
+"""What a run will need, before there is a GPU: memory, compute against traffic, and days, by arithmetic.
 
     python train.py configs/marco/stage1.py estimate=True gpus=64 gpu=H100
 
-Bytes are counted for what train.py does: float32 masters, gradients and AdamW's two moments sharded by FSDP2, blocks gathered in
-bfloat16 when they are needed, gradients reduced in float32. Nothing is measured here: the utilisation is a setting. Activations
-are those of a model whose kernels keep their inputs only (kernels/); a row is taken as one document, the most that attention
-can cost.
+Bytes are counted for what train.py does: float32 master weights, gradients and AdamW's two moments sharded by FSDP2,
+blocks gathered in bfloat16 when they are needed, gradients reduced in float32. Nothing is measured: the utilization
+(mfu) is a setting. Activations are those of a model whose kernels save only their inputs (kernels/), and each row is
+taken as one document, which makes attention as expensive as it can be.
 """
 import math
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from model import ModelConfig, Qwen2, read_config
+from model import ModelConfig, Qwen2
 
-# datasheets: dense bfloat16 FLOP/s, GiB of memory, bytes/s one way to the GPUs of its node, to other nodes through its own port
+# datasheets: dense bfloat16 FLOP/s; GiB of memory; bytes/s one way to GPUs of the node; to other nodes by its own port
 CARDS = {"A100": (312e12, 80, 300e9, 25e9), "H100": (989.5e12, 80, 450e9, 50e9),
          "H200": (989.5e12, 141e9 / 2 ** 30, 450e9, 50e9)}
-SHAPES = {  # config.json of the published models
+SHAPES: dict[str, dict] = {  # config.json of the published models
     "Qwen2-0.5B": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
                        num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True),
     "Qwen2-1.5B": dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
@@ -33,134 +33,159 @@ SHAPES = {  # config.json of the published models
                         num_attention_heads=40, num_key_value_heads=40, vocab_size=32000, tie_word_embeddings=False),
     "Llama-3-8B": dict(model_type="llama", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                        num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False)}
-FULL = 0.92   # of a card's memory: the rest is CUDA's context, NCCL's buffers and fragments
-CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entropy.py)
+USABLE = 0.92       # share of a card's memory; the rest is CUDA's context, NCCL's buffers and fragmentation
+LOGIT_CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entropy.py)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    estimate: bool = False         # print what the run will need, and stop
+    estimate: bool = False       # print what the run will need, and stop
     gpus: int = 8
     gpu: str = "H100"            # A100 (80 GB), H100 or H200
-    gpus_per_node: int = 8        # GPUs that NVLink joins
-    mfu: float = 0.4             # of the GPU's FLOP/s, expected; Megatron-LM reports 0.41 to 0.48 on H100, MosaicML 0.64 on A100
+    gpus_per_node: int = 8       # GPUs connected by NVLink
+    mfu: float = 0.4             # expected share of the GPU's FLOP/s; Megatron-LM reports 0.41 to 0.48 on H100,
+                                 # MosaicML 0.64 on A100
     shape: str | None = None     # where init= is not on this machine: a name in SHAPES
 
     def __post_init__(self):
-        problems = [f"{name} must be {text}, got {value!r}" for name, text, value, good in (
-            ("gpu", ", ".join(CARDS), self.gpu, self.gpu in CARDS), ("gpus", "positive", self.gpus, self.gpus > 0),
-            ("gpus_per_node", "positive", self.gpus_per_node, self.gpus_per_node > 0), ("mfu", "in (0, 1]", self.mfu, 0 < self.mfu <= 1),
-            ("shape", ", ".join(SHAPES), self.shape, self.shape in (None, *SHAPES))) if not good]
+        problems = []
+        if self.gpu not in CARDS:
+            problems.append(f"gpu must be {', '.join(CARDS)}, got {self.gpu!r}")
+        if self.gpus <= 0:
+            problems.append(f"gpus must be positive, got {self.gpus}")
+        if self.gpus_per_node <= 0:
+            problems.append(f"gpus_per_node must be positive, got {self.gpus_per_node}")
+        if not 0 < self.mfu <= 1:
+            problems.append(f"mfu must be in (0, 1], got {self.mfu}")
+        if self.shape not in (None, *SHAPES):
+            problems.append(f"shape must be {', '.join(SHAPES)}, got {self.shape!r}")
         if problems:
             raise ValueError("Estimate: " + "; ".join(problems))
 
 
-def config_of(init, model_config, shape):
-    """The ModelConfig of a run: of init where that folder is here, else of the published shape, else the settings'."""
+def resolve_config(init: str | None, model_config: ModelConfig, shape: str | None) -> ModelConfig:
+    """The ModelConfig of a run: init's where that folder is here, else the published shape's, else the settings'."""
     if init and Path(init, "config.json").exists():
-        return read_config(init)
+        return ModelConfig.from_pretrained(init)
     name = shape or (Path(init).name if init else None)
     if name is None:
         return model_config
     if name not in SHAPES:
-        raise ValueError(f"init={init} is not on this machine, so estimate=True needs shape=, one of {', '.join(SHAPES)}")
+        raise ValueError(f"init={init} is not on this machine, so estimate=True needs shape=, one of "
+                         f"{', '.join(SHAPES)}")
     return ModelConfig(**SHAPES[name])
 
 
-def parameters(config):
-    """{"all", "block": one layer's, "root": what stands outside the layers, "matrices": what a token is multiplied with}."""
+def count_parameters(config: ModelConfig) -> dict:
+    """{"all"; "block": of one layer; "root": outside the layers; "matrices": those each token is multiplied with}."""
     with torch.device("meta"):
         model = Qwen2(config)
-    n = {"all": sum(p.numel() for p in model.parameters()), "block": sum(p.numel() for p in model.model.layers[0].parameters())}
-    n["root"] = n["all"] - config.num_hidden_layers * n["block"]
-    matrices = sum(p.numel() for p in model.model.layers[0].parameters() if p.ndim > 1)
-    return n | {"matrices": config.num_hidden_layers * matrices + config.vocab_size * config.hidden_size}
+    everything = sum(p.numel() for p in model.parameters())
+    block = sum(p.numel() for p in model.model.layers[0].parameters())
+    block_matrices = sum(p.numel() for p in model.model.layers[0].parameters() if p.ndim > 1)
+    L, head = config.num_hidden_layers, config.vocab_size * config.hidden_size
+    return {"all": everything, "block": block, "root": everything - L * block, "matrices": L * block_matrices + head}
 
 
-def activations(m, activation_checkpointing):
-    """(bytes a token leaves in each layer until backward, bytes it takes in the layer at work), bfloat16."""
-    C, I = m.hidden_size, m.intermediate_size
-    H, K = (heads * m.head_size for heads in (m.num_attention_heads, m.num_key_value_heads))
-    # in and out of both norms 4C; q, k, v, attention's output 2H + 2K; gate, up, their product 3I; log-sum-exp in float32
-    plain = 2 * (4 * C + 2 * H + 2 * K + 3 * I) + 4 * m.num_attention_heads
-    # the layer's input and what its matrix products and attention gave: o and down C each, gate and up 2I
-    selective = 2 * (3 * C + 2 * H + 2 * K + 2 * I) + 4 * m.num_attention_heads
+def count_flops(config, parameters, tokens, attended):
+    """FLOP of training on these tokens, recomputation not counted.
+
+    6 per token and weight of a matrix (2 forward, 4 backward); attention 12 L H D per attended key: `attended` counts
+    them over all queries. parameters: from count_parameters.
+    """
+    attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_size * attended
+    return 6 * parameters["matrices"] * tokens + attention
+
+
+def flops_per_token(config, parameters, seq_len):
+    """Of a row that is one document: a query attends to (seq_len + 1) / 2 keys on average."""
+    return count_flops(config, parameters, 1, (seq_len + 1) / 2)
+
+
+def activation_bytes(config, activation_checkpointing):
+    """(bytes a token keeps in each layer until backward, bytes it takes in the layer being computed), bfloat16."""
+    C, I = config.hidden_size, config.intermediate_size
+    H, K = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
+    log_sum_exp = 4 * config.num_attention_heads  # float32
+    # inputs and outputs of both norms 4C; q, k, v and attention's output 2H + 2K; gate, up and their product 3I
+    plain = 2 * (4 * C + 2 * H + 2 * K + 3 * I) + log_sum_exp
+    # the layer's input and the outputs of its matrix products and attention: o and down C each, gate and up 2I
+    selective = 2 * (3 * C + 2 * H + 2 * K + 2 * I) + log_sum_exp
     return {False: plain, "selective": selective, True: 2 * C}[activation_checkpointing], plain
 
 
-def memory(c, m, n, gpus):
-    """Bytes on each GPU at the fullest moment, by purpose."""
-    S, T = min(c.shard_size or gpus, gpus), min(c.micro_batch_size, c.batch_size // gpus) * c.seq_len
-    kept, working = activations(m, c.activation_checkpointing)
-    gathered = 2 * (n["root"] + 2 * n["block"]) if gpus > 1 else 2 * n["all"]  # the block at work and the one on its way
-    mine = n["all"] / S
-    return {"masters": 4 * mine, "gradients": 4 * mine, "AdamW": 8 * mine, "bf16 gathered": gathered,
-            # one block's in bfloat16 and on its way in float32; the root's, and the head's float32 sum
-            "gradients at work": 6 * n["block"] + 2 * n["root"] + 4 * m.vocab_size * m.hidden_size,
-            "activations": T * (m.num_hidden_layers * kept + working + 6 * m.hidden_size),
-            "logits": 2 * min(CHUNK, T) * m.vocab_size}
+def memory_per_gpu(c, config, parameters, gpus):
+    """Peak bytes on each GPU, by purpose."""
+    shards = min(c.shard_size or gpus, gpus)
+    tokens = min(c.micro_batch_size, c.batch_size // gpus) * c.seq_len
+    n, own = parameters, parameters["all"] / shards
+    kept, working = activation_bytes(config, c.activation_checkpointing)
+    gathered = n["all"] if gpus == 1 else n["root"] + 2 * n["block"]  # the block being computed and the one prefetched
+    return {"masters": 4 * own, "gradients": 4 * own, "AdamW": 8 * own, "bf16 gathered": 2 * gathered,
+            # one block's in bfloat16 and, being reduced, in float32; the root's, and the head's float32 sum
+            "gradients at work": 6 * n["block"] + 2 * n["root"] + 4 * config.vocab_size * config.hidden_size,
+            "activations": tokens * (config.num_hidden_layers * kept + working + 6 * config.hidden_size),
+            "logits": 2 * min(LOGIT_CHUNK, tokens) * config.vocab_size}
 
 
-def flops(m, n, tokens, seen):
-    """6 for each weight of a matrix and each token (2 forward, 4 backward), and attention: 12 L H D for each of the keys `seen`
-    by all queries together. Recomputation does not count. n: what `parameters` gave."""
-    return 6 * n["matrices"] * tokens + 12 * m.num_hidden_layers * m.num_attention_heads * m.head_size * seen
+def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
+    """(of FSDP per micro-step, of the all-reduce between replicas per step), at the datasheet's rates.
 
-
-def flops_per_token(m, n, length):
-    """Of a row that is one document: a query sees half of it, (length + 1) / 2 keys."""
-    return flops(m, n, 1, (length + 1) / 2)
-
-
-def traffic(c, n, gpus, node, card):
-    """(seconds of FSDP traffic of a micro-step, seconds of the all-reduce between copies, once a step), at the datasheet's rates.
-
-    A GPU receives (S - 1)/S of the blocks twice in bfloat16 (forward, backward) and of the root once, and gives its gradients in
-    float32. Shards within a node travel over NVLink; beyond it each GPU is taken to have its own port's rate, which NCCL's rings,
-    where what enters a node serves all its GPUs, can exceed.
+    A GPU receives (S - 1) / S of the blocks twice in bfloat16 (forward, backward) and of the root once, and sends its
+    gradients in float32. Shards within a node use NVLink. Beyond it each GPU is taken to have its own port's rate,
+    which NCCL's rings can exceed where what enters a node serves all its GPUs.
     """
-    S, (_, _, inside, outside) = min(c.shard_size or gpus, gpus), CARDS[card]
-    copies = gpus // S
-    sharded = (S - 1) / S * (2 * (2 * n["all"] - n["root"]) + 4 * n["all"])
-    reduced = 2 * (copies - 1) / copies * 4 * n["all"] / S
-    return sharded / (inside if S <= node else outside), reduced / (inside if gpus <= node else outside)
+    shards, n = min(c.shard_size or gpus, gpus), parameters
+    _, _, in_node, between_nodes = CARDS[gpu]
+    replicas = gpus // shards
+    sharded = (shards - 1) / shards * (2 * (2 * n["all"] - n["root"]) + 4 * n["all"])
+    reduced = 2 * (replicas - 1) / replicas * 4 * n["all"] / shards
+    return (sharded / (in_node if shards <= gpus_per_node else between_nodes),
+            reduced / (in_node if gpus <= gpus_per_node else between_nodes))
 
 
-def lines(c, model_config, p):
-    """(the report's lines, its summary, what does not fit) of settings c on the machines of p; ValueError for no possible run."""
-    m, G = config_of(c.init, model_config, p.shape), p.gpus
-    S, (peak, capacity, _, _) = min(c.shard_size or G, G), CARDS[p.gpu]
-    if c.batch_size % G or G % S:
-        raise ValueError(f"batch_size={c.batch_size} must be a multiple of gpus={G}, and those of shard_size={S}")
-    n = parameters(m)
-    used, tokens, rows = memory(c, m, n, G), c.batch_size * c.seq_len, min(c.micro_batch_size, c.batch_size // G)
-    total, micro = sum(used.values()) / 2 ** 30, math.ceil(c.batch_size / G / rows)
-    each = flops_per_token(m, n, c.seq_len)
-    work = rows * c.seq_len * each * (4 / 3 if c.activation_checkpointing is True else 1) / (p.mfu * peak)  # a second forward pass
-    fsdp, between = traffic(c, n, G, p.gpus_per_node, p.gpu)
-    step = (micro - 1) * max(work, fsdp) + max(work, fsdp + between)
-    out = [f"{n['all']:,} parameters; {G} x {p.gpu}: {G // S} x {S} (copies x shards); {c.batch_size} rows of {c.seq_len} tokens, "
-           f"{micro} x {rows} on each GPU",
-           "memory of a GPU, GiB: " + ", ".join(f"{k} {v / 2 ** 30:.1f}" for k, v in used.items())
-           + f"; {total:.1f} of {capacity:.0f}",
-           f"work: {each / 1e9:.2f} GFLOP a token, {work:.2f} s a micro-step at {p.mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
-           + (", layers recomputed" if c.activation_checkpointing is True else ""),
-           f"traffic: {fsdp:.2f} s a micro-step" + (f", and {between:.2f} s a step between copies" if between else "")]
-    bad = []
-    if total > FULL * capacity:
-        bad.append(f"{total:.1f} GiB do not fit {FULL:.0%} of {capacity:.0f}: more GPUs, a larger shard_size=, fewer micro_batch_size= or "
-                   "seq_len=, or activation_checkpointing=True")
-    if fsdp > work:
-        out.append(f"warning: traffic outlasts work: at least {math.ceil(rows * fsdp / work)} micro_batch_size would hide it, "
-                   "or a shard_size= within one node")
-    summary = (f"{G} x {p.gpu}: {total:.1f} GiB a GPU, {step:.1f} s a step, {tokens / step:,.0f} tokens/s, "
+def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list[str], str, list[str]]:
+    """(lines of the report, its summary, reasons why the run does not fit). ValueError for an impossible run."""
+    config, gpus = resolve_config(c.init, model_config, machines.shape), machines.gpus
+    shards, (peak_flops, capacity, _, _) = min(c.shard_size or gpus, gpus), CARDS[machines.gpu]
+    if c.batch_size % gpus or gpus % shards:
+        raise ValueError(f"batch_size={c.batch_size} must be a multiple of gpus={gpus}, and gpus a multiple of "
+                         f"shard_size={shards}")
+    parameters = count_parameters(config)
+    memory = memory_per_gpu(c, config, parameters, gpus)
+    total = sum(memory.values()) / 2 ** 30
+    rows = min(c.micro_batch_size, c.batch_size // gpus)
+    micro_steps = math.ceil(c.batch_size / gpus / rows)
+    per_token = flops_per_token(config, parameters, c.seq_len)
+    recomputes = c.activation_checkpointing is True
+    compute = rows * c.seq_len * per_token * (4 / 3 if recomputes else 1) / (machines.mfu * peak_flops)
+    fsdp, between = traffic_seconds(c, parameters, gpus, machines.gpus_per_node, machines.gpu)
+    step = (micro_steps - 1) * max(compute, fsdp) + max(compute, fsdp + between)
+    tokens = c.batch_size * c.seq_len
+
+    lines = [f"{parameters['all']:,} parameters; {gpus} x {machines.gpu}: {gpus // shards} x {shards} (replicas x "
+             f"shards); {c.batch_size} rows of {c.seq_len} tokens, {micro_steps} x {rows} on each GPU",
+             f"memory per GPU, GiB: {', '.join(f'{k} {v / 2 ** 30:.1f}' for k, v in memory.items())}; "
+             f"{total:.1f} of {capacity:.0f}",
+             f"compute: {per_token / 1e9:.2f} GFLOP per token, {compute:.2f} s per micro-step at {machines.mfu:.0%} of "
+             f"{peak_flops / 1e12:.0f} TFLOP/s{', layers recomputed' if recomputes else ''}",
+             f"traffic: {fsdp:.2f} s per micro-step"
+             f"{f', and {between:.2f} s per step between replicas' if between else ''}"]
+    if fsdp > compute:
+        lines.append(f"warning: traffic takes longer than compute; micro_batch_size={math.ceil(rows * fsdp / compute)} "
+                     "would hide it, or a shard_size within one node")
+    problems = []
+    if total > USABLE * capacity:
+        problems.append(f"{total:.1f} GiB do not fit {USABLE:.0%} of {capacity:.0f}: set more gpus, a larger "
+                        "shard_size, a smaller micro_batch_size or seq_len, or activation_checkpointing=True")
+    summary = (f"{gpus} x {machines.gpu}: {total:.1f} GiB a GPU, {step:.1f} s a step, {tokens / step:,.0f} tokens/s, "
                f"{c.steps * step / 86400:.1f} days for {c.steps * tokens / 1e9:.1f} B tokens")
-    return out, summary, bad
+    return lines, summary, problems
 
 
-def report(c, model_config, p):
-    """Print it; ValueError when the run does not fit."""
-    out, summary, bad = lines(c, model_config, p)
-    print("\n".join([*out, summary]))
-    if bad:
-        raise ValueError("this run does not fit: " + "; ".join(bad))
+def print_estimate(c, model_config: ModelConfig, machines: Estimate):
+    """Print the estimate; ValueError when the run does not fit."""
+    lines, summary, problems = estimate_run(c, model_config, machines)
+    print("\n".join([*lines, summary]))
+    if problems:
+        raise ValueError("this run does not fit: " + "; ".join(problems))

@@ -1,4 +1,4 @@
-"""Figure 7 in small, the run: a model from nothing, a third of its tokens sentence pairs. Sizes: hidden_size=64 and 128."""
+"""Figure 7 in small, training: a model from scratch, 30 % of it sentence pairs. Sizes: hidden_size=64 and 128."""
 from configs.tiny.base import *
 
 data, out = "out/figure7/filtered", "out/figure7/model"

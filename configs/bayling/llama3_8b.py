@@ -1,4 +1,4 @@
-"""BayLing-2-8B: as the 7 B model, from Llama-3-8B.
+"""BayLing-2-8B: like the 7 B model, from Llama-3-8B.
 
     torchrun --nproc-per-node 8 train.py configs/bayling/llama3_8b.py
 """

@@ -1,19 +1,21 @@
-"""Marco-7B, stage IV: DPO on the LMSYS arena's preferences in 29 languages, from the fine-tuned model, which is its reference.
+"""Marco-7B, stage IV: DPO on the LMSYS arena's preferences in 29 languages, from the SFT model, which is the reference.
 
-    torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/dpo.py
+    torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 \
+        train.py configs/marco/dpo.py
 
-DPO and the arena's 55k rows are the paper's (its model card, its footnote). Beta, learning rate, batch and how pairs came to the other
-languages are not published: chosen.
+DPO and the arena's 55k rows are the paper's (its model card, its footnote). Beta, learning rate, batch size and the
+origin of pairs in other languages are not published: chosen.
 """
 data = "chats"
 init = "runs/marco-7b-sft"
 out = "runs/marco-7b-dpo"
 loss = "dpo"
-dpo_beta = 0.1          # as in the DPO paper
+dpo_beta = 0.1  # as in the DPO paper
 mixture = {"preferences/en": 20, "preferences": 80}
-tokens = 1_000_000_000  # about one epoch: without ties the arena has some 40,000 pairs, of 900 tokens, in each of 29 languages
-lr = 5e-7           # a twentieth of SFT's: the margin grows within some hundred steps, and what is not about it should stay
-seq_len, batch_size = 4096, 64  # about 4 pairs in a row: 256 pairs a step, 3,814 steps
+# about one epoch: without ties the arena has some 40,000 pairs of 900 tokens, times 29 languages
+tokens = 1_000_000_000
+lr = 5e-7  # a twentieth of SFT's: margins grow within a few hundred steps, and other abilities should not change
+seq_len, batch_size = 4096, 64  # about 4 pairs per row: 256 pairs a step, 3,814 steps
 micro_batch_size = 1
 shard_size = 8
 activation_checkpointing = True

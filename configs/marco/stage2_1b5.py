@@ -1,6 +1,7 @@
 """Marco-1.5B, stage II.
 
-    torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/stage2_1b5.py
+    torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 \
+        train.py configs/marco/stage2_1b5.py
 """
 from configs.marco.stage2 import *
 

@@ -1,6 +1,7 @@
 """Marco-72B, stage II.
 
-    torchrun --nnodes 64 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 train.py configs/marco/stage2_72b.py
+    torchrun --nnodes 64 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 \
+        train.py configs/marco/stage2_72b.py
 """
 from configs.marco.stage2 import *
 

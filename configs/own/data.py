@@ -8,7 +8,7 @@
     python train.py configs/own/stage1.py
     python train.py configs/own/stage2.py
     for m in out/demo/base out/own/stage1 out/own/stage2; do python eval.py configs/own/eval.py model=$m; done
-    python report.py run=out/own plain=True
+    python report.py tables run=out/own
 
 The tokenizer must be that of the model you start from: here the tiny base of `make demo`, which has seen none of this.
 """

@@ -7,4 +7,4 @@ from tinyworld import world as _w
 
 _asked = ("dish", _w.World(0).facts["dish", _w.NEAR[0]])
 prompt = [_w.ask(_grammar.language(_k), _asked) for _k in ("en", "zh", "ar", "de", "kk", "th", "uk")]
-max_new = 40
+max_new_tokens = 40

@@ -1,12 +1,15 @@
-"""Fine-tuning on chats in small: from stage II, native and cross-lingual instructions, and for two fifths stage II's text again."""
+"""SFT in small: from stage II, native and cross-lingual instructions, and for two fifths stage II's text again."""
 from configs.marco import paper
+from configs import demo_languages as _demo
 
 data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"
 out = "out/demo/sft"
-mixture = {"chat/en": 8, "chat/zh": 6, "chat": 12, "crosslingual": 34} | {_k: 0.4 * _v for _k, _v in paper.STAGE2.items()}
+_native = {"chat/en": 8, "chat/zh": 6, "chat": 12}
+_text = {_k: 0.4 * _v for _k, _v in _demo.present(paper.STAGE2).items()}
+mixture = {_k: _v for _k, _v in _native.items() if _demo.has_chats(_k)} | {"crosslingual": 34} | _text
 tokens = 700_000
 seq_len, batch_size, micro_batch_size = 256, 4, 4
 lr, warmup_ratio = 5e-4, 0.05
 seed = 3
-log_every, eval_every, eval_tokens, save_every = 50, 1000, 1024, 500
+log_every, eval_every, eval_tokens, save_every = 50, 10_000, 1024, 5000

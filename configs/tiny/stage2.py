@@ -1,9 +1,11 @@
 """Stage II in small: from stage I, the paper's mixture (Table 3), 7 of 15 of the tokens, a lower learning rate."""
+from configs import demo_languages as _demo
+from configs.marco import paper
 from configs.tiny.stage1 import *
 
 init = "out/demo/stage1"
 out = "out/demo/stage2"
-mixture = paper.STAGE2
-tokens = 560_000
-lr = 1.2e-3  # lr of stage I times 0.6, as in the paper
+mixture = _demo.present(paper.STAGE2)
+tokens = 1_400_000
+lr = 0.9e-3  # lr of stage I times 0.6, as in the paper
 seed = 2

@@ -1,0 +1,31 @@
+"""Which of the tinyworld's languages the demo uses: LANGUAGES="en zh kk" make demo; LANGUAGES=all for the 29."""
+import os
+
+from configs.language_table import MARCO, group
+
+# ten languages in seven scripts; of the five low-resource ones, Italian is written in Latin letters, Ukrainian and Kazakh in Cyrillic
+DEFAULT = "en zh ar de ja it uk kk th el"
+
+
+def chosen() -> list[str]:
+    """The codes that LANGUAGES names, in the table's order; ValueError for an unknown one."""
+    asked = os.environ.get("LANGUAGES", DEFAULT).replace(",", " ").split()
+    if asked == ["all"]:
+        return list(MARCO)
+    if unknown := [code for code in asked if code not in MARCO]:
+        raise ValueError(f"LANGUAGES: unknown {' '.join(unknown)}; known are all, or some of {' '.join(MARCO)}")
+    if "en" not in asked:
+        raise ValueError(f"LANGUAGES={' '.join(asked)}: en must be among them, as translations are measured against it")
+    return [code for code in MARCO if code in asked]
+
+
+def present(mixture: dict) -> dict:
+    """A mixture without the groups that none of the chosen languages belongs to."""
+    groups = {group(code) for code in chosen()}
+    return {k: v for k, v in mixture.items() if k not in ("en", "zh", "high", "low") or k in groups}
+
+
+def has_chats(category: str) -> bool:
+    """Whether a category of instructions ("chat/en", or "chat" of the other high-resource languages) has any in the chosen languages."""
+    language = category.partition("/")[2]
+    return language in chosen() if language else any(group(code) == "high" for code in chosen())

@@ -1,0 +1,94 @@
+"""The demo, step by step: the shipped base learns eight more languages on a laptop and answers questions in them.
+
+    make demo                                  # ten languages
+    LANGUAGES=all make demo                    # all 29
+    python recipes/demo.py                     # what make demo runs, in the environment you have
+
+Every step is a command of this repository that you could type yourself; this file only runs them in order, shows one line of
+progress for each, and keeps what they print in out/demo/logs/.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+OUT = Path("out/demo")
+PYTHON = [sys.executable]
+# two processes average their gradients: faster than two threads of one
+TRAIN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+BASE = "tinyworld/base"
+
+
+def steps() -> list[tuple[str, list[str]]]:
+    """(what happens, the command) in order."""
+    found = [
+        ("write the small world's documents, translations and benchmarks", [*PYTHON, "-m", "tinyworld", "configs/tiny/world.py"]),
+        ("clean, deduplicate, tokenize", [*PYTHON, "prepare.py", "configs/tiny/data.py"]),
+        ("continual pretraining, stage I (Table 2's mixture)", [*TRAIN, "configs/tiny/stage1.py"]),
+        ("continual pretraining, stage II (Table 3's mixture)", [*TRAIN, "configs/tiny/stage2.py"]),
+        ("render chats and preference pairs", [*PYTHON, "prepare.py", "configs/tiny/chats.py"]),
+        ("supervised fine-tuning", [*TRAIN, "configs/tiny/sft.py"]),
+        ("preference alignment (DPO)", [*TRAIN, "configs/tiny/dpo.py"]),
+    ]
+    for name, model in (("base", BASE), ("stage2", f"{OUT}/stage2"), ("dpo", f"{OUT}/dpo")):
+        found.append((f"benchmarks of {name}", [*PYTHON, "eval.py", "configs/tiny/eval.py", f"model={model}", f"checkpoint={name}"]))
+    for name in ("sft", "dpo"):
+        found.append((f"conversations with {name}", [*PYTHON, "eval.py", "configs/tiny/chat_eval.py", f"model={OUT}/{name}",
+                                                     f"out={OUT}/answers/{name}"]))
+    judge = [*PYTHON, "-m", "tinyworld", "judge", f"raw={OUT}/raw", f"out={OUT}/results.jsonl"]
+    samples = f"{OUT}/answers/{{}}/samples.jsonl"
+    return found + [
+        ("judge the answers of sft", [*judge, f"a={samples.format('sft')}"]),
+        ("judge dpo against sft", [*judge, f"a={samples.format('dpo')}", f"b={samples.format('sft')}"]),
+        ("data card", [*PYTHON, "report.py", "datacard", f"data={OUT}/tokens"]),
+        ("report", [*PYTHON, "report.py", "demo", f"run={OUT}"]),
+        ("ask the base", [*PYTHON, "generate.py", "configs/tiny/ask.py", f"model={BASE}", "chat=False"]),
+        ("ask the aligned model", [*PYTHON, "generate.py", "configs/tiny/ask.py", f"model={OUT}/dpo"])]
+
+
+def run(title: str, command: list[str], number: int, total: int) -> str:
+    """Run a command and return what it printed; on a terminal its last line is shown while it works. SystemExit where it fails."""
+    log = OUT / "logs" / f"{number:02}.txt"
+    begin, output = time.time(), []
+    print(f"[{number}/{total}] {title}", end="" if sys.stdout.isatty() else "\n", flush=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert process.stdout is not None
+    with open(log, "w", encoding="utf-8") as f:
+        f.write(" ".join(command) + "\n")
+        for line in process.stdout:
+            f.write(line)
+            output.append(line)
+            if sys.stdout.isatty():
+                width = shutil.get_terminal_size().columns
+                shown = f"[{number}/{total}] {title}: {line.strip()}"[:width - 1]
+                print(f"\r{shown:{width - 1}}", end="", flush=True)
+    spent = f"{time.time() - begin:.0f} s"
+    if process.wait():
+        print(f"\n{''.join(output[-20:])}\n{title} failed; everything it printed is in {log}")
+        raise SystemExit(process.returncode)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        print(f"\r{f'[{number}/{total}] {title}: {spent}':{width - 1}}")
+    else:
+        print(f"        {spent}")
+    return "".join(output)
+
+
+def main() -> None:
+    os.chdir(Path(__file__).parent.parent)
+    if not Path(BASE, "config.json").exists():
+        raise SystemExit(f"{BASE} is missing; it comes with the repository, or make base trains it (about an hour and a half)")
+    shutil.rmtree(OUT, ignore_errors=True)
+    (OUT / "logs").mkdir(parents=True)
+    begin, todo = time.time(), steps()
+    answers = {title: run(title, command, n, len(todo)) for n, (title, command) in enumerate(todo, 1)}
+    print(f"\n{answers['report'].strip()}")
+    for title in ("ask the base", "ask the aligned model"):
+        print(f"\n{title}:\n{answers[title].strip()}")
+    print(f"\n{time.time() - begin:.0f} s; the report is {OUT}/report.html (and report.md), what was printed is in {OUT}/logs")
+
+
+if __name__ == "__main__":
+    main()

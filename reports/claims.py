@@ -1,0 +1,80 @@
+"""Test the claims over several runs that differ only in their seed: mean, standard error, verdict.
+
+    python report.py claims runs='["out/claims/seed0", "out/claims/seed1"]'    # claims.md in out/claims
+"""
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+
+from evaluation.results import format_table
+from reports.gains import (
+    CHANCE,
+    CHRF,
+    DOCUMENTS,
+    GROUPS,
+    SENTENCES,
+    gain,
+    gain_order,
+    read_checkpoints,
+    translation_directions,
+)
+
+
+@dataclass(frozen=True)
+class Claims:
+    runs: list                # folders with results.jsonl, one per seed
+    checkpoints: list = field(default_factory=lambda: ["base", "stage1", "stage2"])  # in training order
+    chance: dict = field(default_factory=lambda: dict(CHANCE))  # multiple-choice tasks: accuracy by chance in %
+    max_rise: float = 0.01    # English and Chinese count as kept up to this rise of their bits per byte
+
+    def __post_init__(self):
+        if len(self.runs) < 2:
+            raise ValueError(f"runs must name two or more folders, got {self.runs}; "
+                             """set runs='["out/seed0", "out/seed1"]'""")
+
+
+def write_claims(c: Claims) -> None:
+    """Write claims.md beside the runs, and print its table."""
+    runs = [read_checkpoints(run, c.checkpoints, c.chance) for run in c.runs]
+    shapes = [(list(scores), translation_directions(scores)) for scores in runs]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"{', '.join(c.runs)} differ in checkpoints or translation pairs; "
+                         "finish them or set checkpoints=")
+    rows = claim_rows(c, runs)
+    file = Path(c.runs[0]).parent / "claims.md"
+    text = [f"# Claims over {len(runs)} runs",
+            "**Toy scale.** Last checkpoint against first. A gain holds when it is more than 2 standard errors over "
+            "the runs, a mild test of few runs.",
+            format_table(rows)]
+    file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    print(format_table(rows, terminal=True), f"wrote {file}", sep="\n", flush=True)
+
+
+def claim_rows(c, runs):
+    """The table of claims. runs: the scores of each run."""
+    rows = [["claim", "group", "mean ± standard error", "each run", "holds"]]
+    limit = 100 * c.max_rise
+
+    def add(claim, group, values, digits, at_most=None):
+        values = [0 + value for value in values]  # 0 + -0.0 is 0.0
+        mean, error = fmean(values), stdev(values) / math.sqrt(len(values))
+        holds = mean > 2 * error if at_most is None else round(mean, 6) <= at_most
+        mean_text, *each = (f"{x:+.{digits}f}" for x in (mean, *values))
+        rows.append([claim, group, f"{mean_text} ± {error:.{digits}f}", " ".join(each), "yes" if holds else "no"])
+
+    for text, metric in (("documents", DOCUMENTS), ("parallel sentences", SENTENCES)):
+        for group, langs in GROUPS.items():
+            add(f"bits per byte saved, {text}", group, [gain(scores, metric, langs)[0] for scores in runs], 3)
+    for (direction, group), pairs in translation_directions(runs[0]).items():
+        add(f"chrF++ {direction}", group, [gain(scores, CHRF, pairs)[0] for scores in runs], 2)
+    for task in c.chance:
+        for group, langs in GROUPS.items():
+            add(f"{task}, points", group, [100 * gain(scores, (task, "acc"), langs)[0] for scores in runs], 1)
+    for i, unit in enumerate(("in bits", "in %")):
+        add("least served gains most", unit, [gain_order(scores)[i] for scores in runs], 2)
+    for text, metric in (("documents", DOCUMENTS), ("parallel sentences", SENTENCES)):
+        for group in ("English", "Chinese"):
+            rises = [-gain(scores, metric, GROUPS[group])[2] for scores in runs]
+            add(f"bits per byte up at most {limit:g} %, {text}", group, rises, 1, at_most=limit)
+    return rows

@@ -1,0 +1,89 @@
+"""Read results.jsonl and the training logs, and check that scores are comparable."""
+import json
+from pathlib import Path
+
+REQUIRED = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature")
+
+
+def read_jsonl(path, required=()) -> list[dict]:
+    """The objects of results.jsonl or log.jsonl. A line cut short by a kill is skipped: a resumed run appends after it.
+
+    ValueError names the file and line that is damaged otherwise, or lacks a required key.
+    """
+    rows = []
+    for i, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            if e.pos >= len(line) or not line.endswith("}"):
+                continue
+            raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; remove the line") from None
+        if not isinstance(row, dict) or any(key not in row for key in required):
+            raise ValueError(f"{path}, line {i}: lacks one of {', '.join(required)}; "
+                             "is it of this version of eval.py?")
+        rows.append(row)
+    return rows
+
+
+def read_scores(path, checkpoints=None, **filters) -> list[dict]:
+    """Rows of results.jsonl without group means: each checkpoint's newest weights, the later of two rows for one score.
+
+    filters: the value that a field must have; None accepts any. ValueError if no row is left.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
+    rows = read_jsonl(path, REQUIRED)
+    newest = {row["checkpoint"]: row["weights"] for row in rows}
+    wanted = {key: value for key, value in filters.items() if value is not None}
+    kept = {}
+    for row in rows:
+        if row["weights"] != newest[row["checkpoint"]] or row["lang"] == "mean":
+            continue
+        if checkpoints is not None and row["checkpoint"] not in checkpoints:
+            continue
+        if any(row.get(key) != value for key, value in wanted.items()):
+            continue
+        kept[tuple(row.get(key) for key in ("checkpoint", "task", "lang", "metric", "shots", "preset"))] = row
+    if not kept:
+        requested = ({} if checkpoints is None else {"checkpoints": checkpoints}) | wanted
+        text = ", ".join(f"{key}={value}" for key, value in requested.items()) or "a score"
+        raise ValueError(f"{path} has no row with {text}; its checkpoints: {', '.join(newest)}")
+    return list(kept.values())
+
+
+def check_comparable(rows: list[dict], name: str) -> None:
+    """ValueError naming two rows of one benchmark and metric that were measured differently.
+
+    All rows need the same shots and preset, and the same signature up to its tokenizer, which depends on the target
+    language. All checkpoints need the same tasks and languages, and for each the same n, prompt and signature.
+    """
+    first_row: dict = {}  # {fact: (row, value)}
+    places: dict = {}  # {checkpoint: {(task, lang): row}}
+    for row in rows:
+        place = row["task"], row["lang"]
+        places.setdefault(row["checkpoint"], {})[place] = row
+        facts = {("", key): row.get(key) for key in ("shots", "preset")}
+        facts["", "signature"] = "|".join(x for x in (row["signature"] or "").split("|") if not x.startswith("tok:"))
+        facts |= {(place, key): row[key] for key in ("n", "prompt", "signature")}
+        for key, value in facts.items():
+            other, other_value = first_row.setdefault(key, (row, value))
+            if other_value != value:
+                a, b = (f"{r['task']} ({r['lang']}) of {r['checkpoint']} has {key[1]} {v!r}"
+                        for r, v in ((other, other_value), (row, value)))
+                raise ValueError(f"{name}: {a}, {b}: not one measurement. Run eval.py on every checkpoint with the "
+                                 "same settings, or choose with checkpoints=, shots= or preset=")
+    for a in places:
+        for b in places:
+            if lacking := [" ".join(place) for place in places[a] if place not in places[b]]:
+                raise ValueError(f"{name}: {a} has {', '.join(lacking[:6])} ({len(lacking)} in all), {b} has not: "
+                                 "their means are of other tests. Run eval.py on both, or choose with checkpoints=")
+
+
+def read_training_log(run, checkpoint, key) -> list[dict]:
+    """Rows of a checkpoint's log.jsonl that have the key, by step; none without a log, as for a downloaded base."""
+    file = Path(run) / checkpoint / "log.jsonl"
+    rows = read_jsonl(file) if file.is_file() else []
+    by_step = {row["step"]: row for row in rows if key in row}  # a resumed run repeats steps; the later row counts
+    return [by_step[step] for step in sorted(by_step)]
