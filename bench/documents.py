@@ -16,14 +16,14 @@ def documents():
     texts = [" ".join(rng.choices(words, k=300)) for _ in range(200)]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     quality, minhash = best_seconds([lambda: [measure.measures(text) for text in texts],
-                                     lambda: [measure.signature(text) for text in texts]], 3)
+                                     lambda: [dedup.signature(text) for text in texts]], 3)
     yield row("measures", "quality measures of documents of 300 words", megabytes / quality, unit="MB/s")
     yield row("minhash", "MinHash signatures of the same", megabytes / minhash, unit="MB/s")
     for similarity in (0.4, 0.7, 0.8, 0.9):
         texts = [text for _ in range(200) for text in similar_texts(rng, words, similarity)]
         exact = np.stack([dedup.exact_key(text) for text in texts])
-        signatures = np.stack([measure.signature(text) for text in texts])
-        cluster = dedup.clusters(exact, signatures, np.array([len(text) for text in texts]))
+        signatures = np.stack([dedup.signature(text) for text in texts])
+        cluster = dedup.cluster(exact, signatures, np.array([len(text) for text in texts]))
         found = 100 * (cluster[::2] == cluster[1::2]).mean()
         yield row(f"near_duplicates_{similarity}", f"pairs found at a similarity of {similarity}", found, unit="%")
     yield cluster_row()
@@ -36,7 +36,7 @@ def cluster_row(n=1_000_000):
     exact = rng.integers(0, 1 << 62, (n, 2), dtype=np.uint64)
     signatures[n // 2::4] = signatures[:n // 8]
     start = time.process_time()
-    cluster = dedup.clusters(exact, signatures, np.ones(n, np.int64))
+    cluster = dedup.cluster(exact, signatures, np.ones(n, np.int64))
     spent, copies = time.process_time() - start, (cluster != np.arange(n)).mean()
     return row("clusters", f"clusters of a million signatures; {copies:.1%} are copies", spent)
 
@@ -55,7 +55,7 @@ def cascade():
     """
     try:
         from bench import cascade as beside_datatrove
-        results = beside_datatrove.rows(os.environ.get("GOOD"))
+        results = beside_datatrove.measure_languages(os.environ.get("GOOD"))
     except ImportError as e:
         print(f"cascade: not compared ({e}); bench/cascade.py says what to install")
         return

@@ -1,32 +1,37 @@
 """What the cascade does to text whose truth is known: the tinyworld's planted junk, and good text of other people.
 
-    make quality                                                   # on the tinyworld as `make demo` makes it
-    python quality.py tokens=out/demo/tokens raw=out/demo/raw [good=FOLDER]
-    python -m tinyworld out=out/pairs pairs=2000 noise=0.15 && python quality.py pairs=out/pairs model=out/demo/stage2
+    make quality                                                # on the tinyworld as `make demo` makes it
+    python -m bench.quality tokens=out/demo/tokens raw=out/demo/raw [good=FOLDER]
+    python -m tinyworld out=out/pairs pairs=2000 noise=0.15
+    python -m bench.quality pairs=out/pairs model=out/demo/stage2
 
-good: a folder with ntrex128/*.txt, udhr2/*.txt and sib200-flores/*/*.tsv, the files as they are published. It is cleaned as a
-crawl would be (heuristics with configs/thresholds.py, script, language), sentences grouped into documents of nine.
+good: a folder with ntrex128/*.txt, udhr2/*.txt and sib200-flores/*/*.tsv, the files as they are published. It is
+cleaned as a crawl would be (script, language, heuristics with configs/thresholds.py), its sentences grouped into
+documents of nine.
 """
 import json
+import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from configs import load, thresholds
-from configs import language_table
+from configs import language_table, load, thresholds
 from corpus import bitext, clean, read, similarity
-from recipes import embed_sentences
 
+ROOT = Path(__file__).parent.parent
 NTREX = dict(arb="ar", deu="de", eng="en", jpn="ja", kaz="kk", nep="ne", zho="zh")
-FLORES = dict(arb="ar", ben="bn", deu="de", eng="en", spa="es", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko", npi="ne",
-              por="pt", tha="th", tur="tr", zho="zh")
-UDHR = dict(arb="ar", ben="bn", cmn="zh", deu="de", eng="en", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko", nep="ne",
-            por="pt", rus="ru", spa="es", tha="th", tur="tr")
+FLORES = dict(arb="ar", ben="bn", deu="de", eng="en", spa="es", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko",
+              npi="ne", por="pt", tha="th", tur="tr", zho="zh")
+UDHR = dict(arb="ar", ben="bn", cmn="zh", deu="de", eng="en", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko",
+            nep="ne", por="pt", rus="ru", spa="es", tha="th", tur="tr")
+CONFUSABLE = [["id", "ms"]]
+DOCUMENT = 9  # sentences
 
 
 @dataclass(frozen=True)
@@ -38,166 +43,230 @@ class Quality:
     model: str | None = None         # by this checkpoint
 
 
-def jsonl(path):
+def main(argv: list[str] | None = None):
+    c, = load(Quality, argv=argv)
+    if c.pairs:
+        measure_similarity(c)
+        return
+    identify = clean.load_langid(set(language_table.NAMES))
+    if identify is None:
+        raise ValueError("bench.quality needs a package: pip install py3langid")
+    web, pairs = count_planted(c)
+    print_recall(web, "web documents")
+    print_near_duplicates(web)
+    by_language = precision(web)
+    worst = min(by_language, key=by_language.get)
+    print(f"precision: {sum(by_language.values()) / len(by_language):.1%} of what was dropped was planted junk (mean "
+          f"of {len(by_language)} languages; least: {worst} {by_language[worst]:.1%})")
+    print_recall(pairs, "sentence pairs")
+    print_confusion(c, identify)
+    if c.good:
+        measure_survival(c, identify)
+        measure_good_pairs(c, identify)
+
+
+# ---------------------------------------------------------------------- planted junk
+
+def read_jsonl(path: Path) -> list[dict]:
     with open(path, encoding="utf-8") as f:
         return [json.loads(line) for line in f]
 
 
-def planted(c):
+def count_planted(c) -> tuple[dict, dict]:
     """{(language, label): Counter of reasons}, "" for kept, of web documents; and the same of sentence pairs."""
     web, pairs = defaultdict(Counter), defaultdict(Counter)
     for name, row in json.loads((Path(c.tokens) / "account.json").read_text()).items():
         if row["category"] in ("knowledge", "synthetic"):
             continue
-        reasons = {r["line"]: r["reason"] for r in jsonl(Path(c.tokens) / f"dropped/{name}.jsonl")}
+        reasons = {r["line"]: r["reason"] for r in read_jsonl(Path(c.tokens) / f"dropped/{name}.jsonl")}
         if row["target"]:
             path = Path(c.raw) / f"bitext/{row['language']}-{row['target']}.tsv"
             labels = [line.split("\t")[3] for line in path.read_text(encoding="utf-8").split("\n") if line]
         else:
-            labels = [r["label"] for r in jsonl(Path(c.raw) / f"web/{row['language']}.jsonl")]
+            labels = [r["label"] for r in read_jsonl(Path(c.raw) / f"web/{row['language']}.jsonl")]
+        counts, language = (pairs, row["target"]) if row["target"] else (web, row["language"])
         for i, label in enumerate(labels, 1):
-            (pairs if row["target"] else web)[row["target"] or row["language"], label][reasons.get(i, "")] += 1
+            counts[language, label][reasons.get(i, "")] += 1
     return web, pairs
 
 
-def table(found, title):
-    """Recall of every label, over all languages, its worst language, what caught it; and what clean text was lost to."""
-    print(f"\n{title:18}{'n':>7} {'dropped':>8}  worst language, what dropped them")
-    for label in sorted({label for _, label in found}):
-        all_, by = Counter(), {}
-        for (code, kind), reasons in found.items():
+def print_recall(counts: dict, title: str):
+    """Of every label: the fraction dropped, in all languages and in the worst one, and the most frequent reasons.
+
+    The worst language is that with the least junk dropped, or with the most clean text dropped.
+    """
+    print(f"\n{title:18}{'n':>7} {'dropped':>8}  worst language, most frequent reasons")
+    for label in sorted({label for _, label in counts}):
+        total, dropped = Counter(), {}
+        for (language, kind), reasons in counts.items():
             if kind == label:
-                all_ += reasons
-                by[code] = 1 - reasons[""] / sum(reasons.values())
-        worst = (max if label == "clean" else min)(by, key=by.get)
-        why = ", ".join(f"{r} {n}" for r, n in Counter({k: v for k, v in all_.items() if k}).most_common(3))
-        print(f"{label:18}{sum(all_.values()):7,} {1 - all_[''] / sum(all_.values()):8.1%}  {worst} {by[worst]:.0%}: {why}")
+                total += reasons
+                dropped[language] = 1 - reasons[""] / sum(reasons.values())
+        worst = (max if label == "clean" else min)(dropped, key=dropped.get)
+        frequent = Counter({reason: n for reason, n in total.items() if reason}).most_common(3)
+        why = ", ".join(f"{reason} {n}" for reason, n in frequent)
+        n = sum(total.values())
+        print(f"{label:18}{n:7,} {1 - total[''] / n:8.1%}  {worst} {dropped[worst]:.0%}: {why}")
 
 
-def precision(found):
-    """Of what was dropped, the share that was planted junk, by language; a clean document beside its planted copy is a pair of
-    which one goes, so near-duplicates are left out."""
+def print_near_duplicates(web: dict):
+    copies = sum(sum(reasons.values()) for (_, label), reasons in web.items() if label == "duplicate_near")
+    dropped = sum(reasons["duplicate: near"] for (_, label), reasons in web.items()
+                  if label in ("clean", "duplicate_near"))
+    print(f"near-duplicates: {copies} copies planted, {dropped} documents dropped (of a document and its copies the "
+          "longest is kept)")
+
+
+def precision(counts: dict) -> dict[str, float]:
+    """{language: fraction of the dropped documents that is planted junk}.
+
+    Near-duplicates are left out: of a clean document and its planted copy one is dropped, whichever is shorter.
+    """
     out = {}
-    for code in {code for code, _ in found}:
-        good = sum(n for r, n in found[code, "clean"].items() if r and not r.startswith("duplicate"))
-        bad = sum(n for (k, label), reasons in found.items() if k == code and label != "clean"
-                  for r, n in reasons.items() if r and not r.startswith("duplicate: near"))
-        out[code] = bad / max(1, bad + good)
+    for language in {language for language, _ in counts}:
+        good = bad = 0
+        for (code, label), reasons in counts.items():
+            for reason, n in reasons.items():
+                if code != language or not reason:
+                    continue
+                if label == "clean":
+                    good += n if not reason.startswith("duplicate") else 0
+                else:
+                    bad += n if not reason.startswith("duplicate: near") else 0
+        out[language] = bad / max(1, bad + good)
     return out
 
 
-def published(c):
-    """{(set, language): sentences} of good text; those of NTREX and of FLORES stand in the same order in every language."""
-    found = {}
+def print_confusion(c, identify):
+    """Indonesian and Malay documents, identified as themselves and as the other."""
+    parts = []
+    for code, other in (("id", "ms"), ("ms", "id")):
+        found = Counter(identify(row["text"]) for row in read_jsonl(Path(c.raw) / f"web/{code}.jsonl")
+                        if row["label"] == "clean")
+        parts.append(f"{code} identified as {code} {found[code]}, as {other} {found[other]}")
+    print("\nIndonesian and Malay documents: " + "; ".join(parts))
+
+
+# ---------------------------------------------------------------------- good text
+
+def read_published(c) -> dict[tuple[str, str], list[str]]:
+    """{(set, language): sentences} of good text; NTREX and FLORES have one order in all languages."""
+    texts = {}
     for path in sorted(Path(c.good).glob("ntrex128/newstest*.txt")):
-        found["ntrex128", NTREX[path.name.split(".")[1][:3]]] = path.read_text(encoding="utf-8").splitlines()
+        texts["ntrex128", NTREX[path.name.split(".")[1][:3]]] = path.read_text(encoding="utf-8").splitlines()
     for path in sorted(Path(c.good).glob("sib200-flores/*/*.tsv")):
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
-        found[f"flores-{path.stem}", FLORES[path.parent.name[:3]]] = [line.split("\t")[2] for line in lines]
+        texts[f"flores-{path.stem}", FLORES[path.parent.name[:3]]] = [line.split("\t")[2] for line in lines]
     for path in sorted(Path(c.good).glob("udhr2/*.txt")):
-        found["udhr2", UDHR[path.stem[:3]]] = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return found
+        lines = path.read_text(encoding="utf-8").splitlines()
+        texts["udhr2", UDHR[path.stem[:3]]] = [line for line in lines if line.strip()]
+    return texts
 
 
-def survival(c, identify, n=9):
-    """Share of good documents that the cascade keeps, why the others went, by language; and how single sentences are told."""
+def good_documents(c) -> Iterator[tuple[str, str, list[str]]]:
+    """(language, set, sentences) of every document."""
+    for (name, code), lines in read_published(c).items():
+        for i in range(0, max(1, len(lines) - DOCUMENT // 2), DOCUMENT):
+            yield code, name, lines[i:i + DOCUMENT]
+
+
+def measure_survival(c, identify):
+    """Print by language which fraction of good documents the cascade keeps and why it drops the others; and of how
+    many single sentences the language is identified correctly.
+    """
     kept, total, lost, sentences, confused = Counter(), Counter(), Counter(), Counter(), Counter()
-    cut = ((code, source, lines[i:i + n]) for (source, code), lines in published(c).items()
-           for i in range(0, max(1, len(lines) - n // 2), n))
-    for code, source, lines in cut:
-        bounds = thresholds.GENERAL | thresholds.ROWS.get(code, {})
-        doc = read.Document("\n".join(lines))
-        steps = [clean.repair, partial(clean.script, pattern=clean.written(clean.SCRIPTS[code]), name=code),
-                 partial(clean.language, identify=identify, wanted={"id", "ms"} if code == "id" else {code}),
-                 partial(clean.heuristics, bounds=bounds), clean.mask]
-        reason = next((r for r in (step(doc) for step in steps) if r is not None), None)
+    for code, name, lines in good_documents(c):
+        reason = drop_reason(lines, code, identify)
         kept[code] += reason is None
         total[code] += 1
         if reason is not None:
-            lost[code, source, reason] += 1
+            lost[code, f"{name} {reason}"] += 1
         for line in lines:
             if len(line) >= 20:
                 sentences[code] += 1
-                got = identify(line)
-                if got != code:
-                    confused[code, got] += 1
-    print(f"\ngood text: {sum(total.values()):,} documents, {sum(kept.values()) / sum(total.values()):.1%} kept; "
-          f"of {sum(sentences.values()):,} sentences the language of "
-          f"{1 - sum(confused.values()) / sum(sentences.values()):.2%} was told")
+                found = identify(line)
+                if found != code:
+                    confused[code, found] += 1
+    correct = 1 - confused.total() / sentences.total()
+    print(f"\ngood text: {total.total():,} documents, {kept.total() / total.total():.1%} kept; "
+          f"language identification: {correct:.2%} of {sentences.total():,} sentences correct")
     for code in sorted(total):
-        wrong = {got: n for (k, got), n in confused.items() if k == code}
-        told = 1 - sum(wrong.values()) / sentences[code]
-        why = ", ".join(f"{source} {reason} {n}" for (k, source, reason), n in lost.items() if k == code)
-        most = ", ".join(f"{got} {n}" for got, n in Counter(wrong).most_common(2))
-        print(f"  {code}: {kept[code] / total[code]:6.1%} of {total[code]:3} documents kept{f' ({why})' if why else ''}; "
-              f"language {told:.1%} of {sentences[code]:5,}{f' (else {most})' if most else ''}")
+        wrong = Counter({found: n for (k, found), n in confused.items() if k == code})
+        why = ", ".join(f"{reason} {n}" for (k, reason), n in lost.items() if k == code)
+        others = ", ".join(f"{found} {n}" for found, n in wrong.most_common(2))
+        correct = 1 - wrong.total() / sentences[code]
+        lost_to = f" ({why})" if why else ""
+        print(f"  {code}: {kept[code] / total[code]:6.1%} of {total[code]:3} documents kept{lost_to}; "
+              f"language {correct:.1%} of {sentences[code]:5,}{f' (else {others})' if others else ''}")
 
 
-def good_pairs(c, identify):
-    """Share of the published translations of NTREX and FLORES that the rules for pairs keep, by language."""
-    texts, kept, total, lost = published(c), Counter(), Counter(), Counter()
-    for (source, code), lines in texts.items():
-        for x, y in zip(texts[source, "en"], lines, strict=True) if source != "udhr2" and code != "en" else ():
+def drop_reason(lines: list[str], code: str, identify) -> str | None:
+    """Why the cascade for web documents drops a document, or None."""
+    doc = read.Document("\n".join(lines))
+    confusable = {other for group in CONFUSABLE if code in group for other in group}
+    steps = [clean.repair,
+             partial(clean.filter_script, pattern=clean.script_pattern(clean.SCRIPTS[code]), name=code),
+             partial(clean.filter_language, identify=identify, wanted={code} | confusable),
+             partial(clean.filter_heuristics, bounds=thresholds.GENERAL | thresholds.ROWS.get(code, {}))]
+    for step in steps:
+        reason = step(doc)
+        if reason is not None:
+            return reason
+    return None
+
+
+def measure_good_pairs(c, identify):
+    """Print which fraction of the published translations of NTREX and FLORES the rules for pairs keep, by language."""
+    texts, kept, total, lost = read_published(c), Counter(), Counter(), Counter()
+    for (name, code), lines in texts.items():
+        if name == "udhr2" or code == "en":
+            continue
+        for x, y in zip(texts[name, "en"], lines, strict=True):
             pair = read.Document(x, more={"target": y})
-            reason = bitext.filter_pair(pair, max_ratio=4.0, source="en", target=code, identify=identify, alike=[["id", "ms"]])
+            reason = bitext.filter_pair(pair, max_ratio=4.0, source="en", target=code, identify=identify,
+                                        alike=CONFUSABLE)
             kept[code] += reason is None
             total[code] += 1
             if reason is not None:
                 lost[reason] += 1
     rate = {code: kept[code] / total[code] for code in total}
-    print(f"good pairs with English: {sum(kept.values()) / sum(total.values()):.1%} of {sum(total.values()):,} kept; least: "
-          + ", ".join(f"{code} {rate[code]:.1%}" for code in sorted(rate, key=rate.get)[:3])
-          + "; lost to " + ", ".join(f"{why} {n}" for why, n in lost.most_common(3)))
+    least = ", ".join(f"{code} {rate[code]:.1%}" for code in sorted(rate, key=rate.get)[:3])
+    print(f"good pairs with English: {sum(kept.values()) / sum(total.values()):.1%} of {sum(total.values()):,} kept; "
+          f"least: {least}; lost to " + ", ".join(f"{reason} {n}" for reason, n in lost.most_common(3)))
 
 
-def similarities(c):
-    """How well the margin of a checkpoint's vectors tells misaligned pairs from good ones, by language."""
-    found = {}
+# ---------------------------------------------------------------------- similarity
+
+def measure_similarity(c):
+    """Print how well the margin of a checkpoint's vectors separates misaligned pairs from good ones, by language."""
+    results = {}
     for path in sorted(Path(c.pairs).glob("bitext/en-*.tsv")):
-        columns = (line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line)
-        rows = list(dict.fromkeys((x, y, label) for x, y, _, label in columns if label in ("clean", "misaligned")))
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "pairs.tsv").write_text("".join(f"{x}\t{y}\n" for x, y, _ in rows), encoding="utf-8")
-            for i in (0, 1):
-                embed_sentences.main([f"model={c.model}", f"text={folder}/pairs.tsv", f"column={i}", f"out={folder}/{i}.npy"])
-            x, y = (np.load(f"{folder}/{column}.npy") for column in (0, 1))
-        good = [label == "clean" for *_, label in rows]
+        columns = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
+        pairs = list(dict.fromkeys((x, y, label) for x, y, _, label in columns if label in ("clean", "misaligned")))
+        x, y = embed_pairs(c.model, pairs)
+        good = [label == "clean" for _, _, label in pairs]
         code = path.stem.split("-")[1]
-        found[code] = [similarity.auc(similarity.margin_scores(*sides), good) for sides in ((x, y), similarity.align_languages(x, y))]
-        print(f"  en-{code}: {len(rows)} pairs, {good.count(False)} misaligned: AUC {found[code][0]:.3f}, "
-              f"aligned {found[code][1]:.3f}", flush=True)
-    plain, best = (sum(v[i] for v in found.values()) / len(found) for i in (0, 1))
-    print(f"margin's AUC on planted misalignments, mean of {len(found)} languages: {plain:.3f}, aligned {best:.3f}")
+        results[code] = [similarity.auc(similarity.margin_scores(*sides), good)
+                         for sides in ((x, y), similarity.align_languages(x, y))]
+        print(f"  en-{code}: {len(pairs)} pairs, {good.count(False)} misaligned: AUC {results[code][0]:.3f}, "
+              f"aligned {results[code][1]:.3f}", flush=True)
+    plain, aligned = (sum(result[i] for result in results.values()) / len(results) for i in (0, 1))
+    print(f"the margin's AUC on planted misalignments, mean of {len(results)} languages: {plain:.3f}, "
+          f"aligned {aligned:.3f}")
 
 
-def main(argv=None):
-    c, = load(Quality, argv=argv)
-    if c.pairs:
-        return similarities(c)
-    identify = clean.identifier(set(language_table.NAMES))
-    if identify is None:
-        raise ValueError("quality.py needs a package: pip install py3langid")
-    web, pairs = planted(c)
-    table(web, "web documents")
-    copies = sum(sum(reasons.values()) for (_, label), reasons in web.items() if label == "duplicate_near")
-    gone = sum(reasons["duplicate: near"] for (_, label), reasons in web.items() if label in ("clean", "duplicate_near"))
-    print(f"near-duplicates: {copies} copies planted, {gone} documents gone (of a document and its copies the longest stays)")
-    by = precision(web)
-    print(f"precision: {sum(by.values()) / len(by):.1%} of what was dropped was planted junk (mean of {len(by)} languages; "
-          f"least: {min(by, key=by.get)} {min(by.values()):.1%})")
-    table(pairs, "sentence pairs")
-    close = [[0, 0], [0, 0]]  # Indonesian and Malay documents, told as themselves and as the other
-    for i, (code, other) in enumerate((("id", "ms"), ("ms", "id"))):
-        for row in jsonl(Path(c.raw) / f"web/{code}.jsonl"):
-            if row["label"] == "clean":
-                got = identify(row["text"])
-                close[i][0] += got == code
-                close[i][1] += got == other
-    print("\nIndonesian and Malay documents: " + "; ".join(
-        f"{code} told as {code} {a}, as {other} {b}" for (a, b), (code, other) in zip(close, (("id", "ms"), ("ms", "id")))))
-    if c.good:
-        survival(c, identify)
-        good_pairs(c, identify)
+def embed_pairs(model: str, pairs: list[tuple]) -> list[np.ndarray]:
+    """The vectors of both sides, by the command a user would run."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, "pairs.tsv")
+        text.write_text("".join(f"{x}\t{y}\n" for x, y, _ in pairs), encoding="utf-8")
+        vectors = []
+        for column in (0, 1):
+            out = f"{folder}/{column}.npy"
+            subprocess.run([sys.executable, str(ROOT / "recipes/embed_sentences.py"), f"model={model}", f"text={text}",
+                            f"column={column}", f"out={out}"], check=True)
+            vectors.append(np.load(out))
+        return vectors
 
 
 if __name__ == "__main__":

@@ -21,6 +21,14 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     "plan": "estimate",
     "node": "gpus_per_node",
     # prepare.py
+    "names": "language_names",
+    "tokenizer_share": "tokenizer_alpha",
+    "fix": "fix_encoding",
+    "alike": "confusable_languages",
+    "perplexity": "perplexity_models",
+    "near": "near_dedup",
+    "blocked": "blocked_url_words",
+    "valid": "valid_fraction",
 
     # eval.py and evaluation/
 

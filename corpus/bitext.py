@@ -13,7 +13,7 @@ from decimal import Decimal
 import numpy as np
 import regex
 
-from corpus.clean import DENSE, LETTERS, SCRIPTS, size, written
+from corpus.clean import DENSE, LETTERS, SCRIPTS, byte_size, script_pattern
 from corpus.read import Document
 
 # Length of a sentence relative to English, in characters and in UTF-8 bytes. 15 languages: as in FLORES. The others
@@ -23,7 +23,7 @@ LENGTHS = {row.split()[0]: tuple(float(number) for number in row.split()[1:]) fo
     tr 1.03 1.12, bn .97 2.60, id 1.09 1.09, th .95 2.72, kk 1.04 1.91, ne .96 2.58, he .8 1.4, it 1.1 1.1, ms 1.2 1.2,
     nl 1.1 1.1, pl 1 1, ru .9 1.7, uk .9 1.7, ur 1.0 1.8, vi 1.1 1.4, cs .9 1.0, el 1.2 2.2, hu 1.0 1.1, ro 1.0 1.1,
     az 1.0 1.1""".split(",")}
-SCRIPT_PATTERNS = {code: written(scripts) for code, scripts in SCRIPTS.items()}
+SCRIPT_PATTERNS = {code: script_pattern(scripts) for code, scripts in SCRIPTS.items()}
 # In scripts without spaces each character counts as a word
 WORD, DENSE_CHARACTER = regex.compile(f"[{DENSE}]|[^\\s{DENSE}]+"), regex.compile(f"[{DENSE}]")
 ADDRESS = regex.compile(r"(?:https?://|www\.)[!-~--[\"'()<>]]+|(?<![\w.+-])[\w.+-]++@[\w-]+\.[\w.-]+",
@@ -92,7 +92,7 @@ def find_fault(x, y, source, target, max_ratio, min_words=1, max_chars=1024, min
     if len(ADDRESS.findall(x)) != len(ADDRESS.findall(y)):
         return "an address on one side only"
     for side, letters in ((p, p_letters), (q, q_letters)):
-        if 2 * size(letters) < size("".join(side.split())):
+        if 2 * byte_size(letters) < byte_size("".join(side.split())):
             return "few letters"
     if numbers_differ(p, q):
         return "numbers do not match"
@@ -105,7 +105,8 @@ def find_fault(x, y, source, target, max_ratio, min_words=1, max_chars=1024, min
             return "brackets left open"
     sides = [side for side in ((x, p_letters, source), (y, q_letters, target)) if side[2]]
     for _, letters, code in sides:
-        if code in SCRIPT_PATTERNS and 2 * size("".join(SCRIPT_PATTERNS[code].findall(letters))) < size(letters):
+        own = "".join(SCRIPT_PATTERNS[code].findall(letters)) if code in SCRIPT_PATTERNS else letters
+        if 2 * byte_size(own) < byte_size(letters):
             return "script of another language"
     if min_score is not None and not (isinstance(score, (int, float)) and score >= min_score):
         return "score too low"
@@ -126,7 +127,7 @@ def length_ratio(x, y, source, target):
     lengths = []
     for side, code in ((x, source), (y, target)):
         expected = LENGTHS[code][dense] if known else 1
-        lengths.append((size(side) if dense else len(side)) / expected)
+        lengths.append((byte_size(side) if dense else len(side)) / expected)
     return max(lengths) / min(lengths)
 
 

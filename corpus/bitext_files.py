@@ -8,12 +8,13 @@
 Each may be compressed (.gz, .bz2, .xz, .zst). A row that is no pair comes with `reason` set.
 """
 import json
-from pathlib import Path
 from xml.etree import ElementTree
 
 import regex
 
-from corpus.read import Document, documents, lines, places
+from corpus import files
+from corpus.files import read_lines
+from corpus.read import Document, read_documents
 
 NUMBER = regex.compile(r"\s*-?\d+(\.\d+)?(e-?\d+)?\s*")
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -24,10 +25,10 @@ def read_pairs(path, source=None, target=None):
     """Yield the pairs of a file. source, target: codes of the two languages to take from a file that may hold more."""
     if "|" in str(path):
         yield from read_moses(*str(path).split("|"))
-    elif [s for s in Path(path).suffixes if s not in (".gz", ".xz", ".zst")][-1:] == [".tmx"]:
+    elif files.format_of(path) == ".tmx":
         yield from read_tmx(str(path), primary_subtag(source), primary_subtag(target))
     else:
-        for doc in documents(path):
+        for doc in read_documents(path):
             if "columns" in doc.more:
                 pair_from_columns(doc, doc.more.pop("columns"))
             elif not isinstance(doc.more.get("target"), str) and (doc.reason or "no text").startswith("no text"):
@@ -67,9 +68,9 @@ def pair_from_fields(doc, source, target):
 
 def read_moses(source, target):
     """Yield the pairs of two aligned files; ValueError when the target file is longer."""
-    target_lines, number, problem = lines(target), 0, None
-    for number, offset, x, problem in places(source):
-        _, y, target_problem = next(target_lines, (0, None, "the target file is shorter"))
+    target_lines, number, problem = read_lines(target), 0, None
+    for number, offset, x, problem in read_lines(source):
+        _, _, y, target_problem = next(target_lines, (0, 0, None, "the target file is shorter"))
         yield Document(x or "", file=source, line=number, offset=offset, reason=problem or target_problem,
                        more={"target": y})
     if next(target_lines, None) and not (problem or "").startswith("unreadable"):
@@ -86,7 +87,7 @@ def read_tmx(path, source, target):
         raise ValueError(f"{path}: a .tmx file may hold many languages; set the two to read with source= and target=")
     parser, open_elements = ElementTree.XMLPullParser(("start", "end")), []
     segments, language, unit_place = {}, None, {}  # of the unit that is being read; unit_place is empty outside of one
-    for number, offset, text, problem in places(path):
+    for number, offset, text, problem in read_lines(path):
         place = {"file": path, "line": number, "offset": offset}
         if "<!ENTITY" in (text or "") and not open_elements:
             raise ValueError(f"{path}, line {number}: entities can expand to any amount of text; remove them from the "

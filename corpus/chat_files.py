@@ -2,14 +2,15 @@
 import csv
 import io
 import json
-from pathlib import Path
 
-from corpus.read import DAMAGE, MAX_LINE, Document, documents, open_bytes
+from corpus import files
+from corpus.files import DAMAGE, MAX_LINE, open_bytes
+from corpus.read import Document, read_documents
 
 
 def read_rows(path):
     """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict)."""
-    suffix = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".bz2", ".xz", ".zst")), "")
+    suffix = files.format_of(path)
     readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
     if suffix not in readers:
         raise ValueError(f"{path}: unknown format {suffix!r} of chats; expected .jsonl, .json, .csv or .parquet")
@@ -20,7 +21,7 @@ def read_rows(path):
 
 
 def read_jsonl(path):
-    for doc in documents(path):
+    for doc in read_documents(path):
         if (doc.reason or "").startswith("no text"):  # a chat needs no field "text"
             row, doc.reason = json.loads(doc.text), None
         else:
@@ -57,16 +58,5 @@ def read_csv(path):
 
 
 def read_parquet(path):
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ValueError(f"{path}: reading parquet needs a package: pip install pyarrow") from None
-    try:
-        table = pq.ParquetFile(path)
-    except (OSError, ValueError) as e:  # pyarrow's errors are subclasses; they do not name the file
-        raise ValueError(f"{path}: not a parquet file ({e})") from None
-    number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield Document("", line=number), row
+    for number, row, problem in files.read_parquet(path):
+        yield Document("", line=number, reason=problem), row

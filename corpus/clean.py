@@ -1,97 +1,112 @@
-"""Filters of web documents: each takes a Document and returns None (keep) or the reason to drop it.
+"""The steps for web documents: each takes a Document and returns None (keep) or the reason to drop it.
 
-What is looked at is what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition; perplexity
-is in corpus/perplexity.py. Thresholds are the caller's (configs hold them, per language); no filter knows a default language.
+They look at what Marco-LLM names: URL, language, document length, punctuation, special symbols, repetition; perplexity
+is in corpus/perplexity.py. Thresholds come from the caller, per language; no filter has a default language.
 """
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Callable, Container, Iterable
 
 import regex
 
 from configs import language_table
 from corpus import measure
+from corpus.read import Document
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff]")
 BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-
-
 DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # scripts without spaces between words
 SCRIPTS = {code: language_table.LANGUAGES[code].script for code in language_table.MARCO}
 LETTERS = regex.compile(r"[\p{L}\p{M}]+")
+EMAIL = regex.compile(r"[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+")
+IPV4 = regex.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 
 
-def repair(doc, fix=None):
-    """Unicode NFC, Unix newlines, no control characters, no space around lines, at most one blank line in a row.
-    fix: what is done to the text before, for example ftfy.fix_text, which mends UTF-8 read as Latin-1."""
+def repair(doc: Document, fix: Callable[[str], str] | None = None):
+    """Unicode NFC, Unix newlines, no control characters, no spaces around lines, at most one blank line in a row.
+
+    fix: applied to the text before, for example ftfy.fix_text, which repairs UTF-8 that was decoded as Latin-1.
+    """
     text = fix(doc.text) if fix else doc.text
     text = unicodedata.normalize("NFC", BREAKS.sub("\n", text))
     text = "\n".join(line.strip() for line in CONTROL.sub("", text).split("\n"))
     doc.text = re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def filter_url(doc: Document, words: Iterable[str]) -> str | None:
+    """Drop pages whose address contains a blocked word."""
+    for word in words:
+        if word in doc.url.lower():
+            return f"url: {word}"
     return None
 
 
-def url(doc, words):
-    """Drop pages whose address holds a word of the block list."""
-    bad = next((w for w in words if w in doc.url.lower()), None)
-    return None if bad is None else f"url: {bad}"
-
-
-def written(scripts):
+def script_pattern(scripts: str) -> regex.Pattern:
     """A pattern of what is written in some Unicode scripts, named as in SCRIPTS."""
     try:
         return regex.compile("[" + "".join(rf"\p{{{name}}}" for name in scripts.split()) + r"\p{M}]+")
     except regex.error as e:
-        raise ValueError(f"scripts: {scripts!r} are no Unicode scripts ({e}); Latin, Cyrillic, Arabic ... are") from None
+        raise ValueError(f"scripts: {scripts!r} are no Unicode scripts ({e}); "
+                         "Latin, Cyrillic, Arabic ... are") from None
 
 
-def size(text):
+def check_scripts(scripts: object) -> str | None:
+    """What is wrong with a value of the setting scripts, or None."""
+    if not isinstance(scripts, str) or not scripts.split():
+        return f"scripts: {scripts!r} names no Unicode script; 'Han Latin' names two"
+    try:
+        script_pattern(scripts)
+    except ValueError as e:
+        return str(e)
+    return None
+
+
+def byte_size(text: str) -> int:
     """UTF-8 bytes: a Chinese character says as much as three Latin ones."""
     return len(text.encode())
 
 
-def script(doc, pattern, name):
-    """Drop what is mostly written in the letters of another script: a look at the letters costs a hundredth of an identifier."""
+def filter_script(doc: Document, pattern: regex.Pattern, name: str) -> str | None:
+    """Drop what is mostly written in another script: this costs a hundredth of a language identifier."""
     letters = "".join(LETTERS.findall(doc.text))
-    return None if 2 * size("".join(pattern.findall(letters))) >= size(letters) else f"script: not {name}"
+    own = "".join(pattern.findall(letters))
+    return None if 2 * byte_size(own) >= byte_size(letters) else f"script: not {name}"
 
 
-def heuristics(doc, bounds):
-    """Drop what lies outside the bounds of some measure: {measure: (least, most)}, measures as in corpus/measure.py."""
-    found = measure.measures(doc.text)
-    for name, (least, most) in bounds.items():
-        if not least <= found[name] <= most:
-            return f"{name}: too {'low' if found[name] < least else 'high'}"
+def filter_heuristics(doc: Document, bounds: dict[str, tuple]) -> str | None:
+    """Drop what is outside the bounds {measure: (min, max)} of some measure of corpus/measure.py."""
+    measured = measure.measures(doc.text)
+    for name, (low, high) in bounds.items():
+        if not low <= measured[name] <= high:
+            return f"{name}: too {'low' if measured[name] < low else 'high'}"
     return None
 
 
-EMAIL = regex.compile(r"[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+")
-NUMBERS = regex.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
-
-
-def mask(doc):
-    """Write example addresses over e-mail and public IPv4 addresses (192.0.2.1 is reserved for examples, RFC 5737)."""
-    def public(match):
-        try:
-            return "192.0.2.1" if ipaddress.ip_address(match[0]).is_global else match[0]
-        except ValueError:
-            return match[0]
+def mask(doc: Document):
+    """Replace e-mail and public IPv4 addresses by examples (192.0.2.1 is reserved for them, RFC 5737)."""
     if "@" in doc.text:
         doc.text = EMAIL.sub("name@example.org", doc.text)
-    doc.text = NUMBERS.sub(public, doc.text)
-    return None
+    doc.text = IPV4.sub(lambda match: "192.0.2.1" if is_public(match[0]) else match[0], doc.text)
 
 
-def language(doc, identify, wanted):
-    """identify: text -> code; wanted: the codes that may come back (kept apart only as far as the identifier can)."""
-    got = identify(doc.text)
-    return None if got in wanted else f"language: {got}"
+def is_public(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
 
 
-def identifier(codes):
+def filter_language(doc: Document, identify: Callable[[str], str], wanted: Container[str]) -> str | None:
+    """Drop what is in another language. wanted: the codes to accept, those that the identifier may confuse included."""
+    code = identify(doc.text)
+    return None if code in wanted else f"language: {code}"
+
+
+def load_langid(codes: Iterable[str]) -> Callable[[str], str] | None:
     """py3langid restricted to some languages, as a function text -> code; None when the package is absent.
 
-    Codes that it does not know are left out: documents in them cannot be told by it.
+    Codes that it does not know are left out: it cannot identify documents in them.
     """
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -102,23 +117,23 @@ def identifier(codes):
     return lambda text: model.classify(text)[0]
 
 
-# what models with FLORES-200's labels (GlotLID, say) call the languages of the table; other labels are used as they are
+# the labels of FLORES-200, which models such as GlotLID use; other labels are used as they are
 LABELS = {row.flores: code for code, row in language_table.LANGUAGES.items()} | {"cmn_Hani": "zh", "zho_Hant": "zh"}
 
 
-def fasttext_identifier(path):
+def load_fasttext(path: str) -> Callable[[str], str]:
     """A fastText model (GlotLID, lid.176) as a function text -> code."""
     try:
         import fasttext
     except ImportError:
         raise ValueError(f"langid={path!r} needs a package: pip install fasttext") from None
     try:
-        model = fasttext.load_model(str(path)).f  # its own predict() breaks with numpy 2
+        model = fasttext.load_model(str(path)).f  # its own predict() fails with numpy 2
     except ValueError as e:
         raise ValueError(f"langid: {path} is no fastText model ({e})") from None
 
     def identify(text):
-        found = model.predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")
-        label = found[0][1].removeprefix("__label__") if found else "unknown"
+        labels = model.predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")
+        label = labels[0][1].removeprefix("__label__") if labels else "unknown"
         return LABELS.get(label, label)
     return identify

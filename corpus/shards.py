@@ -1,154 +1,137 @@
-"""Kept text -> tokenizer and token shards: the last two stages of prepare.py, and what it shares with them."""
+"""Kept text -> token shards: the last stage of prepare.py."""
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-import tokenizer
-from corpus import chat
-from corpus.jobs import up_to_date, fingerprint, finish
-from hf.folder import list_tokenizer_files
+from corpus import chat, jobs
+from corpus.account import reject
+from corpus.sources import has_chats, is_web, kept_file, language_of, refused_file, work_folder
 
-# a change in the code is a change of the result
-ROOT = Path(__file__).parent.parent
-CODE = [str(p) for pattern in ("prepare.py", "corpus/*.py") for p in sorted(ROOT.glob(pattern))]
-UNFIT = ".template"  # dropped/NAME.template.jsonl: the chats that the template refuses
+COPIES = ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1))  # FineWeb-2's table: copies found, copies written
 
 
-def chats(source):
-    """Whether a source holds chats or preference pairs."""
-    return source.get("kind", "text") != "text"
-
-
-def running(source):
-    """Whether a source holds running text as found on the web."""
-    return not ("target" in source or source.get("clean") or chats(source))
-
-
-def work(c, source):
-    """The folder of a source's marks and of what its files gave."""
-    return Path(c.out) / "work" / source["name"]
-
-
-def drop(aside, dropped, row, reason):
-    dropped[reason] += 1
-    aside.write(json.dumps(row | {"reason": reason}, default=str) + "\n")  # escaped: it may hold what UTF-8 cannot
-
-
-def repeats(copies):
-    """How often a document stands in the shards that this many copies were found of (FineWeb-2's table)."""
-    return next(n for least, n in ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1)) if copies >= least)
-
-
-def kept(c, source):
+def read_kept(c, source: dict) -> Iterator[dict]:
     """The rows of text/NAME.jsonl."""
-    with open(Path(c.out) / "text" / f"{source['name']}.jsonl", encoding="utf-8") as f:
+    with open(kept_file(c, source), encoding="utf-8") as f:
         yield from map(json.loads, f)
 
 
-def make_tokenizer(c, books):
-    """The folder of the tokenizer: a copy of c.tokenizer, or a new one trained on text balanced towards small languages."""
-    folder = Path(c.out) / "tokenizer"
-    mark = Path(c.out) / "work" / "trained.json"
-    facts = fingerprint(CODE, [b["outputs"] for b in books], c.vocab_size, c.tokenizer_share, c.tokenizer_bytes, c.template)
-    if not c.tokenizer and up_to_date(mark, facts, sorted(folder.glob("*"))):
-        return
-    if not c.tokenizer or Path(c.tokenizer).resolve() != folder.resolve():  # else that of an earlier run: keep it
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    if not c.tokenizer:
-        size = Counter()
-        for source, book in zip(c.sources, books):
-            size[tongue(source)] += book["bytes"]
-        power = {k: n ** c.tokenizer_share for k, n in size.items() if n}
-        budget = {k: c.tokenizer_bytes * p / sum(power.values()) for k, p in power.items()}
-        tokenizer.train(sample(c, budget), c.vocab_size, folder)
-    for file in list_tokenizer_files(c.tokenizer) if c.tokenizer else ():
-        if not (folder / file.name).exists():
-            shutil.copy(file, folder / file.name)
-    if c.template:
-        tokenizer.write_template(folder, c.template)
-    if not c.tokenizer:
-        finish(mark, facts, sorted(folder.glob("*")))
-
-
-def sample(c, budget):
-    """Lines of text, about budget[language] bytes of each language, from the front of its sources."""
+def sample_text(c, budget: dict[str, float]) -> Iterator[str]:
+    """Lines of text to train a tokenizer on: about budget[language] bytes per language, from the front of its sources.
+    """
     for source in c.sources:
-        for row in kept(c, source):
-            if budget[tongue(source)] <= 0:
+        language = language_of(source)
+        for row in read_kept(c, source):
+            if budget[language] <= 0:
                 break
-            budget[tongue(source)] -= len(row["text"].encode())
+            budget[language] -= len(row["text"].encode())
             yield from row["text"].split("\n")
 
 
-def tongue(source):
-    """The language of a source, as data.py groups them: "kk", or "en-kk" for bitext."""
-    return source["language"] + (f"-{source['target']}" if "target" in source else "")
+def split_budget(c, accounts: list[dict]) -> dict[str, float]:
+    """Bytes of the tokenizer's training text per language, in proportion to size ** tokenizer_alpha."""
+    size: Counter = Counter()
+    for source, account in zip(c.sources, accounts):
+        size[language_of(source)] += account["bytes"]
+    weight = {language: n ** c.tokenizer_alpha for language, n in size.items() if n}
+    return {language: c.tokenizer_bytes * w / sum(weight.values()) for language, w in weight.items()}
 
 
-def tokenize_source(c, source, mark):
-    """Write the train and valid shards of a source; the mark: sizes {split: (tokens, bytes, documents)}, the chats that were
-    dropped by reason, and how many hold control tokens in what is said (they become ordinary text)."""
-    t, out = tokenizer.load(Path(c.out) / "tokenizer"), {}
-    text = json.loads((work(c, source) / "merged.json").read_text())["outputs"]
-    facts = fingerprint(CODE, text, source, t.fingerprint, t.eot_id, t.bos_id, t.chat_template, c.valid, c.shard_tokens, c.rehydrate)
+def write_shards(c, source: dict, t, stamp: Path):
+    """Write the train and valid shards of a source with the tokenizer t.
+
+    The stamp holds sizes {split: (tokens, bytes, documents)}, the chats that the template refused by reason, and how
+    many chats have control tokens in what is said (they become ordinary text).
+    """
     folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
-    unfit = Path(c.out) / "dropped" / f"{source['name']}{UNFIT}.jsonl"
-    if up_to_date(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))] + [p for p in [unfit] if p.exists()]):
-        for f in folders:
-            if (f / "index.old").exists():
-                os.replace(f / "index.old", f / "index.json")
+    merged = json.loads((work_folder(c, source) / "merged.json").read_text())["outputs"]
+    inputs = jobs.fingerprint(merged, source, t.fingerprint, t.eot_id, t.bos_id, t.chat_template, c.valid_fraction,
+                              c.shard_tokens, c.rehydrate)
+    if jobs.up_to_date(stamp, inputs, find_outputs(c, source, folders)):
+        for folder in folders:
+            if (folder / "index.old").exists():
+                os.replace(folder / "index.old", folder / "index.json")
         return
-    unfit.unlink(missing_ok=True)
-    splits, dropped, count = {"train": Shards(c, source, t, ""), "valid": Shards(c, source, t, "-valid")}, Counter(), Counter()
-    held = c.valid if running(source) or chats(source) else 0.0  # bits per byte are of running text and of answers
-    for row in kept(c, source):
+    refused_file(c, source).unlink(missing_ok=True)
+    writers = {"train": ShardWriter(c, source, t, ""), "valid": ShardWriter(c, source, t, "-valid")}
+    refused: Counter = Counter()
+    count: Counter = Counter()
+    for row in read_kept(c, source):
         count["rows"] += 1
         try:
-            documents = learned(t, row) if chats(source) else [([*t.encode(row["text"]), t.eot_id], None, len(row["text"].encode()))]
+            documents = encode_row(t, row, has_chats(source))
         except ValueError as e:
-            with open(unfit, "a", encoding="utf-8") as aside:
-                drop(aside, dropped, row, f"template: {e}")
+            with open(refused_file(c, source), "a", encoding="utf-8") as aside:
+                reject(aside, refused, row, f"template: {e}")
             continue
-        count["forged"] += chats(source) and t.contains_control_text(row["text"])
-        h = int.from_bytes(hashlib.blake2b(row["text"].encode(), digest_size=4).digest(), "little")
-        split = "valid" if h < held * 2 ** 32 else "train"
-        times = repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1
-        count["again"] += times - 1
-        for _ in range(times):
-            splits[split].add(documents)
-    for split, shards in splits.items():
-        shards.finish(split)
-        out[split] = (shards.tokens, shards.bytes, shards.documents)
-    written = sum(size[2] for size in out.values())
-    assert written + dropped.total() == count["rows"] + count["again"], f"{source['name']}: documents lost"
-    if not out["train"][0]:
-        if not out["valid"][0]:
-            raise ValueError(f"nothing left of source {source['name']}; dropped: {dict(dropped)}, see {unfit}")
-        raise ValueError(f"source {source['name']}: all of its documents were held out; set valid=0 or bring more text")
-    finish(mark, facts, [p for f in folders for p in sorted(f.glob("shard-*"))] + [p for p in [unfit] if p.exists()],
-           sizes=out, dropped=dict(sorted(dropped.items())), forged=count["forged"])
+        if has_chats(source) and t.contains_control_text(row["text"]):
+            count["forged"] += 1
+        split = choose_split(c, source, row["text"])
+        copies = count_repeats(row.get("copies", 1)) if c.rehydrate and split == "train" else 1
+        count["documents"] += copies
+        for _ in range(copies):
+            writers[split].add(documents)
+    for split, writer in writers.items():
+        writer.finish(split)
+    sizes = {split: (writer.tokens, writer.bytes, writer.documents) for split, writer in writers.items()}
+    assert sum(documents for _, _,
+               documents in sizes.values()) == count["documents"], f"{source['name']}: documents lost"
+    if not sizes["train"][0]:
+        if not sizes["valid"][0]:
+            raise ValueError(f"nothing left of source {source['name']}; dropped: {dict(refused)}, "
+                             f"see {refused_file(c, source)}")
+        raise ValueError(f"source {source['name']}: all of its documents were held out; set valid_fraction=0 or bring "
+                         "more text")
+    jobs.write_stamp(stamp, inputs, find_outputs(c, source, folders), sizes=sizes,
+                     dropped=dict(sorted(refused.items())),
+                     forged=count["forged"])
 
 
-def learned(t, row):
-    """[(ids, mask, bytes to learn)] of a chat, or of both chats of a pair: there answers count from where the two differ."""
-    out, first = [], chat.shared_prefix_length(row) if "chosen" in row else 0
+def find_outputs(c, source, folders):
+    """The files that a source's stamp vouches for."""
+    shards = [path for folder in folders for path in sorted(folder.glob("shard-*"))]
+    return shards + [path for path in [refused_file(c, source)] if path.exists()]
+
+
+def choose_split(c, source: dict, text: str) -> str:
+    """"train" or "valid", by a hash of the text. Bits per byte are measured on running text and on answers only."""
+    if not (is_web(source) or has_chats(source)):
+        return "train"
+    h = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+    return "valid" if h < c.valid_fraction * 2 ** 32 else "train"
+
+
+def count_repeats(copies: int) -> int:
+    """How often to write a document of which this many copies were found."""
+    return next(n for least, n in COPIES if copies >= least)
+
+
+def encode_row(t, row: dict, chats: bool) -> list[tuple]:
+    """[(ids, mask or None, bytes to learn)] of a row: one of a text or a chat, two of a preference pair.
+
+    The mask marks the answers; in a pair those behind the messages that chosen and rejected have in common.
+    """
+    if not chats:
+        return [([*t.encode(row["text"]), t.eot_id], None, len(row["text"].encode()))]
+    out, shared = [], chat.shared_prefix_length(row) if "chosen" in row else 0
     for messages in ([row["messages"]] if "messages" in row else [row["chosen"], row["rejected"]]):
-        ids, mask = t.encode_with_loss_mask(messages, first)
-        size = sum(len(m["content"].encode()) for m in messages[first:] if m["role"] == "assistant")
+        ids, mask = t.encode_with_loss_mask(messages, shared)
+        size = sum(len(m["content"].encode()) for m in messages[shared:] if m["role"] == "assistant")
         out.append((ids, np.array(mask, np.uint8), size))
     return out
 
 
-class Shards:
+class ShardWriter:
     """Documents -> shard-00000.bin ... and, last of all, index.json: a folder without an index is not finished.
 
-    Beside the ids of chats stands shard-00000.mask, a byte for each: 1 to be learned, 2 (or 3) where a chat begins.
+    Beside the ids of chats is shard-00000.mask, one byte each: bit 0 is set where the id is learned, bit 1 where a chat
+    begins.
     """
 
     def __init__(self, c, source, t, suffix):
@@ -156,37 +139,38 @@ class Shards:
         self.name = source["name"] + suffix
         self.folder = Path(c.out) / self.name
         self.dtype = np.uint16 if t.vocab_size <= 1 << 16 else np.uint32  # Qwen2's 151,646 ids need 32 bits
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.held, self.masks, self.count, self.size, self.written = [], [], 0, 0, []
+        self.ids, self.masks, self.pending_tokens, self.pending_bytes, self.shards = [], [], 0, 0, []
         self.tokens = self.bytes = self.documents = 0
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, documents):
         """documents: (ids, mask or None, bytes); they count as one and stay in one shard."""
         for ids, mask, size in documents:
-            self.held.append(np.array(ids, self.dtype))
+            self.ids.append(np.array(ids, self.dtype))
             if mask is not None:
                 mask[0] |= 2  # a chat begins
                 self.masks.append(mask)
-            self.count += len(ids)
-            self.size += size
+            self.pending_tokens += len(ids)
+            self.pending_bytes += size
         self.documents += 1
-        if self.count >= self.c.shard_tokens:
+        if self.pending_tokens >= self.c.shard_tokens:
             self.flush()
 
     def flush(self):
-        if not self.held:
+        if not self.ids:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"shard-{len(self.written):05}"
-        entry = {"file": f"{name}.bin", "tokens": self.count, "bytes": self.size, "sha256": self.write(f"{name}.bin", self.held)}
+        name = f"shard-{len(self.shards):05}"
+        entry = {"file": f"{name}.bin", "tokens": self.pending_tokens, "bytes": self.pending_bytes,
+                 "sha256": self.write(f"{name}.bin", self.ids)}
         if self.masks:
             entry |= {"mask": f"{name}.mask", "mask_sha256": self.write(f"{name}.mask", self.masks)}
-        self.written.append(entry)
-        self.tokens, self.bytes = self.tokens + self.count, self.bytes + self.size
-        self.held, self.masks, self.count, self.size = [], [], 0, 0
+        self.shards.append(entry)
+        self.tokens, self.bytes = self.tokens + self.pending_tokens, self.bytes + self.pending_bytes
+        self.ids, self.masks, self.pending_tokens, self.pending_bytes = [], [], 0, 0
 
     def write(self, name, arrays):
-        """Write arrays to a file, durably; its SHA-256."""
+        """Write arrays to a file durably; returns its SHA-256."""
         raw = np.concatenate(arrays).tobytes()
         with open(self.folder / name, "wb") as f:
             f.write(raw)
@@ -195,12 +179,15 @@ class Shards:
         return hashlib.sha256(raw).hexdigest()
 
     def finish(self, split):
+        """Write the last shard and the index."""
         self.flush()
-        if not self.written:
+        if not self.shards:
             return
-        index = {"name": self.name, "category": self.source["category"], "language": tongue(self.source), "split": split,
-                 "dtype": np.dtype(self.dtype).name, "eot": self.t.eot_id, "bos": self.t.bos_id, "vocab_size": self.t.vocab_size,
-                 "tokenizer": self.t.fingerprint, "documents": self.documents, "shards": self.written}
-        index |= {"kind": self.source["kind"]} if chats(self.source) else {}
+        index = {"name": self.name, "category": self.source["category"], "language": language_of(self.source),
+                 "split": split, "dtype": np.dtype(self.dtype).name, "eot": self.t.eot_id, "bos": self.t.bos_id,
+                 "vocab_size": self.t.vocab_size, "tokenizer": self.t.fingerprint, "documents": self.documents,
+                 "shards": self.shards}
+        if has_chats(self.source):
+            index["kind"] = self.source["kind"]
         (self.folder / "index.tmp").write_text(json.dumps(index, indent=1))
         os.replace(self.folder / "index.tmp", self.folder / "index.json")

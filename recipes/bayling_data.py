@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load
-from corpus import bitext_files, read
+from corpus import bitext_files, files
 from recipes.bayling_languages import NAMES, PIVOTS, PROMPTS, find_code
 
 FIELDS = {"translation": ("text", "text"), "question": ("question", "answer"), "summary": ("document", "summary"),
@@ -118,7 +118,7 @@ def files_of(pattern):
 def read_json_lines(pattern, skipped):
     """The objects of JSON-lines files."""
     for path in files_of(pattern):
-        for _, text, problem in read.lines(path):
+        for _, _, text, problem in files.read_lines(path):
             if problem is None and not text.strip():
                 continue
             try:

@@ -125,7 +125,7 @@ def spell(t, text):
 def hash_runs(t, text, n):
     """Hashes of the n-token runs of a text in both spellings, each (R,) uint64; None if it has no run."""
     spellings = spell(t, text)
-    return [measure.rows(ids, n) for ids in spellings] if min(map(len, spellings)) >= n else None
+    return [measure.ngram_keys(ids, n) for ids in spellings] if min(map(len, spellings)) >= n else None
 
 
 # ---------------------------------------------------------------------- the shards
@@ -144,7 +144,7 @@ def find_hits(c, wanted, sources):
 
     def search_block(place):
         shard, begin = place
-        hashes = measure.rows(shard[begin:begin + c.block + c.n - 1].astype(np.uint64), c.n)
+        hashes = measure.ngram_keys(shard[begin:begin + c.block + c.n - 1].astype(np.uint64), c.n)
         hashes = hashes[table[top_bits(hashes)]]
         at = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
         found[at[wanted[at] == hashes]] = True
@@ -191,7 +191,7 @@ def find_sample(c, t, fields, hits):
     """The first run that is found, as text."""
     for text, _ in fields:
         for ids in spell(t, text):
-            at = np.flatnonzero(np.isin(measure.rows(ids, c.n), hits))
+            at = np.flatnonzero(np.isin(measure.ngram_keys(ids, c.n), hits))
             if len(at):
                 return t.decode(ids[at[0]:at[0] + c.n].tolist())
     return None

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
 from configs import load
-from corpus import read
+from corpus import files
 from model import Qwen2
 
 
@@ -64,7 +64,7 @@ def main(argv=None):
     layer = layers // 2 if c.layer == "middle" else c.layer
     if not 0 <= layer <= layers:
         raise ValueError(f"layer={layer}: the model has {layers}; 0 is the embeddings")
-    n = sum(1 for _ in read.lines(c.text))
+    n = sum(1 for _ in files.read_lines(c.text))
     if not n:
         raise ValueError(f"{c.text} is empty; there is nothing to embed")
     Path(c.out).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def write_normalized(c, vectors, has_sentence, chunk=65536):
 def batches(c, t):
     """Yield (row numbers, their lists of ids) of about batch_tokens tokens; lines without a sentence are left out."""
     rows, ids, n_tokens = [], [], 0
-    for i, (_, line, problem) in enumerate(read.lines(c.text)):
+    for i, (_, _, line, problem) in enumerate(files.read_lines(c.text)):
         columns = line.split("\t") if problem is None else []
         text = columns[c.column].strip() if len(columns) > c.column else ""
         if not text:

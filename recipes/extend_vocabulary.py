@@ -85,7 +85,7 @@ def documents(pattern, max_bytes):
     out, size = [], 0
     paths = [pattern] if Path(pattern).is_file() else sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
     for path in paths:
-        for doc in read.documents(path, unit="line"):
+        for doc in read.read_documents(path, unit="line"):
             if size >= max_bytes:
                 return out
             if doc.reason is None:

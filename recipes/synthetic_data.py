@@ -93,7 +93,7 @@ def main(argv=None):
 def read_texts(path):
     """The distinct lines of a .txt or documents of a .jsonl (questions with answers as text); none without a path."""
     out = {}
-    for doc in read.documents(path, "line") if path else ():
+    for doc in read.read_documents(path, "line") if path else ():
         try:
             text = knowledge.format_knowledge(json.loads(doc.text)) if doc.reason else doc.text
         except (TypeError, ValueError, AttributeError) as e:
@@ -119,10 +119,10 @@ def make_filters(c, seeds):
                partial(synthesize.check_repetition, max_echo=0.3, max_repeated=0.3)]
     wanted = [c.language] if c.langid is None else c.langid
     if wanted:
-        identify = clean.identifier({*language_table.NAMES, *wanted})
+        identify = clean.load_langid({*language_table.NAMES, *wanted})
         if identify is None:
             raise ValueError("checking the language needs a package: pip install py3langid (or set langid=[])")
-        filters.append(partial(clean.language, identify=identify, wanted=wanted))
+        filters.append(partial(clean.filter_language, identify=identify, wanted=wanted))
     return [*filters, synthesize.novelty_filter(c.novelty, seeds)]
 
 

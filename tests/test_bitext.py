@@ -234,7 +234,7 @@ def test_clean_pairs_of_ntrex_stay(pair, files):
 def test_languages_of_clean_pairs_are_recognised():
     """py3langid over the 29 languages, on every tenth line."""
     pytest.importorskip("py3langid")
-    identify = clean.identifier(set(language_table.MARCO))
+    identify = clean.load_langid(set(language_table.MARCO))
     for pair, files in (("en-de", "eng deu"), ("ja-kk", "jpn kaz"), ("ar-ne", "arb nep")):
         a, b = (file[::10] for file in map(ntrex, files.split()))
         found = Counter(verdict(x, y, pair, identify=identify) for x, y in zip(a, b))

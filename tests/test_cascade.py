@@ -1,4 +1,6 @@
-"""The cascade against bad input, full disks and kills, and its options one by one, all through prepare.py's own command line."""
+"""The cascade against bad input, full disks and kills, and its options one by one, all through prepare.py's own
+command line.
+"""
 import gzip
 import itertools
 import json
@@ -17,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_prepare import jsonl, rows, sentence, shards, tree, write
+from test_prepare import words as all_words
 
 import prepare
 import tokenizer
-from corpus import perplexity, read
+from corpus import files, perplexity, read
 from data import open_sources
-from test_prepare import jsonl, rows, sentence, shards, tree, write
-from test_prepare import words as all_words
 
 SYLLABLES = ["".join(pair) for pair in itertools.product("bdfgklmnprstv", "aeiou")]
 RAN = 120  # seconds that a started process may take
@@ -52,7 +54,7 @@ def prepared(tmp_path, token_model):
     """A function that runs prepare.main over tmp_path/raw and gives the rows kept and dropped of its first source."""
     def run(*sources, **more):
         sources = list(sources or [web()])
-        settings = dict(sources=sources, tokenizer=token_model, valid=0.0, workers=1) | more
+        settings = dict(sources=sources, tokenizer=token_model, valid_fraction=0.0, workers=1) | more
         prepare.main(all_words(tmp_path / "raw", tmp_path / "out", **settings))
         return [rows(tmp_path / f"out/{kind}/{sources[0]['name']}.jsonl") for kind in ("text", "dropped")]
     return run
@@ -62,7 +64,8 @@ def adds_up(out):
     """The account against the files beside it, to the last reason; what it says of each source."""
     book, rejects = json.loads((out / "account.json").read_text()), rows(out / "rejects.jsonl")
     for name, b in book.items():
-        assert b["read"] == b["kept"] + sum(b["dropped"].values()) and b["kept"] == len(rows(out / f"text/{name}.jsonl"))
+        assert b["read"] == b["kept"] + sum(b["dropped"].values())
+        assert b["kept"] == len(rows(out / f"text/{name}.jsonl"))
         assert b["dropped"] == Counter(r["reason"] for r in rejects if r["source"] == name)
     samples = Counter((r["source"], r["reason"]) for r in rows(out / "samples.jsonl"))
     assert samples == {key: min(5, n) for key, n in Counter((r["source"], r["reason"]) for r in rejects).items()}
@@ -72,7 +75,8 @@ def adds_up(out):
 def command(root, *settings, limit=None, **more):
     """prepare.py as a process; limit: bytes that any file may grow to."""
     cap = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
-    return subprocess.run([sys.executable, str(root / "prepare.py"), *settings], capture_output=True, text=True, timeout=RAN,
+    return subprocess.run([sys.executable, str(root / "prepare.py"), *settings], capture_output=True, text=True,
+                          timeout=RAN,
                           preexec_fn=cap, **more)
 
 
@@ -108,11 +112,13 @@ def corrupted(tmp_path_factory, token_model):
     lines = [json.dumps({"text": good(i, 5), "id": 7}).encode() for i in range(1000)]  # and all have the same id
     for name, (bad, _) in BAD_LINES.items():
         write(base / f"raw/{name}.jsonl", b"\n".join([*lines[:499], bad, *lines[500:]]) + b"\n")
-    odd = [json.dumps({"text": good(i, 5).replace(" ", "\u2028", i == 3)}, ensure_ascii=False).encode() for i in range(1000)]
+    odd = [json.dumps({"text": good(i, 5).replace(" ", "\u2028", i == 3)}, ensure_ascii=False).encode()
+           for i in range(1000)]
     write(base / "raw/windows.jsonl", b"\xef\xbb\xbf" + b"\r\n".join(odd))
     sources = [web(name, f"{name}.jsonl") for name in (*BAD_LINES, "windows")]
-    monkeypatch.setattr(read, "MAX_LINE", 4 << 20)  # the processes of the pool are forks and see it, too
-    prepare.main(all_words(base / "raw", base / "out", sources=sources, tokenizer=token_model, valid=0.0, workers=2, near=False))
+    monkeypatch.setattr(files, "MAX_LINE", 4 << 20)  # the processes of the pool are forks and see it, too
+    prepare.main(all_words(base / "raw", base / "out", sources=sources, tokenizer=token_model, valid_fraction=0.0,
+                           workers=2, near_dedup=False))
     monkeypatch.undo()
     return base / "raw", base / "out"
 
@@ -122,7 +128,8 @@ def test_one_bad_line_of_a_thousand(corrupted, name):
     """Named with file, byte and line; the 999 others are kept, in order, although they share an id."""
     raw, out = corrupted
     found, = (r for r in rows(out / "rejects.jsonl") if r["source"] == name)
-    assert Path(found["file"]) == raw / f"{name}.jsonl" and found["line"] == 500 and found["reason"].startswith(BAD_LINES[name][1])
+    assert Path(found["file"]) == raw / f"{name}.jsonl" and found["line"] == 500
+    assert found["reason"].startswith(BAD_LINES[name][1])
     assert (raw / f"{name}.jsonl").read_bytes()[found["offset"]:].startswith(BAD_LINES[name][0][:40])
     assert [r["text"] for r in rows(out / f"text/{name}.jsonl")] == [good(i, 5) for i in range(1000) if i != 499]
     assert shards(out / name)[0]["documents"] == 999
@@ -136,7 +143,7 @@ def test_odd_but_good_lines(corrupted):
 
 def test_the_account_of_corrupted_files(corrupted):
     book = adds_up(corrupted[1])
-    assert {name: b["kept"] for name, b in book.items()} == {name: 999 for name in BAD_LINES} | {"windows": 1000}
+    assert {name: b["kept"] for name, b in book.items()} == dict.fromkeys(BAD_LINES, 999) | {"windows": 1000}
     assert not any(b["damaged"] for b in book.values())
 
 
@@ -148,7 +155,8 @@ def packed(kind, lines):
         return cut, zlib.decompressobj(31).decompress(cut).count(b"\n")
     zstandard = pytest.importorskip("zstandard")
     packer = zstandard.ZstdCompressor()
-    return packer.compress(lines[:lines.index(b"\n", len(lines) // 2) + 1]) + b"no frame of zstd", lines[:len(lines) // 2].count(b"\n") + 1
+    half = lines[:lines.index(b"\n", len(lines) // 2) + 1]
+    return packer.compress(half) + b"no frame of zstd", half.count(b"\n")
 
 
 @pytest.mark.parametrize("kind", ["gz", "zst"])
@@ -157,8 +165,10 @@ def test_damaged_compression(tmp_path, root, token_model, kind):
     lines = jsonl({"text": good(i)} for i in range(1000)).encode()
     damaged, there = packed(kind, lines)
     write(tmp_path / f"raw/a.jsonl.{kind}", damaged)
-    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web(path="a.*")], tokenizer=token_model, valid=0.0, workers=1)
-    one_line_error(command(root, *settings), f"a.jsonl.{kind}, line {there + 1}: unreadable from here on", "keep_going=True")
+    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web(path="a.*")], tokenizer=token_model,
+                         valid_fraction=0.0, workers=1)
+    one_line_error(command(root, *settings), f"a.jsonl.{kind}, line {there + 1}: unreadable from here on",
+                   "keep_going=True")
     assert not list((tmp_path / "out").glob("*/index.json"))
     assert command(root, *settings, "keep_going=True").returncode == 0
     assert [r["text"] for r in rows(tmp_path / "out/text/web.jsonl")] == [good(i) for i in range(there)]
@@ -185,7 +195,8 @@ def test_damaged_parquet(tmp_path, prepared, spoil, least):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     write(tmp_path / "raw/b.jsonl", jsonl({"text": good(i)} for i in range(2000, 2010)))
     table = pyarrow.table({"text": [good(i, 5) for i in range(1500)]})
-    parquet.write_table(table, tmp_path / "raw/a.parquet", row_group_size=1024, compression="gzip", use_dictionary=False)
+    parquet.write_table(table, tmp_path / "raw/a.parquet", row_group_size=1024, compression="gzip",
+                        use_dictionary=False)
     spoil(tmp_path / "raw/a.parquet", parquet)
     with pytest.raises(ValueError, match="a.parquet"):
         prepared(web(path="[ab].*"))
@@ -205,12 +216,14 @@ def test_parquet_text_that_is_not_utf8(tmp_path, prepared):
 
 
 def test_a_long_line_costs_little_memory(tmp_path, monkeypatch):
-    """Never held whole: at most four times the limit at once (what is held, it with the next block, and what split makes of it)."""
-    monkeypatch.setattr(read, "MAX_LINE", 4 << 20)
+    """Never held whole: at most four times the limit at once (what is held, it with the next block, and what split
+    makes of it).
+    """
+    monkeypatch.setattr(files, "MAX_LINE", 4 << 20)
     write(tmp_path / "a.jsonl", b'{"text": "' + b"x" * (64 << 20) + b'"}\n' + jsonl([{"text": good(1)}]).encode())
     tracemalloc.start()
     try:
-        found = [(doc.line, doc.reason) for doc in read.documents(tmp_path / "a.jsonl")]
+        found = [(doc.line, doc.reason) for doc in read.read_documents(tmp_path / "a.jsonl")]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -249,7 +262,8 @@ def grow(path):
         f.write(b'{"text": "Written too late for this run."}\n')
 
 
-@pytest.mark.parametrize("change, message", [(shrink, r"a\.jsonl changed while it was read"), (Path.unlink, r"No such file.*a\.jsonl"),
+@pytest.mark.parametrize("change, message",
+                         [(shrink, r"a\.jsonl changed while it was read"), (Path.unlink, r"No such file.*a\.jsonl"),
                                              (grow, r"a\.jsonl changed while it was read")])
 def test_a_file_that_changes_while_it_is_read(tmp_path, prepared, monkeypatch, change, message):
     """The error names it, nothing of it counts, and the next run is as if it had always been so."""
@@ -270,9 +284,12 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, prepared, monkeypatch, c
 
 
 def full_disk(tmp_path, root, token_model, where):
-    """A run whose file at `where` goes to a full disk, the run after it, and an undisturbed one: the first must say what failed."""
+    """A run whose file at `where` goes to a full disk, the run after it, and an undisturbed one: the first must say
+    what failed.
+    """
     write(tmp_path / "raw/a.jsonl", jsonl([*({"text": good(i)} for i in range(200)), {"text": "Short."}]))
-    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], tokenizer=token_model, valid=0.0, workers=1)
+    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], tokenizer=token_model,
+                         valid_fraction=0.0, workers=1)
     full = tmp_path / "out" / where
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")
@@ -281,12 +298,14 @@ def full_disk(tmp_path, root, token_model, where):
     return process, settings
 
 
-PLACES = ["work/web/00000.passed", "work/web/00000.dropped", "work/web/00000.keys", "text/web.jsonl", "dropped/web.jsonl", "rejects.jsonl",
+PLACES = ["work/web/00000.passed", "work/web/00000.dropped", "work/web/00000.keys", "text/web.jsonl",
+          "dropped/web.jsonl", "rejects.jsonl",
           "samples.jsonl", "account.tmp", "work/web/merged.tmp"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("where", [pytest.param(p, marks=[] if i in (0, 3) else pytest.mark.slow) for i, p in enumerate(PLACES)])
+@pytest.mark.parametrize("where",
+                         [pytest.param(p, marks=[] if i in (0, 3) else pytest.mark.slow) for i, p in enumerate(PLACES)])
 def test_no_space_left(tmp_path, root, token_model, where):
     """Status 1 and one line that names the folder; the rerun leaves what an undisturbed run leaves."""
     process, settings = full_disk(tmp_path, root, token_model, where)
@@ -300,7 +319,8 @@ def test_no_space_left(tmp_path, root, token_model, where):
 def test_files_may_not_grow(tmp_path, root, limit):
     """RLIMIT_FSIZE, which stops cleaning, merging, the tokenizer or the shards: whatever is hit first."""
     write(tmp_path / "raw/a.jsonl", jsonl({"text": good(i)} for i in range(200)))
-    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], vocab_size=400, valid=0.0, workers=1)
+    settings = all_words(tmp_path / "raw", tmp_path / "out", sources=[web()], vocab_size=400, valid_fraction=0.0,
+                         workers=1)
     process = command(root, *settings, limit=limit)
     one_line_error(process, "File too large", str(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*/index.json"))
@@ -314,7 +334,9 @@ def reasons_of(dropped):
 
 
 def test_scripts(tmp_path, prepared):
-    """Another script is dropped, a few words of one are not; a language that no table knows is not checked unless told."""
+    """Another script is dropped, a few words of one are not; a language that no table knows is not checked unless
+    told.
+    """
     other = " ".join("кітап қала өзен базар".split() * 3) + "."
     write(tmp_path / "raw/a.jsonl", jsonl([{"text": good(1)}, {"text": other}, {"text": f"{good(2)} {other[:20]}."}]))
     sources = [web(), web("unknown", language="xx"), web("told", language="sw")]
@@ -332,11 +354,14 @@ def test_unusable_scripts(prepared, scripts):
 def test_a_fasttext_model_by_path(tmp_path, prepared):
     """Its labels are GlotLID's; what is no model, and what is not there, is named."""
     fasttext = pytest.importorskip("fasttext")
-    english = [" ".join(random.Random(i).choices("the river house market teacher bread winter green bridge".split(), k=12)) for i in range(200)]
-    write(tmp_path / "train.txt", "".join(f"__label__eng_Latn {a}\n__label__xxx_Latn {good(i)}\n" for i, a in enumerate(english)))
+    english = [" ".join(random.Random(i).choices("the river house market teacher bread winter green bridge".split(),
+                                                 k=12)) for i in range(200)]
+    write(tmp_path / "train.txt",
+          "".join(f"__label__eng_Latn {a}\n__label__xxx_Latn {good(i)}\n" for i, a in enumerate(english)))
     for _ in range(8):
         try:
-            model = fasttext.train_supervised(str(tmp_path / "train.txt"), epoch=30, bucket=1000, minn=2, maxn=3, thread=2, verbose=0)
+            model = fasttext.train_supervised(str(tmp_path / "train.txt"), epoch=30, bucket=1000, minn=2, maxn=3,
+                                              thread=2, verbose=0)
             break
         except RuntimeError:  # "Encountered NaN": by chance, the same call may work the next time
             continue
@@ -344,8 +369,8 @@ def test_a_fasttext_model_by_path(tmp_path, prepared):
         pytest.skip("this build of fastText cannot train: NaN in eight attempts")
     model.save_model(str(tmp_path / "lid.bin"))
     write(tmp_path / "raw/a.jsonl", jsonl([{"text": f"{english[i]}." if i % 2 else good(900 + i)} for i in range(20)]))
-    kept, dropped = prepared(langid=str(tmp_path / "lid.bin"), near=False)
-    assert reasons_of(dropped) == {i: "language: xxx_Latn" for i in range(1, 21, 2)} and len(kept) == 10
+    kept, dropped = prepared(langid=str(tmp_path / "lid.bin"), near_dedup=False)
+    assert reasons_of(dropped) == dict.fromkeys(range(1, 21, 2), "language: xxx_Latn") and len(kept) == 10
     (tmp_path / "lid.bin").write_bytes(b"no model" * 9)
     for path in (tmp_path / "lid.bin", tmp_path / "none.bin"):
         with pytest.raises((ValueError, OSError), match=path.name):
@@ -355,26 +380,32 @@ def test_a_fasttext_model_by_path(tmp_path, prepared):
 def test_wrongly_decoded_text_is_mended(tmp_path, prepared):
     pytest.importorskip("ftfy")
     right = "Déjà vu à la fenêtre du café, où l’été naît après la forêt."
-    write(tmp_path / "raw/a.jsonl", jsonl([{"text": right.encode().decode("cp1252", "replace").replace("\ufffd", "\xa0")}, {"text": good(1)}]))
+    write(tmp_path / "raw/a.jsonl",
+          jsonl([{"text": right.encode().decode("cp1252", "replace").replace("\ufffd", "\xa0")}, {"text": good(1)}]))
     assert prepared()[0][0]["text"] != right
-    mended = prepared(fix=True)[0]
+    mended = prepared(fix_encoding=True)[0]
     assert [r["text"] for r in mended] == [right.replace("’", "'"), good(1)]  # ftfy straightens quotation marks
 
 
 def warc(pages):
     head = "WARC/1.0\r\nWARC-Type: {}\r\nWARC-Target-URI: {}\r\nContent-Length: {}\r\n\r\n"
     bodies = [(kind, url, f"HTTP/1.1 200 OK\r\nContent-Type: {of}\r\n\r\n{body}") for kind, url, of, body in pages]
-    return "".join(head.format(kind, url, len(body.encode())) + body + "\r\n\r\n" for kind, url, body in bodies).encode()
+    return "".join(head.format(kind, url, len(body.encode())) + body + "\r\n\r\n" for kind, url,
+                   body in bodies).encode()
 
 
 def test_pages(tmp_path, prepared):
-    """The main text of fetched pages; menus stay behind, other records are none, a cut record is named with its byte."""
+    """The main text of fetched pages; menus stay behind, other records are none, a cut record is named with its byte.
+    """
     pytest.importorskip("trafilatura")
-    page = "<html><body><nav><a href='/'>Home</a></nav><article>{}</article><footer>All rights reserved</footer></body></html>"
+    page = ("<html><body><nav><a href='/'>Home</a></nav><article>{}</article>"
+            "<footer>All rights reserved</footer></body></html>")
     texts = [" ".join(good(9 * i + j) for j in range(9)) for i in range(3)]
-    pages = [("response", f"https://a.example/{i}", "text/html", page.format(f"<p>{t}</p>")) for i, t in enumerate(texts)]
+    pages = [("response", f"https://a.example/{i}", "text/html", page.format(f"<p>{t}</p>")) for i,
+             t in enumerate(texts)]
     pages += [("response", "https://casino.example", "text/html", page.format(f"<p>{good(5, 60)}</p>")),
-              ("response", "https://a.example/i.png", "image/png", "PNG"), ("request", "https://a.example", "text/html", "GET"),
+              ("response", "https://a.example/i.png", "image/png", "PNG"), ("request", "https://a.example",
+                                                                            "text/html", "GET"),
               ("response", "https://a.example/empty", "text/html", "<html></html>")]
     whole = warc(pages)
     write(tmp_path / "raw/a.warc.gz", gzip.compress(whole))
@@ -399,7 +430,7 @@ def test_perplexity(tmp_path, prepared):
     write(tmp_path / "raw/a.jsonl", jsonl({"text": t} for t in reference))
     prepare.main(["perplexity", "language=en", f"text={tmp_path / 'raw/a.jsonl'}", f"out={tmp_path / 'raw/en.npz'}"])
     write(tmp_path / "raw/b.jsonl", jsonl({"text": shuffled(good(2000 + i, 18), i)} for i in range(50)))
-    kept, dropped = prepared(web(path="[ab].jsonl"), perplexity={"en": "en.npz"})
+    kept, dropped = prepared(web(path="[ab].jsonl"), perplexity_models={"en": "en.npz"})
     assert {r["reason"] for r in dropped} == {"perplexity: too high"}
     assert sum(r["file"].endswith("a.jsonl") for r in kept) >= 990
     assert sum(r["file"].endswith("b.jsonl") for r in dropped) == 50
@@ -408,7 +439,9 @@ def test_perplexity(tmp_path, prepared):
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ["eng", "kaz", "arb", "zho-CN"])
 def test_perplexity_of_real_text(root, code):
-    """NTREX news, six lines a document: nine tenths of unseen ones of the same articles stay, all with shuffled characters go."""
+    """NTREX news, six lines a document: nine tenths of unseen ones of the same articles stay, all with shuffled
+    characters go.
+    """
     found = sorted((root.parent / "shared/benchmarks/ntrex128").glob(f"*{code}.txt"))
     if not found:
         pytest.skip("no NTREX here")
@@ -416,10 +449,10 @@ def test_perplexity_of_real_text(root, code):
     texts = ["\n".join(lines[i:i + 6]) for i in range(0, len(lines), 6)]
     seen, unseen = [t for i, t in enumerate(texts) if i % 4], texts[::4]
     model = perplexity.train(seen)
-    stay = [perplexity.perplexity(read.Document(t), model) is None for t in unseen]
-    broken = [perplexity.perplexity(read.Document(shuffled(t, i)), model) is None for i, t in enumerate(unseen)]
+    stay = [perplexity.filter_perplexity(read.Document(t), model) is None for t in unseen]
+    broken = [perplexity.filter_perplexity(read.Document(shuffled(t, i)), model) is None for i, t in enumerate(unseen)]
     assert len(stay) > 50 and sum(stay) >= 0.9 * len(stay) and not any(broken)
-    assert sum(perplexity.perplexity(read.Document(t), model) is None for t in seen) >= 0.99 * len(seen)
+    assert sum(perplexity.filter_perplexity(read.Document(t), model) is None for t in seen) >= 0.99 * len(seen)
 
 
 @pytest.fixture(scope="module")
@@ -430,13 +463,15 @@ def language_model(tmp_path_factory):
 
 
 SPOILT = {"empty": lambda raw: b"", "cut": lambda raw: raw[:len(raw) // 2], "cut by a byte": lambda raw: raw[:-1],
-          "other text": lambda raw: b"hello" * 99, "a flipped byte": lambda raw: raw[:len(raw) // 2] + b"\x00\xff" + raw[len(raw) // 2 + 2:]}
+          "other text": lambda raw: b"hello" * 99,
+           "a flipped byte": lambda raw: raw[:len(raw) // 2] + b"\x00\xff" + raw[len(raw) // 2 + 2:]}
 
 
 @pytest.mark.parametrize("kind", [*SPOILT, "npy", "list", "word", "half", "shares"])
 def test_damaged_perplexity_models_are_named(tmp_path, language_model, kind):
     path, table = tmp_path / "en.npz", np.zeros(perplexity.SLOTS, np.uint32)
-    about = {"list": "[]", "word": '{"most": "a", "total": 3}', "half": '{"most": 3.0}', "shares": '{"most": 3.0, "total": 9}'}
+    about = {"list": "[]", "word": '{"most": "a", "total": 3}', "half": '{"most": 3.0}',
+             "shares": '{"most": 3.0, "total": 9}'}
     if kind in SPOILT:
         path.write_bytes(SPOILT[kind](language_model.read_bytes()))
     else:
@@ -473,7 +508,7 @@ def write_pairs(folder, seed=1):
 def test_scores_tell_planted_misalignments(tmp_path, prepared):
     """They alone are dropped, and stand at the end of the ranked list."""
     write_pairs(tmp_path / "raw")
-    kept, dropped = prepared(pair_source(vectors="en.npy|kk.npy", least_score=1.2))
+    kept, dropped = prepared(pair_source(vectors="en.npy|kk.npy", min_score=1.2))
     assert reasons_of(dropped) == {i + 1: "pair: score too low" for i in PLANTED} and len(kept) == 200 - len(PLANTED)
     ranked = [line.split("\t") for line in (tmp_path / "out/ranked/pairs.tsv").read_text(encoding="utf-8").splitlines()]
     scores = [float(score) for score, _, _ in ranked]
@@ -497,16 +532,18 @@ def test_vectors_of_other_sentences(tmp_path, prepared, spoil):
     assert not list((tmp_path / "out").glob("*/index.json"))
 
 
-@pytest.mark.parametrize("vectors", [{}, dict(vectors="en.npy|kk.npy", least_score=1.2)], ids=["rules", "scores"])
+@pytest.mark.parametrize("vectors", [{}, dict(vectors="en.npy|kk.npy", min_score=1.2)], ids=["rules", "scores"])
 def test_unfiltered_pairs(tmp_path, prepared, vectors):
     """The switch of Figure 7 lets every pair with two sides pass, and changes nothing else."""
     write_pairs(tmp_path / "raw")
-    bad = ["Home\tHome", "One.\t" + "Бір екі үш. " * 30, "It was 1914.\tБұл 1815 жыл еді.", "\tЖоқ.", "None.\t", "alone",
+    bad = ["Home\tHome", "One.\t" + "Бір екі үш. " * 30, "It was 1914.\tБұл 1815 жыл еді.", "\tЖоқ.", "None.\t",
+           "alone",
            f"{sentence('en', 37)}\t{sentence('kk', 74)}", f"{sentence('en', 37)}\t{sentence('kk', 37)}"]
     if not vectors:
         with open(tmp_path / "raw/a.tsv", "a", encoding="utf-8") as f:
             f.write("\n".join(bad) + "\n")
-    write(tmp_path / "raw/a.jsonl", jsonl([{"text": good(i)} for i in range(30)] + [{"text": "Short."}, {"text": good(1)}]))
+    write(tmp_path / "raw/a.jsonl",
+          jsonl([{"text": good(i)} for i in range(30)] + [{"text": "Short."}, {"text": good(1)}]))
     kept, dropped = prepared(pair_source(**vectors), web(), filter_bitext=False)
     others = {k: v for k, v in tree(tmp_path / "out").items() if "/web" in k}
     assert len(kept) == (200 if vectors else 204)
@@ -516,7 +553,8 @@ def test_unfiltered_pairs(tmp_path, prepared, vectors):
     kept, dropped = prepared(pair_source(**vectors), web())
     assert len(kept) == (200 - len(PLANTED) if vectors else 200) and adds_up(tmp_path / "out")
     again = {k: v for k, v in tree(tmp_path / "out").items() if "/web" in k}
-    assert all(k.startswith("work") and k.endswith(".json") for k in others if others[k] != again[k])  # marks know the settings
+    # marks know the settings
+    assert all(k.startswith("work") and k.endswith(".json") for k in others if others[k] != again[k])
 
 
 def test_one_to_one(tmp_path, prepared):
@@ -530,7 +568,8 @@ def test_one_to_one(tmp_path, prepared):
 
 # ---------------------------------------------------------------------- what is repeated, shown and counted
 
-COPIES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1000: 1}  # FineWeb-2's table at its edges: found, written
+# FineWeb-2's table at its edges: found, written
+COPIES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 5, 99: 5, 100: 8, 999: 8, 1000: 1}
 
 
 def documents_of(folder, t):
@@ -540,7 +579,9 @@ def documents_of(folder, t):
 
 
 def test_rehydration(tmp_path, prepared, token_model):
-    """As often as the table says, in the shards only; what is held out stands there once, however many copies were found."""
+    """As often as the table says, in the shards only; what is held out stands there once, however many copies were
+    found.
+    """
     texts = [(n, good(100 * n + j, 5)) for n in COPIES for j in range(40 if n < 9 else 1)]
     lines = [{"text": text} for n, text in texts for _ in range(n)]
     random.Random(5).shuffle(lines)
@@ -548,13 +589,14 @@ def test_rehydration(tmp_path, prepared, token_model):
     write(tmp_path / "raw/b.jsonl", jsonl(lines[1500:]))
     t = tokenizer.load(token_model)
     for rehydrate in (True, False):
-        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid=0.2, near=False)
+        kept, _ = prepared(web(path="[ab].jsonl"), rehydrate=rehydrate, valid_fraction=0.2, near_dedup=False)
         train, valid = documents_of(tmp_path / "out/web", t), documents_of(tmp_path / "out/web-valid", t)
         assert {r["text"]: r.get("copies", 1) for r in kept} == {text: n for n, text in texts}
         assert 20 < len(valid) == sum(valid.values()) and not set(train) & set(valid)
         assert train == {text: COPIES[n] if rehydrate else 1 for n, text in texts if text not in valid}
         tokens = adds_up(tmp_path / "out")["web"]["tokens"]
-        assert tokens == {"train": len(shards(tmp_path / "out/web")[1]), "valid": len(shards(tmp_path / "out/web-valid")[1])}
+        assert tokens == {"train": len(shards(tmp_path / "out/web")[1]),
+                          "valid": len(shards(tmp_path / "out/web-valid")[1])}
 
 
 # ---------------------------------------------------------------------- all of it, killed, shared and shuffled
@@ -563,10 +605,13 @@ def everything(folder, language_model, token_model, seed=0):
     """Raw files with every new feature on, created in an order of the seed's, and the settings for them."""
     raw = folder / "raw"
     texts = [good(i, 18) for i in range(160)]  # the model has seen them
-    files = {f"web/{i}.jsonl": [{"text": t, "url": f"https://a.example/{i}"} for t in texts[20 * i:20 * i + 20]] for i in range(8)}
+    files = {f"web/{i}.jsonl": [{"text": t, "url": f"https://a.example/{i}"} for t in texts[20 * i:20 * i + 20]]
+             for i in range(8)}
     for i, file in enumerate(files.values()):
-        file += [{"text": texts[i]}, {"text": texts[0]}, {"text": "Short."}, {"text": shuffled(good(500 + i, 18), i)}, {"content": "x"},
-                 {"text": texts[3 * i], "url": "https://casino.example"}, {"text": "кітап қала өзен базар кітап."}, {"text": good(900, 18)}]
+        file += [{"text": texts[i]}, {"text": texts[0]}, {"text": "Short."}, {"text": shuffled(good(500 + i, 18), i)},
+                 {"content": "x"},
+                 {"text": texts[3 * i],
+                  "url": "https://casino.example"}, {"text": "кітап қала өзен базар кітап."}, {"text": good(900, 18)}]
     order = sorted(files)
     random.Random(seed).shuffle(order)
     for name in order:
@@ -574,8 +619,9 @@ def everything(folder, language_model, token_model, seed=0):
     write(raw / "test.jsonl", jsonl([{"question": good(900, 18)}]))
     shutil.copy(language_model, raw / "en.npz")
     write_pairs(raw)
-    sources = [web(path="web/*.jsonl", licence="CC0"), pair_source(vectors="en.npy|kk.npy", least_score=1.2)]
-    return dict(sources=sources, tokenizer=token_model, perplexity={"en": "en.npz"}, rehydrate=True, valid=0.1, blocked=["casino"],
+    sources = [web(path="web/*.jsonl", licence="CC0"), pair_source(vectors="en.npy|kk.npy", min_score=1.2)]
+    return dict(sources=sources, tokenizer=token_model, perplexity_models={"en": "en.npz"}, rehydrate=True,
+                valid_fraction=0.1, blocked_url_words=["casino"],
                 evaluation=["test.jsonl"])
 
 
@@ -584,12 +630,14 @@ def results(out):
     return {k: v for k, v in tree(out).items() if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
 
 
-REASONS = {"duplicate: exact": 16, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8, "script: not Latin": 8,
+REASONS = {"duplicate: exact": 16, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8,
+           "script: not Latin": 8,
            "evaluation: test.jsonl": 8, "no text: the row is not an object with a string in 'text'": 8}
 
 
 def test_all_at_once_with_any_workers_and_file_order(tmp_path, language_model, token_model):
-    """Every reason is counted, samples are five of each, and neither workers nor the order of creation change a byte."""
+    """Every reason is counted, samples are five of each, and neither workers nor the order of creation change a byte.
+    """
     found, raw = [], tmp_path / "raw"
     for seed, workers in enumerate((1, 2, 7)):
         if raw.exists():
@@ -613,7 +661,8 @@ def test_two_ranks(tmp_path, root, language_model, token_model):
         if fresh:
             shutil.rmtree(tmp_path / "out")
         words = all_words(tmp_path / "raw", tmp_path / "out", **settings)
-        ranks = [subprocess.Popen([sys.executable, str(root / "prepare.py"), *words], env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"})
+        ranks = [subprocess.Popen([sys.executable, str(root / "prepare.py"), *words],
+                                  env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"})
                  for r in (1, 0)]
         assert [p.wait(RAN) for p in ranks] == [0, 0]
         assert results(tmp_path / "out") == wanted
@@ -652,7 +701,8 @@ def test_killed_at_every_third_write(tmp_path, root, language_model, token_model
     for at in itertools.count(1, 3):
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "OUT": str(tmp_path / "out"), "AT": str(at),
                                     "TALLY": str(tmp_path / f"tally-{at}")}
-        process = subprocess.run([sys.executable, str(root / "prepare.py"), *words], env=environment, start_new_session=True,
+        process = subprocess.run([sys.executable, str(root / "prepare.py"), *words], env=environment,
+                                 start_new_session=True,
                                  capture_output=True, timeout=RAN)
         if process.returncode == 0:
             break  # no more writes than these
@@ -673,7 +723,8 @@ def test_killed_at_twenty_moments(tmp_path, root, language_model, token_model):
     for i in range(20):
         if i % 4 == 0:
             shutil.rmtree(tmp_path / "out")
-        process = subprocess.Popen([sys.executable, str(root / "prepare.py"), *words], start_new_session=True, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, str(root / "prepare.py"), *words], start_new_session=True,
+                                   stdout=subprocess.DEVNULL)
         time.sleep(0.3 + 1.2 * rng.random())
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -142,4 +142,4 @@ def test_what_cannot_be_searched(made, tmp_path, capsys):
 def test_hashes_of_equal_runs_only_are_equal():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 150_000, 200_000).astype(np.uint64)
-    assert len(np.unique(contamination.measure.rows(ids, 13))) == len(ids) - 12
+    assert len(np.unique(contamination.measure.ngram_keys(ids, 13))) == len(ids) - 12

@@ -97,6 +97,6 @@ def test_quality_counts_what_was_planted(tmp_path):
     (tmp_path / "tokens/dropped/bitext-en-kk.jsonl").write_text('{"line": 2, "reason": "pair: a copy"}\n')
     (tmp_path / "raw/web/en.jsonl").write_text('{"label": "spam_url"}\n{"label": "clean"}\n{"label": "clean"}\n')
     (tmp_path / "raw/bitext/en-kk.tsv").write_text("a\tb\tu\tclean\na\ta\tu\tcopy\n")
-    web, pairs = quality.planted(quality.Quality(raw=str(tmp_path / "raw"), tokens=str(tmp_path / "tokens")))
+    web, pairs = quality.count_planted(quality.Quality(raw=str(tmp_path / "raw"), tokens=str(tmp_path / "tokens")))
     assert web["en", "spam_url"] == {"url: casino": 1} and web["en", "clean"] == {"": 1, "ends: too low": 1}
     assert pairs["kk", "copy"] == {"pair: a copy": 1} and quality.precision(web) == {"en": 0.5}

@@ -311,8 +311,8 @@ def test_a_model_that_learned_turns_stops_where_one_ends(tmp_path):
             for a in "abcdefgh" for b in "abcdefgh"]
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = dict(name="chat", path="chat.jsonl", category="chat", language="en", kind="chat")
-    settings = dict(raw=str(tmp_path), out=str(tmp_path / "data"), sources=[source], names={}, valid=0.0,
-                    vocab_size=280, template="chatml", workers=1)
+    settings = dict(raw=str(tmp_path), out=str(tmp_path / "data"), sources=[source], language_names={},
+                    valid_fraction=0.0, vocab_size=280, template="chatml", workers=1)
     prepare.main([f"{k}={v!r}" for k, v in settings.items()])
     shape = dict(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=2, initializer_range=0.2)
     train.main([f"{k}={v!r}" for k, v in RUN.items()] + [f"{k}={v!r}" for k, v in shape.items()] + [

@@ -1,4 +1,6 @@
-"""prepare.py: nothing is lost, the shards hold exactly the kept documents, the bytes do not depend on workers, junk is found."""
+"""prepare.py: nothing is lost, the shards hold exactly the kept documents, the bytes do not depend on workers, junk is
+found.
+"""
 import ast
 import gzip
 import hashlib
@@ -16,8 +18,10 @@ import numpy as np
 import pytest
 
 import prepare
-from corpus import shards as written
 import tokenizer
+from configs import thresholds
+from corpus import clean, read
+from corpus import shards as corpus_shards
 from tinyworld import __main__ as tinyworld
 
 NAMES = {"en": "English", "kk": "Kazakh", "th": "Thai"}
@@ -72,13 +76,16 @@ def raw(tmp_path_factory):
     write(folder / "bitext/en-kk.tsv", "".join(pairs))
     write(folder / "moses/c.en", "".join(sentence("en", 53 * i) + "\n" for i in range(30)))
     write(folder / "moses/c.th", "".join(sentence("th", 53 * i) + "\n" for i in range(30)))
-    write(folder / "knowledge/en.jsonl", jsonl({"text": f"Question: {i} + {i} = ?\nAnswer: {2 * i}"} for i in range(30)))
+    write(folder / "knowledge/en.jsonl",
+          jsonl({"text": f"Question: {i} + {i} = ?\nAnswer: {2 * i}"} for i in range(30)))
     return folder
 
 
 def words(raw, out, **more):
-    settings = dict(raw=str(raw), out=str(out), sources=SOURCES, names=NAMES, langid=False, vocab_size=700, blocked=["casino"],
-                    thresholds={"th": {"full_stops": (0, 1), "ends": (0, 1)}}, valid=0.1, workers=2) | more
+    settings = dict(raw=str(raw), out=str(out), sources=SOURCES, language_names=NAMES, langid=False, vocab_size=700,
+                    blocked_url_words=["casino"],
+                    thresholds={"*": thresholds.SHORT,
+                                "th": {"full_stops": (0, 1), "ends": (0, 1)}}, valid_fraction=0.1, workers=2) | more
     return [f"{k}={v!r}" for k, v in settings.items()]
 
 
@@ -96,7 +103,8 @@ def rows(path):
 
 
 def tree(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob("*"))
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(Path(folder).rglob("*"))
             if p.is_file()}
 
 
@@ -134,13 +142,15 @@ def test_dropped_rows_say_why_and_where(done, raw):
     dropped = rows(done / "dropped/web-en.jsonl")
     assert all({"reason", "file", "line", "text"} <= set(r) for r in dropped)
     found = {(Path(r["file"]).name, r["line"]): r["reason"] for r in dropped}
-    expected = {("en-0.jsonl", 11): "full_stops", ("en-0.jsonl", 21): "url: casino", ("en-0.jsonl", 31): "duplicate: exact",
+    expected = {("en-0.jsonl", 11): "full_stops", ("en-0.jsonl", 21): "url: casino",
+                ("en-0.jsonl", 31): "duplicate: exact",
                 ("en-0.jsonl", 36): "not JSON", ("en-0.jsonl", 37): "not UTF-8", ("en-0.jsonl", 38): "lone surrogate",
                 ("en-0.jsonl", 39): "no text", ("en-1.jsonl", 6): "chars: too low"}
     assert set(found) == set(expected) and all(found[k].startswith(v) for k, v in expected.items()), found
     source = rows(raw / "web/en-1.jsonl")
     row = next(r for r in dropped if Path(r["file"]).name == "en-1.jsonl")
-    assert row["text"] == source[5]["text"] and row["label"] == "clean"  # the text as it came, and the row's other fields
+    # the text as it came, and the row's other fields
+    assert row["text"] == source[5]["text"] and row["label"] == "clean"
     pairs = {r["line"]: r["reason"].split(":")[0] for r in rows(done / "dropped/bitext-en-kk.jsonl")}
     assert pairs == {6: "pair", 7: "no pair"}
 
@@ -179,7 +189,8 @@ def test_shards_hold_the_kept_documents(done):
             texts = [t.decode(piece[:-1].tolist()) for piece in pieces]
             assert sum(s["bytes"] for s in index["shards"]) == sum(len(x.encode()) for x in texts)
             assert index["split"] == split and index["eot"] == t.eot_id and index["vocab_size"] == t.vocab_size == 700
-            assert index["tokenizer"] == t.fingerprint and index["dtype"] == "uint16" and index["category"] == source["category"]
+            assert index["tokenizer"] == t.fingerprint and index["dtype"] == "uint16"
+            assert index["category"] == source["category"]
             assert index["language"] == source["language"] + (f"-{source['target']}" if "target" in source else "")
             got.append(texts)
         kept = [r["text"] for r in rows(done / f"text/{name}.jsonl")]
@@ -207,12 +218,13 @@ def test_large_vocabularies_get_32_bits(tmp_path, monkeypatch):
         def encode(self, text):
             return [hash(w) % 151_000 for w in text.split()]
 
-    c = prepare.Prepare(raw="", out=str(tmp_path), sources=[SOURCES[0]], names=NAMES)
-    s = written.Shards(c, SOURCES[0], Words(), "")
+    c = prepare.Prepare(raw="", out=str(tmp_path), sources=[SOURCES[0]], language_names=NAMES)
+    s = corpus_shards.ShardWriter(c, SOURCES[0], Words(), "")
     s.add([([*Words().encode(" ".join(WORDS["en"])), 151_643], None, 1)])
     s.finish("train")
     index, ids = shards(tmp_path / "web-en")
-    assert index["dtype"] == "uint32" and ids[-1] == 151_643 and ids[:-1].tolist() == Words().encode(" ".join(WORDS["en"]))
+    assert index["dtype"] == "uint32" and ids[-1] == 151_643
+    assert ids[:-1].tolist() == Words().encode(" ".join(WORDS["en"]))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 2])
@@ -256,16 +268,19 @@ def test_the_tokenizer_in_the_output_folder_can_be_used_again(raw, tmp_path):
 
 
 def test_small_languages_get_their_part_of_the_tokenizer():
-    """The budget is what tokenizer_share says; sources of a language share it, and no line comes from a language without one."""
+    """The budget is what tokenizer_alpha says; sources of a language share it, and no line comes from a language
+    without one.
+    """
     class C:
         out, sources = "", [dict(name=n, language=n[:2]) for n in ("en1", "en2", "kk1")]
 
     stored = {"en1": ["a" * 100] * 10, "en2": ["b" * 100] * 10, "kk1": ["c" * 100] * 10}
-    original, written.kept = written.kept, lambda c, s: ({"text": text} for text in stored[s["name"]])
+    original, corpus_shards.read_kept = corpus_shards.read_kept, lambda c, s: ({"text": text}
+                                                                               for text in stored[s["name"]])
     try:
-        got = Counter(line[0] for line in written.sample(C, {"en": 1200.0, "kk": 300.0}))
+        got = Counter(line[0] for line in corpus_shards.sample_text(C, {"en": 1200.0, "kk": 300.0}))
     finally:
-        written.kept = original
+        corpus_shards.read_kept = original
     assert got == {"a": 10, "b": 2, "c": 3}
 
 
@@ -276,7 +291,8 @@ def run_rows(tmp_path, rows_, **more):
     good = jsonl({"text": document("en", i)} for i in range(60))
     write(tmp_path / "raw/b.jsonl", good)
     source = dict(name="web", path="[ab].jsonl", category="high", language="en")
-    prepare.main(words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid=0.0) + [f"{k}={v!r}" for k,
+    prepare.main(words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400,
+                       valid_fraction=0.0) + [f"{k}={v!r}" for k,
         v in more.items()])
     return rows(tmp_path / "out/text/web.jsonl"), rows(tmp_path / "out/dropped/web.jsonl")
 
@@ -289,13 +305,15 @@ def test_fields_of_a_row_do_not_hide_ours(tmp_path):
 
 
 def test_a_field_called_target_in_a_web_document(tmp_path):
-    kept, dropped = run_rows(tmp_path, [{"text": document("en", 99), "target": None}, {"text": document("en", 98), "target": 7}])
+    kept, dropped = run_rows(tmp_path,
+                             [{"text": document("en", 99), "target": None}, {"text": document("en", 98), "target": 7}])
     assert len(kept) == 62 and not dropped
 
 
 def test_lone_surrogates_in_other_fields(tmp_path):
     long = json.dumps(document("en", 99))
-    kept, dropped = run_rows(tmp_path, f'{{"text": "Short.", "title": "\\ud800"}}\n{{"text": {long}, "title": "\\udfff"}}\n')
+    kept, dropped = run_rows(tmp_path,
+                             f'{{"text": "Short.", "title": "\\ud800"}}\n{{"text": {long}, "title": "\\udfff"}}\n')
     assert len(kept) + len(dropped) == 62
 
 
@@ -315,19 +333,19 @@ def test_control_tokens_in_text_stay_text(tmp_path):
     (dict(sources=[dict(SOURCES[4], path="moses/c.en|moses/c.fr")]), "source moses-en-th: nothing at"),
     (dict(sources=[SOURCES[0], SOURCES[0]]), "two sources are named 'web-en'"),
     (dict(sources=[dict(name="a", path="b", category="c")]), "needs name, path, category and language"),
-    (dict(names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
+    (dict(language_names={"en": "English", "th": "Thai"}), "no English name for language 'kk'"),
     (dict(thresholds={"kk": {"symbol": (0, 0.2)}}), "thresholds: 'symbol'.*is not a measure.*symbols"),
-    (dict(thresholds={"kk": {"symbols": 0.2}}), "thresholds: 'symbols': 0.2 is not a measure with .least, most."),
+    (dict(thresholds={"kk": {"symbols": 0.2}}), "thresholds: 'symbols': 0.2 is not a measure with .min, max."),
     (dict(evaluation=["nowhere/*"]), "evaluation: nothing at"),
     (dict(tokenizer="nowhere"), "no tokenizer"),
     (dict(sources=[]), "sources is empty"),
     (dict(sources=[dict(SOURCES[0], taget="kk")]), r"source 'web-en' has unknown \['taget'\]; the keys are .*target"),
     (dict(unit="lines"), "unit must be line, paragraph or file, got 'lines'"),
     (dict(sources=[dict(SOURCES[0], name="tokenizer")]), "source name 'tokenizer' is taken"),
-    (dict(valid=3.0), "valid is a share"),
+    (dict(valid_fraction=3.0), "valid_fraction must be at least 0 and below 1"),
     (dict(sources=[dict(SOURCES[0], path="web/en-1.jsonl")], thresholds={"*": {"chars": (10_000, 20_000)}}),
      r"nothing left of source web-en \(25 read, dropped: \{'chars: too low': 25\}\)"),
-    (dict(sources=[SOURCES[0]], valid=0.999999), "all of its documents were held out; set valid=0"),
+    (dict(sources=[SOURCES[0]], valid_fraction=0.999999), "all of its documents were held out; set valid_fraction=0"),
 ])
 def test_errors(raw, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
@@ -343,8 +361,9 @@ def test_empty_source(raw, tmp_path):
 
 def test_all_problems_of_the_settings_at_once():
     with pytest.raises(ValueError) as e:
-        prepare.Prepare(raw="", out="", sources=[SOURCES[3], SOURCES[3]], names={}, thresholds={"*": {"x": 1}})
-    assert all(part in str(e.value) for part in ("two sources", "no English name for language 'en'", "'x': 1 is not a measure"))
+        prepare.Prepare(raw="", out="", sources=[SOURCES[3], SOURCES[3]], language_names={}, thresholds={"*": {"x": 1}})
+    assert all(part in str(e.value)
+               for part in ("two sources", "no English name for language 'en'", "'x': 1 is not a measure"))
 
 
 def test_paths_are_looked_up_before_any_work(raw, tmp_path):
@@ -369,12 +388,13 @@ def planted(tmp_path_factory):
                     "knowledge=20", "synthetic=20", "items=8", "test=8"])
     sources = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category="web", language=k) for k in CODES]
     prepare.main(words(base / "raw", base / "out", sources=sources, langid=True, vocab_size=1000,
-                       names=NAMES | {"zh": "Chinese", "id": "Indonesian", "tr": "Turkish"}))
+                       language_names=NAMES | {"zh": "Chinese", "id": "Indonesian", "tr": "Turkish"}))
     out = []
     for k in CODES:
         labels = [row["label"] for row in rows(base / f"raw/web/{k}.jsonl")]
         reasons = {r["line"]: r["reason"] for r in rows(base / f"out/dropped/web-{k}.jsonl")}
-        assert {r["line"] for r in rows(base / f"out/text/web-{k}.jsonl")} | set(reasons) == set(range(1, len(labels) + 1))
+        assert {r["line"] for r in rows(base / f"out/text/web-{k}.jsonl")} | set(reasons) == set(range(1,
+                                                                                                       len(labels) + 1))
         out += [(k, label, reasons.get(i)) for i, label in enumerate(labels, 1)]
     return out
 
@@ -394,7 +414,8 @@ def test_clean_documents_stay(planted, code):
     """Of a document and its planted near-duplicate one stays, the longer one: that is no loss."""
     reasons = [reason for k, label, reason in planted if label == "clean" and k == code]
     lost = Counter(r for r in reasons if r)
-    lost["duplicate: near"] -= sum(1 for k, label, reason in planted if label == "duplicate_near" and k == code and reason is None)
+    lost["duplicate: near"] -= sum(1 for k, label,
+                                   reason in planted if label == "duplicate_near" and k == code and reason is None)
     assert sum(lost.values()) < 0.03 * len(reasons), lost
 
 
@@ -418,7 +439,7 @@ def test_junk_is_dropped_for_its_own_reason(planted):
 
 def settings_of(tmp_path, **more):
     source = dict(name="web", path="web/*", category="high", language="en")
-    return words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid=0.0, **more)
+    return words(tmp_path / "raw", tmp_path / "out", sources=[source], vocab_size=400, valid_fraction=0.0, **more)
 
 
 def test_a_damaged_file_stops_the_run_unless_told(tmp_path):
@@ -427,7 +448,8 @@ def test_a_damaged_file_stops_the_run_unless_told(tmp_path):
     (tmp_path / "raw/web").mkdir(parents=True)
     (tmp_path / "raw/web/a.jsonl.gz").write_bytes(gzip.compress(lines_)[:-600])
     (tmp_path / "raw/web/b.jsonl").write_bytes(lines_.replace(b'"text"', b'"text" ', 1))
-    with pytest.raises(ValueError, match=r"1 damaged files: .*a.jsonl.gz, line \d+: unreadable from here on.*keep_going=True"):
+    with pytest.raises(ValueError,
+                       match=r"1 damaged files: .*a.jsonl.gz, line \d+: unreadable from here on.*keep_going=True"):
         prepare.main(settings_of(tmp_path))
     assert not list((tmp_path / "out").glob("*/index.json"))
     prepare.main(settings_of(tmp_path, keep_going=True))
@@ -449,7 +471,8 @@ def test_rejects_name_the_byte(done, raw):
     for r in rows(done / "rejects.jsonl"):
         if r["file"].endswith(".jsonl"):
             whole = Path(r["file"]).read_bytes()
-            assert whole[:r["offset"]].count(b"\n") == r["line"] - 1 and (r["offset"] == 0 or whole[r["offset"] - 1:r["offset"]] == b"\n")
+            assert whole[:r["offset"]].count(b"\n") == r["line"] - 1
+            assert r["offset"] == 0 or whole[r["offset"] - 1:r["offset"]] == b"\n"
             checked += 1
     assert checked > 5
 
@@ -464,9 +487,10 @@ def test_documents_of_an_evaluation_set_are_dropped(tmp_path):
 
 def test_near_duplicates_can_be_kept(tmp_path):
     text = "\n".join(document("en", i) for i in range(3))
-    write(tmp_path / "raw/web/a.jsonl", jsonl([{"text": text}, {"text": text + "\nOne more line, which makes it longer."}, {"text": text}]))
+    write(tmp_path / "raw/web/a.jsonl",
+          jsonl([{"text": text}, {"text": text + "\nOne more line, which makes it longer."}, {"text": text}]))
     for near, kept in ((True, [2]), (False, [1, 2])):
-        prepare.main(settings_of(tmp_path, near=near, unit="file"))
+        prepare.main(settings_of(tmp_path, near_dedup=near, unit="file"))
         assert [r["line"] for r in rows(tmp_path / "out/text/web.jsonl")] == kept
 
 
@@ -475,20 +499,22 @@ def test_near_duplicates_can_be_kept(tmp_path):
 def test_calibration_widens_the_general_bounds(tmp_path, capsys):
     """One character is a word in Thai, so its words are short; nothing is narrowed."""
     for code in ("en", "kk", "th"):
-        write(tmp_path / f"{code}.jsonl", jsonl({"text": "\n".join(document(code, i + j) for j in range(6))} for i in range(40)))
+        write(tmp_path / f"{code}.jsonl",
+              jsonl({"text": "\n".join(document(code, i + j) for j in range(6))} for i in range(40)))
         prepare.main(["calibrate", f"language={code}", f"text={tmp_path / code}.jsonl"])
     found = {}
     for line in capsys.readouterr().out.splitlines():
         found |= ast.literal_eval("{" + line.split("},  #")[0] + "}}")
-    general = prepare.thresholds.GENERAL
-    assert set(found) == {"en", "kk", "th"} and found["th"]["mean_word"][0] < 2 and found["th"]["full_stops"] == (0.0, 1)
+    general = thresholds.GENERAL
+    assert set(found) == {"en", "kk", "th"} and found["th"]["mean_word"][0] < 2 and found["th"]["full_stops"] == (0.0,
+                                                                                                                  1)
     for row in found.values():
         assert all(low <= general[name][0] and high >= general[name][1] for name, (low, high) in row.items())
 
 
 def test_calibration_needs_documents(tmp_path):
     write(tmp_path / "kk.jsonl", jsonl([{"text": "Бір сөйлем."}]))
-    with pytest.raises(ValueError, match="1 documents; ten at least"):
+    with pytest.raises(ValueError, match="1 documents; at least ten"):
         prepare.main(["calibrate", "language=kk", f"text={tmp_path / 'kk.jsonl'}"])
 
 
@@ -501,8 +527,8 @@ def test_good_text_passes_the_bounds(code, root):
         pytest.skip("no NTREX here")
     lines_ = found[0].read_text(encoding="utf-8").splitlines()
     texts = ["\n".join(lines_[i:i + 9]) for i in range(0, len(lines_), 9)]
-    bounds = prepare.thresholds.GENERAL | prepare.thresholds.ROWS.get(language, {})
-    lost = Counter(filter(None, (prepare.clean.heuristics(prepare.read.Document(t), bounds) for t in texts)))
+    bounds = thresholds.GENERAL | thresholds.ROWS.get(language, {})
+    lost = Counter(filter(None, (clean.filter_heuristics(read.Document(t), bounds) for t in texts)))
     assert sum(lost.values()) <= 0.03 * len(texts), lost
 
 
@@ -525,7 +551,7 @@ def test_a_second_run_does_nothing_again(tmp_path, monkeypatch):
     prepare.main(settings)
     assert [p.name for p in sorted(times) if p.stat().st_mtime_ns != times[p]] == ["00003.passed"]
     prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "anew")) for w in settings])
-    assert {k: v for k, v in tree(tmp_path / "out").items()} == {k: v for k, v in tree(tmp_path / "anew").items()}
+    assert dict(tree(tmp_path / "out").items()) == dict(tree(tmp_path / "anew").items())
 
 
 def test_damaged_results_are_made_again(tmp_path):
@@ -541,12 +567,14 @@ def test_damaged_results_are_made_again(tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_any_moment(tmp_path, root):
-    """SIGKILL of the whole process group at twelve moments; the run after that leaves what an undisturbed one leaves."""
+    """SIGKILL of the whole process group at twelve moments; the run after that leaves what an undisturbed one leaves.
+    """
     settings = files_of_many(tmp_path)
     prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "anew")) for w in settings])
     wanted = tree(tmp_path / "anew")
     for i in range(12):
-        process = subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings], start_new_session=True, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings], start_new_session=True,
+                                   stdout=subprocess.DEVNULL)
         time.sleep(0.4 + 0.12 * i)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -562,11 +590,13 @@ def test_two_ranks_write_the_same(tmp_path, root):
     settings = files_of_many(tmp_path)
     prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "anew")) for w in settings])
     for _ in range(2):
-        ranks = [subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings], env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"})
+        ranks = [subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings],
+                                  env=os.environ | {"RANK": str(r), "WORLD_SIZE": "2"})
                  for r in (1, 0)]
         assert [p.wait(120) for p in ranks] == [0, 0]
         shutil.rmtree(tmp_path / "out/work" / "x", ignore_errors=True)
-        here = {k: v for k, v in tree(tmp_path / "out").items() if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
+        here = {k: v for k, v in tree(tmp_path / "out").items()
+                if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
         assert here == {k: v for k, v in tree(tmp_path / "anew").items() if k.split("/")[-1] != "go"}
 
 
@@ -587,12 +617,14 @@ def chatting(raw, tmp_path_factory):
     """Raw chats and pairs, among them every kind of bad row; their prepared folder."""
     folder = tmp_path_factory.mktemp("chats")
     shutil.copytree(raw / "knowledge", folder / "knowledge")
-    good = [{"messages": messages_of(sentence("en", 41 * i), sentence("en", 43 * i), "And?", "Yes.")[:2 + 2 * (i % 2)]} for i in range(40)]
+    good = [{"messages": messages_of(sentence("en", 41 * i), sentence("en", 43 * i), "And?", "Yes.")[:2 + 2 * (i % 2)]}
+            for i in range(40)]
     bad = [good[0], {"messages": messages_of("What?")}, {"messages": messages_of("What?", "x")[::-1]}, {"messages": []},
            {"messages": messages_of("Contaminated: " + sentence("en", 7, 20), "x")}]
     write(folder / "chat/en-0.jsonl", jsonl([*good[:20], {"messages": messages_of(WORST, WORST)}]))
     write(folder / "chat/en-1.jsonl", jsonl([*good[20:], *bad]) + "{\n")
-    pairs = [{"prompt": messages_of("First?", "Said before.", sentence("en", 47 * i))[2 * (i % 2):], "chosen": sentence("en", 53 * i),
+    pairs = [{"prompt": messages_of("First?", "Said before.", sentence("en", 47 * i))[2 * (i % 2):],
+              "chosen": sentence("en", 53 * i),
               "rejected": "Rain."} for i in range(30)]
     for pair in pairs:
         pair["prompt"][-1]["role"] = "user"
@@ -604,8 +636,9 @@ def chatting(raw, tmp_path_factory):
 
 
 def chat_words(folder, out, **more):
-    return words(folder, out, **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked=[],
-                                     valid=0.2) | more)
+    return words(folder, out,
+                 **dict(sources=CHATS, vocab_size=400, template="chatml", evaluation=["test.txt"], blocked_url_words=[],
+                                     valid_fraction=0.2) | more)
 
 
 def conversations_of(folder):
@@ -614,7 +647,8 @@ def conversations_of(folder):
     for s in index["shards"]:
         raw_mask = (folder / s["mask"]).read_bytes()
         ids, mask = np.fromfile(folder / s["file"], index["dtype"]), np.frombuffer(raw_mask, np.uint8)
-        assert hashlib.sha256(raw_mask).hexdigest() == s["mask_sha256"] and len(ids) == len(mask) == s["tokens"] and mask[0] & 2
+        assert hashlib.sha256(raw_mask).hexdigest() == s["mask_sha256"]
+        assert len(ids) == len(mask) == s["tokens"] and mask[0] & 2
         begin = np.flatnonzero(mask & 2)[1:]
         out += [(a.tolist(), a[(b & 1) == 1].tolist()) for a, b in zip(np.split(ids, begin), np.split(mask, begin))]
     return index, out
@@ -622,23 +656,28 @@ def conversations_of(folder):
 
 def test_chats_are_accounted_for(chatting):
     book = json.loads((chatting / "out/account.json").read_text())
-    assert book["chat-en"]["read"] == 47 and book["chat-en"]["kept"] == 41 and book["chat-en"]["control_tokens_as_text"] == 1
-    reasons = {"chat: nothing to learn from, no answer in it": 2, "chat: roles out of order, user and assistant must take turns": 1,
+    assert book["chat-en"]["read"] == 47 and book["chat-en"]["kept"] == 41
+    assert book["chat-en"]["control_tokens_as_text"] == 1
+    reasons = {"chat: nothing to learn from, no answer in it": 2,
+               "chat: roles out of order, user and assistant must take turns": 1,
                "duplicate: exact": 1}
     dropped = book["chat-en"]["dropped"]
     assert {k: dropped[k] for k in reasons} == reasons and sum(dropped.values()) == 6
     assert {k.split(":")[0] for k in set(dropped) - set(reasons)} == {"evaluation", "not JSON"}
     assert book["pairs-en"]["dropped"] == {"pair: chosen and rejected are identical": 1, "pair: one side is empty": 1}
     rejects = [r for r in rows(chatting / "out/rejects.jsonl") if r["source"] == "chat-en"]
-    assert sorted(r["line"] for r in rejects) == list(range(21, 27)) and all(r["file"].endswith("en-1.jsonl") for r in rejects)
+    assert sorted(r["line"] for r in rejects) == list(range(21, 27)) and all(r["file"].endswith("en-1.jsonl")
+                                                                             for r in rejects)
 
 
 def test_shards_of_chats_hold_what_the_template_says(chatting):
     t = tokenizer.load(chatting / "out/tokenizer")
     want = [t.encode_with_loss_mask(row["messages"]) for row in rows(chatting / "out/text/chat-en.jsonl")]
     want = [(ids, [i for i, k in zip(ids, mask) if k]) for ids, mask in want]
-    (index, train), (other, valid) = (conversations_of(chatting / "out" / name) for name in ("chat-en", "chat-en-valid"))
-    assert index["kind"] == other["kind"] == "chat" and len(train) == index["documents"] and len(valid) == other["documents"] > 0
+    (index, train), (other,
+                     valid) = (conversations_of(chatting / "out" / name) for name in ("chat-en", "chat-en-valid"))
+    assert index["kind"] == other["kind"] == "chat"
+    assert len(train) == index["documents"] and len(valid) == other["documents"] > 0
     assert sorted(train + valid) == sorted(want) and train == [x for x in want if x not in valid]
     size = sum(len(t.decode(said).encode()) for _, said in train)
     assert sum(s["bytes"] for s in index["shards"]) == size  # bits per byte are of what is learned
@@ -653,8 +692,9 @@ def test_shards_of_pairs_hold_chosen_and_rejected(chatting):
     kept = {row["chosen"][-1]["content"]: row for row in rows(chatting / "out/text/pairs-en.jsonl")}
     for (one, chosen), (other, rejected) in zip(both[::2], both[1::2]):
         row = kept[t.decode(chosen)]
-        assert t.decode(rejected) == "Rain." and one == t.encode_with_loss_mask(row["chosen"])[0] and other == t.encode_with_loss_mask(row["rejected"])[0]
-    held, = [p for p in (chatting / "out").glob("pairs-en-valid/index.json")]
+        assert t.decode(rejected) == "Rain." and one == t.encode_with_loss_mask(row["chosen"])[0]
+        assert other == t.encode_with_loss_mask(row["rejected"])[0]
+    held, = list((chatting / "out").glob("pairs-en-valid/index.json"))
     assert json.loads(held.read_text())["documents"] + index["documents"] == 30
 
 
@@ -667,7 +707,8 @@ def test_chats_again_and_for_any_number_of_workers(chatting, tmp_path):
 
 
 def test_many_small_shards_keep_pairs_together(chatting, tmp_path):
-    prepare.main(chat_words(chatting, tmp_path / "out", tokenizer=str(chatting / "out/tokenizer"), template=None, shard_tokens=100))
+    prepare.main(chat_words(chatting, tmp_path / "out", tokenizer=str(chatting / "out/tokenizer"), template=None,
+                            shard_tokens=100))
     index, both = conversations_of(tmp_path / "out/pairs-en")
     assert len(index["shards"]) > 3 and both == conversations_of(chatting / "out/pairs-en")[1]
     for s in index["shards"]:
@@ -678,25 +719,30 @@ def test_many_small_shards_keep_pairs_together(chatting, tmp_path):
 def test_chats_that_the_template_refuses(chatting, tmp_path):
     shutil.copytree(chatting / "out/tokenizer", tmp_path / "t")
     file = tmp_path / "t/chat_template.jinja"
-    file.write_text("{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}" + file.read_text())
+    refusal = "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}"
+    file.write_text(refusal + file.read_text())
     prepare.main(chat_words(chatting, tmp_path / "out", tokenizer=str(tmp_path / "t"), template=None))
     book = json.loads((tmp_path / "out/account.json").read_text())["chat-en"]
     assert book["read"] == 47 == book["kept"] + sum(book["dropped"].values()) and book["kept"] == 21
     reason, = (k for k in book["dropped"] if k.startswith("template: "))
     assert "one turn only" in reason and book["dropped"][reason] == 20
     mine = [r for r in rows(tmp_path / "out/rejects.jsonl") if r["reason"] == reason and r["source"] == "chat-en"]
-    assert len(mine) == 20 == len(rows(tmp_path / "out/dropped/chat-en.template.jsonl")) and all(r["line"] for r in mine)
+    assert len(mine) == 20 == len(rows(tmp_path / "out/dropped/chat-en.template.jsonl")) and all(r["line"]
+                                                                                                 for r in mine)
     file.write_text("{{ raise_exception('never') }}")
     with pytest.raises(ValueError, match="nothing left of source chat-en; dropped: .*never.*chat-en.template.jsonl"):
-        prepare.main(chat_words(chatting, tmp_path / "out", tokenizer=str(tmp_path / "t"), template=None, sources=CHATS[:1]))
+        prepare.main(chat_words(chatting, tmp_path / "out", tokenizer=str(tmp_path / "t"), template=None,
+                                sources=CHATS[:1]))
 
 
 @pytest.mark.parametrize("change, message", [
     (dict(template=None), "chats need a template: set template= to one of chatml"),
-    (dict(template="gpt"), "template is one of chatml"), (dict(template="llama3"), r"no .*<\|eot_id\|>.*which template=llama3 writes"),
+    (dict(template="gpt"), "template is one of chatml"), (dict(template="llama3"),
+                                                          r"no .*<\|eot_id\|>.*which template=llama3 writes"),
     (dict(sources=[dict(CHATS[0], kind="talk")]), "kind is text, chat or preference .* got 'talk'"),
     (dict(sources=[dict(SOURCES[3], kind="chat")]), "kind is text, chat or preference .* got 'chat'"),
-    (dict(sources=[dict(CHATS[0], path="preferences/en.jsonl")], evaluation=[]), "nothing left of source chat-en .32 read.*none of the fields")])
+    (dict(sources=[dict(CHATS[0], path="preferences/en.jsonl")], evaluation=[]),
+     "nothing left of source chat-en .32 read.*none of the fields")])
 def test_errors_of_chats(chatting, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         prepare.main(chat_words(chatting, tmp_path / "out", **change))

@@ -241,10 +241,10 @@ def test_declarations_are_kept():
 
 def test_clean_answers_have_their_language():
     pytest.importorskip("py3langid")
-    identify = clean.identifier(set(language_table.NAMES))
+    identify = clean.load_langid(set(language_table.NAMES))
     for code, text in CLEAN.items():
-        assert clean.language(Document(text), identify, [code]) is None
-        assert clean.language(Document(text), identify, ["vi"]) == f"language: {code}"
+        assert clean.filter_language(Document(text), identify, [code]) is None
+        assert clean.filter_language(Document(text), identify, ["vi"]) == f"language: {code}"
 
 
 @pytest.mark.parametrize("code", CLEAN)
@@ -522,7 +522,7 @@ def test_everything_is_accounted_for(uninterrupted):
     assert all("үй, үй" not in p and "\ufeff" not in p for p in prompts)
     assert {"max_tokens", "temperature"} <= set(seen[0][2])
     assert "sk-secret" not in "".join(str(f.read_bytes()) for f in out.iterdir())
-    source = list(read.documents(out / "synthetic.jsonl"))  # as prepare.py reads it
+    source = list(read.read_documents(out / "synthetic.jsonl"))  # as prepare.py reads it
     assert [doc.text for doc in source] == [row["text"] for row in kept] and not any(doc.reason for doc in source)
 
 

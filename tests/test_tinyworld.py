@@ -110,7 +110,7 @@ def test_different_messages_are_said_differently():
 @pytest.fixture(scope="module")
 def identify():
     pytest.importorskip("py3langid")
-    return clean.identifier(set(CODES))
+    return clean.load_langid(set(CODES))
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -1,4 +1,4 @@
-"""Figure 7 in small, the data: sentence pairs of which four in ten are spoilt, filtered or not (filter_bitext=False)."""
+"""Data for a small Figure 7: sentence pairs, four in ten of them corrupted, filtered or not (filter_bitext=False)."""
 from configs.tiny.data import *
 
 _languages = ["en", "zh", "de", "es", "ru", "kk"]

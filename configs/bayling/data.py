@@ -8,7 +8,7 @@ from pathlib import Path as _Path
 raw, out = "raw/bayling", "tokens/bayling-llama2"
 tokenizer = "models/Llama-2-7b-hf"
 template = "bayling"  # "### Instruction:" and "### Response:"; an answer ends with </s>
-names = {}
+language_names = {}
 sources = [dict(name=f"chat-{_k}", path=f"chat/{_k}.jsonl", category=_k, language=_k, kind="chat")
            for _k in ("en", "zh")]
 for _p in sorted(_Path(raw, "crosslingual").glob("*.jsonl")):
@@ -16,4 +16,4 @@ for _p in sorted(_Path(raw, "crosslingual").glob("*.jsonl")):
     _language = _b if _a in ("en", "zh") else _a  # a language's four directions share its part of the mixture
     sources.append(dict(name=f"crosslingual-{_p.stem}", path=f"crosslingual/{_p.name}", category="crosslingual",
                         language=_language, kind="chat"))
-valid = 0.0
+valid_fraction = 0.0

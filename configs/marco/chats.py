@@ -11,8 +11,8 @@ from configs import language_table
 
 raw, out = "raw", "chats"
 tokenizer = "models/Qwen2-7B"
-names = language_table.NAMES
-sources = [dict(name=f"chat-{k}", path=f"chat/{k}/*", category="chat", language=k, kind="chat") for k in names]
+language_names = language_table.NAMES
+sources = [dict(name=f"chat-{k}", path=f"chat/{k}/*", category="chat", language=k, kind="chat") for k in language_names]
 sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}/*", category="preferences", language=k,
-                 kind="preference") for k in names]
-valid = 0.005
+                 kind="preference") for k in language_names]
+valid_fraction = 0.005

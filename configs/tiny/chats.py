@@ -4,15 +4,15 @@ from configs import language_table
 
 raw, out = "out/demo/raw", "out/demo/chats"
 tokenizer, template = "tinyworld/base", "chatml"
-names = {_code: language_table.NAMES[_code] for _code in _demo.chosen()}
-_pivots = [_code for _code in ("en", "zh") if _code in names]
+language_names = {_code: language_table.NAMES[_code] for _code in _demo.chosen()}
+_pivots = [_code for _code in ("en", "zh") if _code in language_names]
 # BayLing 2's star: every language is bound to both pivots, in both directions
-_star = [_pair for _code in names for _pivot in _pivots if _code not in ("en", _pivot)
+_star = [_pair for _code in language_names for _pivot in _pivots if _code not in ("en", _pivot)
          for _pair in ((_code, _pivot), (_pivot, _code))]
 sources = [dict(name=f"chat-{k}", path=f"chat/{k}.jsonl", category="chat", language=k, kind="chat")
-           for k in names if k in language_table.HIGH]  # the low-resource ones have no instructions of their own
+           for k in language_names if k in language_table.HIGH]  # the low-resource ones have no instructions of their own
 sources += [dict(name=f"crosslingual-{a}-{b}", path=f"crosslingual/{a}-{b}.jsonl", category="crosslingual",
                  language=f"{a}-{b}", kind="chat") for a, b in _star]
 sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}.jsonl", category="preferences", language=k,
-                 kind="preference") for k in names]
-valid = 0.06
+                 kind="preference") for k in language_names]
+valid_fraction = 0.06
