@@ -92,8 +92,8 @@ def responder(c, model, name, temperature):
     """Return a function: list of conversations (lists of messages) -> their replies in order, yielded as they arrive.
 
     model: a folder, or the address of a server where the model is called `name`. c has max_new (tokens of a reply),
-    seed, batch (prompts that a local model decodes together), threads (concurrent requests), timeout (seconds), body
-    (extra fields of a request).
+    seed, batch_size (prompts that a local model decodes together), threads (concurrent requests), timeout (seconds),
+    body (extra fields of a request).
     """
     if model.startswith(("http://", "https://")):
         send = connect(model, name, {"max_tokens": c.max_new, "temperature": temperature} | c.body, c.timeout)
@@ -159,12 +159,12 @@ def model_replies(c, model, t, temperature, conversations):
     """Yield a local model's replies in order. A prompt that leaves no room for max_new tokens is refused."""
     from generate import Decoding, generate
     room = model.config.max_position_embeddings - c.max_new
-    for i in range(0, len(conversations), c.batch):
-        chunk = conversations[i:i + c.batch]
+    for i in range(0, len(conversations), c.batch_size):
+        chunk = conversations[i:i + c.batch_size]
         prompts = [t.encode_chat(messages) for messages in chunk]
         fitting = [k for k, prompt in enumerate(prompts) if len(prompt) <= room]
         how = Decoding(temperature, seed=int(fingerprint(c.seed, chunk), 16))  # every batch has its own random numbers
-        outputs = generate(model, [prompts[k] for k in fitting], c.max_new, t.stop_ids, how, c.batch)
+        outputs = generate(model, [prompts[k] for k in fitting], c.max_new, t.stop_ids, how, c.batch_size)
         new_ids = dict(zip(fitting, outputs))
         for k, prompt in enumerate(prompts):
             if k in new_ids:

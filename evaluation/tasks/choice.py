@@ -99,7 +99,7 @@ def clean_wikihow(text):
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
-# ---------------------------------------------------------------------- the same prompt prefix, another word in the middle
+# ---------------------------------------------------------------------- one word of a sentence differs
 
 def xnli(preset):
     for lang, (right, entailment, neutral, contradiction) in names.XNLI.items():
