@@ -3,12 +3,12 @@ import json
 from pathlib import Path
 
 import pytest
-
 from test_harness import benchmark_files, write_model
 
 import eval as evaluate
 import tokenizer
-from evaluation import files, metrics, prompts, run as runners
+from evaluation import files, metrics, prompts
+from evaluation import run as runners
 from evaluation.statistics import mean_interval
 from evaluation.tasks import PAPER_SUITE, load_tasks
 from evaluation.tasks.define import parse_list

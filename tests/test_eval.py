@@ -13,7 +13,8 @@ import torch
 import eval as evaluate
 import generate
 import tokenizer
-from evaluation import aggregate, custom_tasks, documents, files, run as runners, scoring, translation
+from evaluation import aggregate, custom_tasks, documents, files, scoring, translation
+from evaluation import run as runners
 from evaluation.scoring import encode_pair, loglikelihoods, total_logprobs
 from model import ModelConfig, Qwen2
 
