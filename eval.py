@@ -147,7 +147,8 @@ def join_documents(documents, n):
 
 
 def hash_prompts(c, task, documents):
-    fields = {k: task.get(k) for k in ("name", "lang", "kind", "delimiter", "stop", "max_new", "metrics")}
+    keys = "name", "lang", "kind", "delimiter", "stop_strings", "max_new_tokens", "metrics"
+    fields = {k: task.get(k) for k in keys}
     prompts = [{k: v for k, v in document.items() if k != "row"} for document in documents]
     facts = [fields, prompts, c.dtype, c.max_length, c.apply_chat_template]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]

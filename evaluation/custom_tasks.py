@@ -10,7 +10,7 @@ A row becomes one task per language (or per pair of languages), in the shape of 
     gold, first         the column of the right answer, and what it calls the first choice: 0 (default), 1 or "A"
     link                a column whose value names the word of labels= that {link} becomes
     pairs, prompt       of a translation: "en-kk", ...; the prompt has {src}, {tgt} (languages) and {x} (the text)
-    languages, limit, where, delimiter, max_new, join    where: {column: value}; join: lines of one document
+    languages, limit, where, delimiter, max_new_tokens, join    where: {column: value}; join: lines of one document
 """
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ REQUIRED = {
     "translate": {"path", "pairs", "prompt"},
     "chat": {"path"},
 }
-OPTIONAL = {"name", "kind", "limit", "where", "languages", "join", "link", "first", "delimiter", "max_new"}
+OPTIONAL = {"name", "kind", "limit", "where", "languages", "join", "link", "first", "delimiter", "max_new_tokens"}
 
 
 def check_custom_task(task, languages, data):
@@ -66,7 +66,7 @@ def expand_custom_task(c, task, labels):
             path=[task["path"].format(lang=code) for code in codes],
             delimiter=task.get("delimiter", " "), description="", split="test", fewshot_split=None, shots=0,
             fewshot_order="first", header=None, convert_row=None, keep=None, limit=task.get("limit"),
-            max_new=task.get("max_new", 64), stop=["\n"], join=task.get("join", 1))
+            max_new_tokens=task.get("max_new_tokens", 64), stop_strings=["\n"], join=task.get("join", 1))
         if "where" in task:
             expanded["keep"] = row_filter(task["where"])
         if task["kind"] == "choice":

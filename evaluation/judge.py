@@ -28,7 +28,7 @@ class Judge:
     tasks: str = "*mt*bench*"     # patterns of the tasks' names in samples.jsonl, separated by commas
     questions: str | None = None  # 'folder/{lang}.jsonl' of {"turns": [...]}, optionally with "reference"
     languages: list = field(default_factory=list)  # codes for {lang}
-    max_new: int = 1024           # tokens of a verdict with its reasons, or of an answer
+    max_new_tokens: int = 1024           # tokens of a verdict with its reasons, or of an answer
     temperature: float = 0.0      # of answers; verdicts use 0
     body: dict = field(default_factory=dict)  # more fields of the requests to a server; None removes one
     threads: int = 8              # concurrent requests
@@ -129,7 +129,7 @@ def generate_answers(c, side, model, name, questions):
     for lang, rows in questions.items():
         for doc_id, row in enumerate(rows):
             key = results.fingerprint(model, name, lang, doc_id, row["turns"],
-                                      c.max_new, c.temperature, c.body, c.seed)
+                                      c.max_new_tokens, c.temperature, c.body, c.seed)
             if key not in finished:
                 finished[key] = {"id": key, "checkpoint": name or Path(model).name, "task": "mt_bench", "lang": lang,
                                  "doc_id": doc_id, "context": row["turns"]}
@@ -172,7 +172,7 @@ def collect_verdicts(c, a, b):
         for order in ORDERS:
             sides = {"a": a, "b": b}
             prompt = judge_prompt(a[key], *(sides[side][key]["answers"] for side in order))
-            verdict_id = results.fingerprint(c.judge, c.judge_name, c.max_new, c.body, order, prompt)
+            verdict_id = results.fingerprint(c.judge, c.judge_name, c.max_new_tokens, c.body, order, prompt)
             verdict = finished.get(verdict_id)
             retry = verdict and verdict["error"] and (c.retry_errors or verdict["error"] == client.NO_REPLY)
             if verdict is None or retry:

@@ -39,22 +39,28 @@ def run_choice(c, task, documents, model, t):
 
 def run_generation(c, task, documents, model, t):
     """Greedy continuations up to the first stop string. A prompt too long for the window loses its beginning."""
-    max_length = c.max_length or model.config.max_position_embeddings
-    if max_length <= task["max_new"]:
-        raise ValueError(f"task {task['name']}: max_new={task['max_new']} leaves no room in max_length={max_length}")
+    max_prompt = max_prompt_length(c, task, model)
     prompts = [render_prompt(c, t, document, document["context"], "")[0] for document in documents]
-    prompt_ids = [encode(t, prompt)[task["max_new"] - max_length:] or [t.prefix_token_id] for prompt in prompts]
-    outputs = generate(model, prompt_ids, task["max_new"], eos_ids(t, c.model),
-                       batch_size=max(1, c.batch_tokens // 16), tokenizer=t, stop_strings=task["stop"])
+    prompt_ids = [encode(t, prompt)[-max_prompt:] or [t.prefix_token_id] for prompt in prompts]
+    outputs = generate(model, prompt_ids, task["max_new_tokens"], eos_ids(t, c.model),
+                       batch_size=max(1, c.batch_tokens // 16), tokenizer=t, stop_strings=task["stop_strings"])
     samples = []
     for document, prompt, new_ids in zip(documents, prompts, outputs):
-        response = truncate(t.decode(new_ids), task["stop"])
+        response = truncate(t.decode(new_ids), task["stop_strings"])
         sample = {"gold": document["gold"], "context": prompt, "response": response}
         for name in task.get("metrics", ()) if task["kind"] == "generate" else ():
             text = response if name == "math" else response.strip()
             sample |= metrics.SCORERS[name](text, document["gold"], task["lang"])
-        samples.append(sample | describe_response(response, task["lang"], len(new_ids) >= task["max_new"]))
+        samples.append(sample | describe_response(response, task["lang"], len(new_ids) >= task["max_new_tokens"]))
     return samples
+
+
+def max_prompt_length(c, task, model):
+    """Ids of a prompt that leave room for the response."""
+    max_length, new = c.max_length or model.config.max_position_embeddings, task["max_new_tokens"]
+    if max_length <= new:
+        raise ValueError(f"task {task['name']}: max_new_tokens={new} leaves no room in max_length={max_length}")
+    return max_length - new
 
 
 def describe_response(response, lang, unfinished):
@@ -70,9 +76,7 @@ def run_chat(c, task, documents, model, t):
     """Answers to conversations. Turns of a sequential document are asked one by one, each with the answers so far."""
     if t.chat_template is None:
         raise ValueError(f"task {task['name']}: {c.model} has no chat template, which a chat task needs")
-    max_length = c.max_length or model.config.max_position_embeddings
-    if max_length <= task["max_new"]:
-        raise ValueError(f"task {task['name']}: max_new={task['max_new']} leaves no room in max_length={max_length}")
+    max_prompt = max_prompt_length(c, task, model)
     turns = [[[m] for m in d["messages"]] if d["sequential"] else [d["messages"]] for d in documents]
     conversations, responses = [[] for _ in documents], [[] for _ in documents]
     unfinished = [False] * len(documents)
@@ -81,12 +85,13 @@ def run_chat(c, task, documents, model, t):
         active = [i for i, messages in enumerate(turns) if turn < len(messages)]
         for i in active:
             conversations[i] += turns[i][turn]
-        prompt_ids = [t.encode_chat(conversations[i])[task["max_new"] - max_length:] for i in active]
-        outputs = generate(model, prompt_ids, task["max_new"], stop_ids, batch_size=max(1, c.batch_tokens // 16))
+        prompt_ids = [t.encode_chat(conversations[i])[-max_prompt:] for i in active]
+        outputs = generate(model, prompt_ids, task["max_new_tokens"], stop_ids,
+                           batch_size=max(1, c.batch_tokens // 16))
         for i, new_ids in zip(active, outputs):
             responses[i].append(t.decode(new_ids))
             conversations[i].append({"role": "assistant", "content": responses[i][-1]})
-            unfinished[i] |= len(new_ids) >= task["max_new"]
+            unfinished[i] |= len(new_ids) >= task["max_new_tokens"]
     samples = []
     for i, document in enumerate(documents):
         last = responses[i][-1]

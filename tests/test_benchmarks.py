@@ -169,7 +169,7 @@ def test_chat(folder, tmp_path):
                                                                   {"role": "assistant", "content": "b"},
              {"role": "user", "content": "c"}, {"role": "assistant", "content": "gold"}]}, {"prompt": "walks"}]
     (tmp_path / "chat/en.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked))
-    task = dict(name="talk", kind="chat", path="chat/{lang}.jsonl", max_new=5)
+    task = dict(name="talk", kind="chat", path="chat/{lang}.jsonl", max_new_tokens=5)
     _, samples = run(folder, tmp_path, tmp_path / "out", f"tasks={[task]!r}", "languages=['en']")
     roles = [[m["role"][0] for m in s["messages"]] for s in samples]
     assert roles == [["u", "a", "u", "a"], ["u", "a", "u", "a"], ["u", "a"]] and [len(s["responses"]) for s in samples] == [2,

@@ -279,17 +279,17 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
     write(tmp_path / "f/kk.txt", "bir\neki\nüsh\n")
     asked = {}
 
-    def stub(model, prompts, max_new, stop, batch_size, tokenizer, stop_strings):
-        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, stop_text=stop_strings)
+    def stub(model, prompts, max_new_tokens, stop, batch_size, tokenizer, stop_strings):
+        asked.update(prompts=[t.decode(p) for p in prompts], max_new_tokens=max_new_tokens, stop=stop, stop_text=stop_strings)
         return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
 
     monkeypatch.setattr(runners, "generate", stub)
     monkeypatch.setattr(runners, "eos_ids", lambda t, folder: {t.eot_id})
-    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new=7)
+    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new_tokens=7)
     _, samples, found = run(tmp_path, task, None, t, language_names={"en": "English", "kk": "Kazakh"}, max_length=100)
     assert [(s["response"], s["gold"], s["empty"]) for s in samples] == [(" bir", ["bir"], 0), ("eki ", ["eki"], 0), ("", ["üsh"], 1)]
     assert asked["prompts"] == ["English one = Kazakh:", "English two = Kazakh:", "English three = Kazakh:"]
-    assert asked["max_new"] == 7 and t.eot_id in asked["stop"] and asked["stop_text"] == ["\n"]
+    assert asked["max_new_tokens"] == 7 and t.eot_id in asked["stop"] and asked["stop_text"] == ["\n"]
     assert list(found) == ["chrf++", "bleu"]
 
 
@@ -428,7 +428,7 @@ def data(tmp_path_factory):
 
 TASKS = [dict(name="f", kind="bpb", path="f/{lang}.txt"),
          dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{ask} {q}", choices=["{a}", "{b}"], gold="label"),
-         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"], prompt="{src}: {x}\n{tgt}:", max_new=4)]
+         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"], prompt="{src}: {x}\n{tgt}:", max_new_tokens=4)]
 
 
 def words(folder, data, out, **more):

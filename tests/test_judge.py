@@ -324,7 +324,7 @@ def chatty(tmp_path_factory):
 def test_a_local_model_answers_and_judges(chatty, questions, tmp_path, serve, monkeypatch):
     """A random model's verdicts are no verdicts; made to speak, they count. Answers are those of generate.py, turn by turn."""
     from generate import generate
-    line = [f"a={chatty}", f"b={chatty}", f"out={tmp_path}/out", "b_name=same", f"judge={chatty}", "max_new=8", "batch_size=3",
+    line = [f"a={chatty}", f"b={chatty}", f"out={tmp_path}/out", "b_name=same", f"judge={chatty}", "max_new_tokens=8", "batch_size=3",
             *questions]
     with pytest.raises(ValueError, match="no verdict at all"):
         judge.main(line)
@@ -348,7 +348,7 @@ def test_a_local_model_answers_and_judges(chatty, questions, tmp_path, serve, mo
 def test_a_prompt_too_long_for_a_local_judge(chatty, tmp_path):
     said = [samples(tmp_path / f"{k}.jsonl", k, lambda lang, i, turn: "x" * (3000 if i == 0 else 1), ("en",), 2) for k in "ab"]
     with pytest.raises(ValueError, match="no verdict at all"):
-        judge.main([f"a={said[0]}", f"b={said[1]}", f"judge={chatty}", f"out={tmp_path}/out", "max_new=8"])
+        judge.main([f"a={said[0]}", f"b={said[1]}", f"judge={chatty}", f"out={tmp_path}/out", "max_new_tokens=8"])
     rows = [json.loads(x) for x in open(tmp_path / "out/verdicts.jsonl")]
     assert [row["error"] for row in rows[:2]] == [client.REFUSED] * 2 and "room for 2040" in rows[0]["text"]
     assert client.REFUSED not in [row["error"] for row in rows[2:]]

@@ -18,7 +18,7 @@ tasks = [
          context="{premise} {link}", choices=["{choice1}", "{choice2}"]),
     dict(_facts, name="mmmlu_unstated", where={"Subject": "unstated"}),  # in no document of a low-resource language
     dict(_facts, name="mmmlu_stated", where={"Subject": "stated"}),
-    dict(name="translation", kind="translate", path="flores/{lang}.txt", limit=16, max_new=40,
+    dict(name="translation", kind="translate", path="flores/{lang}.txt", limit=16, max_new_tokens=40,
          prompt="Translate the text from {src} to {tgt}.\n{src} text: {x}\n{tgt} text:",
          pairs=[f"en-{k}" for k in languages if k != "en"] + [f"{k}-en" for k in languages if k != "en"]
          + [f"{a}-{b}" for a in _table12 for b in _table12 if a != b]),

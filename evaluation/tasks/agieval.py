@@ -26,7 +26,7 @@ def agieval(preset):
             convert_row=convert_agieval, demonstrations=name.replace("-without-passage", ""), english=english,
             context=layout(english, cloze, with_passage=name != "sat-en-without-passage"))
         if cloze:
-            common |= dict(kind="generate", stop=["\n"] if preset == "paper" else ["Q:"], max_new=32,
+            common |= dict(kind="generate", stop_strings=["\n"] if preset == "paper" else ["Q:"], max_new_tokens=32,
                            metrics=("math",), gold=lambda row: [row["answer"]])
         else:
             common |= dict(metrics=("acc", "acc_norm"), choices=letters_of if preset == "paper" else options_of,

@@ -37,7 +37,7 @@ def tydiqa(preset):
             folders=("tydiqa-goldp", "tydiqa_goldp", "tydiqa/secondary_task"), path_words=(f"{lang}|{language}|",),
             fewshot_split="train", fewshot_order="random", fewshot_spare=False, keep=keep,
             context=passage_prompt(labels), gold=reference_answers, metrics=("qa_tydi",) if harness else ("qa",),
-            stop=["\n"], max_new=256 if harness else 50)
+            stop_strings=["\n"], max_new_tokens=256 if harness else 50)
 
 
 def xquad(preset):
@@ -45,7 +45,7 @@ def xquad(preset):
         yield define_task(
             f"xquad_{lang}", preset, "xquad", lang, "google/xquad", ("val", 0), kind="generate",
             folders=("xquad",), path_words=(lang,), fewshot_order="random", context=passage_prompt(labels),
-            gold=reference_answers, metrics=("qa",), stop=["\n"], max_new=256)
+            gold=reference_answers, metrics=("qa",), stop_strings=["\n"], max_new_tokens=256)
 
 
 def mgsm(preset):
@@ -58,7 +58,7 @@ def mgsm(preset):
             f"mgsm_direct_{lang}", preset, "mgsm", lang, "juletxara/mgsm", kind="generate",
             folders=("mgsm",), path_words=(lang,), fewshot_split="train", fewshot_order="random", delimiter="",
             header=("question", "answer_number"), context=context, gold=lambda row: [str(row["answer_number"])],
-            metrics=("number",), stop=[stop, "</s>", "<|im_end|>"], max_new=256)
+            metrics=("number",), stop_strings=[stop, "</s>", "<|im_end|>"], max_new_tokens=256)
 
 
 # ---------------------------------------------------------------------- translation
@@ -81,7 +81,8 @@ def flores(preset):
                 "openlanguagedata/flores_plus", ("devtest", 0), ("devtest", 1), kind="translate",
                 folders=("flores", "flores_plus", "flores200", "flores200_dataset", "sib200-flores"),
                 sides=(names.FLORES[source], names.FLORES[target]), fewshot_split="dev", fewshot_order="random",
-                delimiter="", context=context, gold=lambda row: [row["target"]], stop=["\n"], max_new=256)
+                delimiter="", context=context, gold=lambda row: [row["target"]],
+                stop_strings=["\n"], max_new_tokens=256)
 
 
 def wmt16(preset):
@@ -95,7 +96,7 @@ def wmt16(preset):
             f"wmt16-{source}-{target}", preset, "wmt16", f"{source}-{target}", "wmt/wmt16", paper=("test", 1),
             kind="translate", folders=("wmt16",), path_words=(f"{pair}|{source}-{target}",),
             fewshot_split="val", fewshot_order="random", context=context,
-            gold=lambda row, target=target: [texts_of(row)[target]], stop=["\n"], max_new=256)
+            gold=lambda row, target=target: [texts_of(row)[target]], stop_strings=["\n"], max_new_tokens=256)
 
 
 def texts_of(row):
@@ -109,11 +110,11 @@ def mt_bench(preset):
     """MT-bench, and its translations: one file per language."""
     yield define_task(
         "mt_bench", preset, "mt_bench", "en", "lm-sys/FastChat, llm_judge/data/mt_bench/question.jsonl", kind="chat",
-        folders=("mt-bench", "mt_bench"), path_words=("question",), max_new=1024)
+        folders=("mt-bench", "mt_bench"), path_words=("question",), max_new_tokens=1024)
     for lang in language_table.MARCO:
         yield define_task(
             f"mt_bench_{lang}", preset, "m_mt_bench", lang, "a translation of MT-bench's question.jsonl", kind="chat",
-            folders=("m-mt-bench", "mt-bench", "mt_bench"), path_words=(lang,), max_new=1024)
+            folders=("m-mt-bench", "mt-bench", "mt_bench"), path_words=(lang,), max_new_tokens=1024)
 
 
 def marco_bench_mif(preset):
@@ -121,7 +122,7 @@ def marco_bench_mif(preset):
         yield define_task(
             f"marco_bench_mif_{lang}", preset, "marco_bench_mif", lang[:2],
             "AIDC-AI/Marco-LLM, Marco-Bench-MIF/data", kind="chat",
-            folders=("marco-bench-mif",), path_words=(lang,), max_new=1024)
+            folders=("marco-bench-mif",), path_words=(lang,), max_new_tokens=1024)
 
 
 BENCHMARKS = (tydiqa, xquad, mgsm, flores, wmt16, mt_bench, marco_bench_mif)
