@@ -31,6 +31,13 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     "valid": "valid_fraction",
 
     # eval.py and evaluation/
+    "names": "language_names",
+    "name": "judge_name",
+    "again": "retry_errors",
+    "batch": "batch_size",
+    "draws": "resamples",
+    "first": "a_name",
+    "second": "b_name",
 
     # generate.py and tokenizer.py
     "max_new": "max_new_tokens",

@@ -1,7 +1,7 @@
 """Conversations -> replies, from a local checkpoint or an OpenAI-compatible server.
 
-A reply is {"text", "finish"}. finish: "stop", "length" (cut at max_new), another reason that a server gives, or one of
-ERRORS; the text then says why there is no reply. eval.py judge and the recipes use this file.
+A reply is {"text", "finish"}. finish: "stop", "length" (cut at max_new_tokens), another reason that a server gives, or
+one of ERRORS; the text then says why there is no reply. eval.py judge and the recipes use this file.
 """
 import http.client
 import json
@@ -91,12 +91,12 @@ def parse_reply(body):
 def responder(c, model, name, temperature):
     """Return a function: list of conversations (lists of messages) -> their replies in order, yielded as they arrive.
 
-    model: a folder, or the address of a server where the model is called `name`. c has max_new (tokens of a reply),
-    seed, batch (prompts that a local model decodes together), threads (concurrent requests), timeout (seconds), body
-    (extra fields of a request).
+    model: a folder, or the address of a server where the model is called `name`. c has max_new_tokens, seed, batch_size
+    (prompts that a local model decodes together), threads (concurrent requests), timeout (seconds), body (extra fields
+    of a request).
     """
     if model.startswith(("http://", "https://")):
-        send = connect(model, name, {"max_tokens": c.max_new, "temperature": temperature} | c.body, c.timeout)
+        send = connect(model, name, {"max_tokens": c.max_new_tokens, "temperature": temperature} | c.body, c.timeout)
         return partial(server_replies, send, c.threads)
     return partial(model_replies, c, *load_model(model), temperature)
 
@@ -156,19 +156,20 @@ def server_replies(send, threads, conversations):
 
 
 def model_replies(c, model, t, temperature, conversations):
-    """Yield a local model's replies in order. A prompt that leaves no room for max_new tokens is refused."""
+    """Yield a local model's replies in order. A prompt that leaves no room for max_new_tokens tokens is refused."""
     from generate import Decoding, generate
-    room = model.config.max_position_embeddings - c.max_new
-    for i in range(0, len(conversations), c.batch):
-        chunk = conversations[i:i + c.batch]
+    room = model.config.max_position_embeddings - c.max_new_tokens
+    for i in range(0, len(conversations), c.batch_size):
+        chunk = conversations[i:i + c.batch_size]
         prompts = [t.encode_chat(messages) for messages in chunk]
         fitting = [k for k, prompt in enumerate(prompts) if len(prompt) <= room]
-        how = Decoding(temperature, seed=int(fingerprint(c.seed, chunk), 16))  # every batch has its own random numbers
-        outputs = generate(model, [prompts[k] for k in fitting], c.max_new, t.stop_ids, how, c.batch)
+        seed = int(fingerprint(c.seed, chunk), 16)  # every batch has its own random numbers
+        outputs = generate(model, [prompts[k] for k in fitting], c.max_new_tokens, t.stop_ids,
+                           Decoding(temperature, seed=seed), c.batch_size)
         new_ids = dict(zip(fitting, outputs))
         for k, prompt in enumerate(prompts):
             if k in new_ids:
-                finish = "length" if len(new_ids[k]) == c.max_new else "stop"
+                finish = "length" if len(new_ids[k]) == c.max_new_tokens else "stop"
                 yield {"text": t.decode(new_ids[k], prefix=prompt), "finish": finish}
             else:
                 yield {"text": f"the prompt has {len(prompt)} ids, room for {max(0, room)}", "finish": REFUSED}

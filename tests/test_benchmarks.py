@@ -3,14 +3,16 @@ import json
 from pathlib import Path
 
 import pytest
-
-from evaluation import documents
-import eval as evaluate
-from evaluation import metrics
-from evaluation import files as rows
-import tokenizer
-from evaluation import tasks as benchmarks
 from test_harness import benchmark_files, write_model
+
+import eval as evaluate
+import tokenizer
+from evaluation import files, metrics, prompts
+from evaluation import run as runners
+from evaluation.statistics import mean_interval
+from evaluation.tasks import PAPER_SUITE, load_tasks
+from evaluation.tasks.define import parse_list
+from model import Qwen2
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "benchmarks"
 
@@ -32,20 +34,20 @@ def run(folder, data, out, *words):
 
 def test_the_papers_suite():
     """Table 4: splits, shots, and as many languages as the paper says."""
-    suite = benchmarks.tasks("paper")
+    suite = load_tasks("paper")
     asked = {(name.split("_")[0], t["split"], t["shots"]) for name, t in suite.items()
-             if name in benchmarks.PAPER or set(t["groups"]) & set(benchmarks.PAPER)}
+             if name in PAPER_SUITE or set(t["groups"]) & set(PAPER_SUITE)}
     assert {("ceval-valid", "val", 5), ("agieval", "test", 5), ("arc", "test", 25), ("mmlu", "test", 5), ("xcopa", "val", 5),
             ("m", "val", 5), ("xstorycloze", "eval", 5), ("tydiqa", "val", 1), ("belebele", "test", 1),
             ("flores", "devtest", 1)} <= asked
-    assert [sum(name.startswith(x) for name in benchmarks.PAPER) for x in ("xcopa", "xstory", "belebele")] == [6, 6, 28]
+    assert [sum(name.startswith(x) for name in PAPER_SUITE) for x in ("xcopa", "xstory", "belebele")] == [6, 6, 28]
     pairs = [t["lang"] for t in suite.values() if t["kind"] == "translate" and t["name"].startswith("flores")]
     assert len(pairs) == 29 * 28 and sum("flores_table12" in t["groups"] for t in suite.values()) == 42
     assert sum("agieval" in t["groups"] for t in suite.values()) == 21
     assert len({t["lang"] for t in suite.values() if "mmmlu" in t["groups"]}) == 14
-    assert all(t["shots"] == 0 for t in benchmarks.tasks("lm-eval").values())
+    assert all(t["shots"] == 0 for t in load_tasks("lm-eval").values())
     with pytest.raises(ValueError, match="the presets are paper and lm-eval"):
-        benchmarks.tasks("papers")
+        load_tasks("papers")
 
 
 def test_agieval_as_the_paper_asks_it(tmp_path, folder):
@@ -56,15 +58,15 @@ def test_agieval_as_the_paper_asks_it(tmp_path, folder):
     cells = ['"' + repr(shot(i)).replace('"', '""') + '"' for i in range(5)]
     (tmp_path / "agieval/few_shot_prompts.csv").write_text(",sat-math\n" + "".join(f"sample {i},{c}\nexplanation {i},x\n" for i, c in enumerate(cells)))
     c = evaluate.Eval(model="m", data=str(tmp_path), tasks="agieval_sat_math")
-    task, = evaluate.plan(c)
-    doc, = evaluate.ask(c, task, tokenizer.load(folder))[0]
-    text, delimiter = documents.written(c, None, doc, doc["context"], task["delimiter"])
+    task, = evaluate.select_tasks(c)
+    doc, = evaluate.load_documents(c, task, tokenizer.load(folder))[0]
+    text, delimiter = prompts.render_prompt(c, None, doc, doc["context"], task["delimiter"])
     assert text.startswith("Here are the answers for the problems in the exam.\nProblem 1.    $a_{n}=0$?\nChoose from the following "
                            "options:    (A)1 (B)2\nThe answer is therefore B\n\nProblem 2.    $a_{n}=1$?")
     assert text.endswith("B\n\nProblem 6.   P. $a_{n}=9$?\nChoose from the following options:    (A)1 (B)2\nThe answer is therefore")
     assert delimiter == " " and doc["choices"] == ["A", "B"] and doc["gold"] == [1] and doc["shots"] == 5
     c = evaluate.Eval(model="m", data=str(tmp_path), tasks="agieval_sat_math", max_length=300)
-    assert 0 < evaluate.ask(c, task, tokenizer.load(folder))[0][0]["shots"] < 5
+    assert 0 < evaluate.load_documents(c, task, tokenizer.load(folder))[0][0]["shots"] < 5
 
 
 def test_files_are_found_by_their_words(tmp_path):
@@ -72,7 +74,7 @@ def test_files_are_found_by_their_words(tmp_path):
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text("{}\n")
-    found = lambda *a: [str(p.relative_to(tmp_path)) for p in rows.find(tmp_path, *a)]
+    found = lambda *a: [str(p.relative_to(tmp_path)) for p in files.find_files(tmp_path, *a)]
     add("x/val.th.jsonl", "x/test.th.jsonl", "x/test.thx.jsonl", "x/README.md", "x/dev/b.csv", "x/test/b.csv")
     assert found(("y", "x"), ("th",), "test") == ["x/test.th.jsonl"] and found(("x",), ("th",), "val") == ["x/val.th.jsonl"]
     assert found(("x",), ("b",), "dev") == ["x/dev/b.csv"] and found(("x",), ("th",), "train") == []
@@ -88,7 +90,7 @@ def test_published_shapes(tmp_path):
     """A file without a header, semicolons, quotes that a program doubled, SQuAD's articles, JSON lines in a .json, byte order mark."""
     def read(name, text, columns=None):
         (tmp_path / name).write_text(text, encoding="utf-8")
-        return [row or wrong for _, row, wrong in rows.read(tmp_path / name, columns)]
+        return [row or wrong for _, row, wrong in files.read_benchmark_file(tmp_path / name, columns)]
     assert read("a.tsv", 'say "x"\t3\nb\t4\n', ("q", "n")) == [{"q": 'say "x"', "n": "3"}, {"q": "b", "n": "4"}]
     assert read("b.tsv", 'q\tn\n"a ""b"" c"\t1\n"whole"\t2\n') == [{"q": 'a "b" c', "n": "1"}, {"q": '"whole"', "n": "2"}]
     assert read("c.csv", "q;a;n\nx, y;['1', '2'];0\n") == [{"q": "x, y", "a": "['1', '2']", "n": "0"}]
@@ -96,7 +98,7 @@ def test_published_shapes(tmp_path):
     squad = {"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "q", "answers": []}]}]}]}
     assert read("e.json", json.dumps(squad)) == [{"id": "1", "question": "q", "answers": [], "context": "c"}]
     assert read("f.json", '\ufeff{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
-    assert benchmarks.listed("['a' 'b c'\n \"it's\"]") == benchmarks.listed("['a', 'b c', \"it's\"]") == ["a", "b c", "it's"]
+    assert parse_list("['a' 'b c'\n \"it's\"]") == parse_list("['a', 'b c', \"it's\"]") == ["a", "b c", "it's"]
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path, folder, capsys):
@@ -104,18 +106,18 @@ def test_a_missing_file_says_where_to_get_it(tmp_path, folder, capsys):
     with pytest.raises(ValueError,
                        match="task xcopa_sw: no file below .*xcopa whose path holds sw and the split test .* get it from "
                                          "cambridgeltl/xcopa"):
-        evaluate.plan(evaluate.Eval(model="m", data=str(tmp_path), tasks="xcopa_sw", preset="lm-eval"))
+        evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="xcopa_sw", preset="lm-eval"))
     with pytest.raises(ValueError, match="nothing is called 'xkopa'"):
-        evaluate.plan(evaluate.Eval(model="m", data=str(tmp_path), tasks="xkopa"))
+        evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="xkopa"))
     with pytest.raises(ValueError, match="no file of xcopa below"):
-        evaluate.plan(evaluate.Eval(model="m", data=str(tmp_path), tasks="xcopa"))
+        evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="xcopa"))
     assert "11 tasks are left out" in capsys.readouterr().err
 
 
 def test_shots_never_come_from_the_measured_file(tmp_path):
     (tmp_path / "mmlu").mkdir()
     (tmp_path / "mmlu/anatomy.jsonl").write_text(json.dumps(dict(question="q", choices=list("abcd"), answer=0)) + "\n")
-    plan = lambda **more: evaluate.plan(evaluate.Eval(model="m", data=str(tmp_path), tasks="mmlu_anatomy", **more))
+    plan = lambda **more: evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="mmlu_anatomy", **more))
     with pytest.raises(ValueError, match="whose path holds anatomy and the split dev"):
         plan()
     assert len(plan(shots=0)) == 1
@@ -167,7 +169,7 @@ def test_chat(folder, tmp_path):
                                                                   {"role": "assistant", "content": "b"},
              {"role": "user", "content": "c"}, {"role": "assistant", "content": "gold"}]}, {"prompt": "walks"}]
     (tmp_path / "chat/en.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked))
-    task = dict(name="talk", kind="chat", path="chat/{lang}.jsonl", max_new=5)
+    task = dict(name="talk", kind="chat", path="chat/{lang}.jsonl", max_new_tokens=5)
     _, samples = run(folder, tmp_path, tmp_path / "out", f"tasks={[task]!r}", "languages=['en']")
     roles = [[m["role"][0] for m in s["messages"]] for s in samples]
     assert roles == [["u", "a", "u", "a"], ["u", "a", "u", "a"], ["u", "a"]] and [len(s["responses"]) for s in samples] == [2,
@@ -175,16 +177,16 @@ def test_chat(folder, tmp_path):
                                                                                                                             1]
     assert samples[1]["messages"][1]["content"] == "b" and samples[1]["messages"][3]["content"] == samples[1]["response"] != "gold"
     t = tokenizer.load(folder)
-    model = evaluate.Qwen2.from_pretrained(folder).eval()
+    model = Qwen2.from_pretrained(folder).eval()
     ids = t.encode_chat(samples[0]["messages"][:3])
-    assert samples[0]["response"] == t.decode(evaluate.generate(model, [ids], 5, t.stop_ids)[0])
+    assert samples[0]["response"] == t.decode(runners.generate(model, [ids], 5, t.stop_ids)[0])
 
 
 def test_f1_and_exact_match():
-    assert metrics.qa("The  Cat, sat!", ["a cat sat", "dog"], "en") == {"f1": 1.0, "em": 1.0}
-    assert metrics.qa("cat sat down", ["cat"], "en") == {"f1": 0.5, "em": 0.0} and metrics.qa("", ["x"], "en") == {"f1": 0.0,
+    assert metrics.squad("The  Cat, sat!", ["a cat sat", "dog"], "en") == {"f1": 1.0, "em": 1.0}
+    assert metrics.squad("cat sat down", ["cat"], "en") == {"f1": 0.5, "em": 0.0} and metrics.squad("", ["x"], "en") == {"f1": 0.0,
                                                                                                                    "em": 0.0}
-    assert metrics.qa("河。", ["河"], "zh")["em"] == 0 and metrics.qa_tydi("河。", ["河"],
+    assert metrics.squad("河。", ["河"], "zh")["em"] == 0 and metrics.squad_tydi("河。", ["河"],
                                                                         "zh")["em"] == 1  # ASCII marks only; all marks
 
 
@@ -193,19 +195,19 @@ def test_f1_and_exact_match():
                                               ("none", "nothing", 1),
     ("$0.5$", "$\\frac{1}{2}$", 1), ("$\\sqrt3$", "$\\sqrt{3}$", 1), ("\\boxed{5}", "$6$", 0), ("k = 12", "12", 1)])
 def test_math_equality(said, right, acc):
-    assert metrics.mathematics(said, [right], "en")["acc"] == acc
+    assert metrics.math_answer(said, [right], "en")["acc"] == acc
 
 
 def test_loops_and_languages():
-    assert metrics.looping("la " * 9) and metrics.looping("x" + "河流" * 5) and not metrics.looping("one two three four")
+    assert metrics.is_looping("la " * 9) and metrics.is_looping("x" + "河流" * 5) and not metrics.is_looping("one two three four")
     pytest.importorskip("py3langid")
     assert metrics.in_language("这是一条很长的河流，两岸都是绿色的房子。", "en-zh") and not metrics.in_language("The house is green.", "zho_Hans")
 
 
 def test_wilson():
-    mean, error, low, high = metrics.interval([1.0] * 10)
+    mean, error, low, high = mean_interval([1.0] * 10)
     assert (mean, error) == (1, 0) and high == pytest.approx(1) and low == pytest.approx(0.7225, abs=1e-3)
-    assert metrics.interval([0.25, 0.75])[1:] == pytest.approx((0.25, 0.01, 0.99))
+    assert mean_interval([0.25, 0.75])[1:] == pytest.approx((0.25, 0.01, 0.99))
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/benchmarks")

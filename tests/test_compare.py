@@ -7,8 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from evaluation import compare
-from evaluation import results
+from evaluation import compare, results, samples, statistics, translation
 
 # ---------------------------------------------------------------------- statistics
 
@@ -16,12 +15,12 @@ from evaluation import results
 @pytest.mark.parametrize("right, n, low, high", [(5, 10, 0.2366, 0.7634), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0),
                                                  (81, 263, 0.2553, 0.3662)])  # the last: Newcombe 1998, table I
 def test_wilson(right, n, low, high):
-    assert compare.wilson(right, n) == pytest.approx((low, high), abs=1e-4)
+    assert statistics.wilson(right, n) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_wilson_solves_its_equation():
     """Its ends are the shares p that stand z standard errors from what was seen: |x - p| = z sqrt(p (1 - p) / n)."""
-    for p in compare.wilson(30, 200, 0.9):
+    for p in statistics.wilson(30, 200, 0.9):
         assert abs(30 / 200 - p) == pytest.approx(1.644854 * math.sqrt(p * (1 - p) / 200), rel=1e-5)
 
 
@@ -30,37 +29,37 @@ def test_sign_test_counts_all_outcomes(up, down):
     """Of all 2^n ways for fair coins to fall, the share at least as uneven; 1 where all are."""
     n = up + down
     uneven = [w for w in itertools.product((0, 1), repeat=n) if max(sum(w), n - sum(w)) >= max(up, down)]
-    assert compare.sign_test(up, down) == pytest.approx(len(uneven) / 2 ** n)
+    assert statistics.sign_test(up, down) == pytest.approx(len(uneven) / 2 ** n)
 
 
 def test_sign_test_of_thousands():
     normal = lambda up, down: math.erfc((abs(up - down) - 1) / math.sqrt(up + down) / math.sqrt(2))
-    assert compare.sign_test(3600, 3400) == pytest.approx(normal(3600, 3400), rel=0.01)
-    assert compare.sign_test(0, 5000) == 0.0 and compare.sign_test(5000, 0) == 0.0  # 2^-4999
+    assert statistics.sign_test(3600, 3400) == pytest.approx(normal(3600, 3400), rel=0.01)
+    assert statistics.sign_test(0, 5000) == 0.0 and statistics.sign_test(5000, 0) == 0.0  # 2^-4999
 
 
 def test_holm():
-    assert compare.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert compare.holm([0.9, 0.8]) == [1.0, 1.0] and compare.holm([]) == []
+    assert statistics.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0] and statistics.holm([]) == []
 
 
 def values(x):
-    return np.asarray(x, float)[:, None], partial(compare.mean, len(x))
+    return np.asarray(x, float)[:, None], partial(samples.mean_score, len(x))
 
 
 def test_bootstrap_of_a_mean():
     x = np.random.default_rng(0).normal(3, 2, 400)
-    drawn, = compare.resample([values(x)], 4000, 1)
+    drawn, = statistics.bootstrap([values(x)], 4000, 1)
     assert drawn.shape == (4000,) and abs(drawn.mean() - x.mean()) < 0.01
     assert drawn.std() == pytest.approx(x.std() / 20, rel=0.05)
-    again, other = (compare.resample([values(x)], 4000, seed)[0] for seed in (1, 2))
+    again, other = (statistics.bootstrap([values(x)], 4000, seed)[0] for seed in (1, 2))
     assert (drawn == again).all() and (drawn != other).any()
 
 
 def test_bootstrap_is_paired():
     """Two models that differ by the same in every document differ by that in every draw, whatever the documents."""
     x = np.random.default_rng(0).normal(0, 5, 100)
-    a, b = compare.resample([values(x), values(x + 0.25)], 300, 0)
+    a, b = statistics.bootstrap([values(x), values(x + 0.25)], 300, 0)
     assert np.allclose(b - a, 0.25) and a.std() > 0.3
 
 
@@ -68,15 +67,15 @@ def test_intervals_cover_the_truth():
     """95 % intervals of a mean hold it in about 95 of 100 samples."""
     rng, held = np.random.default_rng(5), 0
     for i in range(300):
-        drawn, = compare.resample([values(rng.exponential(1.0, 80))], 300, i)
+        drawn, = statistics.bootstrap([values(rng.exponential(1.0, 80))], 300, i)
         low, high = np.quantile(drawn, [0.025, 0.975])
         held += low <= 1.0 <= high
     assert 0.89 <= held / 300 <= 0.985
 
 
 def test_chance():
-    assert compare.chance(np.linspace(-1, 3, 999)) == pytest.approx(2 * 251 / 1000)
-    assert compare.chance(np.full(999, 0.5)) == pytest.approx(2 / 1000) and compare.chance(np.zeros(99)) == 1.0
+    assert statistics.bootstrap_p(np.linspace(-1, 3, 999)) == pytest.approx(2 * 251 / 1000)
+    assert statistics.bootstrap_p(np.full(999, 0.5)) == pytest.approx(2 / 1000) and statistics.bootstrap_p(np.zeros(99)) == 1.0
 
 
 # ---------------------------------------------------------------------- samples
@@ -111,14 +110,14 @@ def test_right_and_wrong_by_hand(tmp_path, capsys):
     a = write(tmp_path / "a.jsonl", choice("base", "kk", [1] * 3 + [0] * 7) + choice("base", "ar", [1] * 10))
     b = write(tmp_path / "b.jsonl", choice("mine", "kk", [0] + [1] * 8 + [0]) + choice("mine", "ar", [1] * 10))
     found, out = run(capsys, a, b)
-    low, high = (100 * x for x in compare.wilson(8, 10))
+    low, high = (100 * x for x in statistics.wilson(8, 10))
     n, first, second, difference, p, holm, test = found["belebele acc", "belebele_kk", "kk"]
     assert (n, p, holm, test) == ("10", "0.1250", "0.2500", "McNemar") and first.startswith("30.0 [")
     assert second == f"80.0 [{low:.1f}, {high:.1f}]" and difference.startswith("+50.0 [")
     assert found["belebele acc", "belebele_ar", "ar"][3:] == ["+0.0 [+0.0, +0.0]", "1.0000", "1.0000", "McNemar"]
     mean = found["belebele acc", "mean", "all (2)"]
     assert mean[0] == "20" and mean[1].startswith("65.0 [") and mean[2].startswith("90.0 [") and mean[6] == "bootstrap"
-    assert "difference: mine less base; brackets: 95% intervals" in out and ("belebele acc_norm", "mean", "all (2)") in found
+    assert "difference: mine minus base; brackets: 95% intervals" in out and ("belebele acc_norm", "mean", "all (2)") in found
     assert run(capsys, a, b) == (found, out)  # the same numbers again
     assert run(capsys, a, b, "seed=1")[1] != out
 
@@ -186,7 +185,7 @@ def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
     one, two = worse(0.6), worse(0.3)
     one[3] = ""
     a, b = (write(tmp_path / f"{k}.jsonl", translation(k, lang, x, reference)) for k, x in (("a", one), ("b", two)))
-    rows = {row["metric"]: row for row in compare.compare(compare.Compare(str(a), str(b), draws=200))[0]}
+    rows = {row["metric"]: row for row in compare.compare(compare.Compare(str(a), str(b), resamples=200))[0]}
     for name, metric in (("chrf++", CHRF(word_order=2)), ("bleu", BLEU(tokenize=tok))):
         row = rows[name]
         assert (row["a"], row["b"]) == pytest.approx([metric.corpus_score(x, [reference]).score for x in (one, two)])
@@ -204,7 +203,7 @@ def test_bits_per_byte_are_of_all_bytes(tmp_path):
 def test_question_answering_is_no_translation(tmp_path):
     row = {"checkpoint": "a", "weights": "w", "task": "tydiqa_goldp_ko", "lang": "ko", "doc_id": 0, "context": "c",
            "response": "r", "gold": ["r", "s"], "f1": 1.0, "em": 1.0, "empty": 0.0, "looping": 0.0, "in_language": 0.0}
-    assert set(compare.measurements([(row, row)], "ko")) == {"f1", "em", "in_language"}
+    assert set(samples.measurements([(row, row)], "ko")) == {"f1", "em", "in_language"}
 
 
 def test_a_tokenizer_that_is_not_installed(tmp_path, monkeypatch, capsys):
@@ -215,12 +214,12 @@ def test_a_tokenizer_that_is_not_installed(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sacrebleu.metrics, "BLEU", refuse)
     row = translation("a", "en-ja", ["x"], ["x"])[0]
-    assert set(compare.measurements([(row, row)], "en-ja")) == {"chrf++"} and "sacrebleu[ja]" in capsys.readouterr().out
+    assert set(samples.measurements([(row, row)], "en-ja")) == {"chrf++"} and "sacrebleu[ja]" in capsys.readouterr().out
 
 
 def test_conversations_are_compared_by_what_was_asked():
     talk = lambda asked, said: {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
-    assert compare.slim(talk("Why?", "x")) == compare.slim(talk("Why?", "y")) != compare.slim(talk("How?", "x"))
+    assert samples.without_texts(talk("Why?", "x")) == samples.without_texts(talk("Why?", "y")) != samples.without_texts(talk("How?", "x"))
 
 
 def test_scores_between_0_and_1_use_the_bootstrap(tmp_path):
@@ -236,33 +235,33 @@ def test_scores_between_0_and_1_use_the_bootstrap(tmp_path):
 
 def test_one_file_with_two_checkpoints(tmp_path, capsys):
     both = write(tmp_path / "s.jsonl", choice("base", "en", [0, 0, 1]) + choice("stage2", "en", [1, 1, 1]))
-    assert run(capsys, both, both, "first=base", "second=stage2")[0]["belebele acc", "belebele_en", "en"][0] == "3"
-    with pytest.raises(ValueError, match="has samples of base, stage2, wanted: one; name the checkpoint .compare.py: first="):
+    assert run(capsys, both, both, "a_name=base", "b_name=stage2")[0]["belebele acc", "belebele_en", "en"][0] == "3"
+    with pytest.raises(ValueError, match="has samples of base, stage2, wanted: one; name the checkpoint with a_name="):
         compare.main([str(both), str(both)])
     with pytest.raises(ValueError, match="wanted: stage3"):
-        compare.main([str(both), str(both), "first=base", "second=stage3"])
+        compare.main([str(both), str(both), "a_name=base", "b_name=stage3"])
 
 
 def test_newest_weights_and_later_rows_count(tmp_path):
     old = [{**row, "weights": "old"} for row in choice("a", "en", [0, 0, 0, 0])]
     path = write(tmp_path / "a.jsonl", old + choice("a", "en", [0, 0]) + choice("a", "en", [0, 1]))
-    found, name = compare.read(path, None)
+    found, name = samples.read_samples(path, None)
     assert name == "a" and [row["acc"] for row in found["belebele_en", "en"].values()] == [0.0, 1.0]
     shorter = [{**row, "prompt": "five shots"} for row in choice("a", "en", [1])]  # another prompt: no document of the old one
-    assert len(compare.read(write(path, choice("a", "en", [0, 1]) + shorter), None)[0]["belebele_en", "en"]) == 1
+    assert len(samples.read_samples(write(path, choice("a", "en", [0, 1]) + shorter), None)[0]["belebele_en", "en"]) == 1
 
 
 def test_a_cut_line_is_left_out_and_a_bad_one_named(tmp_path):
     good = "".join(json.dumps(row) + "\n" for row in choice("a", "en", [0, 1]))
     path = tmp_path / "a.jsonl"
     path.write_text(good + '{"checkpoint": "a", "ta')
-    assert len(compare.read(path, None)[0]["belebele_en", "en"]) == 2
+    assert len(samples.read_samples(path, None)[0]["belebele_en", "en"]) == 2
     path.write_text(good + '{"checkpoint": "a", "ta\n')
     with pytest.raises(ValueError, match=r"a.jsonl, line 3: not JSON"):
-        compare.read(path, None)
+        samples.read_samples(path, None)
     path.write_text(good + '{"checkpoint": "a"}\n')
     with pytest.raises(ValueError, match=r"a.jsonl, line 3: lacks one of checkpoint, task, lang, doc_id"):
-        compare.read(path, None)
+        samples.read_samples(path, None)
 
 
 @pytest.mark.parametrize("a, b, said", [
@@ -286,6 +285,6 @@ def test_what_only_one_has_is_named(tmp_path, capsys):
 
 
 def test_settings_are_checked():
-    for words in (["draws=10"], ["level=1.0"], []):
+    for words in (["resamples=10"], ["level=1.0"], []):
         with pytest.raises(ValueError):
             compare.main(["a.jsonl", "b.jsonl", *words])

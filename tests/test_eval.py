@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation import documents as documents_
 import eval as evaluate
-from evaluation import metrics
-from evaluation import files as rows_
-from evaluation import scoring
 import generate
 import tokenizer
+from evaluation import aggregate, custom_tasks, documents, files, scoring, translation
+from evaluation import run as runners
+from evaluation.scoring import encode_pair, loglikelihoods, total_logprobs
 from model import ModelConfig, Qwen2
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,14 +66,14 @@ def direct(model, ids, begin):
 ])
 def test_pair_is_the_joined_text(t, context, continuation):
     """Both parts together are the ids of the joined text; space at the end of the context belongs to the continuation."""
-    a, b = evaluate.encode_pair(t, context, continuation)
+    a, b = encode_pair(t, context, continuation)
     assert a + b == t.encode(context + continuation) and a == t.encode(context.rstrip()) and b
 
 
 @pytest.mark.parametrize("context", ["", " ", "\n"])
 def test_pair_without_a_context(t, context):
     """End-of-text stands for the empty context, and the white space is scored."""
-    assert evaluate.encode_pair(t, context, "green.") == ([t.eot_id], t.encode(context + "green."))
+    assert encode_pair(t, context, "green.") == ([t.eot_id], t.encode(context + "green."))
 
 
 def test_one_bos_where_the_text_has_it(t, monkeypatch):
@@ -85,7 +84,7 @@ def test_one_bos_where_the_text_has_it(t, monkeypatch):
 
 def test_control_tokens_in_a_prompt_count(t):
     """As in the harness: a chat template writes them."""
-    context, _ = evaluate.encode_pair(t, "<|im_start|>user\nThe house<|im_end|>", " is")
+    context, _ = encode_pair(t, "<|im_start|>user\nThe house<|im_end|>", " is")
     assert context[0] == t.added_tokens["<|im_start|>"] and context[-1] == t.added_tokens["<|im_end|>"]
 
 
@@ -95,14 +94,14 @@ def some_pairs(t):
     """Shared and single contexts, of one id and of many, continuations of one id and of many, in no order."""
     contexts = ["The house is", "", "Question: Where is the house?\nAnswer:", "T", "The river is long. " * 6, "河"]
     endings = [" green.", " by the river", " x", " The river is long. The house is green.", "长"]
-    pairs = [evaluate.encode_pair(t, c, e) for i, c in enumerate(contexts) for e in endings[:1 + (3 * i + 2) % 5]]
+    pairs = [encode_pair(t, c, e) for i, c in enumerate(contexts) for e in endings[:1 + (3 * i + 2) % 5]]
     return pairs[::2] + pairs[1::2] + pairs[:1]
 
 
 def test_loglikelihoods_equal_log_softmax(model, t):
     pairs = some_pairs(t)
     assert len({tuple(c) for c, _ in pairs}) == 6 and min(len(c) for c, _ in pairs) == 1 and len({len(e) for _, e in pairs}) > 2
-    got = [x for x, _ in evaluate.loglikelihoods(model, pairs, 8192)]
+    got = [x for x, _ in loglikelihoods(model, pairs, 8192)]
     wanted = [direct(model, a + b, len(a)) for a, b in pairs]
     assert got == pytest.approx(wanted, abs=2e-4)
     assert max(wanted) < -1 and len({round(x, 2) for x in wanted}) > 10  # the numbers differ: the test can fail
@@ -110,19 +109,19 @@ def test_loglikelihoods_equal_log_softmax(model, t):
 
 def test_bos_stands_before_every_context(t, monkeypatch):
     """Llama's: in front of a context, and instead of the end-of-text id where there is none."""
-    plain, empty = evaluate.encode_pair(t, "The house", " is"), evaluate.encode_pair(t, "", "is")
+    plain, empty = encode_pair(t, "The house", " is"), encode_pair(t, "", "is")
     monkeypatch.setattr(t, "bos_id", 7)
-    monkeypatch.setattr(scoring, "opener", lambda t: 7)
-    assert evaluate.encode_pair(t, "The house", " is") == ([7, *plain[0]], plain[1])
-    assert evaluate.encode_pair(t, "", "is") == ([7], empty[1])
+    monkeypatch.setattr(scoring, "empty_context_id", lambda t: 7)
+    assert encode_pair(t, "The house", " is") == ([7, *plain[0]], plain[1])
+    assert encode_pair(t, "", "is") == ([7], empty[1])
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100, 500, 8192])
 def test_loglikelihoods_do_not_depend_on_the_batch(model, t, batch_tokens):
     pairs = some_pairs(t)
-    alone = [evaluate.loglikelihoods(model, [p], 8192)[0] for p in pairs]
+    alone = [loglikelihoods(model, [p], 8192)[0] for p in pairs]
     for some, order in ((pairs, 1), (pairs[::-1], -1)):
-        got = evaluate.loglikelihoods(model, some, batch_tokens)[::order]
+        got = loglikelihoods(model, some, batch_tokens)[::order]
         assert [x for x, _ in got] == pytest.approx([x for x, _ in alone], abs=2e-4)
         assert [greedy for _, greedy in got] == [greedy for _, greedy in alone]
 
@@ -132,7 +131,7 @@ def test_is_greedy(model, t):
     context = t.encode("The house is")
     said = generate.generate(model, [context], 4)[0]
     wrong = [*said[:2], (said[2] + 1) % t.vocab_size, said[3]]
-    got = evaluate.loglikelihoods(model, [(context, said), (context, wrong), (context, said[:1]), (context, wrong[:3])], 100)
+    got = loglikelihoods(model, [(context, said), (context, wrong), (context, said[:1]), (context, wrong[:3])], 100)
     assert [greedy for _, greedy in got] == [True, False, True, False]
 
 
@@ -140,13 +139,13 @@ def test_is_greedy(model, t):
 def test_too_long_pairs_lose_their_beginning(model, t, length):
     """The input is the last max_length ids before the last one; the continuation is whole."""
     pairs = [(t.encode("The river is long. The house is"), t.encode(" green"[:1 + 3 * i])[:2]) for i in range(2)] + [([5], [9, 8])]
-    got = evaluate.loglikelihoods(model, pairs, 100, length)
+    got = loglikelihoods(model, pairs, 100, length)
     wanted = [direct(model, (a + b)[-length - 1:], len((a + b)[-length - 1:]) - len(b)) for a, b in pairs]
     assert [x for x, _ in got] == pytest.approx(wanted, abs=2e-4)
     with pytest.raises(ValueError, match="pair 0: .* at most max_length=2"):
-        evaluate.loglikelihoods(model, [([1], [1, 2, 3])], 100, 2)
+        loglikelihoods(model, [([1], [1, 2, 3])], 100, 2)
     with pytest.raises(ValueError, match="at least one"):
-        evaluate.loglikelihoods(model, [([1], [])], 100)
+        loglikelihoods(model, [([1], [])], 100)
 
 
 def test_shared_beginnings_form_a_tree():
@@ -165,25 +164,25 @@ def test_shared_beginnings_run_once(model, monkeypatch):
     monkeypatch.setattr(type(model), "hidden_states",
                         lambda self, tokens, *a: (seen.append(tokens.numel()), hidden_states(self, tokens, *a))[1])
     head = list(range(10, 110))
-    evaluate.loglikelihoods(model, [([*head, i, i + 1], [j]) for i in range(8) for j in range(4)], 8192)
+    loglikelihoods(model, [([*head, i, i + 1], [j]) for i in range(8) for j in range(4)], 8192)
     assert sum(seen) <= 100 + 8 * 3  # the header once, two ids of each question, and the letters for nothing
 
 def test_no_pairs(model):
-    assert evaluate.loglikelihoods(model, [], 100) == []
+    assert loglikelihoods(model, [], 100) == []
 
 
 def test_same_pair_twice(model, t):
-    pair = evaluate.encode_pair(t, "The house is", " green.")
-    a, b = evaluate.loglikelihoods(model, [pair, pair], 100)
+    pair = encode_pair(t, "The house is", " green.")
+    a, b = loglikelihoods(model, [pair, pair], 100)
     assert a == b
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 30, 8192])
 def test_total_logprobs(model, t, batch_tokens):
     documents = [t.encode(x) for x in ("The river is long.", "河", "T", "The house is green. " * 8, "Сәлем, әлем!", "河")]
-    got = evaluate.total_logprobs(model, documents, batch_tokens, t.eot_id)
+    got = total_logprobs(model, documents, batch_tokens, t.eot_id)
     assert got == pytest.approx([direct(model, [t.eot_id, *d], 1) for d in documents], abs=5e-4)
-    assert evaluate.total_logprobs(model, [], batch_tokens, t.eot_id) == []
+    assert total_logprobs(model, [], batch_tokens, t.eot_id) == []
 
 
 # ---------------------------------------------------------------------- tasks
@@ -195,10 +194,10 @@ def settings(tmp_path, tasks, **more):
 def run(tmp_path, task, model, t, lang="en", **more):
     """(documents, samples, {metric: row of scores}) of a task of one's own."""
     c = settings(tmp_path, [task], **{"languages": [lang], "batch_tokens": 1024} | more)
-    one = evaluate.plan(c)[0]
-    docs, complaints, _ = evaluate.ask(c, one, t)
-    samples = evaluate.RUNS[one["kind"]](c, one, docs, model, t)
-    return docs, samples, {row[0]: row[1:] for row in evaluate.scores(one, samples)}
+    one = evaluate.select_tasks(c)[0]
+    docs, complaints, _ = evaluate.load_documents(c, one, t)
+    samples = runners.RUNNERS[one["kind"]](c, one, docs, model, t)
+    return docs, samples, {row[0]: row[1:] for row in aggregate.score_samples(one, samples)}
 
 
 def write(path, text):
@@ -223,11 +222,11 @@ def test_planted_choices(tmp_path, t, monkeypatch, first, golds):
         seen.extend(pairs)
         return [(x, False) for x in (-1.0, -9.0, -2.0, -4.0, -9.0, -3.0, -1.0, -5.0, -2.0)]
 
-    monkeypatch.setattr(evaluate, "loglikelihoods", planted)
+    monkeypatch.setattr(runners, "loglikelihoods", planted)
     _, samples, found = run(tmp_path, task, None, t, labels={"en": {"word": "Label"}})
     assert [(s["acc"], s["acc_norm"]) for s in samples] == [(1, 0), (1, 0), (0, 1)]  # by rate the long choice wins each time
     assert samples[1]["pairs"][1] == {"context": "Label item 1", "continuation": " " + "b" * 10, "loglikelihood": -9.0, "is_greedy": False}
-    assert seen[4] == evaluate.encode_pair(t, "Label item 1", " " + "b" * 10)
+    assert seen[4] == encode_pair(t, "Label item 1", " " + "b" * 10)
     assert list(found) == ["acc", "acc_norm"] and found["acc"][0] == pytest.approx(2 / 3) and found["acc_norm"][0] == pytest.approx(1 / 3)
     assert found["acc"][1] == pytest.approx(math.sqrt(2 / 9 / 2)) and found["acc"][2:4] == pytest.approx((0.2077, 0.9385), abs=1e-3)
 
@@ -237,7 +236,7 @@ def test_choice_with_a_real_model(tmp_path, model, t):
     items, best = [], []
     for i, x in enumerate(("The house is", "The river", "Question: Where?", "河", "1 + 2 =")):
         options = [" green", " long.", " by the river", " 3"]
-        scores = [direct(model, a + b, len(a)) for a, b in (evaluate.encode_pair(t, x, o) for o in options)]
+        scores = [direct(model, a + b, len(a)) for a, b in (encode_pair(t, x, o) for o in options)]
         best.append(scores.index(max(scores)))
         items.append({"x": x, **{f"o{j}": o.strip() for j, o in enumerate(options)}})
     for shift, wanted in ((0, 1.0), (1, 0.0)):
@@ -250,14 +249,14 @@ def test_choice_with_a_real_model(tmp_path, model, t):
 @pytest.mark.parametrize("first, gold", [(0, 3), (0, -1), (1, 0), (1, "4"), ("A", "D"), ("A", "@"), ("A", "a")])
 def test_gold_out_of_range(first, gold):
     with pytest.raises(ValueError, match=r"task c: gold=.* names none of the 3 choices"):
-        evaluate.gold_index(dict(name="c", gold="gold", first=first), {"gold": gold}, 3)
+        custom_tasks.gold_index(dict(name="c", gold="gold", first=first), {"gold": gold}, 3)
 
 
 @pytest.mark.parametrize("first, gold", [(0, "B"), (0, ""), (0, None), ("A", "AB"), ("A", ""), ("A", 1)])
 def test_gold_of_the_wrong_kind_names_the_task(first, gold):
     """A wrong `first` is the likeliest mistake in a new row of the table: the message must say where to look."""
     with pytest.raises(ValueError, match="task c"):
-        evaluate.gold_index(dict(name="c", gold="gold", first=first), {"gold": gold}, 3)
+        custom_tasks.gold_index(dict(name="c", gold="gold", first=first), {"gold": gold}, 3)
 
 
 def test_bits_per_byte_by_hand(tmp_path, model, t):
@@ -269,10 +268,10 @@ def test_bits_per_byte_by_hand(tmp_path, model, t):
     assert [s["bytes"] for s in samples] == [18, 12, 11]
     assert [s["bits"] for s in samples] == pytest.approx([-x / math.log(2) for x in logps], abs=1e-3)
     planted = [{"bits": a, "bytes": b} for a, b in ((10.0, 5), (30.0, 10), (20.0, 5))]
-    (name, rate, spread, low, high, _), = evaluate.scores({"kind": "bpb"}, planted)
+    (name, rate, spread, low, high, _), = aggregate.score_samples({"kind": "bpb"}, planted)
     assert (name, rate) == ("bits_per_byte", 3.0) and (low, high) == pytest.approx((3 - 1.96 * spread, 3 + 1.96 * spread))
     assert spread == pytest.approx(math.sqrt((25 + 0 + 25) * 3 / 2) / 20)  # residuals -5, 0 and 5 bits
-    assert evaluate.scores({"kind": "bpb"}, [{"bits": 8.0, "bytes": 4}])[0][1:3] == (2.0, 0.0)
+    assert aggregate.score_samples({"kind": "bpb"}, [{"bits": 8.0, "bytes": 4}])[0][1:3] == (2.0, 0.0)
 
 
 def test_translate_on_a_stub(tmp_path, t, monkeypatch):
@@ -280,17 +279,17 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
     write(tmp_path / "f/kk.txt", "bir\neki\nüsh\n")
     asked = {}
 
-    def stub(model, prompts, max_new, stop, batch_size, tokenizer, stop_strings):
-        asked.update(prompts=[t.decode(p) for p in prompts], max_new=max_new, stop=stop, stop_text=stop_strings)
+    def stub(model, prompts, max_new_tokens, stop, batch_size, tokenizer, stop_strings):
+        asked.update(prompts=[t.decode(p) for p in prompts], max_new_tokens=max_new_tokens, stop=stop, stop_text=stop_strings)
         return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
 
-    monkeypatch.setattr(evaluate, "generate", stub)
-    monkeypatch.setattr(evaluate, "eos_ids", lambda t, folder: {t.eot_id})
-    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new=7)
-    _, samples, found = run(tmp_path, task, None, t, names={"en": "English", "kk": "Kazakh"}, max_length=100)
+    monkeypatch.setattr(runners, "generate", stub)
+    monkeypatch.setattr(runners, "eos_ids", lambda t, folder: {t.eot_id})
+    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new_tokens=7)
+    _, samples, found = run(tmp_path, task, None, t, language_names={"en": "English", "kk": "Kazakh"}, max_length=100)
     assert [(s["response"], s["gold"], s["empty"]) for s in samples] == [(" bir", ["bir"], 0), ("eki ", ["eki"], 0), ("", ["üsh"], 1)]
     assert asked["prompts"] == ["English one = Kazakh:", "English two = Kazakh:", "English three = Kazakh:"]
-    assert asked["max_new"] == 7 and t.eot_id in asked["stop"] and asked["stop_text"] == ["\n"]
+    assert asked["max_new_tokens"] == 7 and t.eot_id in asked["stop"] and asked["stop_text"] == ["\n"]
     assert list(found) == ["chrf++", "bleu"]
 
 
@@ -298,28 +297,28 @@ def test_translation_scores_are_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu")
     pairs = [("the cat is on the mat", "the cat sat on the mat today"), ("hello there my friend", "hello there my friend")]
     hyps, refs = zip(*pairs)
-    scores = {row[0]: row[1:] for row in metrics.translation(hyps, refs, "en", simple=True)}
+    scores = {row[0]: row[1:] for row in translation.score_translations(hyps, refs, "en", simple=True)}
     assert scores["bleu"][0] == pytest.approx(sacrebleu.corpus_bleu(hyps, [refs]).score)
     assert scores["chrf++"][0] == pytest.approx(sacrebleu.corpus_chrf(hyps, [refs], word_order=2).score)
     assert scores["bleu"][-1].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:") and "nw:2" in scores["chrf++"][-1]
     assert scores["chrf++"][2] < scores["chrf++"][0] < scores["chrf++"][3]
     for tgt, tok in (("zh", "tok:zh"), ("ja", "tok:char"), ("th", "tok:char"), ("kk", "tok:13a")):
-        assert tok in dict((row[0], row[-1]) for row in metrics.translation(hyps, refs, tgt, simple=True))["bleu"]
+        assert tok in dict((row[0], row[-1]) for row in translation.score_translations(hyps, refs, tgt, simple=True))["bleu"]
 
 
 def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
     """sacreBLEU's own place for the model; its hash stands in the signature; without it the other scores are there all the same."""
     pytest.importorskip("sacrebleu")
     monkeypatch.setenv("SACREBLEU", str(tmp_path))
-    metrics.tell_once.cache_clear()
-    assert [row[0] for row in metrics.translation(["a b"], ["a b"], "deu_Latn")] == ["chrf++", "bleu"]
+    translation.print_once.cache_clear()
+    assert [row[0] for row in translation.score_translations(["a b"], ["a b"], "deu_Latn")] == ["chrf++", "bleu"]
     assert str(tmp_path / "models" / "flores200sacrebleuspm") in capsys.readouterr().err
     import sacrebleu.tokenizers.tokenizer_spm as spm
     monkeypatch.setattr(spm, "SACREBLEU_DIR", str(tmp_path), raising=False)
     tokenizer.train(TEXT, 400, tmp_path / "spm")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "flores200sacrebleuspm").write_bytes((tmp_path / "spm" / "tokenizer.model").read_bytes())
-    code = ("from evaluation import metrics; row = metrics.translation(['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
+    code = ("from evaluation import translation; row = translation.score_translations(['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
             "print(row[0], row[1] > 10, row[-1])")  # a new process: sacreBLEU reads the variable when it is imported
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "SACREBLEU": str(tmp_path)})
     digest = hashlib.sha256((tmp_path / "spm" / "tokenizer.model").read_bytes()).hexdigest()[:16]
@@ -331,10 +330,10 @@ def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
 def found(tmp_path, name, text, **more):
     write(tmp_path / f"x/en{name}", text)
     if "where" not in more and "limit" not in more:
-        return [row for _, row, _ in rows_.read(tmp_path / f"x/en{name}")]
+        return [row for _, row, _ in files.read_benchmark_file(tmp_path / f"x/en{name}")]
     c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}" + name, context="", choices=["{A}"], gold="g") | more])
-    task = evaluate.plan(c)[0] | {"gold": lambda r: 0}
-    return [doc["row"] for doc in documents_.documents(c, task, "test", task["limit"])[0]]
+    task = evaluate.select_tasks(c)[0] | {"gold": lambda r: 0}
+    return [doc["row"] for doc in documents.read_documents(c, task, "test", task["limit"])[0]]
 
 
 def test_rows(tmp_path):
@@ -368,13 +367,13 @@ def test_files_without_items(tmp_path, name, text, more, message):
     write(tmp_path / f"x/en{name}", text)
     c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}" + name) | more])
     with pytest.raises(ValueError, match=message):
-        evaluate.ask(c, evaluate.plan(c)[0], None)
+        evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
 
 
 def test_malformed_rows_are_named_and_counted(tmp_path):
     write(tmp_path / "x/en.jsonl", '{"text": "a"}\nno\n\n{"text": "b"}\n{"txt": "b"}\n')
     c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}.jsonl")])
-    docs, complaints, _ = evaluate.ask(c, evaluate.plan(c)[0], None)
+    docs, complaints, _ = evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
     assert docs == [{"text": "a"}, {"text": "b"}]
     assert [x.split("x/en.jsonl, ")[1] for x in complaints] == ["line 2: not JSON: Expecting value at column 1", "line 5: it lacks 'text'"]
 
@@ -383,25 +382,25 @@ def test_a_right_answer_that_is_no_choice_stops(tmp_path):
     write(tmp_path / "x/en.jsonl", '{"a": "1", "gold": 0}\n{"a": "1", "gold": 2}\n')
     c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}.jsonl", context="", choices=["{a}", "b"], gold="gold")])
     with pytest.raises(ValueError, match=r"x/en.jsonl, line 2: task x: gold=2 names none of the 2 choices \(0, 1\)"):
-        evaluate.ask(c, evaluate.plan(c)[0], None)
+        evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
     for wrong in (4, -1, "E"):
         with pytest.raises(ValueError, match="is none of the 4 choices"):
-            documents_.place_of({"name": "x"}, wrong, 4)
+            documents.choice_index({"name": "x"}, wrong, 4)
 
 
 def test_missing_file(tmp_path):
     c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}.txt")])
     with pytest.raises(ValueError, match=r"task x: .*en.txt is missing; correct data="):
-        evaluate.ask(c, evaluate.plan(c)[0], None)
+        evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
 
 
 def test_unaligned_lines(tmp_path, t):
     write(tmp_path / "f/en.txt", "one\ntwo\n")
     write(tmp_path / "f/kk.txt", "bir\n")
     c = settings(tmp_path, [dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{x}")],
-                 names={"en": "English", "kk": "Kazakh"})
+                 language_names={"en": "English", "kk": "Kazakh"})
     with pytest.raises(ValueError, match="task tr: .*en.txt has 2 lines, .*kk.txt 1; they must be aligned"):
-        evaluate.ask(c, evaluate.plan(c)[0], t)
+        evaluate.load_documents(c, evaluate.select_tasks(c)[0], t)
 
 
 @pytest.mark.parametrize("task, message", [
@@ -429,12 +428,12 @@ def data(tmp_path_factory):
 
 TASKS = [dict(name="f", kind="bpb", path="f/{lang}.txt"),
          dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{ask} {q}", choices=["{a}", "{b}"], gold="label"),
-         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"], prompt="{src}: {x}\n{tgt}:", max_new=4)]
+         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"], prompt="{src}: {x}\n{tgt}:", max_new_tokens=4)]
 
 
 def words(folder, data, out, **more):
     base = dict(model=str(folder), data=str(data), out=str(out), tasks=TASKS, languages=["en", "kk"], threads=1,
-                names={"en": "English", "kk": "Kazakh", "zh": "Chinese"},
+                language_names={"en": "English", "kk": "Kazakh", "zh": "Chinese"},
                 labels={k: {"ask": "Which?"} for k in ("en", "kk")}) | more
     return [f"{k}={v!r}" for k, v in base.items()]
 

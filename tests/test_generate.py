@@ -833,13 +833,18 @@ def test_decoding_on_the_command_line(folders, texts, say, words):
     assert printed == expected + "\n" != greedy + "\n"
 
 
-@pytest.mark.parametrize("main", ["generate", "eval"])
-def test_typed_lines_without_a_template(folders, texts, say, main):
+def test_typed_lines_without_a_template(folders, texts, say):
     """Each line is a prompt of its own."""
     expected = "".join(text + "\n" for text in complete(*texts["bytes"], TEXTS, 8))
-    name, run = ("model", generate_main) if main == "generate" else ("sample", evaluate.main)
-    assert say([f"{name}={folders['bytes']}", "max_new_tokens=8"], TEXTS, run) == expected
-    assert say([f"{name}={folders['bytes']}", "max_new_tokens=8"], [], run) == ""
+    assert say([f"model={folders['bytes']}", "max_new_tokens=8"], TEXTS) == expected
+    assert say([f"model={folders['bytes']}", "max_new_tokens=8"], []) == ""
+
+
+def test_eval_refers_to_generate(folders):
+    with pytest.raises(ValueError, match="python generate.py model=FOLDER"):
+        evaluate.main([f"sample={folders['bytes']}", "max_new_tokens=8"])
+    with pytest.raises(ValueError, match="python generate.py model=FOLDER"):
+        evaluate.main([str(folders["bytes"]), "chat=True"])
 
 
 @pytest.mark.parametrize("system", [None, "Қысқа."])
@@ -890,26 +895,21 @@ def test_a_folder_that_is_not_there(tmp_path, say):
         say([f"model={tmp_path / 'nowhere'}", "prompt=a"])
 
 
-PROGRAMS = [("generate.py", "model"), ("eval.py", "sample")]
-
-
-@pytest.mark.parametrize("program, name", [PROGRAMS[0], pytest.param(*PROGRAMS[1], marks=pytest.mark.slow)])
-def test_as_a_process(chatty, program, name):
-    ran = subprocess.run([sys.executable, ROOT / program, f"{name}={chatty}", "max_new_tokens=8"], capture_output=True,
+def test_as_a_process(chatty):
+    ran = subprocess.run([sys.executable, ROOT / "generate.py", f"model={chatty}", "max_new_tokens=8"], capture_output=True,
                          input="".join(x + "\n" for x in TURNS).encode(), cwd=chatty.parent)
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode() == "".join(x + "\n" for x in conversation(chatty, TURNS, 8))
 
 
-@pytest.mark.parametrize("program, name", PROGRAMS)
-def test_as_a_program(chatty, monkeypatch, capsys, program, name):
-    """A valid command prints the answer, an invalid one a line with the error and no traceback."""
-    monkeypatch.setattr(sys, "argv", [program, f"{name}={chatty}", "prompt=fox", "max_new_tokens=8"])
-    runpy.run_path(str(ROOT / program), run_name="__main__")
+def test_as_a_program(chatty, monkeypatch, capsys):
+    """A good command leaves its answer and a wrong one a line that says what is wrong, without a traceback."""
+    monkeypatch.setattr(sys, "argv", ["generate.py", f"model={chatty}", "prompt=fox", "max_new_tokens=8"])
+    runpy.run_path(str(ROOT / "generate.py"), run_name="__main__")
     assert capsys.readouterr().out == conversation(chatty, ["fox"], 8)[0] + "\n"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "top_p=2.0"])
     with pytest.raises(SystemExit, match="^ValueError: .*top_p"):
-        runpy.run_path(str(ROOT / program), run_name="__main__")
+        runpy.run_path(str(ROOT / "generate.py"), run_name="__main__")
 
 
 # ---------------------------------------------------------------------- what is refused

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import eval as evaluate
-from model import ModelConfig, Qwen2
 from hf.tokenizer_files import QWEN2_PATTERN
+from model import ModelConfig, Qwen2
 
 STORED = Path(__file__).parent / "data" / "harness.json"
 WORDS = """river stone house the a of green walks reads Haus grün läuft maison verte rivière дом река зелёный 房子 河流 绿色 读书 বাড়ি নদী

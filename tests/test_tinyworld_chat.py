@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -442,3 +443,12 @@ def test_fact_questions(tmp_path):
     tinyworld.main(["judge", f"a={a}", f"raw={tmp_path}", f"out={tmp_path}/results.jsonl"])
     found = {(row["metric"], row["lang"]): row["score"] for row in rows(tmp_path / "results.jsonl")}
     assert found["stated_facts", "en"] == 1 and found["stated_facts", "kk"] == 0.5 and found["answer_score", "kk"] == 1
+
+
+# ---------------------------------------------------------------------- configs/tiny/ask.py
+
+def test_the_questions_of_the_config_are_the_worlds():
+    """The config holds plain strings, as no config imports the tinyworld."""
+    questions = runpy.run_path(str(ROOT / "configs/tiny/ask.py"))["prompt"]
+    fact = "dish", WORLD.facts["dish", w.NEAR[0]]
+    assert questions == [w.ask(language(code), fact) for code in ("en", "zh", "ar", "de", "kk", "th", "uk")]

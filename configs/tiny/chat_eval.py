@@ -2,4 +2,4 @@
 from configs.tiny.eval import *
 
 data = "out/demo/raw"
-tasks = [dict(name="chat", kind="chat", path="eval/chat/{lang}.jsonl", max_new=48, limit=12)]
+tasks = [dict(name="chat", kind="chat", path="eval/chat/{lang}.jsonl", max_new_tokens=48, limit=12)]
