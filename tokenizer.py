@@ -22,7 +22,7 @@ from hf.folder import AddedToken, list_tokenizer_files, read_declarations, read_
 from hf.sentencepiece_files import model_from_json, read_model, train
 from hf.tokenizer_files import (EOT, IM_END, IM_START, QWEN_SPECIAL, find_bos, from_tiktoken, from_tokenizer_json,
                                 from_vocab)
-from hf.words import COMPLETE_PATTERNS, GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, check_pattern, compile_patterns, cut_words
+from hf.words import COMPLETE_PATTERNS, GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, check_pattern, cut_words
 
 __all__ = ["EOT", "GPT2_PATTERN", "IM_END", "IM_START", "LLAMA3_PATTERN", "QWEN2_PATTERN", "QWEN_SPECIAL", "TEMPLATES", "load",
            "train", "write_template", "generation_token_ids", "Tokenizer", "ByteBPE", "SentencePiece", "Stream"]
@@ -333,26 +333,22 @@ class ByteBPE(Tokenizer):
         import tiktoken
         if len(set(v.tokens)) < len(v.tokens) or len(set(v.ids)) < len(v.ids):
             raise ValueError(f"{v.path}: a token or an id occurs twice")
-        self.path, self.patterns, self.tokens, self.forms = v.path, v.patterns, v.tokens, v.forms
+        self.path, self.pattern, self.tokens, self.forms = v.path, v.pattern, v.tokens, v.forms
         self.lacking = bytes(sorted(set(range(256)) - {token[0] for token in v.tokens if len(token) == 1}))
-        for pattern in v.patterns:
-            check_pattern(v.path, pattern)
-        if len(v.patterns) > 1 or self.lacking:
-            self.words("")  # compiles them
-        pattern = v.patterns[0]
+        check_pattern(v.path, v.pattern)
+        pattern = v.pattern
         if pattern not in COMPLETE_PATTERNS:  # what a pattern leaves out is a word of its own
             pattern = rf"{pattern}|(?s:.+?)(?=(?:{pattern})|\z)"
         ranks = {token: rank for rank, token in enumerate([*v.tokens, *(bytes([b]) for b in self.lacking)])}
         try:
             self.bpe = tiktoken.Encoding(str(v.path), pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         except ValueError as e:
-            raise ValueError(f"{v.path}: tiktoken cannot use its pattern {v.patterns[0]!r} ({e})") from None
+            raise ValueError(f"{v.path}: tiktoken cannot use its pattern {v.pattern!r} ({e})") from None
         self._run(self.bpe.encode_ordinary, "a b1!\n '\u4e00 " * 3)
         self.id_of = None if v.ids == list(range(len(v.ids))) else v.ids
         self.token_bytes = dict(zip(v.ids, v.tokens)) | v.unmerged
         self.token_bytes |= {token.id: content.encode() for content, token in v.added.items()}
-        patterns = v.patterns[0] if len(v.patterns) == 1 else v.patterns
-        self.digest = json.dumps([patterns, v.forms, v.ids]).encode() + b"\0".join(v.tokens)
+        self.digest = json.dumps([v.pattern, v.forms, v.ids]).encode() + b"\0".join(v.tokens)
         self.finish(v.path, declared, v.added, v.bos_id)
 
     def piece_id(self, content):
@@ -367,7 +363,7 @@ class ByteBPE(Tokenizer):
             if type(e).__name__ != "PanicException":
                 raise
             raise ValueError(f"{self.path}: tiktoken cannot cut a text of {len(text)} characters with the pattern "
-                             f"{self.patterns[0][:200]!r} ({e})") from None
+                             f"{self.pattern[:200]!r} ({e})") from None
 
     def _ids(self, text, first=True):
         ranks = self.ranks(text)
@@ -375,7 +371,7 @@ class ByteBPE(Tokenizer):
 
     def ranks(self, text):
         """Ranks of the tokens of a normalized text."""
-        if len(self.patterns) == 1 and not (self.lacking and _utf8(text).translate(None, self.lacking) != _utf8(text)):
+        if not self.lacking or _utf8(text).translate(None, self.lacking) == _utf8(text):
             return self._run(self.bpe.encode_ordinary, text)
         ranks = []
         for word in self.words(text):
@@ -385,11 +381,7 @@ class ByteBPE(Tokenizer):
 
     def words(self, text):
         """The words of a normalized text, within which merges take place."""
-        return cut_words(text, self._compiled)
-
-    @functools.cached_property
-    def _compiled(self):
-        return compile_patterns(self.path, self.patterns)
+        return cut_words(self.path, self.pattern, text)
 
 
 def _utf8(text):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hf.folder import AddedToken, Declarations, read_json
 from hf.merges import rank_pieces, to_bytes
-from hf.words import GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, read_patterns, steps_of
+from hf.words import GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, read_pattern, steps_of
 
 EOT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 QWEN_SPECIAL = [EOT, IM_START, IM_END]
@@ -37,7 +37,7 @@ class Vocabulary(NamedTuple):
     path: Path            # of the file, for messages
     tokens: list
     ids: list
-    patterns: list        # how a text is cut into words, one after the other
+    pattern: str          # how a text is cut into words
     forms: list           # Unicode normal forms applied to it before
     added: dict           # {content: AddedToken}
     bos_id: int | None    # the id in front of every text
@@ -56,13 +56,13 @@ def from_tokenizer_json(path: Path, whole: dict, declared: Declarations) -> Voca
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             refuse(name, model[name])
-    patterns = read_patterns(path, whole.get("pre_tokenizer"))
+    pattern = read_pattern(path, whole.get("pre_tokenizer"))
     forms = [step.get("type") for step in steps_of(whole.get("normalizer"), "normalizers")]
     if set(forms) - {"NFC", "NFD", "NFKC", "NFKD"}:
         refuse("the normalizer", whole["normalizer"])
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     added = with_named(declared, model["vocab"], merges)
-    return from_merges(path, model["vocab"], merges, patterns, forms, added, find_bos(whole, declared),
+    return from_merges(path, model["vocab"], merges, pattern, forms, added, find_bos(whole, declared),
                        model.get("ignore_merges"))
 
 
@@ -87,13 +87,13 @@ def from_vocab(folder: Path, declared: Declarations) -> Vocabulary:
         added = {EOT: AddedToken(vocab[EOT], True, False)} if EOT in vocab else {}
         added |= {content: AddedToken(len(vocab) + i, True, False) for i, content in enumerate(missing)}
     pattern, forms = (QWEN2_PATTERN, ["NFC"]) if name == "Qwen2Tokenizer" else (GPT2_PATTERN, [])
-    return from_merges(path, vocab, merges, [pattern], forms, added, None, False)
+    return from_merges(path, vocab, merges, pattern, forms, added, None, False)
 
 
-def from_merges(path, vocab, merges, patterns, forms, added, bos_id, whole_words) -> Vocabulary:
+def from_merges(path, vocab, merges, pattern, forms, added, bos_id, whole_words) -> Vocabulary:
     """Vocabulary of pieces, written in GPT-2's stand-in characters, and their merges."""
     order, unmerged = rank_pieces(path, vocab, merges, whole_words, added)
-    return Vocabulary(path, [to_bytes(piece) for piece in order], [vocab[piece] for piece in order], patterns, forms, added,
+    return Vocabulary(path, [to_bytes(piece) for piece in order], [vocab[piece] for piece in order], pattern, forms, added,
                       bos_id, {i: to_bytes(piece) for i, piece in unmerged.items()})
 
 
@@ -136,4 +136,4 @@ def from_tiktoken(path: Path, declared: Declarations) -> Vocabulary:
     default = {content: AddedToken(len(tokens) + i, True, False) for i, content in enumerate(family.special)}
     added = declared.added or default
     bos_id = added[family.bos].id if family.bos in added else None
-    return Vocabulary(path, tokens, [ranks[t] for t in tokens], [family.pattern], family.forms, added, bos_id, {})
+    return Vocabulary(path, tokens, [ranks[t] for t in tokens], family.pattern, family.forms, added, bos_id, {})

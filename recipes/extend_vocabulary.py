@@ -189,7 +189,7 @@ def write_tokenizer(c, old, merges):
             target.write_bytes(file.read_bytes())
     if not (Path(c.out) / "tokenizer.json").exists():  # vocab.json does not say which tokens are special, nor how a text is cut
         (Path(c.out) / "added_tokens.json").write_text(json.dumps(old.added_tokens, ensure_ascii=False), encoding="utf-8")
-        name = "GPT2Tokenizer" if old.patterns == [GPT2_PATTERN] else "Qwen2Tokenizer"
+        name = "GPT2Tokenizer" if old.pattern == GPT2_PATTERN else "Qwen2Tokenizer"
         config = json.dumps({"tokenizer_class": name} | old.config, ensure_ascii=False)
         (Path(c.out) / "tokenizer_config.json").write_text(config, encoding="utf-8")
 
