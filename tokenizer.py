@@ -456,6 +456,6 @@ def write_template(folder, name):
     lacking = sorted(set(re.findall(r"<\|\w+\|>|</s>", TEMPLATES[name])) - set(t.added_tokens))
     lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and "bos_token" not in t.names else []
     if lacking:
-        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} contains; choose another "
+        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose another "
                          f"of {', '.join(TEMPLATES)}")
     (Path(folder) / "chat_template.jinja").write_text(TEMPLATES[name], encoding="utf-8")
