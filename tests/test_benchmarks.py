@@ -1,4 +1,4 @@
-"""The table of benchmarks: names, presets, prompts that the harness has no counterpart for, files, chat, means, restart."""
+"""The table of benchmarks: names, presets, prompts that lm-eval does not have, files, chat, means, resume."""
 import json
 from pathlib import Path
 
@@ -29,7 +29,8 @@ def data(tmp_path_factory):
 
 def run(folder, data, out, *words):
     evaluate.main([str(folder), f"data={data}", f"out={out}", "threads=1", *words])
-    return [[json.loads(line) for line in open(out / name, encoding="utf-8")] for name in ("results.jsonl", "samples.jsonl")]
+    return [[json.loads(line) for line in open(out / name, encoding="utf-8")]
+            for name in ("results.jsonl", "samples.jsonl")]
 
 
 def test_the_papers_suite():
@@ -37,7 +38,8 @@ def test_the_papers_suite():
     suite = load_tasks("paper")
     asked = {(name.split("_")[0], t["split"], t["shots"]) for name, t in suite.items()
              if name in PAPER_SUITE or set(t["groups"]) & set(PAPER_SUITE)}
-    assert {("ceval-valid", "val", 5), ("agieval", "test", 5), ("arc", "test", 25), ("mmlu", "test", 5), ("xcopa", "val", 5),
+    assert {("ceval-valid", "val", 5), ("agieval", "test", 5), ("arc", "test", 25), ("mmlu", "test", 5),
+            ("xcopa", "val", 5),
             ("m", "val", 5), ("xstorycloze", "eval", 5), ("tydiqa", "val", 1), ("belebele", "test", 1),
             ("flores", "devtest", 1)} <= asked
     assert [sum(name.startswith(x) for name in PAPER_SUITE) for x in ("xcopa", "xstory", "belebele")] == [6, 6, 28]
@@ -52,18 +54,23 @@ def test_the_papers_suite():
 
 def test_agieval_as_the_paper_asks_it(tmp_path, folder):
     """AGIEval's numbered layout; a formula's {n} is no number of a question; shots that do not fit are left out."""
-    shot = lambda i: {"passage": None, "question": f"$a_{{n}}={i}$?", "options": ["(A)1", "(B)2"], "label": "B", "answer": None}
+    def shot(i):
+        return {"passage": None, "question": f"$a_{{n}}={i}$?", "options": ["(A)1", "(B)2"], "label": "B",
+                "answer": None}
+
     (tmp_path / "agieval").mkdir()
     (tmp_path / "agieval/sat-math.jsonl").write_text(json.dumps(shot(9) | {"passage": "P."}) + "\n")
     cells = ['"' + repr(shot(i)).replace('"', '""') + '"' for i in range(5)]
-    (tmp_path / "agieval/few_shot_prompts.csv").write_text(",sat-math\n" + "".join(f"sample {i},{c}\nexplanation {i},x\n" for i, c in enumerate(cells)))
+    lines = "".join(f"sample {i},{cell}\nexplanation {i},x\n" for i, cell in enumerate(cells))
+    (tmp_path / "agieval/few_shot_prompts.csv").write_text(",sat-math\n" + lines)
     c = evaluate.Eval(model="m", data=str(tmp_path), tasks="agieval_sat_math")
     task, = evaluate.select_tasks(c)
     doc, = evaluate.load_documents(c, task, tokenizer.load(folder))[0]
     text, delimiter = prompts.render_prompt(c, None, doc, doc["context"], task["delimiter"])
-    assert text.startswith("Here are the answers for the problems in the exam.\nProblem 1.    $a_{n}=0$?\nChoose from the following "
-                           "options:    (A)1 (B)2\nThe answer is therefore B\n\nProblem 2.    $a_{n}=1$?")
-    assert text.endswith("B\n\nProblem 6.   P. $a_{n}=9$?\nChoose from the following options:    (A)1 (B)2\nThe answer is therefore")
+    assert text.startswith("Here are the answers for the problems in the exam.\nProblem 1.    $a_{n}=0$?\nChoose from "
+                           "the following options:    (A)1 (B)2\nThe answer is therefore B\n\nProblem 2.    $a_{n}=1$?")
+    assert text.endswith("B\n\nProblem 6.   P. $a_{n}=9$?\nChoose from the following options:    (A)1 (B)2\n"
+                         "The answer is therefore")
     assert delimiter == " " and doc["choices"] == ["A", "B"] and doc["gold"] == [1] and doc["shots"] == 5
     c = evaluate.Eval(model="m", data=str(tmp_path), tasks="agieval_sat_math", max_length=300)
     assert 0 < evaluate.load_documents(c, task, tokenizer.load(folder))[0][0]["shots"] < 5
@@ -74,25 +81,30 @@ def test_files_are_found_by_their_words(tmp_path):
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text("{}\n")
-    found = lambda *a: [str(p.relative_to(tmp_path)) for p in files.find_files(tmp_path, *a)]
+
+    def found(*a):
+        return [str(p.relative_to(tmp_path)) for p in files.find_files(tmp_path, *a)]
+
     add("x/val.th.jsonl", "x/test.th.jsonl", "x/test.thx.jsonl", "x/README.md", "x/dev/b.csv", "x/test/b.csv")
-    assert found(("y", "x"), ("th",), "test") == ["x/test.th.jsonl"] and found(("x",), ("th",), "val") == ["x/val.th.jsonl"]
+    assert found(("y", "x"), ("th",), "test") == ["x/test.th.jsonl"]
+    assert found(("x",), ("th",), "val") == ["x/val.th.jsonl"]
     assert found(("x",), ("b",), "dev") == ["x/dev/b.csv"] and found(("x",), ("th",), "train") == []
     add("z/ar/validation-00000-of-00002.parquet", "z/ar/validation-00001-of-00002.parquet", "w/sat-math.jsonl",
         "v/zho_Hans.jsonl")
     assert len(found(("z",), ("ar",), "val")) == 2 and found(("w",), ("=math",), "test") == []
     assert found(("v",), (), "dev", False) == [] and found(("x",), ("th",), "val", False) == ["x/val.th.jsonl"]
-    assert found(("w",), ("=sat-math|math",), "test") == ["w/sat-math.jsonl"] and found(("v",), ("ZHO_hans",),
-                                                                                        "test") == ["v/zho_Hans.jsonl"]
+    assert found(("w",), ("=sat-math|math",), "test") == ["w/sat-math.jsonl"]
+    assert found(("v",), ("ZHO_hans",), "test") == ["v/zho_Hans.jsonl"]
 
 
 def test_published_shapes(tmp_path):
-    """A file without a header, semicolons, quotes that a program doubled, SQuAD's articles, JSON lines in a .json, byte order mark."""
+    """No header, semicolons, doubled quotes, SQuAD's articles, JSON Lines in a .json, a byte order mark."""
     def read(name, text, columns=None):
         (tmp_path / name).write_text(text, encoding="utf-8")
         return [row or wrong for _, row, wrong in files.read_benchmark_file(tmp_path / name, columns)]
     assert read("a.tsv", 'say "x"\t3\nb\t4\n', ("q", "n")) == [{"q": 'say "x"', "n": "3"}, {"q": "b", "n": "4"}]
-    assert read("b.tsv", 'q\tn\n"a ""b"" c"\t1\n"whole"\t2\n') == [{"q": 'a "b" c', "n": "1"}, {"q": '"whole"', "n": "2"}]
+    doubled = read("b.tsv", 'q\tn\n"a ""b"" c"\t1\n"whole"\t2\n')
+    assert doubled == [{"q": 'a "b" c', "n": "1"}, {"q": '"whole"', "n": "2"}]
     assert read("c.csv", "q;a;n\nx, y;['1', '2'];0\n") == [{"q": "x, y", "a": "['1', '2']", "n": "0"}]
     assert read("d.csv", "q,n\na,1,2\n") == ["3 cells, the header has 2"]
     squad = {"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "q", "answers": []}]}]}]}
@@ -103,9 +115,8 @@ def test_published_shapes(tmp_path):
 
 def test_a_missing_file_says_where_to_get_it(tmp_path, folder, capsys):
     (tmp_path / "xcopa").mkdir()
-    with pytest.raises(ValueError,
-                       match="task xcopa_sw: no file below .*xcopa whose path holds sw and the split test .* get it from "
-                                         "cambridgeltl/xcopa"):
+    with pytest.raises(ValueError, match="task xcopa_sw: no file below .*xcopa whose path holds sw and the split "
+                                         "test .* get it from cambridgeltl/xcopa"):
         evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="xcopa_sw", preset="lm-eval"))
     with pytest.raises(ValueError, match="nothing is called 'xkopa'"):
         evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="xkopa"))
@@ -117,10 +128,13 @@ def test_a_missing_file_says_where_to_get_it(tmp_path, folder, capsys):
 def test_shots_never_come_from_the_measured_file(tmp_path):
     (tmp_path / "mmlu").mkdir()
     (tmp_path / "mmlu/anatomy.jsonl").write_text(json.dumps(dict(question="q", choices=list("abcd"), answer=0)) + "\n")
-    plan = lambda **more: evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="mmlu_anatomy", **more))
+
+    def select(**more):
+        return evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="mmlu_anatomy", **more))
+
     with pytest.raises(ValueError, match="whose path holds anatomy and the split dev"):
-        plan()
-    assert len(plan(shots=0)) == 1
+        select()
+    assert len(select(shots=0)) == 1
 
 
 def test_means_of_a_group(data, folder, tmp_path):
@@ -129,12 +143,12 @@ def test_means_of_a_group(data, folder, tmp_path):
     means = {r["metric"]: r for r in results if r["lang"] == "mean" and r["task"] == "global_mmlu_full_ny"}
     assert len(two) == 2 and set(means) == {"acc_micro", "acc_macro"} and two[0]["n"] != two[1]["n"]
     assert means["acc_macro"]["score"] == pytest.approx((two[0]["score"] + two[1]["score"]) / 2, abs=1e-4)
-    assert means["acc_micro"]["score"] == pytest.approx(sum(r["score"] * r["n"] for r in two) / sum(r["n"] for r in two),
-                                                        abs=1e-4)
+    micro = sum(r["score"] * r["n"] for r in two) / sum(r["n"] for r in two)
+    assert means["acc_micro"]["score"] == pytest.approx(micro, abs=1e-4)
 
 
 def test_killed_and_started_again(data, folder, tmp_path):
-    """Whatever a kill leaves behind, the second run ends with the files of an undisturbed one, and measures only what is missing."""
+    """Whatever a kill leaves behind, the second run ends with the files of an undisturbed one and measures the rest."""
     words = ("tasks=xcopa_sw,belebele_fra_Latn", "preset=lm-eval")
     run(folder, data, tmp_path / "a", *words)
     whole = {name: (tmp_path / "a" / name).read_text(encoding="utf-8") for name in ("results.jsonl", "samples.jsonl")}
@@ -145,9 +159,13 @@ def test_killed_and_started_again(data, folder, tmp_path):
     (tmp_path / "b/samples.jsonl").write_text("".join(lines["samples.jsonl"][:12]) + lines["samples.jsonl"][12][:50],
                                               encoding="utf-8")
     results, samples = run(folder, data, tmp_path / "b", *words)
-    strip = lambda text: [json.loads(x) for x in text.splitlines()]
+
+    def strip(text):
+        return [json.loads(x) for x in text.splitlines()]
+
     assert samples == strip(whole["samples.jsonl"])
-    assert [r for r in results if results.count(r) == 1 or r["metric"] != "acc"][-1] == strip(whole["results.jsonl"])[-1]
+    new = [r for r in results if results.count(r) == 1 or r["metric"] != "acc"]
+    assert new[-1] == strip(whole["results.jsonl"])[-1]
     before = (tmp_path / "b/results.jsonl").read_bytes()
     run(folder, data, tmp_path / "b", *words)
     assert (tmp_path / "b/results.jsonl").read_bytes() == before
@@ -158,12 +176,12 @@ def test_batch_size_changes_nothing(data, folder, tmp_path):
     (a, x), (b, y) = (run(folder, data, tmp_path / str(n), *words, f"batch_tokens={n}") for n in (64, 4096))
     assert a == b
     for s, r in zip(x, y, strict=True):
-        assert s.get("response") == r.get("response") and [p["loglikelihood"] for p in s.get("pairs", ())] == pytest.approx(
-            [p["loglikelihood"] for p in r.get("pairs", ())], abs=1e-4)
+        small, large = ([p["loglikelihood"] for p in sample.get("pairs", ())] for sample in (s, r))
+        assert s.get("response") == r.get("response") and small == pytest.approx(large, abs=1e-4)
 
 
 def test_chat(folder, tmp_path):
-    """Turns are asked one after the other with the answers so far; messages as they are, a reference at their end left out."""
+    """Turns come one by one with the answers so far; messages as they are, without a reference at their end."""
     (tmp_path / "chat").mkdir()
     asked = [{"turns": ["river stone?", "house?"]}, {"messages": [{"role": "user", "content": "a"},
                                                                   {"role": "assistant", "content": "b"},
@@ -172,10 +190,10 @@ def test_chat(folder, tmp_path):
     task = dict(name="talk", kind="chat", path="chat/{lang}.jsonl", max_new_tokens=5)
     _, samples = run(folder, tmp_path, tmp_path / "out", f"tasks={[task]!r}", "languages=['en']")
     roles = [[m["role"][0] for m in s["messages"]] for s in samples]
-    assert roles == [["u", "a", "u", "a"], ["u", "a", "u", "a"], ["u", "a"]] and [len(s["responses"]) for s in samples] == [2,
-                                                                                                                            1,
-                                                                                                                            1]
-    assert samples[1]["messages"][1]["content"] == "b" and samples[1]["messages"][3]["content"] == samples[1]["response"] != "gold"
+    assert roles == [["u", "a", "u", "a"], ["u", "a", "u", "a"], ["u", "a"]]
+    assert [len(s["responses"]) for s in samples] == [2, 1, 1]
+    assert samples[1]["messages"][1]["content"] == "b"
+    assert samples[1]["messages"][3]["content"] == samples[1]["response"] != "gold"
     t = tokenizer.load(folder)
     model = Qwen2.from_pretrained(folder).eval()
     ids = t.encode_chat(samples[0]["messages"][:3])
@@ -184,10 +202,10 @@ def test_chat(folder, tmp_path):
 
 def test_f1_and_exact_match():
     assert metrics.squad("The  Cat, sat!", ["a cat sat", "dog"], "en") == {"f1": 1.0, "em": 1.0}
-    assert metrics.squad("cat sat down", ["cat"], "en") == {"f1": 0.5, "em": 0.0} and metrics.squad("", ["x"], "en") == {"f1": 0.0,
-                                                                                                                   "em": 0.0}
-    assert metrics.squad("河。", ["河"], "zh")["em"] == 0 and metrics.squad_tydi("河。", ["河"],
-                                                                        "zh")["em"] == 1  # ASCII marks only; all marks
+    assert metrics.squad("cat sat down", ["cat"], "en") == {"f1": 0.5, "em": 0.0}
+    assert metrics.squad("", ["x"], "en") == {"f1": 0.0, "em": 0.0}
+    assert metrics.squad("河。", ["河"], "zh")["em"] == 0  # only ASCII punctuation is removed
+    assert metrics.squad_tydi("河。", ["河"], "zh")["em"] == 1
 
 
 @pytest.mark.parametrize("said, right, acc", [
@@ -199,9 +217,11 @@ def test_math_equality(said, right, acc):
 
 
 def test_loops_and_languages():
-    assert metrics.is_looping("la " * 9) and metrics.is_looping("x" + "河流" * 5) and not metrics.is_looping("one two three four")
+    assert metrics.is_looping("la " * 9) and metrics.is_looping("x" + "河流" * 5)
+    assert not metrics.is_looping("one two three four")
     pytest.importorskip("py3langid")
-    assert metrics.in_language("这是一条很长的河流，两岸都是绿色的房子。", "en-zh") and not metrics.in_language("The house is green.", "zho_Hans")
+    assert metrics.in_language("这是一条很长的河流，两岸都是绿色的房子。", "en-zh")
+    assert not metrics.in_language("The house is green.", "zho_Hans")
 
 
 def test_wilson():
@@ -214,4 +234,5 @@ def test_wilson():
 def test_real_files(folder, tmp_path):
     names = "xcopa_zh,belebele_*,cmmlu_anatomy,mmlu_anatomy,agieval_lsat_ar,agieval_gaokao_mathqa,sib200_npi_Deva"
     results, samples = run(folder, SHARED, tmp_path, f"tasks={names}", "preset=lm-eval", "limit=1", "max_length=200")
-    assert len({r["task"] for r in results if r["lang"] != "mean"}) == 12 and len(samples) == 12 and not any(r["malformed"] for r in results)
+    assert len({r["task"] for r in results if r["lang"] != "mean"}) == 12 == len(samples)
+    assert not any(r["malformed"] for r in results)

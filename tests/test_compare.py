@@ -1,4 +1,4 @@
-"""compare.py: statistics against closed forms, other routes and simulations; samples that do not go together are refused."""
+"""evaluation/compare.py: statistics against closed forms and simulations; samples that do not match are refused."""
 import itertools
 import json
 import math
@@ -33,7 +33,9 @@ def test_sign_test_counts_all_outcomes(up, down):
 
 
 def test_sign_test_of_thousands():
-    normal = lambda up, down: math.erfc((abs(up - down) - 1) / math.sqrt(up + down) / math.sqrt(2))
+    def normal(up, down):
+        return math.erfc((abs(up - down) - 1) / math.sqrt(up + down) / math.sqrt(2))
+
     assert statistics.sign_test(3600, 3400) == pytest.approx(normal(3600, 3400), rel=0.01)
     assert statistics.sign_test(0, 5000) == 0.0 and statistics.sign_test(5000, 0) == 0.0  # 2^-4999
 
@@ -75,7 +77,8 @@ def test_intervals_cover_the_truth():
 
 def test_chance():
     assert statistics.bootstrap_p(np.linspace(-1, 3, 999)) == pytest.approx(2 * 251 / 1000)
-    assert statistics.bootstrap_p(np.full(999, 0.5)) == pytest.approx(2 / 1000) and statistics.bootstrap_p(np.zeros(99)) == 1.0
+    assert statistics.bootstrap_p(np.full(999, 0.5)) == pytest.approx(2 / 1000)
+    assert statistics.bootstrap_p(np.zeros(99)) == 1.0
 
 
 # ---------------------------------------------------------------------- samples
@@ -86,7 +89,8 @@ def write(path, rows):
 
 
 def choice(checkpoint, lang, right, task="belebele", prompt="Q{}"):
-    return [{"checkpoint": checkpoint, "weights": f"w-{checkpoint}", "task": f"{task}_{lang}", "lang": lang, "doc_id": i,
+    return [{"checkpoint": checkpoint, "weights": f"w-{checkpoint}", "task": f"{task}_{lang}", "lang": lang,
+             "doc_id": i,
              "pairs": [{"context": prompt.format(i), "continuation": f" {x}", "loglikelihood": -1.5, "is_greedy": False}
                        for x in "AB"],
              "acc": float(x), "acc_norm": float(x)} for i, x in enumerate(right)]
@@ -106,7 +110,7 @@ def run(capsys, *words):
 
 
 def test_right_and_wrong_by_hand(tmp_path, capsys):
-    # kk: 10 documents, a right in 0-2, b in 1-8: b alone right in 3-8 (6), a alone in 0 (1): p = 2 (1 + 7) / 2^7 = 0.125
+    # kk: 10 documents, a right in 0-2, b in 1-8: only b in 3-8 (6), only a in 0 (1): p = 2 (1 + 7) / 2^7 = 0.125
     a = write(tmp_path / "a.jsonl", choice("base", "kk", [1] * 3 + [0] * 7) + choice("base", "ar", [1] * 10))
     b = write(tmp_path / "b.jsonl", choice("mine", "kk", [0] + [1] * 8 + [0]) + choice("mine", "ar", [1] * 10))
     found, out = run(capsys, a, b)
@@ -117,21 +121,24 @@ def test_right_and_wrong_by_hand(tmp_path, capsys):
     assert found["belebele acc", "belebele_ar", "ar"][3:] == ["+0.0 [+0.0, +0.0]", "1.0000", "1.0000", "McNemar"]
     mean = found["belebele acc", "mean", "all (2)"]
     assert mean[0] == "20" and mean[1].startswith("65.0 [") and mean[2].startswith("90.0 [") and mean[6] == "bootstrap"
-    assert "difference: mine minus base; brackets: 95% intervals" in out and ("belebele acc_norm", "mean", "all (2)") in found
+    assert "difference: mine minus base; brackets: 95% intervals" in out
+    assert ("belebele acc_norm", "mean", "all (2)") in found
     assert run(capsys, a, b) == (found, out)  # the same numbers again
     assert run(capsys, a, b, "seed=1")[1] != out
 
 
 def test_rows_are_written(tmp_path, capsys):
-    a, b = write(tmp_path / "a.jsonl", choice("x", "en", [1, 0])), write(tmp_path / "b.jsonl", choice("y", "en", [1, 1]))
+    a = write(tmp_path / "a.jsonl", choice("x", "en", [1, 0]))
+    b = write(tmp_path / "b.jsonl", choice("y", "en", [1, 1]))
     run(capsys, a, b, f"out={tmp_path}/d.jsonl")
     row = json.loads((tmp_path / "d.jsonl").read_text().splitlines()[0])
-    assert [row[k] for k in ("benchmark", "metric", "a", "b", "difference", "n")] == ["belebele", "acc", 0.5, 1.0, 0.5, 2]
+    values = [row[k] for k in ("benchmark", "metric", "a", "b", "difference", "n")]
+    assert values == ["belebele", "acc", 0.5, 1.0, 0.5, 2]
     assert row["low"] <= row["difference"] <= row["high"] and row["low_a"] < row["a"] < row["high_a"]
 
 
 def test_languages_of_one_test_share_their_documents(tmp_path, capsys):
-    """Four languages in which the same documents succeed say no more than one; four independent ones say twice as much."""
+    """Four languages with the same right documents tell no more than one; four independent ones tell twice as much."""
     rng, width = np.random.default_rng(3), {}
     gains = rng.random(400) < 0.3
     for name, of in (("same", lambda lang: gains), ("apart", lambda lang: rng.permutation(gains))):
@@ -139,7 +146,8 @@ def test_languages_of_one_test_share_their_documents(tmp_path, capsys):
         a = write(tmp_path / "a.jsonl", [row for lang in some for row in choice("a", lang, [0] * 400)])
         b = write(tmp_path / "b.jsonl", [row for lang in some for row in choice("b", lang, some[lang])])
         rows, *_ = compare.compare(compare.Compare(str(a), str(b)))
-        one, all_ = rows[0], next(row for row in rows if row["lang"] == "other high-resource (4)" and row["metric"] == "acc")
+        one = rows[0]
+        all_ = next(row for row in rows if row["lang"] == "other high-resource (4)" and row["metric"] == "acc")
         width[name] = (all_["high"] - all_["low"]) / (one["high"] - one["low"])
     assert width["same"] == pytest.approx(1, abs=0.01) and width["apart"] == pytest.approx(0.5, abs=0.08)
 
@@ -153,7 +161,8 @@ def test_groups(tmp_path):
     subjects = [row | {"task": f"mmlu_{x}", "lang": "en"} for x in ("law", "art") for row in choice("a", "en", [0, 1])]
     one = str(write(tmp_path / "c.jsonl", subjects))
     rows = compare.compare(compare.Compare(one, one))[0]
-    assert [row["lang"] for row in rows if row["task"] == "mean"] == 2 * ["English (2)"]  # acc, acc_norm; "all" would be the same
+    groups = [row["lang"] for row in rows if row["task"] == "mean"]
+    assert groups == 2 * ["English (2)"]  # acc, acc_norm; "all" would be the same
     assert means == pytest.approx({"other high-resource (2)": 1 / 3, "low-resource (2)": 0.5, "all (7)": (6 + 2) / 21})
     pairs = {"en-kk": "from English", "kaz_Cyrl-eng_Latn": "into English", "ar-ja": "any to any"}
     assert {x: results.groups_of(x)[0] for x in pairs} == pairs
@@ -161,7 +170,8 @@ def test_groups(tmp_path):
 
 def translation(checkpoint, lang, lines, reference):
     return [{"checkpoint": checkpoint, "weights": "w", "task": "flores", "lang": lang, "doc_id": i, "context": f"T {i}",
-             "response": x, "gold": [y], "empty": float(not x), "looping": 0.0} for i, (x, y) in enumerate(zip(lines, reference))]
+             "response": x, "gold": [y], "empty": float(not x), "looping": 0.0}
+            for i, (x, y) in enumerate(zip(lines, reference))]
 
 
 def test_a_bleu_below_1_is_no_share(tmp_path, capsys):
@@ -180,8 +190,11 @@ def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
     rng = np.random.default_rng(0)
     words = ["the", "cat,", "sat", "on", "mats.", "我们", "学习", "ไทย", "x1"]
     reference = [" ".join(rng.choice(words, 12)) for _ in range(40)]
-    worse = lambda share: [" ".join(w if rng.random() > share else str(rng.choice(words)) for w in line.split())
-                           for line in reference]
+
+    def worse(share):
+        return [" ".join(w if rng.random() > share else str(rng.choice(words)) for w in line.split())
+                for line in reference]
+
     one, two = worse(0.6), worse(0.3)
     one[3] = ""
     a, b = (write(tmp_path / f"{k}.jsonl", translation(k, lang, x, reference)) for k, x in (("a", one), ("b", two)))
@@ -189,13 +202,16 @@ def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
     for name, metric in (("chrf++", CHRF(word_order=2)), ("bleu", BLEU(tokenize=tok))):
         row = rows[name]
         assert (row["a"], row["b"]) == pytest.approx([metric.corpus_score(x, [reference]).score for x in (one, two)])
-        assert row["low"] < row["difference"] < row["high"] and row["low"] > 0 and row["test"] == "bootstrap" and row["p"] < 0.02
+        assert 0 < row["low"] < row["difference"] < row["high"] and row["test"] == "bootstrap" and row["p"] < 0.02
 
 
 def test_bits_per_byte_are_of_all_bytes(tmp_path):
-    of = lambda k, scale: [{"checkpoint": k, "weights": "w", "task": "heldout", "lang": "kk", "doc_id": i, "bits": scale * n,
-                            "bytes": n} for i, n in enumerate((10, 400, 70, 20))]
-    rows = compare.compare(compare.Compare(*(str(write(tmp_path / f"{k}.jsonl", of(k, x))) for k, x in (("a", 3), ("b", 2)))))[0]
+    def of(k, scale):
+        return [{"checkpoint": k, "weights": "w", "task": "heldout", "lang": "kk", "doc_id": i, "bits": scale * n,
+                 "bytes": n} for i, n in enumerate((10, 400, 70, 20))]
+
+    paths = [str(write(tmp_path / f"{k}.jsonl", of(k, x))) for k, x in (("a", 3), ("b", 2))]
+    rows = compare.compare(compare.Compare(*paths))[0]
     row, = rows
     assert (row["metric"], row["a"], row["b"], row["low"], row["high"]) == ("bits_per_byte", 3, 2, -1, -1)
 
@@ -218,14 +234,19 @@ def test_a_tokenizer_that_is_not_installed(tmp_path, monkeypatch, capsys):
 
 
 def test_conversations_are_compared_by_what_was_asked():
-    talk = lambda asked, said: {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
-    assert samples.without_texts(talk("Why?", "x")) == samples.without_texts(talk("Why?", "y")) != samples.without_texts(talk("How?", "x"))
+    def short(question, answer):
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return samples.without_texts({"messages": messages})
+
+    assert short("Why?", "x") == short("Why?", "y") != short("How?", "x")
 
 
 def test_scores_between_0_and_1_use_the_bootstrap(tmp_path):
     rng = np.random.default_rng(1)
-    of = lambda k, up: [{"checkpoint": k, "weights": "w", "task": "tydiqa", "lang": "ko", "doc_id": i, "context": "c",
-                         "response": "r", "f1": x + up} for i, x in enumerate(rng.random(50))]
+    def of(k, up):
+        return [{"checkpoint": k, "weights": "w", "task": "tydiqa", "lang": "ko", "doc_id": i, "context": "c",
+                 "response": "r", "f1": x + up} for i, x in enumerate(rng.random(50))]
+
     files = [str(write(tmp_path / f"{k}.jsonl", of(k, up))) for k, up in (("a", 0), ("b", 0.4))]
     row, = compare.compare(compare.Compare(*files))[0]
     assert row["test"] == "bootstrap" and row["p"] < 0.01 and row["metric"] == "f1" and row["low"] > 0.1
@@ -247,8 +268,9 @@ def test_newest_weights_and_later_rows_count(tmp_path):
     path = write(tmp_path / "a.jsonl", old + choice("a", "en", [0, 0]) + choice("a", "en", [0, 1]))
     found, name = samples.read_samples(path, None)
     assert name == "a" and [row["acc"] for row in found["belebele_en", "en"].values()] == [0.0, 1.0]
-    shorter = [{**row, "prompt": "five shots"} for row in choice("a", "en", [1])]  # another prompt: no document of the old one
-    assert len(samples.read_samples(write(path, choice("a", "en", [0, 1]) + shorter), None)[0]["belebele_en", "en"]) == 1
+    shorter = [{**row, "prompt": "five shots"} for row in choice("a", "en", [1])]  # another prompt: no old document
+    write(path, choice("a", "en", [0, 1]) + shorter)
+    assert len(samples.read_samples(path, None)[0]["belebele_en", "en"]) == 1
 
 
 def test_a_cut_line_is_left_out_and_a_bad_one_named(tmp_path):
@@ -265,10 +287,13 @@ def test_a_cut_line_is_left_out_and_a_bad_one_named(tmp_path):
 
 
 @pytest.mark.parametrize("a, b, said", [
-    (choice("a", "en", [0, 1, 1]), choice("b", "en", [0, 1]), r"belebele_en, en: document 2 is in .*a.jsonl \(a\), .*\(1 such\)"),
-    (choice("a", "en", [0, 1]), choice("b", "en", [0, 1, 1, 1]), r"document 2 is in .*b.jsonl \(b\), not in .*a.jsonl.*\(2"),
+    (choice("a", "en", [0, 1, 1]), choice("b", "en", [0, 1]),
+     r"belebele_en, en: document 2 is in .*a.jsonl \(a\), .*\(1 such\)"),
+    (choice("a", "en", [0, 1]), choice("b", "en", [0, 1, 1, 1]),
+     r"document 2 is in .*b.jsonl \(b\), not in .*a.jsonl.*\(2"),
     (choice("a", "en", [0, 1]), choice("b", "en", [0, 1], prompt="R{}"), r"document 0 has another prompt .*\(2 of 2\)"),
-    (choice("a", "en", [0, 1]), choice("b", "kk", [0, 1]), r"share no task .*belebele_en en \(1\), b has belebele_kk kk"),
+    (choice("a", "en", [0, 1]), choice("b", "kk", [0, 1]),
+     r"share no task .*belebele_en en \(1\), b has belebele_kk kk"),
 ])
 def test_samples_of_different_measurements(tmp_path, a, b, said):
     with pytest.raises(ValueError, match=said):

@@ -1,4 +1,4 @@
-"""eval.py: scores equal the model's own log-probabilities, for any batch and number of processes; files, errors, resume."""
+"""eval.py: scores equal the model's own log-probabilities for any batch and process count; files, errors, resume."""
 import hashlib
 import json
 import math
@@ -19,9 +19,10 @@ from evaluation.scoring import encode_pair, loglikelihoods, total_logprobs
 from model import ModelConfig, Qwen2
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = ["The river is long.", "The house is green.", "Question: Where is the house?\nAnswer: by the river", "Сәлем, әлем!",
-        "河很长。", "1 + 2 = 3",
-        "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z . , ? !"] * 4
+TEXT = ["The river is long.", "The house is green.", "Question: Where is the house?\nAnswer: by the river",
+        "Сәлем, әлем!", "河很长。", "1 + 2 = 3",
+        "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z "
+        "a b c d e f g h i j k l m n o p q r s t u v w x y z . , ? !"] * 4
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def t(folder):
 
 
 def direct(model, ids, begin):
-    """Sum of log p(ids[i] | ids[:i]) for i >= begin, one position at a time by log_softmax: no cache, no padding, no batch."""
+    """Sum of log p(ids[i] | ids[:i]) for i >= begin, one position at a time: no cache, no padding, no batch."""
     total = 0.0
     with torch.no_grad():
         for i in range(begin, len(ids)):
@@ -60,12 +61,12 @@ def direct(model, ids, begin):
 # ---------------------------------------------------------------------- pairs
 
 @pytest.mark.parametrize("context, continuation", [
-    ("The house is", " green."), ("The house is ", "green."), ("The house is \n", "green."), ("The house", " is green. It is"),
-        ("河很", "长。"),
+    ("The house is", " green."), ("The house is ", "green."), ("The house is \n", "green."),
+    ("The house", " is green. It is"), ("河很", "长。"),
     ("Question: Where?\nAnswer:", " by the river"), (" The house", " is"),
 ])
 def test_pair_is_the_joined_text(t, context, continuation):
-    """Both parts together are the ids of the joined text; space at the end of the context belongs to the continuation."""
+    """Both parts are the ids of the joined text; space at the end of the context belongs to the continuation."""
     a, b = encode_pair(t, context, continuation)
     assert a + b == t.encode(context + continuation) and a == t.encode(context.rstrip()) and b
 
@@ -100,7 +101,8 @@ def some_pairs(t):
 
 def test_loglikelihoods_equal_log_softmax(model, t):
     pairs = some_pairs(t)
-    assert len({tuple(c) for c, _ in pairs}) == 6 and min(len(c) for c, _ in pairs) == 1 and len({len(e) for _, e in pairs}) > 2
+    assert len({tuple(c) for c, _ in pairs}) == 6 and min(len(c) for c, _ in pairs) == 1
+    assert len({len(e) for _, e in pairs}) > 2
     got = [x for x, _ in loglikelihoods(model, pairs, 8192)]
     wanted = [direct(model, a + b, len(a)) for a, b in pairs]
     assert got == pytest.approx(wanted, abs=2e-4)
@@ -138,7 +140,8 @@ def test_is_greedy(model, t):
 @pytest.mark.parametrize("length", [2, 7, 12])
 def test_too_long_pairs_lose_their_beginning(model, t, length):
     """The input is the last max_length ids before the last one; the continuation is whole."""
-    pairs = [(t.encode("The river is long. The house is"), t.encode(" green"[:1 + 3 * i])[:2]) for i in range(2)] + [([5], [9, 8])]
+    context = t.encode("The river is long. The house is")
+    pairs = [(context, t.encode(" green"[:1 + 3 * i])[:2]) for i in range(2)] + [([5], [9, 8])]
     got = loglikelihoods(model, pairs, 100, length)
     wanted = [direct(model, (a + b)[-length - 1:], len((a + b)[-length - 1:]) - len(b)) for a, b in pairs]
     assert [x for x, _ in got] == pytest.approx(wanted, abs=2e-4)
@@ -153,8 +156,10 @@ def test_shared_beginnings_form_a_tree():
     head, a, b = list(range(20)), list(range(100, 120)), list(range(200, 220))
     texts = sorted([[*head, *a, 1], [*head, *a, 2, 3], [*head, *b, 1], [*head, *b, 2], [7, 7, 7]])
     nodes, parents = generate.prefix_tree(texts, [len(x) - 1 for x in texts])
-    assert sorted((length, None if above is None else nodes[above][1]) for _, length, above in nodes) == [(20, None), (40, 20), (40, 20)]
-    assert [p and nodes[p][1] for p in parents] == [40, 40, 40, 40, None] and parents[0] == parents[1] != parents[2] == parents[3]
+    lengths = sorted((length, None if above is None else nodes[above][1]) for _, length, above in nodes)
+    assert lengths == [(20, None), (40, 20), (40, 20)]
+    assert [p and nodes[p][1] for p in parents] == [40, 40, 40, 40, None]
+    assert parents[0] == parents[1] != parents[2] == parents[3]
     capped, _ = generate.prefix_tree(texts, [30] * 5)
     assert sorted(length for _, length, _ in capped) == [20, 30, 30]  # no more than may be shared
 
@@ -179,7 +184,8 @@ def test_same_pair_twice(model, t):
 
 @pytest.mark.parametrize("batch_tokens", [1, 30, 8192])
 def test_total_logprobs(model, t, batch_tokens):
-    documents = [t.encode(x) for x in ("The river is long.", "河", "T", "The house is green. " * 8, "Сәлем, әлем!", "河")]
+    texts = "The river is long.", "河", "T", "The house is green. " * 8, "Сәлем, әлем!", "河"
+    documents = [t.encode(x) for x in texts]
     got = total_logprobs(model, documents, batch_tokens, t.eot_id)
     assert got == pytest.approx([direct(model, [t.eot_id, *d], 1) for d in documents], abs=5e-4)
     assert total_logprobs(model, [], batch_tokens, t.eot_id) == []
@@ -211,11 +217,11 @@ def jsonl(rows):
 
 @pytest.mark.parametrize("first, golds", [(0, [0, "2", 1]), (1, ["1", 3, 2]), ("A", ["A", "C", " B "])])
 def test_planted_choices(tmp_path, t, monkeypatch, first, golds):
-    """Scores are planted so that the choices 0, 2 and 0 win: two of three are right by the sum, all by its rate per character."""
+    """Scores are planted so that the choices 0, 2 and 0 win: two of three are right by the sum, one by the rate."""
     write(tmp_path / "c/en.jsonl", jsonl({"q": f"item {i}", "x": "a", "y": "b" * 10, "z": "c", "gold": g} for i,
                                          g in enumerate(golds)))
-    task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{word} {q}", choices=["{x}", "{y}", "{z}"], gold="gold",
-                first=first)
+    task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{word} {q}", choices=["{x}", "{y}", "{z}"],
+                gold="gold", first=first)
     seen = []
 
     def planted(model, pairs, batch_tokens, max_length):
@@ -224,25 +230,28 @@ def test_planted_choices(tmp_path, t, monkeypatch, first, golds):
 
     monkeypatch.setattr(runners, "loglikelihoods", planted)
     _, samples, found = run(tmp_path, task, None, t, labels={"en": {"word": "Label"}})
-    assert [(s["acc"], s["acc_norm"]) for s in samples] == [(1, 0), (1, 0), (0, 1)]  # by rate the long choice wins each time
-    assert samples[1]["pairs"][1] == {"context": "Label item 1", "continuation": " " + "b" * 10, "loglikelihood": -9.0, "is_greedy": False}
+    assert [(s["acc"], s["acc_norm"]) for s in samples] == [(1, 0), (1, 0), (0, 1)]  # by rate the long choice wins
+    assert samples[1]["pairs"][1] == {"context": "Label item 1", "continuation": " " + "b" * 10, "loglikelihood": -9.0,
+                                      "is_greedy": False}
     assert seen[4] == encode_pair(t, "Label item 1", " " + "b" * 10)
-    assert list(found) == ["acc", "acc_norm"] and found["acc"][0] == pytest.approx(2 / 3) and found["acc_norm"][0] == pytest.approx(1 / 3)
-    assert found["acc"][1] == pytest.approx(math.sqrt(2 / 9 / 2)) and found["acc"][2:4] == pytest.approx((0.2077, 0.9385), abs=1e-3)
+    assert list(found) == ["acc", "acc_norm"]
+    assert (found["acc"][0], found["acc_norm"][0]) == pytest.approx((2 / 3, 1 / 3))
+    assert found["acc"][1] == pytest.approx(math.sqrt(2 / 9 / 2))
+    assert found["acc"][2:4] == pytest.approx((0.2077, 0.9385), abs=1e-3)
 
 
 def test_choice_with_a_real_model(tmp_path, model, t):
     """The choice with the highest direct log-probability is taken: planted as gold, accuracy is 1; any other, 0."""
     items, best = [], []
-    for i, x in enumerate(("The house is", "The river", "Question: Where?", "河", "1 + 2 =")):
+    for x in ("The house is", "The river", "Question: Where?", "河", "1 + 2 ="):
         options = [" green", " long.", " by the river", " 3"]
         scores = [direct(model, a + b, len(a)) for a, b in (encode_pair(t, x, o) for o in options)]
         best.append(scores.index(max(scores)))
         items.append({"x": x, **{f"o{j}": o.strip() for j, o in enumerate(options)}})
     for shift, wanted in ((0, 1.0), (1, 0.0)):
         write(tmp_path / "c/en.jsonl", jsonl(dict(item, gold=(b + shift) % 4) for item, b in zip(items, best)))
-        task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{x}", choices=["{o0}", "{o1}", "{o2}", "{o3}"],
-                    gold="gold")
+        task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{x}",
+                    choices=["{o0}", "{o1}", "{o2}", "{o3}"], gold="gold")
         assert run(tmp_path, task, model, t)[2]["acc"][0] == wanted
 
 
@@ -269,7 +278,8 @@ def test_bits_per_byte_by_hand(tmp_path, model, t):
     assert [s["bits"] for s in samples] == pytest.approx([-x / math.log(2) for x in logps], abs=1e-3)
     planted = [{"bits": a, "bytes": b} for a, b in ((10.0, 5), (30.0, 10), (20.0, 5))]
     (name, rate, spread, low, high, _), = aggregate.score_samples({"kind": "bpb"}, planted)
-    assert (name, rate) == ("bits_per_byte", 3.0) and (low, high) == pytest.approx((3 - 1.96 * spread, 3 + 1.96 * spread))
+    assert (name, rate) == ("bits_per_byte", 3.0)
+    assert (low, high) == pytest.approx((3 - 1.96 * spread, 3 + 1.96 * spread))
     assert spread == pytest.approx(math.sqrt((25 + 0 + 25) * 3 / 2) / 20)  # residuals -5, 0 and 5 bits
     assert aggregate.score_samples({"kind": "bpb"}, [{"bits": 8.0, "bytes": 4}])[0][1:3] == (2.0, 0.0)
 
@@ -280,14 +290,18 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
     asked = {}
 
     def stub(model, prompts, max_new_tokens, stop, batch_size, tokenizer, stop_strings):
-        asked.update(prompts=[t.decode(p) for p in prompts], max_new_tokens=max_new_tokens, stop=stop, stop_text=stop_strings)
+        asked.update(prompts=[t.decode(p) for p in prompts], max_new_tokens=max_new_tokens, stop=stop,
+                     stop_text=stop_strings)
         return [t.encode(x) for x in (" bir\nand more", "eki ", "")]
 
     monkeypatch.setattr(runners, "generate", stub)
     monkeypatch.setattr(runners, "eos_ids", lambda t, folder: {t.eot_id})
-    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:", max_new_tokens=7)
-    _, samples, found = run(tmp_path, task, None, t, language_names={"en": "English", "kk": "Kazakh"}, max_length=100)
-    assert [(s["response"], s["gold"], s["empty"]) for s in samples] == [(" bir", ["bir"], 0), ("eki ", ["eki"], 0), ("", ["üsh"], 1)]
+    task = dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk"], prompt="{src} {x} = {tgt}:",
+                max_new_tokens=7)
+    _, samples, found = run(tmp_path, task, None, t, max_length=100,
+                            language_names={"en": "English", "kk": "Kazakh"})
+    assert [(s["response"], s["gold"], s["empty"]) for s in samples] == [
+        (" bir", ["bir"], 0), ("eki ", ["eki"], 0), ("", ["üsh"], 1)]
     assert asked["prompts"] == ["English one = Kazakh:", "English two = Kazakh:", "English three = Kazakh:"]
     assert asked["max_new_tokens"] == 7 and t.eot_id in asked["stop"] and asked["stop_text"] == ["\n"]
     assert list(found) == ["chrf++", "bleu"]
@@ -295,19 +309,22 @@ def test_translate_on_a_stub(tmp_path, t, monkeypatch):
 
 def test_translation_scores_are_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu")
-    pairs = [("the cat is on the mat", "the cat sat on the mat today"), ("hello there my friend", "hello there my friend")]
+    pairs = [("the cat is on the mat", "the cat sat on the mat today"),
+             ("hello there my friend", "hello there my friend")]
     hyps, refs = zip(*pairs)
     scores = {row[0]: row[1:] for row in translation.score_translations(hyps, refs, "en", simple=True)}
     assert scores["bleu"][0] == pytest.approx(sacrebleu.corpus_bleu(hyps, [refs]).score)
     assert scores["chrf++"][0] == pytest.approx(sacrebleu.corpus_chrf(hyps, [refs], word_order=2).score)
-    assert scores["bleu"][-1].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:") and "nw:2" in scores["chrf++"][-1]
+    assert scores["bleu"][-1].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert "nw:2" in scores["chrf++"][-1]
     assert scores["chrf++"][2] < scores["chrf++"][0] < scores["chrf++"][3]
     for tgt, tok in (("zh", "tok:zh"), ("ja", "tok:char"), ("th", "tok:char"), ("kk", "tok:13a")):
-        assert tok in dict((row[0], row[-1]) for row in translation.score_translations(hyps, refs, tgt, simple=True))["bleu"]
+        signatures = {row[0]: row[-1] for row in translation.score_translations(hyps, refs, tgt, simple=True)}
+        assert tok in signatures["bleu"]
 
 
 def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
-    """sacreBLEU's own place for the model; its hash stands in the signature; without it the other scores are there all the same."""
+    """In sacreBLEU's own place, with its hash in the signature; without it the other scores remain."""
     pytest.importorskip("sacrebleu")
     monkeypatch.setenv("SACREBLEU", str(tmp_path))
     translation.print_once.cache_clear()
@@ -318,11 +335,14 @@ def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
     tokenizer.train(TEXT, 400, tmp_path / "spm")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "flores200sacrebleuspm").write_bytes((tmp_path / "spm" / "tokenizer.model").read_bytes())
-    code = ("from evaluation import translation; row = translation.score_translations(['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
+    code = ("from evaluation import translation; row = translation.score_translations("
+            "['The river is long.', 'The house'], ['The river is long.', 'A house'], 'deu_Latn')[0]; "
             "print(row[0], row[1] > 10, row[-1])")  # a new process: sacreBLEU reads the variable when it is imported
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "SACREBLEU": str(tmp_path)})
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                         env={**os.environ, "SACREBLEU": str(tmp_path)})
     digest = hashlib.sha256((tmp_path / "spm" / "tokenizer.model").read_bytes()).hexdigest()[:16]
-    assert out.stdout.startswith("spbleu True") and "tok:flores200" in out.stdout and f"spm:{digest}" in out.stdout, out.stderr
+    assert out.stdout.startswith("spbleu True"), out.stderr
+    assert "tok:flores200" in out.stdout and f"spm:{digest}" in out.stdout
 
 
 # ---------------------------------------------------------------------- files
@@ -331,18 +351,20 @@ def found(tmp_path, name, text, **more):
     write(tmp_path / f"x/en{name}", text)
     if "where" not in more and "limit" not in more:
         return [row for _, row, _ in files.read_benchmark_file(tmp_path / f"x/en{name}")]
-    c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}" + name, context="", choices=["{A}"], gold="g") | more])
+    c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}" + name, context="", choices=["{A}"],
+                                 gold="g") | more])
     task = evaluate.select_tasks(c)[0] | {"gold": lambda r: 0}
     return [doc["row"] for doc in documents.read_documents(c, task, "test", task["limit"])[0]]
 
 
 def test_rows(tmp_path):
     assert found(tmp_path, ".jsonl", '{"text": "a"}\n\n{"text": "b"}\n') == [{"text": "a"}, {"text": "b"}]
-    assert found(tmp_path, ".csv", 'Q,A\n"one, two",x\n"two\nlines",y\n') == [{"Q": "one, two", "A": "x"}, {"Q": "two\nlines",
-        "A": "y"}]
+    assert found(tmp_path, ".csv", 'Q,A\n"one, two",x\n"two\nlines",y\n') == [
+        {"Q": "one, two", "A": "x"}, {"Q": "two\nlines", "A": "y"}]
     assert found(tmp_path, ".tsv", "Q\tA\none\tx\n") == [{"Q": "one", "A": "x"}]
     assert found(tmp_path, ".txt", "one\n \ntwo\u2028still two\n") == [{"text": "one"}, {"text": "two\u2028still two"}]
-    assert found(tmp_path, ".tsv", "Q\tA\n1\tx\n2\ty\n3\tx\n", where={"A": "x"}) == [{"Q": "1", "A": "x"}, {"Q": "3", "A": "x"}]
+    assert found(tmp_path, ".tsv", "Q\tA\n1\tx\n2\ty\n3\tx\n", where={"A": "x"}) == [
+        {"Q": "1", "A": "x"}, {"Q": "3", "A": "x"}]
     assert len(found(tmp_path, ".csv", "Q,A\n1,x\n2,y\n3,x\n", limit=2)) == 2
 
 
@@ -375,12 +397,14 @@ def test_malformed_rows_are_named_and_counted(tmp_path):
     c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}.jsonl")])
     docs, complaints, _ = evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
     assert docs == [{"text": "a"}, {"text": "b"}]
-    assert [x.split("x/en.jsonl, ")[1] for x in complaints] == ["line 2: not JSON: Expecting value at column 1", "line 5: it lacks 'text'"]
+    assert [x.split("x/en.jsonl, ")[1] for x in complaints] == [
+        "line 2: not JSON: Expecting value at column 1", "line 5: it lacks 'text'"]
 
 
 def test_a_right_answer_that_is_no_choice_stops(tmp_path):
     write(tmp_path / "x/en.jsonl", '{"a": "1", "gold": 0}\n{"a": "1", "gold": 2}\n')
-    c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}.jsonl", context="", choices=["{a}", "b"], gold="gold")])
+    c = settings(tmp_path, [dict(name="x", kind="choice", path="x/{lang}.jsonl", context="", choices=["{a}", "b"],
+                                 gold="gold")])
     with pytest.raises(ValueError, match=r"x/en.jsonl, line 2: task x: gold=2 names none of the 2 choices \(0, 1\)"):
         evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
     for wrong in (4, -1, "E"):
@@ -404,8 +428,8 @@ def test_unaligned_lines(tmp_path, t):
 
 
 @pytest.mark.parametrize("task, message", [
-    (dict(name="x", kind="rank", path="p"), "task x: kind is 'rank'; the kinds are bpb, choice, translate, chat"), (dict(name="x"),
-        "kind is None"),
+    (dict(name="x", kind="rank", path="p"), "task x: kind is 'rank'; the kinds are bpb, choice, translate, chat"),
+    (dict(name="x"), "kind is None"),
     (dict(name="x", kind="choice", path="p"), "a choice task needs name, choices, context, gold, path"),
         (dict(kind="bpb", path="p"), "needs name"),
     (dict(name="x", kind="translate", path="p", pairs=[]), "needs name, pairs, path, prompt"),
@@ -422,13 +446,16 @@ def data(tmp_path_factory):
     base = tmp_path_factory.mktemp("benchmarks")
     for lang, word in (("en", "house"), ("kk", "үй"), ("zh", "房")):
         write(base / f"f/{lang}.txt", "".join(f"{word} {i}.\n" for i in range(7)))
-        write(base / f"c/{lang}.jsonl", jsonl({"q": f"{word} {i}", "a": word, "b": "x", "label": i % 2} for i in range(7)))
+        rows = [{"q": f"{word} {i}", "a": word, "b": "x", "label": i % 2} for i in range(7)]
+        write(base / f"c/{lang}.jsonl", jsonl(rows))
     return base
 
 
 TASKS = [dict(name="f", kind="bpb", path="f/{lang}.txt"),
-         dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{ask} {q}", choices=["{a}", "{b}"], gold="label"),
-         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"], prompt="{src}: {x}\n{tgt}:", max_new_tokens=4)]
+         dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{ask} {q}", choices=["{a}", "{b}"],
+              gold="label"),
+         dict(name="tr", kind="translate", path="f/{lang}.txt", pairs=["en-kk", "zh-en"],
+              prompt="{src}: {x}\n{tgt}:", max_new_tokens=4)]
 
 
 def words(folder, data, out, **more):
@@ -440,6 +467,10 @@ def words(folder, data, out, **more):
 
 def lines(out):
     return [json.loads(line) for line in Path(out).read_text().split("\n") if line]
+
+
+def keys_of(rows):
+    return {(r["task"], r["lang"], r["metric"]) for r in rows}
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +503,8 @@ def test_scores_do_not_depend_on_the_batch(results, folder, data, tmp_path):
 
 def test_a_small_batch_still_translates(results, folder, data, tmp_path):
     evaluate.main(words(folder, data, tmp_path / "r.jsonl", batch_tokens=100, tasks=TASKS[2:]))
-    assert [r["score"] for r in lines(tmp_path / "r.jsonl")] == [r["score"] for r in lines(results) if r["task"] == "tr"]
+    expected = [r["score"] for r in lines(results) if r["task"] == "tr"]
+    assert [r["score"] for r in lines(tmp_path / "r.jsonl")] == expected
 
 
 def test_a_second_run_adds_nothing(results, folder, data, tmp_path):
@@ -505,8 +537,7 @@ def test_resume_after_a_kill_between_two_metrics(results, folder, data, tmp_path
     out = tmp_path / "r.jsonl"
     out.write_text("".join(line + "\n" for line in results.read_text().split("\n")[:3]))
     evaluate.main(words(folder, data, out))
-    assert {(r["task"], r["lang"], r["metric"]) for r in lines(out)} == {(r["task"], r["lang"], r["metric"])
-        for r in lines(results)}
+    assert keys_of(lines(out)) == keys_of(lines(results))
 
 
 def test_resume_after_a_kill_within_a_line(results, folder, data, tmp_path):
@@ -520,7 +551,7 @@ def test_resume_after_a_kill_within_a_line(results, folder, data, tmp_path):
             whole.append(json.loads(line))
         except json.JSONDecodeError:
             pass  # the torn line may stay, but it must not swallow the next one
-    assert {(r["task"], r["lang"], r["metric"]) for r in whole} == {(r["task"], r["lang"], r["metric"]) for r in lines(results)}
+    assert keys_of(whole) == keys_of(lines(results))
 
 
 def test_the_results_folder_is_made(folder, data, tmp_path):
@@ -549,10 +580,11 @@ def test_a_tokenizer_larger_than_the_model(folder, data, tmp_path):
 def test_two_processes_write_the_same_lines(results, folder, data, tmp_path):
     """An odd number of items over two ranks, and fewer items than ranks."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "eval.py")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(ROOT / "eval.py")]
     for name, more in (("whole", {}), ("single", dict(limit=1))):
-        done = subprocess.run([*command, *words(folder, data, tmp_path / f"{name}.jsonl", **more)], env=env, capture_output=True, text=True,
-                              timeout=300)
+        done = subprocess.run([*command, *words(folder, data, tmp_path / f"{name}.jsonl", **more)], env=env,
+                              capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
     evaluate.main(words(folder, data, tmp_path / "single-1.jsonl", limit=1))
     for a, b in ((results, tmp_path / "whole.jsonl"), (tmp_path / "single-1.jsonl", tmp_path / "single.jsonl")):
