@@ -24,7 +24,7 @@ SOME = ["en", "zh", "tr", "kk", "th"]
 def made(tmp_path_factory):
     """A small tinyworld in all its languages."""
     out = tmp_path_factory.mktemp("tinyworld") / "raw"
-    tinyworld.main([f"out={out}", *SMALL])
+    main([f"out={out}", *SMALL])
     return out
 
 
@@ -51,15 +51,15 @@ def test_the_languages_are_those_of_the_paper():
 @pytest.mark.parametrize("code", CODES)
 def test_language_file(code):
     """Same keys and slots as English, every pattern renders, enough words and patterns, NFC, no slot left over."""
-    grammar.check(code)
-    lang = grammar.language(code)
+    grammar.check_language(code)
+    lang = grammar.load_language(code)
     assert lang["code"] == code
     assert sum(len(lang[name]) for name in grammar.CLASSES) >= 150
     assert len(lang["sentence"]) >= 15
     assert set(lang["language"]) == set(CODES)
     raw = (grammar.FOLDER / f"{code}.toml").read_text(encoding="utf-8")
     assert unicodedata.is_normalized("NFC", raw)
-    for key, text in grammar.proof(code):
+    for key, text in grammar.proof_sheet(code):
         assert text and not set("{}<>") & set(text), (key, text)
         if key.split(".")[0] not in grammar.CLASSES:  # a word's form may be empty: nothing of the verb is at the end
             assert text == text.strip() and "  " not in text, (key, text)
@@ -77,33 +77,33 @@ def test_what_check_finds(tmp_path, monkeypatch):
                             (('rice = "rice"', 'rice = "bread"'), r"\[food\] says two entries alike")]:
         assert change[0] in good
         (tmp_path / "xx.toml").write_text(good.replace(*change), encoding="utf-8")
-        grammar.language.cache_clear()
+        grammar.load_language.cache_clear()
         with pytest.raises(ValueError, match=r"xx.toml: " + message if "no form" not in message else message):
-            grammar.check("xx")
-    grammar.language.cache_clear()
+            grammar.check_language("xx")
+    grammar.load_language.cache_clear()
 
 
 def test_unknown_languages(tmp_path):
     with pytest.raises(ValueError, match="does not speak 'tlh'; it speaks ar, az, .*add tlh.toml"):
-        grammar.language("tlh")
+        grammar.load_language("tlh")
     with pytest.raises(ValueError, match=r"\['tlh'\] are not among the 29: en zh"):
-        tinyworld.main([f"out={tmp_path}", "languages=['en', 'tlh']"])
+        main([f"out={tmp_path}", "languages=['en', 'tlh']"])
     assert not list(tmp_path.iterdir())
 
 
 def test_agreement_and_capitals():
-    assert grammar.capitalise("istanbul", "tr") == "İstanbul" and grammar.capitalise("istanbul", "en") == "Istanbul"
-    french = grammar.language("fr")
-    him, her = (w.say(french, ("work", {"person": p, "job": "baker"})) for p in ("adam", "anna"))
+    assert grammar.capitalize("istanbul", "tr") == "İstanbul" and grammar.capitalize("istanbul", "en") == "Istanbul"
+    french = grammar.load_language("fr")
+    him, her = (grammar.render_sentence(french, ("work", {"person": p, "job": "baker"})) for p in ("adam", "anna"))
     assert him.replace("Adam", "") != her.replace("Anna", "")
 
 
 def test_different_messages_are_said_differently():
     """In every language, else a translation or an answer would have two right forms."""
-    r = random.Random(0)
-    messages = {w.identity(m): m for m in (w.random_message(r) for _ in range(300))}
+    rng = random.Random(0)
+    messages = {world.message_id(m): m for m in (world.sample_message(rng) for _ in range(300))}
     for code in CODES:
-        said = [w.say(grammar.language(code), m) for m in messages.values()]
+        said = [grammar.render_sentence(grammar.load_language(code), m) for m in messages.values()]
         assert len(set(said)) == len(said), [k for k, n in Counter(said).items() if n > 1]
 
 
@@ -116,8 +116,8 @@ def identify():
 @pytest.mark.parametrize("code", CODES)
 def test_the_language_is_recognised(identify, code):
     """py3langid names the language of clean documents; Indonesian and Malay it can only tell from all others."""
-    r, lang, world = random.Random(f"recognise/{code}"), grammar.language(code), w.World(0)
-    got = Counter(identify(w.document(world, lang, r, True)) for _ in range(100))
+    rng, lang, world = random.Random(f"recognise/{code}"), grammar.load_language(code), world.make_facts(0)
+    got = Counter(identify(documents.make_document(facts, lang, r, True)) for _ in range(100))
     right = got["id"] + got["ms"] if code in ("id", "ms") else got[code]
     assert right >= 97, got
 
@@ -126,7 +126,7 @@ def test_the_language_is_recognised(identify, code):
 
 def test_same_seed_same_bytes(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        tinyworld.main([f"out={tmp_path / name}", f"seed={seed}", f"languages={SOME}", *SMALL])
+        main([f"out={tmp_path / name}", f"seed={seed}", f"languages={SOME}", *SMALL])
     a, b, c = (tree(tmp_path / name) for name in "abc")
     assert a == b and set(a) == set(c)
     assert [k for k in a if a[k] == c[k]] == ["benchmarks/labels.json"]
@@ -135,7 +135,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 def test_text_of_the_pretraining_stages_is_what_it_was(tmp_path):
     """The shipped base and RESULTS.md were made from these bytes: a change of the generator must be seen."""
-    tinyworld.main([f"out={tmp_path}", "seed=3", f"languages={SOME}", *SMALL])
+    main([f"out={tmp_path}", "seed=3", f"languages={SOME}", *SMALL])
     old = {k: v for k, v in tree(tmp_path).items() if k.split("/")[0] in ("web", "bitext", "knowledge", "synthetic", "benchmarks")}
     digest = hashlib.sha256(b"".join(k.encode() + bytes.fromhex(v) for k, v in old.items())).hexdigest()
     assert digest == "3837cbd49e6446004efdb751d59d667137ed19423d18f9f906d85182517ba33f"
@@ -144,7 +144,7 @@ def test_text_of_the_pretraining_stages_is_what_it_was(tmp_path):
 def test_a_language_does_not_depend_on_the_others_sizes(tmp_path):
     """More documents are the same documents and some more."""
     for name, n in (("a", 30), ("b", 50)):
-        tinyworld.main([f"out={tmp_path / name}", "languages=['en', 'kk']", f"web={{'en': {n}, 'low': {n}}}", *SMALL[1:]])
+        main([f"out={tmp_path / name}", "languages=['en', 'kk']", f"web={{'en': {n}, 'low': {n}}}", *SMALL[1:]])
     assert rows(tmp_path / "b/web/kk.jsonl")[:30] == rows(tmp_path / "a/web/kk.jsonl")
 
 
@@ -172,7 +172,7 @@ def test_web_documents(made, code):
     found = rows(made / f"web/{code}.jsonl")
     assert len(found) == 60
     labels = Counter(row["label"] for row in found)
-    assert set(labels) <= {"clean", *tinyworld.JUNK} and labels["clean"] > 40
+    assert set(labels) <= {"clean", *documents.JUNK} and labels["clean"] > 40
     assert len({row["url"] for row in found}) > 50 and all(row["text"] for row in found)
     texts = [row["text"] for row in found if row["label"] == "clean"]
     for row in found:
@@ -182,11 +182,11 @@ def test_web_documents(made, code):
 
 
 def test_the_share_of_junk(tmp_path):
-    tinyworld.main([f"out={tmp_path}", "languages=['en', 'kk']", "web={'en': 1000, 'low': 1000}", "junk=0.2", *SMALL[1:]])
+    main([f"out={tmp_path}", "languages=['en', 'kk']", "web={'en': 1000, 'low': 1000}", "junk=0.2", *SMALL[1:]])
     for code in ("en", "kk"):
         labels = Counter(row["label"] for row in rows(tmp_path / f"web/{code}.jsonl"))
         assert abs(1 - labels["clean"] / 1000 - 0.2) < 0.05  # 4 standard deviations
-        assert all(labels[kind] >= 8 for kind in tinyworld.JUNK), labels
+        assert all(labels[kind] >= 8 for kind in documents.JUNK), labels
 
 
 @pytest.mark.parametrize("pivot", ["en", "zh"])
@@ -234,18 +234,18 @@ def test_published_columns_and_different_choices(made, code):
 @pytest.mark.parametrize("code", CODES)
 def test_the_right_answer_is_right(made, code):
     """Reading: the passage says the right answer and none of the wrong ones. Knowledge: it is the world's fact."""
-    lang, world = grammar.language(code), w.World(0)
+    lang, world = grammar.load_language(code), world.make_facts(0)
     for row in rows(made / f"benchmarks/belebele/{code}.jsonl"):
         said = [row[f"mc_answer{i}"] in row["flores_passage"] for i in (1, 2, 3, 4)]
         assert said == [i == int(row["correct_answer_num"]) for i in (1, 2, 3, 4)], row
-    facts = {w.ask(lang, (f, slots)): w.answer(lang, (f, slots)) for (f, _), slots in world.facts.items()}
+    facts = {grammar.render_question(lang, (f, slots)): grammar.render_answer(lang, (f, slots)) for (f, _), slots in world.facts.items()}
     for row in table(made / f"benchmarks/mmmlu/{code}.csv"):
         assert row[row["Answer"]] == facts[row["Question"]]
 
 
 def test_reading_items_have_one_right_answer():
     """The passage says it of the person asked about; what it says of the other person is not among the choices."""
-    for told, asked, options, right in w.reading_items(0, 200):
+    for told, asked, options, right in benchmarks.sample_reading_items(0, 200):
         slot = grammar.ASKS[asked[0]]
         assert asked in told and options[right] == asked[1][slot] and len(set(options)) == 4
         same = [m for m in told if m[0] == asked[0]]
@@ -254,30 +254,30 @@ def test_reading_items_have_one_right_answer():
 
 def test_items_mean_the_same_in_every_language(made):
     """Item i has its right answer in the same place, and question and choices say the same messages, in all languages."""
-    world = w.World(0)
-    reading, causes, facts = list(w.reading_items(0, 16)), list(w.cause_items(0, 16)), list(w.knowledge_items(world, 0, 16))
+    world = world.make_facts(0)
+    reading, causes, facts = list(benchmarks.sample_reading_items(0, 16)), list(benchmarks.sample_cause_items(0, 16)), list(benchmarks.sample_knowledge_items(facts, 0, 16))
     for code in CODES:
-        lang = grammar.language(code)
+        lang = grammar.load_language(code)
         for row, (told, asked, options, right) in zip(rows(made / f"benchmarks/belebele/{code}.jsonl"), reading, strict=True):
-            assert row["correct_answer_num"] == str(right + 1) and row["question"] == w.ask(lang, asked)
-            assert [row[f"mc_answer{i + 1}"] for i in range(4)] == [w.say(lang, (asked[0],
+            assert row["correct_answer_num"] == str(right + 1) and row["question"] == grammar.render_question(lang, asked)
+            assert [row[f"mc_answer{i + 1}"] for i in range(4)] == [grammar.render_sentence(lang, (asked[0],
                 asked[1] | {grammar.ASKS[asked[0]]: o})) for o in options]
-            assert all(w.say(lang, m) in row["flores_passage"] for m in told)
+            assert all(grammar.render_sentence(lang, m) in row["flores_passage"] for m in told)
         for row, (key, slots, question, wrong, right) in zip(rows(made / f"benchmarks/xcopa/{code}.jsonl"), causes, strict=True):
             given = {"cause": "effect", "effect": "cause"}[question]
-            assert (row["label"], row["question"]) == (right, question) and row["premise"] == grammar.render(lang,
+            assert (row["label"], row["question"]) == (right, question) and row["premise"] == grammar.render_pattern(lang,
                 lang[given][key], slots)
-            assert row[f"choice{right + 1}"] == grammar.render(lang, lang[question][key], slots)
-            assert row[f"choice{2 - right}"] == grammar.render(lang, lang[question][wrong], slots)
+            assert row[f"choice{right + 1}"] == grammar.render_pattern(lang, lang[question][key], slots)
+            assert row[f"choice{2 - right}"] == grammar.render_pattern(lang, lang[question][wrong], slots)
         for row, (message, options, right, subject) in zip(table(made / f"benchmarks/mmmlu/{code}.csv"), facts, strict=True):
-            assert (row["Answer"], row["Subject"]) == ("ABCD"[right], subject) and row["Question"] == w.ask(lang, message)
-            assert [row[k] for k in "ABCD"] == [w.answer(lang, message, o) for o in options]
+            assert (row["Answer"], row["Subject"]) == ("ABCD"[right], subject) and row["Question"] == grammar.render_question(lang, message)
+            assert [row[k] for k in "ABCD"] == [grammar.render_answer(lang, message, o) for o in options]
 
 
 def test_answers_are_spread_over_the_places():
-    places = Counter(right for *_, right in w.reading_items(0, 400))
+    places = Counter(right for *_, right in benchmarks.sample_reading_items(0, 400))
     assert all(70 < places[i] < 130 for i in range(4)), places  # 100, within 3.5 standard deviations
-    assert 160 < sum(item[-1] for item in w.cause_items(0, 400)) < 240
+    assert 160 < sum(item[-1] for item in benchmarks.sample_cause_items(0, 400)) < 240
 
 
 # ---------------------------------------------------------------------- nothing leaks
@@ -291,16 +291,16 @@ def all_texts(made, code):
 @pytest.mark.parametrize("code", language_table.LOW)
 def test_low_resource_languages_never_speak_of_far_countries(made, code):
     """Also not inside junk, nor in documents of other languages under wrong labels."""
-    lang, world = grammar.language(code), w.World(0)
-    secret = [say(lang, (f, world.facts[f, c])) for f in w.COUNTRY_FACTS for c in w.FAR for say in (w.say, w.ask)]
-    assert len(secret) == 2 * len(w.COUNTRY_FACTS) * len(w.FAR) > 100
+    lang, world = grammar.load_language(code), world.make_facts(0)
+    secret = [say(lang, facts[f, c]) for f in world.COUNTRY_FACTS for c in world.FAR for say in (grammar.render_sentence, grammar.render_question)]
+    assert len(secret) == 2 * len(world.COUNTRY_FACTS) * len(world.FAR) > 100
     for text in all_texts(made, code):
         assert not [s for s in secret if s in text]
 
 
 def test_high_resource_languages_do_speak_of_them(made):
-    world, lang = w.World(0), grammar.language("en")
-    secret = [w.say(lang, (f, world.facts[f, c])) for f in w.COUNTRY_FACTS for c in w.FAR]
+    world, lang = world.make_facts(0), grammar.load_language("en")
+    secret = [grammar.render_sentence(lang, facts[f, c]) for f in world.COUNTRY_FACTS for c in world.FAR]
     text = "\n".join(all_texts(made, "en"))
     assert sum(s in text for s in secret) > 5
 
@@ -329,7 +329,7 @@ def test_wrong_language_documents_hold_no_test_sentence(made):
 
 def test_leaks_at_the_default_number_of_test_sentences(tmp_path):
     """At 64 test sentences and many pairs and stories a leak that is rare becomes certain."""
-    tinyworld.main([f"out={tmp_path}", "languages=['en', 'zh', 'kk']", "web={'en': 600, 'zh': 100, 'low': 600}", "pairs=3000",
+    main([f"out={tmp_path}", "languages=['en', 'zh', 'kk']", "web={'en': 600, 'zh': 100, 'low': 600}", "pairs=3000",
                     "synthetic=1500",
                     "knowledge=100", "items=8", "noise=0.2"])
     for code in ("en", "kk"):
@@ -347,7 +347,7 @@ def test_leaks_at_the_default_number_of_test_sentences(tmp_path):
 
 def test_translation_tests_of_every_seed_are_reserved(made):
     """Their sentences stand in no document, pair or instruction of any seed, so a base that read one seed can be tested with another."""
-    tests = {seed: [w.identity(m) for m in w.test_messages(seed, 24)] for seed in range(5)}
+    tests = {seed: [world.message_id(m) for m in benchmarks.sample_test_messages(seed, 24)] for seed in range(5)}
     assert all(len(set(said)) == 24 for said in tests.values()) and len({*sum(tests.values(), [])}) > 60
     text = "\n".join(p.read_text(encoding="utf-8") for p in made.rglob("*.*") if "benchmarks" not in p.parts and "eval" not in p.parts)
     assert not [said for said in sum(tests.values(), []) if said in text]
