@@ -12,8 +12,9 @@ import tokenizer
 import train
 from evaluation.scoring import encode_pair, loglikelihoods
 from model import ModelConfig, Qwen2
-from tinyworld import world as w
-from tinyworld.grammar import language
+from tinyworld import world
+from tinyworld.benchmarks import sample_options
+from tinyworld.grammar import ASKS, load_language, render_answer, render_question
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "tinyworld" / "base"
@@ -48,10 +49,10 @@ def test_the_weights_are_those_of_the_log(run):
 def accuracy(base, code, items):
     """Share of (question, options, place of the right one) whose right option the model finds most likely."""
     model, t = base
-    lang, pairs = language(code), []
+    lang, pairs = load_language(code), []
     for message, options, _ in items:
-        context = f"{lang['label']['question']} {w.ask(lang, message)}\n{lang['label']['answer']}"
-        pairs += [encode_pair(t, context, f" {w.answer(lang, message, option)}") for option in options]
+        context = f"{lang['label']['question']} {render_question(lang, message)}\n{lang['label']['answer']}"
+        pairs += [encode_pair(t, context, f" {render_answer(lang, message, option)}") for option in options]
     scores = torch.tensor([score for score, _ in loglikelihoods(model, pairs, 1024)]).view(-1, 4)
     return float((scores.argmax(1) == torch.tensor([right for *_, right in items])).float().mean())
 
@@ -59,7 +60,10 @@ def accuracy(base, code, items):
 @pytest.mark.parametrize("code", ["en", "zh"])
 def test_it_knows_the_world(base, code):
     """Chance is 25 %; the card says 98 % or more."""
-    r, world = random.Random(7), w.World(0)
-    asked = r.sample([(f, c) for f in w.COUNTRY_FACTS for c in w.KEYS["country"]], 40)
-    items = [(m, *w.choices(r, w.ASKS[m[0]], m[1][w.ASKS[m[0]]])) for m in ((f, world.facts[f, c]) for f, c in asked)]
+    rng, facts = random.Random(7), world.make_facts(0)
+    pairs = [(relation, country) for relation in world.COUNTRY_FACTS for country in world.KEYS["country"]]
+    items = []
+    for pair in rng.sample(pairs, 40):
+        relation, slots = facts[pair]
+        items.append((facts[pair], *sample_options(rng, ASKS[relation], slots[ASKS[relation]])))
     assert accuracy(base, code, items) >= 0.95

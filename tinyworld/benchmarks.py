@@ -9,8 +9,9 @@ from tinyworld import grammar, world
 
 # ---------------------------------------------------------------------- items
 
-def sample_options(rng, slot, correct, excluded=()):
-    """Four values of a slot in random order, and the index of the correct one. No wrong one is among excluded."""
+def sample_options(rng: random.Random, slot: str, correct: str,
+                   excluded: Sequence[str] = ()) -> tuple[list[str], int]:
+    """Return four values of a slot in random order, and the index of the correct one. No wrong one is among excluded."""
     wrong = rng.sample([key for key in world.KEYS[slot] if key != correct and key not in excluded], 3)
     options = rng.sample([correct, *wrong], 4)
     return options, options.index(correct)
