@@ -210,7 +210,7 @@ def test_the_demo_in_some_languages(languages, monkeypatch):
     for name in ("data", "chats"):
         values = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))
         named = {code for s in values["sources"] for code in s["language"].split("-")}
-        assert named == set(codes) == set(values["names"])
+        assert named == set(codes) == set(values["language_names"])
     groups = {language_table.group(code) for code in codes}
     for name in ("stage1", "stage2", "sft"):
         mixture = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["mixture"]
