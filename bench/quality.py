@@ -10,21 +10,17 @@ cleaned as a crawl would be (script, language, heuristics with configs/threshold
 documents of nine.
 """
 import json
-import subprocess
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from bench.pair_similarity import measure_similarity
 from configs import language_table, load, thresholds
-from corpus import bitext, clean, read, similarity
+from corpus import bitext, clean, read
 
-ROOT = Path(__file__).parent.parent
 NTREX = dict(arb="ar", deu="de", eng="en", jpn="ja", kaz="kk", nep="ne", zho="zh")
 FLORES = dict(arb="ar", ben="bn", deu="de", eng="en", spa="es", fra="fr", ind="id", jpn="ja", kaz="kk", kor="ko",
               npi="ne", por="pt", tha="th", tur="tr", zho="zh")
@@ -46,7 +42,7 @@ class Quality:
 def main(argv: list[str] | None = None):
     c, = load(Quality, argv=argv)
     if c.pairs:
-        measure_similarity(c)
+        measure_similarity(c.pairs, c.model)
         return
     identify = clean.load_langid(set(language_table.NAMES))
     if identify is None:
@@ -233,40 +229,6 @@ def measure_good_pairs(c, identify):
     least = ", ".join(f"{code} {rate[code]:.1%}" for code in sorted(rate, key=rate.get)[:3])
     print(f"good pairs with English: {sum(kept.values()) / sum(total.values()):.1%} of {sum(total.values()):,} kept; "
           f"least: {least}; lost to " + ", ".join(f"{reason} {n}" for reason, n in lost.most_common(3)))
-
-
-# ---------------------------------------------------------------------- similarity
-
-def measure_similarity(c):
-    """Print how well the margin of a checkpoint's vectors separates misaligned pairs from good ones, by language."""
-    results = {}
-    for path in sorted(Path(c.pairs).glob("bitext/en-*.tsv")):
-        columns = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
-        pairs = list(dict.fromkeys((x, y, label) for x, y, _, label in columns if label in ("clean", "misaligned")))
-        x, y = embed_pairs(c.model, pairs)
-        good = [label == "clean" for _, _, label in pairs]
-        code = path.stem.split("-")[1]
-        results[code] = [similarity.auc(similarity.margin_scores(*sides), good)
-                         for sides in ((x, y), similarity.align_languages(x, y))]
-        print(f"  en-{code}: {len(pairs)} pairs, {good.count(False)} misaligned: AUC {results[code][0]:.3f}, "
-              f"aligned {results[code][1]:.3f}", flush=True)
-    plain, aligned = (sum(result[i] for result in results.values()) / len(results) for i in (0, 1))
-    print(f"the margin's AUC on planted misalignments, mean of {len(results)} languages: {plain:.3f}, "
-          f"aligned {aligned:.3f}")
-
-
-def embed_pairs(model: str, pairs: list[tuple]) -> list[np.ndarray]:
-    """The vectors of both sides, by the command a user would run."""
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder, "pairs.tsv")
-        text.write_text("".join(f"{x}\t{y}\n" for x, y, _ in pairs), encoding="utf-8")
-        vectors = []
-        for column in (0, 1):
-            out = f"{folder}/{column}.npy"
-            subprocess.run([sys.executable, str(ROOT / "recipes/embed_sentences.py"), f"model={model}", f"text={text}",
-                            f"column={column}", f"out={out}"], check=True)
-            vectors.append(np.load(out))
-        return vectors
 
 
 if __name__ == "__main__":
