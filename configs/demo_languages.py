@@ -3,8 +3,8 @@ import os
 
 from configs.language_table import MARCO, group
 
-# ten languages in seven scripts; of the five low-resource ones, Italian is written in Latin letters, Ukrainian and Kazakh in Cyrillic
-DEFAULT = "en zh ar de ja it uk kk th el"
+# ten languages in six scripts; of the four low-resource ones, Italian is written in Latin letters, Ukrainian and Kazakh in Cyrillic
+DEFAULT = "en zh ar de fr ja it uk kk el"
 
 
 def chosen() -> list[str]:
