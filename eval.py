@@ -12,8 +12,10 @@ evaluation/run.py, score_samples. No benchmark's name is known here: they are da
 folder for each benchmark with its files as published. Scores do not depend on batch size or processes.
 
 OUT/results.jsonl: {"checkpoint", "weights", "tokenizer", "task", "lang", "metric", "score", "n", "stderr", "low",
-"high" (95 %), "shots", "preset", "group", "prompt" (hash of all prompts), "signature", "malformed", "lines" (of this
-result)}. A mean over a group is a row with "lang": "mean" and METRIC_micro (of documents) or METRIC_macro (of tasks).
+"high" (95 %), "shots", "preset", "group", "prompt" (hash of all prompts), "setup" (hash of what else the score depends
+on), "signature", "malformed" (rows left out), "failed" (documents without a score), "cut" (prompts that lost their
+beginning), "lines" (of this result)}. A mean over a group is a row with "lang": "mean" and METRIC_micro (of documents)
+or METRIC_macro (of tasks).
 OUT/samples.jsonl, one line per document: {"checkpoint", "weights", "task", "lang", "prompt", "doc_id", "gold"} and
     choice     "pairs": [{"context", "continuation", "loglikelihood", "is_greedy"}], "acc", "acc_norm"
     generate   "context", "response", its metrics ("f1", "em", "exact_match", "acc"), "empty", "looping", "in_language"
@@ -23,11 +25,12 @@ A run that was killed resumes with the first unfinished task.
 """
 import fnmatch
 import hashlib
+import importlib.metadata
 import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -36,12 +39,14 @@ import torch.distributed as dist
 import tokenizer
 from configs import language_table, load
 from evaluation import compare, custom_tasks, judge, results
-from evaluation.aggregate import group_means, score_samples
+from evaluation.aggregate import group_means, score_samples, target_language
 from evaluation.documents import missing_file_message, read_documents, task_files
 from evaluation.prompts import format_prompts
-from evaluation.run import RUNNERS
+from evaluation.run import RUNNERS, generation_stop_ids
 from evaluation.tasks import PAPER_SUITE, load_tasks
+from evaluation.translation import signature_of, translation_metrics
 from model import Qwen2
+from training.distributed import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,31 @@ def join_documents(documents, n):
     return [{"text": "\n".join(d["text"] for d in documents[i:i + n])} for i in range(0, len(documents), n)]
 
 
+def hash_setup(c, task, model, t):
+    """A hash of what a score depends on besides the prompts, the weights and the tokenizer.
+
+    The model's config, the window, the tokenizer's declared tokens, the chat template, the ids that end a response, and
+    the metrics that can be computed on this machine.
+    """
+    declared = {name: token for name, token in t.config.items() if name.endswith("_token")}
+    facts = [asdict(model.config), c.max_length or model.config.max_position_embeddings, c.dtype, t.bos_id, declared]
+    if c.apply_chat_template or task["kind"] == "chat":
+        facts.append(t.chat_template)
+    if task["kind"] in ("generate", "translate", "chat"):
+        facts += [sorted(generation_stop_ids(c, task, t)), installed_version("py3langid")]
+    if task["kind"] == "translate":
+        available = translation_metrics(target_language(task), "custom" in task)
+        facts.append({name: signature_of(*metric) for name, metric in available.items()})
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def installed_version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def hash_prompts(c, task, documents):
     keys = "name", "lang", "kind", "delimiter", "stop_strings", "max_new_tokens", "metrics"
     fields = {k: task.get(k) for k in keys}
@@ -154,24 +184,37 @@ def hash_prompts(c, task, documents):
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def measure(c, task, documents, complaints, prompt_hash, identity, model, t, rank, world_size):
-    """Run one task over all processes: (rows of results, samples)."""
-    samples = RUNNERS[task["kind"]](c, task, documents[rank::world_size], model, t)
+def measure(c, task, documents, complaints, key, identity, model, t, rank, world_size):
+    """Run one task over all processes: (rows of results, samples). key: {"task", "lang", "prompt", "setup"}."""
+    share, error = [], None
+    try:
+        share = RUNNERS[task["kind"]](c, task, documents[rank::world_size], model, t)
+    except ValueError as e:  # raised below, by all ranks alike
+        error = e
+    shares = [(share, error)]
     if world_size > 1:
-        shares = [None] * world_size
-        dist.all_gather_object(shares, samples)
-        samples = [shares[i % world_size][i // world_size] for i in range(len(documents))]
-    scores = score_samples(task, samples)
+        shares *= world_size
+        dist.all_gather_object(shares, (share, error))
+    for _, error in shares:
+        if error:
+            raise error
+    samples = [shares[i % world_size][0][i // world_size] for i in range(len(documents))]
+    scored = [sample for sample in samples if "failed" not in sample]
+    if not scored:
+        raise ValueError(f"task {task['name']}, {task['lang']}: no document can be scored; "
+                         f"document 0: {samples[0]['failed']}")
+    scores = score_samples(task, scored)
     rows = []
     for metric, score, error, low, high, signature in scores:
         rows.append({
-            **identity, "task": task["name"], "lang": task["lang"], "metric": metric, "score": rounded(score),
-            "n": len(samples), "stderr": rounded(error), "low": rounded(low), "high": rounded(high),
+            **identity, "task": key["task"], "lang": key["lang"], "metric": metric, "score": rounded(score),
+            "n": len(scored), "stderr": rounded(error), "low": rounded(low), "high": rounded(high),
             "shots": documents[0].get("shots", 0), "preset": None if "custom" in task else c.preset,
-            "group": task["groups"][0] if task["groups"] else None, "prompt": prompt_hash, "signature": signature,
-            "malformed": len(complaints), "lines": len(scores)})
-    key = {k: rows[0][k] for k in ("checkpoint", "weights", "task", "lang", "prompt")}
-    return rows, [{**key, "doc_id": i, **sample} for i, sample in enumerate(samples)]
+            "group": task["groups"][0] if task["groups"] else None, "prompt": key["prompt"], "setup": key["setup"],
+            "signature": signature, "malformed": len(complaints), "failed": len(samples) - len(scored),
+            "cut": sum("cut" in sample for sample in samples), "lines": len(scores)})
+    common = {"checkpoint": identity["checkpoint"], "weights": identity["weights"], **key, "preset": rows[0]["preset"]}
+    return rows, [{**common, "doc_id": i, **sample} for i, sample in enumerate(samples)]
 
 
 def rounded(number):
@@ -216,38 +259,73 @@ def hash_weights(folder):
 
 def evaluate(c):
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1:
+        die_with_parent()
     if c.threads:
         torch.set_num_threads(c.threads)
+    results_file, samples_file = results.output_paths(c.out)
+    lock = results.lock_results(results_file) if c.out and rank == 0 else None
     tasks = select_tasks(c)
     if world_size > 1:
         dist.init_process_group("gloo")
     model, t, identity = open_model(c)
-    results_file, samples_file = results.output_paths(c.out)
     finished = [results.finished_results(results_file, samples_file, identity) if rank == 0 else None]
     if world_size > 1:
         dist.broadcast_object_list(finished)
-    finished, rows_by_task, begin = finished[0], {}, time.time()
+    finished, rows_by_task, failures, begin = finished[0], {}, [], time.time()
     for i, task in enumerate(tasks):
-        documents, complaints, prompt_hash = load_documents(c, task, t)
-        if not documents:
+        try:
+            documents, complaints, prompt_hash = load_documents(c, task, t)
+            if not documents:
+                continue
+            key = {"task": task["name"], "lang": task["lang"], "prompt": prompt_hash,
+                   "setup": hash_setup(c, task, model, t)}
+            rows = finished.get(tuple(key.values()))
+            is_new = rows is None
+            if is_new:
+                rows, samples = measure(c, task, documents, complaints, key, identity, model, t, rank, world_size)
+        except ValueError as e:  # the same on all ranks: of the files, the settings, or all documents
+            failures.append(str(e))
+            if rank == 0:
+                print(f"failed: {e}", file=sys.stderr, flush=True)
             continue
-        rows = finished.get((task["name"], task["lang"], prompt_hash))
-        is_new = rows is None
-        if is_new:
-            rows, samples = measure(c, task, documents, complaints, prompt_hash, identity, model, t, rank, world_size)
         rows_by_task.setdefault(task["name"], []).extend(rows)
         if rank == 0:
             if is_new and c.out:
                 results.append_rows(samples_file, samples)
                 results.append_rows(results_file, rows)
+            if is_new:
+                print_failed_documents(task, samples)
             print_scores(task, rows, complaints, is_new, i, len(tasks), begin)
     if rank == 0:
         for row in group_means(rows_by_task, tasks):
-            if c.out and (row["task"], "mean", row["prompt"]) not in finished:
+            if c.out and (row["task"], "mean", row["prompt"], row["setup"]) not in finished:
                 results.append_rows(results_file, [{**identity, **row}])
             print(f"{row['task']} {row['metric']} {row['score']:.4f}", flush=True)
     if world_size > 1:
         dist.destroy_process_group()
+    if lock:
+        lock.close()
+    report_failures(failures, rows_by_task, len(tasks))
+
+
+def report_failures(failures, rows_by_task, n_tasks):
+    """ValueError, so that the exit status tells, when a task or a document could not be measured."""
+    documents = sum(rows[0]["failed"] for rows in rows_by_task.values())
+    if len(failures) == n_tasks == 1:
+        raise ValueError(failures[0])
+    if failures:
+        raise ValueError(f"{len(failures)} of {n_tasks} tasks failed, the others are done; the first: {failures[0]}")
+    if documents:
+        raise ValueError(f"{documents} documents could not be scored; they are named above, and in no score")
+
+
+def print_failed_documents(task, samples):
+    failed = [(i, sample["failed"]) for i, sample in enumerate(samples) if "failed" in sample]
+    for i, reason in failed[:5]:
+        print(f"not scored: task {task['name']}, {task['lang']}, document {i}: {reason}", file=sys.stderr)
+    if len(failed) > 5:
+        print(f"... and {len(failed) - 5} more documents of {task['name']}", file=sys.stderr)
 
 
 def print_scores(task, rows, complaints, is_new, i, n_tasks, begin):
@@ -262,6 +340,9 @@ def print_scores(task, rows, complaints, is_new, i, n_tasks, begin):
         left = f", about {seconds / (i + 1) * (n_tasks - i - 1) / 60:.0f} min left"
     scores = ", ".join(f"{row['metric']} {row['score']:.4f}" for row in rows)
     known = "" if is_new else " (was there already)"
+    for count, what in ((rows[0]["cut"], "prompts cut"), (rows[0]["failed"], "documents not scored")):
+        if count:
+            scores += f", {count} of {rows[0]['n'] + rows[0]['failed']} {what}"
     print(f"{rows[0]['checkpoint']} {task['name']} {task['lang']}: {scores}{known}"
           f"  [{i + 1}/{n_tasks}, {seconds:.0f} s{left}]", flush=True)
 

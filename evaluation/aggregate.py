@@ -20,14 +20,18 @@ def score_samples(task, samples):
     if task["kind"] == "translate":
         hypotheses = [sample["response"].strip() for sample in samples]
         references = [sample["gold"][0] for sample in samples]
-        target = task.get("sides", task["lang"].split("-"))[1]
-        scores += translation.score_translations(hypotheses, references, target, simple="custom" in task)
+        scores += translation.score_translations(hypotheses, references, target_language(task), "custom" in task)
     if task["kind"] == "chat" or (task["kind"] != "choice" and "custom" not in task):
         for name in RESPONSE_COUNTS:
             values = [sample[name] for sample in samples if name in sample]
             if values:
                 scores.append((name, *mean_interval(values), None))
     return scores
+
+
+def target_language(task):
+    """The code of the language that a task translates into."""
+    return task.get("sides", task["lang"].split("-"))[1]
 
 
 def bits_per_byte(samples):
@@ -71,12 +75,16 @@ def mean_row(group, metric, rows, weights):
         error = math.hypot(*(w * row["stderr"] for w, row in zip(weights, rows))) / total
         low, high = round(score - 1.96 * error, 5), round(score + 1.96 * error, 5)
         error = round(error, 5)
-    prompts = "".join(sorted(row["prompt"] for row in rows))
     return {"task": group, "lang": "mean", "metric": metric, "score": round(score, 5),
             "n": sum(row["n"] for row in rows), "stderr": error, "low": low, "high": high,
             "shots": common_value(rows, "shots"), "preset": common_value(rows, "preset"), "group": group,
-            "prompt": hashlib.sha256(prompts.encode()).hexdigest()[:12], "signature": common_value(rows, "signature"),
-            "malformed": sum(row["malformed"] for row in rows), "lines": 1}
+            "prompt": hash_of(rows, "prompt"), "setup": hash_of(rows, "setup"),
+            "signature": common_value(rows, "signature"), "malformed": sum(row["malformed"] for row in rows),
+            "failed": sum(row["failed"] for row in rows), "cut": sum(row["cut"] for row in rows), "lines": 1}
+
+
+def hash_of(rows, key):
+    return hashlib.sha256("".join(sorted(row[key] for row in rows)).encode()).hexdigest()[:12]
 
 
 def common_value(rows, key):

@@ -9,22 +9,18 @@ import os
 import random
 import re
 import time
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from evaluation.deadline import OPENER, deadline
 from evaluation.results import fingerprint
 
 ERRORS = NO_REPLY, REFUSED = "no reply", "prompt not taken"  # a retry may help; a retry cannot help
 MAX_REPLY_BYTES = 16 << 20
 FAULTS = (OSError, http.client.HTTPException,  # of the connection
           ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of a reply of another shape
-
-# no redirects, which would hand the key to another host; every HTTP status is a reply
-OPENER = urllib.request.OpenerDirector()
-for _handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler", "UnknownHandler"):
-    OPENER.add_handler(getattr(urllib.request, _handler)())
-
 
 # ---------------------------------------------------------------------- one request
 
@@ -47,35 +43,39 @@ def chat(url, model, messages, key=None, extra=None, timeout=120.0, tries=6, pau
         time.sleep(wait)
         wait = min(60, pause * 2 ** attempt) * random.uniform(0.5, 1.5)  # jitter: threads do not return all at once
         final, body = False, b""
-        try:
-            with OPENER.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:
-                body = read_body(response, timeout)
-            if response.status == 200:
-                return parse_reply(body)
-            if response.status == 400 and b"content_filter" in body:  # Azure refuses a single prompt this way
-                return {"text": "", "finish": "content_filter"}
-            problem = f"HTTP {response.status} {response.reason}: {body.decode(errors='replace')}"
-            final = response.status < 500 and response.status not in (408, 409, 425, 429)
-            after = response.headers["Retry-After"]
-            if after and after.isdecimal():
-                wait = min(int(after), 600)
-        except FAULTS as e:
-            problem = f"{type(e).__name__}: {e}" + (f" in the reply {body[:200]!r}" if body else "")
-        if key:
-            problem = problem.replace(key, "[key]")
-        problem = " ".join(problem.split())[:300]
+        with deadline(timeout) as is_over:
+            try:
+                with OPENER.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:
+                    body = read_body(response)
+                if is_over():
+                    raise TimeoutError
+                if response.status == 200:
+                    reply = parse_reply(body)
+                    return reply | {"text": reply["text"].replace(key, "[key]")} if key else reply
+                if response.status == 400 and b"content_filter" in body:  # Azure refuses a single prompt this way
+                    return {"text": "", "finish": "content_filter"}
+                problem = f"HTTP {response.status} {response.reason}: {body[:2000].decode(errors='replace')}"
+                final = response.status < 500 and response.status not in (408, 409, 425, 429)
+                after = response.headers["Retry-After"]
+                if after and after.isdecimal():
+                    wait = min(int(after), 600)
+            except FAULTS as e:
+                reply_text = body[:200].decode(errors="replace")
+                problem = f"{type(e).__name__}: {e}" + (f" in the reply {reply_text!r}" if body else "")
+                if is_over():
+                    problem = f"TimeoutError: the reply is not complete after {timeout} s"
+        problem = " ".join(redact(problem, key).split())[:300]
         if final:
             raise ValueError(f"{url.split('?')[0]}: {problem}")  # without the query, which may hold a key too
     raise ConnectionError(f"{url.split('?')[0]}: {problem} (tried {tries} times)")
 
 
-def read_body(response, timeout):
-    """The body of a response, within timeout seconds in all: urllib's timeout is per packet."""
-    deadline, body = time.monotonic() + timeout, b""
+def read_body(response):
+    body = b""
     while block := response.read1(1 << 16):
         body += block
-        if time.monotonic() > deadline or len(body) > MAX_REPLY_BYTES:
-            raise TimeoutError(f"the reply is not complete after {timeout} s and {len(body):,} bytes")
+        if len(body) > MAX_REPLY_BYTES:
+            raise ValueError(f"the reply has more than {MAX_REPLY_BYTES >> 20} MiB")
     return body
 
 
@@ -84,6 +84,49 @@ def parse_reply(body):
     choice = json.loads(body)["choices"][0]
     text = re.sub(r"(?s)\A\s*<think>.*?</think>", "", choice["message"].get("content") or "")
     return {"text": text, "finish": "refusal" if choice["message"].get("refusal") else choice.get("finish_reason")}
+
+
+def redact(text, key):
+    """The text without any four consecutive characters of the key: servers quote it in part, and messages are cut."""
+    if not key:
+        return text
+    pieces, hidden = {key[i:i + 4] for i in range(max(1, len(key) - 3))}, [False] * len(text)
+    for i in range(len(text)):
+        for piece in (text[i:i + 4], text[i:i + len(key)]):
+            if piece in pieces:
+                hidden[i:i + len(piece)] = [True] * len(piece)
+    shown = "".join("\0" if is_hidden else char for char, is_hidden in zip(text, hidden))
+    return re.sub("\0+", "[key]", shown)
+
+
+# ---------------------------------------------------------------------- servers and their keys
+
+def key_of_server(address):
+    """The key of a server, from the environment: API_KEY_HOST; OPENAI_API_KEY is api.openai.com's only.
+
+    HOST in capitals, other characters as _: API_KEY_LLM_EXAMPLE_ORG. ValueError: a key would be sent unencrypted.
+    """
+    url = urllib.parse.urlsplit(address)
+    if "@" in url.netloc:
+        raise ValueError(f"the address of {url.hostname} holds a name or a key; take it out and set {key_name(url)}")
+    names = [key_name(url)]
+    if url.hostname == "api.openai.com":
+        names.append("OPENAI_API_KEY")
+    for name in names:
+        key = "".join(os.environ.get(name, "").split())
+        if key and url.scheme != "https" and not is_loopback(url.hostname):
+            raise ValueError(f"{url.hostname}: {name} is set, and no key is sent over {url.scheme}; use https://")
+        if key:
+            return key
+    return None
+
+
+def key_name(url):
+    return "API_KEY_" + re.sub(r"\W", "_", url.hostname or "").upper()
+
+
+def is_loopback(host):
+    return host in ("localhost", "::1") or re.fullmatch(r"127\.\d+\.\d+\.\d+", host or "") is not None
 
 
 # ---------------------------------------------------------------------- many conversations
@@ -102,9 +145,9 @@ def responder(c, model, name, temperature):
 
 
 def connect(address, model, extra, timeout=120.0):
-    """Return a function: messages -> reply of a server; the key is OPENAI_API_KEY. extra: more fields of a request."""
+    """Return a function: messages -> reply of a server, with its own key. extra: more fields of a request."""
     url = address.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-    key = "".join(os.environ.get("OPENAI_API_KEY", "").split())
+    key = key_of_server(url)
     return lambda messages: chat(url, model, messages, key, extra, timeout)
 
 

@@ -5,8 +5,9 @@
 
 Reads the samples that eval.py writes: every number of a sample is a metric (right or wrong: 1 or 0), bits and bytes are
 bits per byte, translations get corpus chrF++ and BLEU. A difference is b's score minus a's. p: McNemar's exact test of
-right and wrong in one language, else the paired bootstrap. Holm's correction is over the rows of one metric of a
-benchmark, languages and groups apart.
+right and wrong in one language, else the paired bootstrap. Intervals: of right and wrong Wilson's and, of a difference,
+Tango's; else the bootstrap's. Holm's correction is over the rows of one metric of a benchmark, languages and groups
+apart.
 """
 import hashlib
 import json
@@ -19,7 +20,7 @@ import numpy as np
 from configs import load
 from evaluation import results
 from evaluation.samples import measurements, pair_samples, read_samples, without_texts
-from evaluation.statistics import bootstrap, bootstrap_p, holm, sign_test, wilson
+from evaluation.statistics import bootstrap, bootstrap_p, holm, sign_test, tango, wilson
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,16 @@ def compare(c):
     a, a_name = read_samples(c.a, c.a_name, c.tasks, without_texts)
     b, b_name = read_samples(c.b, c.b_name, c.tasks, without_texts)
     files = f"{c.a} ({a_name})", f"{c.b} ({b_name})"
-    families = {}  # {(benchmark, metric): {(task, lang): (doc ids, values of a, values of b, score)}}
+    families = {}  # {(benchmark, metric): {(task, lang): (doc ids, Measurement)}}
     for task, lang in (key for key in a if key in b):
         try:
             pairs = pair_samples(a[task, lang], b[task, lang], files)
         except ValueError as e:
             raise ValueError(f"task {task}, {lang}: {e}") from None
         doc_ids = json.dumps([sample["doc_id"] for sample, _ in pairs])
-        for metric, values in measurements(pairs, lang).items():
+        for metric, measurement in measurements(pairs, lang).items():
             family = families.setdefault((results.benchmark_of(task, lang), metric), {})
-            family[task, lang] = (doc_ids, *values)
+            family[task, lang] = doc_ids, measurement
     if not families:
         raise ValueError(f"{c.a} and {c.b} share no task and language with a score; "
                          f"a has {list_tasks(a)}, b has {list_tasks(b)}")
@@ -77,62 +78,98 @@ def list_tasks(keys):
 
 
 def compare_family(c, benchmark, metric, members):
-    """Rows of one metric of a benchmark. members: {(task, lang): (doc ids, values of a, values of b, score)}."""
+    """Rows of one metric of a benchmark. members: {(task, lang): (doc ids, Measurement)}."""
     draws = bootstrap_members(c, members)
     rows, groups = [], {}
-    for (task, lang), (_, a, b, score) in members.items():
-        values = set(np.unique([a, b])) if a.shape[1] == 1 else {None}
-        binary = values <= {0.0, 1.0}
-        outcomes = values <= {0.0, 0.5, 1.0}  # won, tied or lost
-        p = sign_test(int((b > a).sum()), int((a > b).sum())) if outcomes else None
-        exact = np.array([score(side.sum(0)[None])[0] for side in (a, b)])
-        intervals = [wilson(side.sum(), len(side), c.level) if binary else None for side in (a, b)]
-        row = comparison_row(c, benchmark, metric, (task, lang), len(a), exact, draws[task, lang], p, intervals)
-        row["test"] = "McNemar" if binary else "sign" if outcomes else "bootstrap"
+    for (task, lang), (_, measurement) in members.items():
+        exact = [float(measurement.score(side.sum(0)[None])[0]) for side in (measurement.a, measurement.b)]
+        row = {"benchmark": benchmark, "metric": metric, "task": task, "lang": lang, "n": len(measurement.a),
+               **with_bootstrap(c, exact, draws[task, lang]), "signature": measurement.signature}
+        row |= exact_statistics(c, measurement)
         rows.append(row)
         for group in results.groups_of(lang):
-            groups.setdefault(group, []).append((len(a), exact, draws[task, lang]))
+            groups.setdefault(group, []).append((row, draws[task, lang]))
     means = []
     for group in results.GROUPS:  # unweighted, the paper's mean ("macro")
         parts = groups.get(group, ())
-        only_group = group == "all" and len(groups) == 2  # the one other group is all there is
-        if len(parts) < 2 or only_group:
-            continue
-        sizes, exact, drawn = zip(*parts)
-        place = "mean", f"{group} ({len(parts)})"
-        means.append(comparison_row(c, benchmark, metric, place, sum(sizes), np.mean(exact, 0), np.mean(drawn, 0)))
+        is_only_group = group == "all" and len(groups) == 2  # the one other group is all there is
+        if len(parts) >= 2 and not is_only_group:
+            means.append(mean_row(c, benchmark, metric, f"{group} ({len(parts)})", parts))
     for tested_together in (rows, means):
         for row, p in zip(tested_together, holm([row["p"] for row in tested_together])):
             row["holm"] = p
     return rows + means
 
 
+def with_bootstrap(c, exact, drawn):
+    """Scores of a and b and their difference, with the intervals and the p of the bootstrap."""
+    ends = (1 - c.level) / 2, (1 + c.level) / 2
+    statistics = {}
+    for name, low, high, score, sample in (("a", "low_a", "high_a", exact[0], drawn[0]),
+                                           ("b", "low_b", "high_b", exact[1], drawn[1]),
+                                           ("difference", "low", "high", exact[1] - exact[0], drawn[1] - drawn[0])):
+        statistics[name] = score
+        statistics[low], statistics[high] = map(float, np.quantile(sample, ends))
+    return statistics | {"test": "bootstrap", "p": bootstrap_p(drawn[1] - drawn[0])}
+
+
+def exact_statistics(c, measurement):
+    """What replaces the bootstrap's intervals and p of right and wrong (0 or 1) and of outcomes (0, 0.5 or 1).
+
+    A bootstrap interval is empty where the documents do not differ: 20 answers without a discordant one, 20 ties.
+    """
+    a, b = measurement.a, measurement.b
+    if a.shape[1] > 1:
+        return {}
+    values, n = set(np.unique([a, b])), len(a)
+    wins, losses = int((b > a).sum()), int((b < a).sum())
+    if not values <= {0.0, 0.5, 1.0}:
+        if 0 <= min(values) and max(values) <= 1 and wins == losses == 0:  # no difference at all, of a bounded metric
+            low, high = tango(0, 0, n, c.level)
+            return {"low": low, "high": high}
+        return {}
+    statistics = {"test": "McNemar" if values <= {0.0, 1.0} else "sign", "p": sign_test(wins, losses)}
+    if values <= {0.0, 1.0}:
+        for side, low, high in ((a, "low_a", "high_a"), (b, "low_b", "high_b")):
+            statistics[low], statistics[high] = wilson(float(side.sum()), n, c.level)
+        statistics["low"], statistics["high"] = tango(wins, losses, n, c.level)
+    elif (a + b == 1).all():  # won, tied or lost: the rate is (1 + (wins - losses) / n) / 2
+        low, high = tango(wins, losses, n, c.level)
+        statistics |= {"low": low, "high": high, "low_a": (1 - high) / 2, "high_a": (1 - low) / 2,
+                       "low_b": (1 + low) / 2, "high_b": (1 + high) / 2}
+    elif wins == losses == 0:
+        statistics["low"], statistics["high"] = tango(0, 0, n, c.level)
+    return statistics
+
+
+def mean_row(c, benchmark, metric, name, parts):
+    """The mean over tasks and languages. parts: (row, its bootstrap scores)."""
+    rows = [row for row, _ in parts]
+    exact = [float(np.mean([row[side] for row in rows])) for side in ("a", "b")]
+    statistics = with_bootstrap(c, exact, np.mean([drawn for _, drawn in parts], 0))
+    for low, high in (("low_a", "high_a"), ("low_b", "high_b"), ("low", "high")):
+        if statistics[low] == statistics[high]:  # no draw differs: as wide as the members' on average
+            statistics[low], statistics[high] = (float(np.mean([row[end] for row in rows])) for end in (low, high))
+    signatures = {row["signature"] for row in rows}
+    return {"benchmark": benchmark, "metric": metric, "task": "mean", "lang": name, "n": sum(row["n"] for row in rows),
+            **statistics, "signature": signatures.pop() if len(signatures) == 1 else "several"}
+
+
 def bootstrap_members(c, members):
     """{(task, lang): (2, resamples) scores of a and b}; tasks of the same documents share their resampled documents."""
     by_documents, draws = {}, {}
-    for key, (doc_ids, *_) in members.items():
+    for key, (doc_ids, _) in members.items():
         by_documents.setdefault(doc_ids, []).append(key)
     for doc_ids, keys in by_documents.items():
         digest = hashlib.blake2b(f"{c.seed} {doc_ids}".encode(), digest_size=8).digest()
         sides = []
         for key in keys:
-            _, a, b, score = members[key]
-            sides += [(a, score), (b, score)]
+            _, measurement = members[key]
+            sides += [(measurement.a, measurement.score), (measurement.b, measurement.score)]
         scores = bootstrap(sides, c.resamples, int.from_bytes(digest, "little"))
         for i, key in enumerate(keys):
             draws[key] = np.stack(scores[2 * i:2 * i + 2])
     return draws
-
-
-def comparison_row(c, benchmark, metric, place, n, exact, drawn, p=None, intervals=(None, None)):
-    ends, difference = [(1 - c.level) / 2, (1 + c.level) / 2], drawn[1] - drawn[0]
-    (low_a, high_a), (low_b, high_b) = (
-        interval or np.quantile(side, ends) for interval, side in zip(intervals, drawn))
-    low, high = np.quantile(difference, ends)
-    return {"benchmark": benchmark, "metric": metric, "task": place[0], "lang": place[1], "n": n,
-            "a": exact[0], "low_a": low_a, "high_a": high_a, "b": exact[1], "low_b": low_b, "high_b": high_b,
-            "difference": exact[1] - exact[0], "low": low, "high": high,
-            "test": "bootstrap", "p": bootstrap_p(difference) if p is None else p}
 
 
 # ---------------------------------------------------------------------- output
@@ -148,7 +185,10 @@ def print_tables(rows, names):
                     ("a", "low_a", "high_a"), ("b", "low_b", "high_b"), ("difference", "low", "high", "+"))]
                 table.append([row["task"], row["lang"], row["n"], *cells,
                               f"{row['p']:.4f}", f"{row['holm']:.4f}", row["test"]])
-        print(results.format_table(table, terminal=True), "", sep="\n", flush=True)
+        print(results.format_table(table, terminal=True), flush=True)
+        signatures = dict.fromkeys(row["signature"] for row in rows
+                                   if (row["benchmark"], row["metric"]) == key and row["task"] != "mean")
+        print(*(f"signature: {signature}" for signature in signatures if signature), "", sep="\n", flush=True)
 
 
 def with_interval(row, scale, score, low, high, sign=""):
@@ -165,7 +205,7 @@ def main(argv=None):
     c, = load(Compare, argv=words)
     rows, names, unshared = compare(c)
     print_tables(rows, names)
-    print(*unshared, f"difference: {names[1]} minus {names[0]}; brackets: {c.level:.0%} intervals, Wilson's of right "
-          f"and wrong, else the bootstrap's ({c.resamples} resamples, seed {c.seed})", sep="\n")
+    print(*unshared, f"difference: {names[1]} minus {names[0]}; brackets: {c.level:.0%} intervals, of right and "
+          f"wrong Wilson's and Tango's, else the bootstrap's ({c.resamples} resamples, seed {c.seed})", sep="\n")
     if c.out:
         Path(c.out).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

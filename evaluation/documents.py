@@ -50,7 +50,7 @@ def read_documents(c, task, split, limit=None):
         except InvalidGold as e:
             raise ValueError(f"{place}: {e}") from None
         except KeyError as e:
-            complaints.append(f"{place}: it lacks {e}")
+            complaints.append(f"{place}: it lacks {e}; its columns are {', '.join(map(str, row))}")
         except (ValueError, TypeError, IndexError, AttributeError, SyntaxError) as e:
             complaints.append(f"{place}: {e}")
     return documents, complaints

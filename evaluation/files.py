@@ -11,9 +11,15 @@ import json
 import re
 from pathlib import Path
 
+from evaluation.results import BENCHMARKS
+
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".dev", ".devtest")
 SPLIT_WORDS = {"val": ("val", "validation", "valid", "dev"), "devtest": ("devtest", "test")}  # others: the split's name
 ALL_SPLIT_WORDS = {"train", "val", "validation", "valid", "dev", "test", "devtest", "eval"}
+NEUTRAL_WORDS = ALL_SPLIT_WORDS | {  # beside a subject or a language in a file name
+    "", "of", "data", "part", "question", "questions", "goldp", "gold", "default", "main", "redux", "final", "split",
+    "v1", "v2",
+    *(word for name in BENCHMARKS for word in name.split("_"))}
 
 
 # ---------------------------------------------------------------------- find
@@ -27,12 +33,12 @@ def find_files(data: str, folders: tuple, words: tuple, split: str, unnamed_spli
     """
     depth = len(Path(data).parts)
     candidates = []
-    for folder in folders:
-        for path in sorted((Path(data) / folder).rglob("*")):
+    for root in benchmark_folders(Path(data), folders):
+        for path in sorted(root.rglob("*")):
             if suffix_of(path) in SUFFIXES and path.name.lower() != "readme.txt":
                 candidates.append(path)
     for word in words:
-        candidates = first_nonempty([p for p in candidates if has_word(p, alternative, depth)]
+        candidates = first_nonempty([p for p in candidates if has_name(p, alternative, depth, folders)]
                                     for alternative in word.split("|"))
     matches = first_nonempty([p for p in candidates if has_word(p, word, depth)]
                              for word in SPLIT_WORDS.get(split, (split,)))
@@ -49,14 +55,40 @@ def first_nonempty(lists):
     return next((items for items in lists if items), [])
 
 
+def benchmark_folders(data, folders):
+    """The existing folders, also as Hugging Face's cache has them: [datasets--OWNER--]NAME/snapshots/HASH."""
+    roots = []
+    for folder in folders:
+        name, *below = Path(folder).parts
+        for root in (data / name, *sorted(data.glob(f"datasets--*--{name}"))):
+            roots += [root.joinpath(*below), *(s.joinpath(*below) for s in sorted(root.glob("snapshots/*")) if below)]
+    return [root for root in dict.fromkeys(roots) if root.is_dir()]
+
+
 def has_word(path, word, depth):
-    """Whether a word is in a path below the folder of the benchmark, which is its part number `depth`."""
-    if not word:
+    """Whether a word of a split is in a path below the folder of the benchmark, which is its part number `depth`."""
+    return re.search(rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])", "/".join(path.parts[depth + 1:]), re.I) is not None
+
+
+def has_name(path, name, depth, folders):
+    """Whether a path below the folder of the benchmark has a name: a subject, a language.
+
+    The name is whole: "education" is not in college_education.csv. Words that "_", "-" or a blank join to it may only
+    name a benchmark, a split or a number.
+    """
+    if not name:
         return True
-    if word.startswith("="):
-        return word[1:] in (*path.parts[depth:-1], path.name.split(".")[0])
-    below = "/".join(path.parts[depth + 1:])
-    return re.search(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", below, re.I) is not None
+    if name.startswith("="):
+        return name[1:] in (*path.parts[depth:-1], path.name.split(".")[0])
+    harmless = NEUTRAL_WORDS | {word for folder in folders for word in re.split(r"[\W_]+", folder.lower())}
+    wanted = re.split("[_ -]", name.lower())
+    for field in re.split("[/.]", "/".join(path.parts[depth + 1:]).lower()):
+        words = re.split("[_ -]", field)
+        for i in range(len(words) - len(wanted) + 1):
+            others = words[:i] + words[i + len(wanted):]
+            if words[i:i + len(wanted)] == wanted and all(w in harmless or w[:1].isdigit() for w in others):
+                return True
+    return False
 
 
 def suffix_of(path):

@@ -3,10 +3,10 @@
     python eval.py judge a=base/samples.jsonl b=chat/samples.jsonl judge=https://HOST/v1 judge_name=MODEL out=OUT
     python eval.py judge a=BASE b=CHAT judge=JUDGE questions='mt/{lang}.jsonl' languages='["kk", "ar"]' out=OUT
 
-a, b and the judge are each a folder or the address of an OpenAI-compatible server (key: OPENAI_API_KEY); a and b may be
-samples that eval.py wrote. A conversation is judged as a whole, and twice, with each model first once: b wins when
-both verdicts prefer it; verdicts that differ are a tie. A reply without a verdict is an error: counted, shown, and left
-out of the rates. A run that was stopped resumes.
+a, b and the judge are each a folder or the address of an OpenAI-compatible server (key: client.key_of_server); a and b
+may be samples that eval.py wrote. A conversation is judged as a whole, and twice, with each model first once: b wins
+when both verdicts prefer it; verdicts that differ are a tie. A reply without a verdict is an error: counted, shown, and
+left out of the rates. A run that was stopped resumes.
 """
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -45,7 +45,7 @@ def example_turns(task, example):
         question = question[gold]
     if "choices" in example:
         answer = example["choices"][gold]
-    return [("user", question, task["delimiter"]), ("assistant", answer, "\n\n")]
+    return [("user", question, task["delimiter"]), ("assistant", task.get("answer_prefix", "") + answer, "\n\n")]
 
 
 def choose_fewshot(task, rng, examples, document, n):

@@ -111,7 +111,7 @@ def complete_lines(path):
 
 
 def finished_results(results, samples, identity):
-    """{(task, language, prompt): rows} of the results that are complete for a model.
+    """{(task, language, prompt, setup): rows} of the results that are complete for a model.
 
     identity: fields that a row must have (checkpoint, weights, ...). Samples of incomplete results are removed, as they
     are computed again.
@@ -119,17 +119,27 @@ def finished_results(results, samples, identity):
     by_key = {}
     for row, _ in complete_lines(results):
         if all(row.get(k) == v for k, v in identity.items()):
-            by_key.setdefault((row["task"], row["lang"], row["prompt"]), {})[row["metric"]] = row
+            by_key.setdefault(result_key(row), {})[row["metric"]] = row
     complete = {key: list(rows.values()) for key, rows in by_key.items()
                 if len(rows) >= max(row.get("lines", 1) for row in rows.values())}
     if samples and Path(samples).exists():
         with open(f"{samples}.new", "w", encoding="utf-8") as f:
             for row, line in complete_lines(samples):
                 of_other_model = any(row.get(k) != identity[k] for k in ("checkpoint", "weights"))
-                if of_other_model or (row["task"], row["lang"], row["prompt"]) in complete:
+                if of_other_model or result_key(row) in complete:
                     f.write(line if line.endswith("\n") else line + "\n")
         os.replace(f"{samples}.new", samples)
     return complete
+
+
+def result_key(row):
+    return tuple(row.get(k) for k in ("task", "lang", "prompt", "setup"))
+
+
+def lock_results(path):
+    """Lock a results file: one eval.py at a time writes to it. Hold the file that is returned."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return open_locked(f"{path}.lock")
 
 
 # ---------------------------------------------------------------------- languages, groups, benchmarks

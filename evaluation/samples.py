@@ -3,15 +3,24 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from evaluation import results
+from evaluation.translation import score_of_sums, sentence_statistics, signature_of, translation_metrics
 
-NO_METRIC = ("doc_id", "bits", "bytes", "empty", "looping")  # numbers of a sample that are no metric to compare by
-WAYS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+NO_METRIC = ("doc_id", "bits", "bytes", "empty", "looping", "cut", "windows")  # numbers not to compare by
+
+
+class Measurement(NamedTuple):
+    a: np.ndarray         # (n, S) of the first model: what adds up over documents
+    b: np.ndarray         # ... of the second
+    score: Callable       # (draws, S) sums -> (draws,) scores
+    signature: str | None = None
 
 
 def read_samples(path, checkpoint, patterns="*", keep=dict):
@@ -72,14 +81,14 @@ def pair_samples(a, b, files):
 # ---------------------------------------------------------------------- samples -> what the bootstrap sums
 
 def measurements(pairs, lang):
-    """{metric: (values of a (n, S), values of b, score)}: what adds up over documents, and the score of its sums."""
+    """{metric: Measurement} of the pairs of samples."""
     samples = [sample for pair in pairs for sample in pair]
     metrics = {}
     for key in samples[0]:
         if key not in NO_METRIC and all_numbers(samples, key):
-            metrics[key] = (*columns(pairs, key), functools.partial(mean_score, len(pairs)))
+            metrics[key] = Measurement(*columns(pairs, key), functools.partial(mean_score, len(pairs)))
     if all_numbers(samples, "bits", "bytes"):
-        metrics["bits_per_byte"] = (*columns(pairs, "bits", "bytes"), ratio_score)
+        metrics["bits_per_byte"] = Measurement(*columns(pairs, "bits", "bytes"), ratio_score)
     has_scores = set(metrics) & {"f1", "em", "exact_match", "acc"}
     if not has_scores and all(is_translation(sample) for sample in samples):
         metrics |= corpus_scores(pairs, lang)
@@ -110,27 +119,16 @@ def ratio_score(sums):
 
 
 def corpus_scores(pairs, lang):
-    """chrF++ and BLEU of translations: sacreBLEU's counts of every sentence add up to the corpus score.
-
-    BLEU is left out where its tokenizer for the target language is not installed.
-    """
-    try:
-        from sacrebleu.metrics import BLEU, CHRF
-    except ImportError:
-        raise ValueError("comparing translations needs a package: pip install sacrebleu") from None
-    way, out = WAYS.get(results.language_code(lang).split("-")[-1], "13a"), {"chrf++": CHRF(word_order=2)}
-    try:
-        out["bleu"] = BLEU(tokenize=way)
-    except (ImportError, RuntimeError):
-        print(f"no BLEU for {lang}: pip install 'sacrebleu[{way[:2]}]'", flush=True)
-    for name, metric in out.items():
+    """spBLEU, chrF++ and BLEU of translations, as eval.py scores them."""
+    scores, first = {}, pairs[0][0]
+    for name, (metric, suffix) in translation_metrics(lang.split("-")[-1], custom=first.get("preset") is None).items():
         counts = []
         for side in zip(*pairs):
             responses, references = [s["response"].strip() for s in side], [s["gold"][0] for s in side]
-            counts.append(np.array(metric._extract_corpus_statistics(responses, [references]), float))
-        out[name] = (*counts, functools.partial(corpus_score, metric))
-    return out
+            counts.append(np.array(sentence_statistics(metric, responses, references), float))
+        scores[name] = Measurement(*counts, functools.partial(corpus_score, metric), signature_of(metric, suffix))
+    return scores
 
 
 def corpus_score(metric, sums):
-    return np.array([metric._compute_score_from_stats([int(x) for x in row]).score for row in sums])
+    return np.array([score_of_sums(metric, row) for row in sums])

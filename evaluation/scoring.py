@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from generate import batch_by_length, prefill_prefixes, run_suffixes, suffix_lengths
+from model import IGNORE
 
 WINDOW = 4       # batches of sequences whose shared prefixes are kept at the same time
 CHUNK = 1 << 22  # logits computed at a time
@@ -132,27 +133,45 @@ def score_continuations(model, hidden, requests):
 # ---------------------------------------------------------------------- log-probabilities of documents
 
 @torch.inference_mode()
-def total_logprobs(model, documents, batch_tokens, prefix_id):
+def total_logprobs(model, documents, batch_tokens, prefix_id, max_length=None):
     """Log-probability of each whole document (list of ids); its first id is predicted from prefix_id.
 
-    Documents are packed into one row without padding; `starts` keeps them apart.
+    A document longer than max_length (default: the model's max_position_embeddings) is scored in windows. Windows are
+    packed into one row without padding; `starts` keeps them apart.
     """
-    totals = [0.0] * len(documents)
-    order = sorted((i for i, ids in enumerate(documents) if ids), key=lambda i: len(documents[i]))
-    device = model.lm_head.weight.device
-    while order:
+    max_length = max_length or model.config.max_position_embeddings
+    windows = []  # (document, inputs, targets)
+    for i, ids in enumerate(documents):
+        windows += [(i, *window) for window in rolling_windows(ids, prefix_id, max_length)]
+    windows.sort(key=lambda window: len(window[1]))
+    totals, device = [0.0] * len(documents), model.lm_head.weight.device
+    while windows:
         batch, size = [], 0
-        while order and (not batch or size + len(documents[order[-1]]) <= batch_tokens):
-            batch.append(order.pop())
-            size += len(documents[batch[-1]])
+        while windows and (not batch or size + len(windows[-1][1]) <= batch_tokens):
+            batch.append(windows.pop())
+            size += len(batch[-1][1])
         tokens, targets, starts, ends = [], [], [], []
-        for i in batch:
-            begin = len(tokens)
-            tokens += [prefix_id, *documents[i][:-1]]
-            targets += documents[i]
-            starts += [begin] * len(documents[i])
+        for _, inputs, outputs in batch:
+            starts += [len(tokens)] * len(inputs)
+            tokens += inputs
+            targets += outputs
             ends.append(len(tokens))
         logprobs = model(*(torch.tensor([x], device=device) for x in (tokens, targets, starts)))[0]
-        for i, piece in zip(batch, torch.tensor_split(logprobs, ends[:-1])):
-            totals[i] = float(piece.sum())
+        for (i, _, _), piece in zip(batch, torch.tensor_split(logprobs, ends[:-1])):
+            totals[i] += float(piece.sum())
     return totals
+
+
+def rolling_windows(ids, prefix_id, max_length):
+    """(inputs, targets) of the windows of a document, as lm-eval's loglikelihood_rolling cuts them.
+
+    Every id is a target once. The windows follow each other without overlap; only the last one reaches back, to have
+    max_length inputs: targets that an earlier window has scored are IGNORE.
+    """
+    sequence, windows, scored = [prefix_id, *ids], [], 0
+    while scored < len(ids):
+        end = min(scored + max_length, len(ids))
+        begin = max(0, end - max_length)
+        windows.append((sequence[begin:end], [IGNORE] * (scored - begin) + ids[scored:end]))
+        scored = end
+    return windows

@@ -1,4 +1,4 @@
-"""Intervals and tests: Wilson, bootstrap, McNemar, Holm."""
+"""Intervals and tests: Wilson, Tango, bootstrap, McNemar, Holm."""
 import math
 from statistics import NormalDist
 
@@ -11,6 +11,36 @@ def wilson(right, n, level=0.95):
     center = right + z * z / 2
     half = z * math.sqrt(right * (n - right) / n + z * z / 4)
     return max(0.0, (center - half) / (n + z * z)), min(1.0, (center + half) / (n + z * z))
+
+
+def tango(wins, losses, n, level=0.95):
+    """Score interval of (wins - losses) / n, the difference of two proportions in n pairs (Tango 1998).
+
+    Not empty where no pair is discordant. Also that of 2 rate - 1, where rate counts a tie as half a win.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    estimate = (wins - losses) / n
+
+    def score(delta):
+        """Standardized distance of the estimate from delta; decreases in delta."""
+        a, b = 2 * n, (2 * n - wins + losses) * delta - wins - losses
+        c = -losses * delta * (1 - delta)
+        q = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)  # likeliest P(loss) for this delta
+        variance = n * (2 * q + delta * (1 - delta))
+        distance = wins - losses - n * delta
+        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+
+    ends = []
+    for target, outer in ((z, -1.0), (-z, 1.0)):
+        inner = estimate
+        for _ in range(60):
+            middle = (inner + outer) / 2
+            if abs(score(middle)) < abs(target):
+                inner = middle
+            else:
+                outer = middle
+        ends.append(outer)
+    return tuple(ends)
 
 
 def mean_interval(values):

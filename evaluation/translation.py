@@ -1,4 +1,4 @@
-"""BLEU and chrF++ of translations, by sacreBLEU."""
+"""BLEU and chrF++ of translations by sacreBLEU, for eval.py and compare; the signature says how words are cut."""
 import functools
 import hashlib
 import os
@@ -7,39 +7,66 @@ import statistics
 import sys
 from pathlib import Path
 
-TOKENIZERS = {"zh": "zh", "zho": "zh", "ja": "ja-mecab", "jpn": "ja-mecab", "ko": "ko-mecab", "kor": "ko-mecab"}
+CHARACTERS = {"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bo", "bod", "dz", "dzo"}  # no spaces between words
+CHINESE = {"zh", "zho", "cmn", "yue"}
+JAPANESE, KOREAN = {"ja", "jpn"}, {"ko", "kor"}
+UNSEGMENTED = CHARACTERS | CHINESE | JAPANESE
 
 
-def score_translations(hypotheses, references, target, simple=False, resamples=1000):
-    """[(metric, score, stderr, low, high, signature)]: spBLEU, chrF++, BLEU with the target language's tokenizer.
+def bleu_tokenizer(target, custom):
+    """sacreBLEU's tokenizer of a target language. custom: for tasks of one's own, those that need no analyzer."""
+    code = re.split("[_-]", target)[0].lower()
+    if code in CHINESE:
+        return "zh"
+    if code in CHARACTERS or (custom and code in JAPANESE):
+        return "char"
+    if code in JAPANESE:
+        return "ja-mecab"
+    return "ko-mecab" if code in KOREAN and not custom else "13a"
 
-    simple: chrF++ and BLEU only, Japanese and Thai by characters (needs no Japanese analyzer). Intervals: 95 % by
-    bootstrap. A metric whose tokenizer is not installed is left out, with a message.
+
+def translation_metrics(target: str, custom: bool) -> dict[str, tuple]:
+    """{name: (sacreBLEU metric, addition to its signature)}: spBLEU (not of custom tasks), chrF++, BLEU.
+
+    A metric whose tokenizer is not installed is left out, with a message. chrF++'s words are what white space
+    separates: of languages written without it the signature says so.
     """
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise ValueError("translation scores need a package: pip install sacrebleu") from None
-    code = re.split("[_-]", target)[0]
-    tokenizer = {"zh": "zh", "ja": "char", "th": "char"}.get(code, "13a") if simple else TOKENIZERS.get(code, "13a")
-    wanted = [] if simple else [("spbleu", lambda: BLEU(tokenize="flores200"))]
-    wanted += [("chrf++", lambda: CHRF(word_order=2)), ("bleu", lambda: BLEU(tokenize=tokenizer))]
-    scores = []
-    for name, make_metric in wanted:
-        if name == "spbleu" and not flores_model().exists():
+    metrics = {}
+    if not custom:
+        if flores_model().exists():
+            model_hash = hashlib.sha256(flores_model().read_bytes()).hexdigest()[:16]
+            metrics["spbleu"] = BLEU(tokenize="flores200"), f"|spm:{model_hash}"
+        else:
             print_once(f"spBLEU is left out: it needs {flores_model()} (sacreBLEU's flores200sacrebleuspm; set "
                        "SACREBLEU to the folder of models/, or let `sacrebleu --tokenize flores200` download it)")
-            continue
-        try:
-            metric = make_metric()
-        except (RuntimeError, ImportError):
-            print_once(f"{name} into {target} is left out: its tokenizer {tokenizer} needs a package: "
-                       "pip install 'sacrebleu[ja,ko]'")
-            continue
-        score, signature = metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature())
-        if name == "spbleu":
-            signature += "|spm:" + hashlib.sha256(flores_model().read_bytes()).hexdigest()[:16]
-        scores.append((name, score, *bootstrap_interval(metric, hypotheses, references, resamples), signature))
+    unsegmented = re.split("[_-]", target)[0].lower() in UNSEGMENTED
+    metrics["chrf++"] = CHRF(word_order=2), "|words:whitespace" if unsegmented else ""
+    tokenizer = bleu_tokenizer(target, custom)
+    try:
+        metrics["bleu"] = BLEU(tokenize=tokenizer), ""
+    except (RuntimeError, ImportError):
+        print_once(f"bleu into {target} is left out: its tokenizer {tokenizer} needs a package: "
+                   f"pip install 'sacrebleu[{tokenizer[:2]}]'")
+    return metrics
+
+
+def signature_of(metric, suffix):
+    """sacreBLEU's signature, whose number of references is known after a first score, and what it does not say."""
+    metric.corpus_score(["a"], [["a"]])
+    return f"{metric.get_signature()}{suffix}"
+
+
+def score_translations(hypotheses, references, target, custom=False, resamples=1000):
+    """[(metric, score, stderr, low, high, signature)]. Intervals: 95 % by bootstrap."""
+    scores = []
+    for name, (metric, suffix) in translation_metrics(target, custom).items():
+        score = metric.corpus_score(hypotheses, [references]).score
+        interval = bootstrap_interval(metric, hypotheses, references, resamples)
+        scores.append((name, score, *interval, signature_of(metric, suffix)))
     return scores
 
 
@@ -48,10 +75,19 @@ def bootstrap_interval(metric, hypotheses, references, resamples):
     from sacrebleu.significance import _bootstrap_resample
     if len(hypotheses) < 2:
         return None, None, None
-    stats = metric._extract_corpus_statistics(hypotheses, [references])
+    stats = sentence_statistics(metric, hypotheses, references)
     drawn = sorted(float(s.score) for s in _bootstrap_resample(stats, metric, resamples)[1])
     tail = resamples // 40
     return statistics.stdev(drawn), drawn[tail], drawn[-1 - tail]
+
+
+def sentence_statistics(metric, hypotheses, references):
+    """sacreBLEU's counts of every sentence, whose sums give the corpus score."""
+    return metric._extract_corpus_statistics(hypotheses, [references])
+
+
+def score_of_sums(metric, sums):
+    return metric._compute_score_from_stats([int(x) for x in sums]).score
 
 
 def flores_model():

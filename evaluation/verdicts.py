@@ -32,6 +32,8 @@ not for you.
 <B {mark}>
 {b}
 </B {mark}>"""
+FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", None)  # None: the server gives no reason
+CUT = ("length", "max_tokens", "model_length")
 VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]", re.I)
 WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+")
 
@@ -60,18 +62,24 @@ def transcript(questions, answers):
 
 
 def parse_verdict(reply):
-    """(A, B or C; None) or (None; why there is no verdict). The last line with a verdict counts."""
+    """(A, B or C; None) or (None; why there is no verdict).
+
+    Only a finished reply counts, only what is behind its thinking, and of that the last line with a verdict.
+    """
     if reply["finish"] in ("content_filter", "refusal"):
         return None, "refusal"
     if reply["finish"] in client.ERRORS:
         return None, reply["finish"]
-    for line in reversed(reply["text"].splitlines()):
+    if reply["finish"] not in FINISHED:
+        return None, "malformed: cut" if reply["finish"] in CUT else f"malformed: finish {reply['finish']}"
+    text = reply["text"].rpartition("</think>")[2]
+    if "<think>" in text:  # still thinking
+        return None, "malformed: no verdict"
+    for line in reversed(text.splitlines()):
         verdicts = {letter.upper() for letter in VERDICT.findall(line)}
         if verdicts:
             return (verdicts.pop(), None) if len(verdicts) == 1 else (None, "malformed: two verdicts")
-    if is_refusal(reply["text"]):
-        return None, "refusal"
-    return None, "malformed: cut" if reply["finish"] == "length" else "malformed: no verdict"
+    return None, "refusal" if is_refusal(text) else "malformed: no verdict"
 
 
 def is_refusal(text):
@@ -122,7 +130,8 @@ def tally(c, verdicts, names):
         scores = {doc_id: score for doc_id, score in scores.items() if score is not None}
         if scores:
             b = np.array([[score] for score in scores.values()])
-            members["mt_bench", lang] = json.dumps(list(scores)), 1 - b, b, partial(samples.mean_score, len(scores))
+            score = partial(samples.mean_score, len(scores))
+            members["mt_bench", lang] = json.dumps(list(scores)), samples.Measurement(1 - b, b, score)
     rows = compare.compare_family(c, "mt_bench", "rate", members) if members else []
     counts = {lang: count_outcomes(pairs.values()) for lang, pairs in by_lang.items()}
     for row in rows:

@@ -2,7 +2,7 @@
 
     python recipes/extend_preferences.py pairs='raw/preferences/en/*' translations='mt/en-kk.tsv' out=OUT
     python recipes/extend_preferences.py questions='raw/chat/kk/*' model=runs/sft judge=exact out=OUT
-    python recipes/extend_preferences.py ... judge=FOLDER          # or https://host/v1 with name=; key: $OPENAI_API_KEY
+    python recipes/extend_preferences.py ... judge=FOLDER          # or https://host/v1 with name=; key: $API_KEY_HOST
 
 The first command translates existing pairs. The others sample several answers to each question and let a judge rate
 them; the best and the worst become a pair. It writes OUT/preferences.jsonl (the pairs), OUT/rejects.jsonl (file, line

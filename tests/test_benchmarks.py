@@ -7,7 +7,7 @@ from test_harness import benchmark_files, write_model
 
 import eval as evaluate
 import tokenizer
-from evaluation import files, metrics, prompts
+from evaluation import documents, files, metrics, prompts
 from evaluation import run as runners
 from evaluation.statistics import mean_interval
 from evaluation.tasks import PAPER_SUITE, load_tasks
@@ -95,6 +95,79 @@ def test_files_are_found_by_their_words(tmp_path):
     assert found(("v",), (), "dev", False) == [] and found(("x",), ("th",), "val", False) == ["x/val.th.jsonl"]
     assert found(("w",), ("=sat-math|math",), "test") == ["w/sat-math.jsonl"]
     assert found(("v",), ("ZHO_hans",), "test") == ["v/zho_Hans.jsonl"]
+
+
+@pytest.mark.parametrize("name, task, is_its", [
+    ("cmmlu/test/college_education.csv", "cmmlu_education", False),
+    ("cmmlu/test/education.csv", "cmmlu_education", True),
+    ("cmmlu/education_test.csv", "cmmlu_education", True), ("cmmlu/cmmlu-education-test.csv", "cmmlu_education", True),
+    ("cmmlu/test/college-education.csv", "cmmlu_education", False),
+    ("cmmlu/test/physical_education.csv", "cmmlu_education", False),  # of no subject that we know
+    ("ceval/val/tax_accountant_val.csv", "ceval-valid_accountant", False),
+    ("ceval/val/accountant_val.csv", "ceval-valid_accountant", True),
+    ("mmlu/college_medicine_test.csv", "mmlu_college_medicine", True),
+    ("cmmlu/test/law.csv", "cmmlu_college_law", False),
+    ("belebele/data/zho_Hans.jsonl", "belebele_zho_Hans", True),
+    ("belebele/zho_Hant.jsonl", "belebele_zho_Hans", False),
+    ("tydiqa-goldp/tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-swahili.json", "tydiqa_goldp_sw", True),
+    ("xnli/th-old/val.jsonl", "xnli_th", False), ("mmmlu/mmlu_BN-BD.csv", "mmmlu_bn_bd_anatomy", True),
+])
+def test_a_file_is_this_tasks_or_another(tmp_path, name, task, is_its):
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("{}\n")
+    suite = load_tasks("lm-eval")
+    found = files.find_files(str(tmp_path), suite[task]["folders"], suite[task]["path_words"], suite[task]["split"])
+    assert [str(p.relative_to(tmp_path)) for p in found] == ([name] if is_its else [])
+
+
+@pytest.mark.parametrize("name, task", [
+    ("tydiqa/snapshots/0a1b2c/secondary_task/validation-00000-of-00001.jsonl", "tydiqa_goldp_sw"),
+    ("datasets--google-research-datasets--tydiqa/snapshots/0a1b/secondary_task/validation.jsonl", "tydiqa_goldp_sw"),
+    ("datasets--facebook--belebele/snapshots/9f/data/zho_Hans.jsonl", "belebele_zho_Hans"),
+    ("include/North Macedonian/test-00000-of-00001.jsonl", "include_base_44_north_macedonian_stem"),
+    ("xstorycloze/spring2016.val.zh.tsv.split_20_80_eval.tsv", "xstorycloze_zh"),
+])
+def test_files_as_published_and_cached(tmp_path, name, task):
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("{}\n")
+    fields = load_tasks("lm-eval")[task]
+    found = files.find_files(str(tmp_path), fields["folders"], fields["path_words"], fields["split"])
+    assert [str(p.relative_to(tmp_path)) for p in found] == [name]
+
+
+def test_rows_as_published(tmp_path):
+    """XStoryCloze's TSV columns; AGIEval's several letters; a file of other columns is named with those it has."""
+    suite = load_tasks("lm-eval")
+    story = dict(InputStoryid="1", **{f"InputSentence{i}": f"s{i}" for i in range(1, 5)}, RandomFifthSentenceQuiz1="a",
+                 RandomFifthSentenceQuiz2="b", AnswerRightEnding="2")
+    path = tmp_path / "xstorycloze/spring2016.val.zh.tsv.split_20_80_eval.tsv"
+    path.parent.mkdir()
+    path.write_text("\t".join(story) + "\n" + "\t".join(story.values()) + "\n")
+    c = evaluate.Eval(model="m", data=str(tmp_path), tasks="xstorycloze_zh", preset="lm-eval")
+    document, = documents.read_documents(c, suite["xstorycloze_zh"], "eval")[0]
+    assert (document["context"], document["choices"], document["gold"]) == ("s1 s2 s3 s4", ["a", "b"], [1])
+    gold = suite["agieval_jec_qa_kd"]["gold"]
+    assert gold({"label": "A B D"}) == gold({"label": "ABD"}) == gold({"label": ["A", "B", "D"]}) == [0, 1, 3]
+    assert gold({"label": "C"}) == gold({"label": ["C"]}) == [2]
+    (tmp_path / "xcopa").mkdir()
+    (tmp_path / "xcopa/test.sw.jsonl").write_text('{"Premise": "a", "label": 0}\n')
+    complaints = documents.read_documents(c, suite["xcopa_sw"], "test")[1]
+    assert complaints[0].endswith("test.sw.jsonl, line 1: it lacks 'premise'; its columns are Premise, label")
+
+
+def test_wmt16_has_two_blanks_before_the_answer_of_an_example(tmp_path):
+    """As lm-eval's prompt has them: the target's own and the delimiter's; the paper's preset has one."""
+    row = {"translation": {"de": "Haus", "en": "house"}}
+    (tmp_path / "wmt16/de-en").mkdir(parents=True)
+    for split in ("val", "test"):
+        (tmp_path / f"wmt16/de-en/{split}.jsonl").write_text((json.dumps(row) + "\n") * 2)
+    for preset, blanks in (("lm-eval", "  "), ("paper", " ")):
+        c = evaluate.Eval(model="m", data=str(tmp_path), tasks="wmt16-de-en", preset=preset, shots=1)
+        task = load_tasks(preset)["wmt16-de-en"] | {"fewshot_order": "first"}
+        document = prompts.format_prompts(c, task, documents.read_documents(c, task, "test")[0], None)[0]
+        text, _ = prompts.render_prompt(c, None, document, document["context"], "")
+        assert text == f"German phrase: Haus\nEnglish phrase:{blanks}house\n\nGerman phrase: Haus\nEnglish phrase:"
+        assert document["gold"] == ["house"]
 
 
 def test_published_shapes(tmp_path):

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from evaluation import compare, results, samples, statistics, translation
+from evaluation import compare, results, samples, statistics
+from evaluation import translation as translation_
 
 # ---------------------------------------------------------------------- statistics
 
@@ -22,6 +23,39 @@ def test_wilson_solves_its_equation():
     """Its ends are the shares p that stand z standard errors from what was seen: |x - p| = z sqrt(p (1 - p) / n)."""
     for p in statistics.wilson(30, 200, 0.9):
         assert abs(30 / 200 - p) == pytest.approx(1.644854 * math.sqrt(p * (1 - p) / 200), rel=1e-5)
+
+
+@pytest.mark.parametrize("wins, losses, n", [(0, 0, 20), (6, 1, 10), (0, 5, 12), (12, 2, 50), (10, 0, 10), (0, 10, 10),
+                                             (3, 3, 40), (400, 350, 2000)])
+def test_tango_solves_its_equation(wins, losses, n):
+    """At its ends the likeliest trinomial with that difference is z standard errors from what was seen."""
+    for delta, sign in zip(statistics.tango(wins, losses, n), (1, -1)):
+        if abs(delta) > 1 - 1e-6:
+            continue  # nothing beyond
+        q = np.linspace(max(0.0, -delta), (1 - delta) / 2, 400_001)[1:-1]  # P(loss); P(win) = q + delta
+        with np.errstate(divide="ignore", invalid="ignore"):
+            likelihood = wins * np.log(q + delta) + losses * np.log(q) + (n - wins - losses) * np.log(1 - 2 * q - delta)
+        best = q[np.nanargmax(likelihood)]
+        z = (wins - losses - n * delta) / math.sqrt(n * (2 * best + delta - delta ** 2))
+        assert z == pytest.approx(sign * 1.959964, abs=0.01)
+
+
+def test_tango_by_hand_and_by_symmetry():
+    z2 = 1.959964 ** 2
+    assert statistics.tango(0, 0, 20) == pytest.approx((-z2 / (20 + z2), z2 / (20 + z2)), abs=1e-6)
+    low, high = statistics.tango(6, 1, 10)
+    assert statistics.tango(1, 6, 10) == pytest.approx((-high, -low)) and low < 0.5 < high
+    assert statistics.tango(6, 1, 10, 0.5)[0] > low
+
+
+def test_tango_covers_the_truth():
+    """Of samples of 40 pairs with 10 % discordant ones, whose bootstrap intervals are empty too often."""
+    rng, held, empty, n = np.random.default_rng(3), 0, 0, 40
+    for wins, losses, _ in rng.multinomial(n, [0.03, 0.03, 0.94], 2000):
+        low, high = statistics.tango(wins, losses, n)
+        held += low <= 0 <= high
+        empty += low == high
+    assert held / 2000 > 0.93 and empty == 0
 
 
 @pytest.mark.parametrize("up, down", list(itertools.product(range(7), range(7))))
@@ -118,7 +152,7 @@ def test_right_and_wrong_by_hand(tmp_path, capsys):
     n, first, second, difference, p, holm, test = found["belebele acc", "belebele_kk", "kk"]
     assert (n, p, holm, test) == ("10", "0.1250", "0.2500", "McNemar") and first.startswith("30.0 [")
     assert second == f"80.0 [{low:.1f}, {high:.1f}]" and difference.startswith("+50.0 [")
-    assert found["belebele acc", "belebele_ar", "ar"][3:] == ["+0.0 [+0.0, +0.0]", "1.0000", "1.0000", "McNemar"]
+    assert found["belebele acc", "belebele_ar", "ar"][3:] == ["+0.0 [-27.8, +27.8]", "1.0000", "1.0000", "McNemar"]
     mean = found["belebele acc", "mean", "all (2)"]
     assert mean[0] == "20" and mean[1].startswith("65.0 [") and mean[2].startswith("90.0 [") and mean[6] == "bootstrap"
     assert "difference: mine minus base; brackets: 95% intervals" in out
@@ -184,7 +218,9 @@ def test_a_bleu_below_1_is_no_share(tmp_path, capsys):
     assert found["flores bleu", "flores", "en-de"][1].startswith("0.0 [0.0, 0.0]")
 
 
-@pytest.mark.parametrize("lang, tok", [("en-de", "13a"), ("en-zh", "zh"), ("eng_Latn-tha_Thai", "13a")])
+@pytest.mark.parametrize("lang, tok", [("en-de", "13a"), ("en-zh", "zh"), ("en-ko", "13a"), ("en-ja", "char"),
+                                       *((f"en-{code}", "char")
+                                         for code in ("th", "lo", "km", "my", "tha_Thai", "mya_Mymr"))])
 def test_corpus_scores_are_sacrebleus(tmp_path, lang, tok):
     from sacrebleu.metrics import BLEU, CHRF
     rng = np.random.default_rng(0)
@@ -229,8 +265,21 @@ def test_a_tokenizer_that_is_not_installed(tmp_path, monkeypatch, capsys):
         raise RuntimeError(tokenize)
 
     monkeypatch.setattr(sacrebleu.metrics, "BLEU", refuse)
-    row = translation("a", "en-ja", ["x"], ["x"])[0]
-    assert set(samples.measurements([(row, row)], "en-ja")) == {"chrf++"} and "sacrebleu[ja]" in capsys.readouterr().out
+    row = translation("a", "en-ja", ["x"], ["x"])[0] | {"preset": "paper"}
+    translation_.print_once.cache_clear()
+    assert set(samples.measurements([(row, row)], "en-ja")) == {"chrf++"} and "sacrebleu[ja]" in capsys.readouterr().err
+
+
+def test_every_translation_score_has_the_signature_of_eval(tmp_path, capsys):
+    """The same tokenizer and signature as eval.py's, in the rows and under the table."""
+    for lang in ("en-th", "en-ja", "en-ko", "en-de"):
+        rows = translation("a", lang, ["ab c", "d"], ["ab c", "e"])
+        expected = {name: signature for name, *_, signature in translation_.score_translations(
+            ["ab c", "d"], ["ab c", "e"], lang[3:], custom=True)}
+        path = write(tmp_path / "a.jsonl", rows)
+        found = compare.compare(compare.Compare(str(path), str(path), resamples=100))[0]
+        assert {row["metric"]: row["signature"] for row in found} == expected
+        assert f"signature: {expected['bleu']}" in run(capsys, path, path)[1]
 
 
 def test_conversations_are_compared_by_what_was_asked():

@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import eval as evaluate
 import generate
 import tokenizer
 from evaluation import aggregate, custom_tasks, documents, files, scoring, translation
+from evaluation import results as results_
 from evaluation import run as runners
 from evaluation.scoring import encode_pair, loglikelihoods, total_logprobs
 from model import ModelConfig, Qwen2
@@ -191,6 +193,41 @@ def test_total_logprobs(model, t, batch_tokens):
     assert total_logprobs(model, [], batch_tokens, t.eot_id) == []
 
 
+def windows_of_lm_eval(ids, prefix, L):
+    """lm_eval.utils.get_rolling_token_windows and make_disjoint_window, with one token of context, in other words."""
+    out, done = [], 0
+    while done < len(ids):
+        n = min(L, len(ids) - done)
+        end = done + n
+        inputs = ([prefix, *ids])[max(0, end - L):end]
+        out.append((inputs, ids[done:end]))
+        done = end
+    return out
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 16, 17, 23, 24])
+def test_rolling_windows(n):
+    ids = list(range(100, 100 + n))
+    windows = scoring.rolling_windows(ids, 0, 8)
+    assert [(inputs, [x for x in targets if x != scoring.IGNORE]) for inputs, targets in windows] \
+        == windows_of_lm_eval(ids, 0, 8)
+    assert all(len(inputs) == len(targets) <= 8 for inputs, targets in windows)
+    assert [x for _, targets in windows for x in targets if x != scoring.IGNORE] == ids
+    assert len(windows) == 1 or len(windows[-1][0]) == 8  # the last one has as much context as fits
+
+
+@pytest.mark.parametrize("length, max_length", [(21, 8), (33, 16), (40, 39)])
+def test_long_documents_are_scored_in_windows(model, t, length, max_length):
+    ids = (t.encode("The river is long. The house is green. " * 9))[:length]
+    expected = sum(direct(model, inputs + answer[-1:], len(inputs) - len(answer) + 1)
+                   for inputs, answer in windows_of_lm_eval(ids, t.eot_id, max_length))
+    for batch_tokens in (1, 100):
+        got = total_logprobs(model, [ids, ids[:3]], batch_tokens, t.eot_id, max_length)
+        assert got == pytest.approx([expected, direct(model, [t.eot_id, *ids[:3]], 1)], abs=5e-4)
+    whole = direct(model, [t.eot_id, *ids], 1)
+    assert abs(expected - whole) > 1e-2  # less context: another number
+
+
 # ---------------------------------------------------------------------- tasks
 
 def settings(tmp_path, tasks, **more):
@@ -229,7 +266,7 @@ def test_planted_choices(tmp_path, t, monkeypatch, first, golds):
         return [(x, False) for x in (-1.0, -9.0, -2.0, -4.0, -9.0, -3.0, -1.0, -5.0, -2.0)]
 
     monkeypatch.setattr(runners, "loglikelihoods", planted)
-    _, samples, found = run(tmp_path, task, None, t, labels={"en": {"word": "Label"}})
+    _, samples, found = run(tmp_path, task, None, t, labels={"en": {"word": "Label"}}, max_length=100)
     assert [(s["acc"], s["acc_norm"]) for s in samples] == [(1, 0), (1, 0), (0, 1)]  # by rate the long choice wins
     assert samples[1]["pairs"][1] == {"context": "Label item 1", "continuation": " " + "b" * 10, "loglikelihood": -9.0,
                                       "is_greedy": False}
@@ -312,15 +349,18 @@ def test_translation_scores_are_sacrebleu():
     pairs = [("the cat is on the mat", "the cat sat on the mat today"),
              ("hello there my friend", "hello there my friend")]
     hyps, refs = zip(*pairs)
-    scores = {row[0]: row[1:] for row in translation.score_translations(hyps, refs, "en", simple=True)}
+    scores = {row[0]: row[1:] for row in translation.score_translations(hyps, refs, "en", custom=True)}
     assert scores["bleu"][0] == pytest.approx(sacrebleu.corpus_bleu(hyps, [refs]).score)
     assert scores["chrf++"][0] == pytest.approx(sacrebleu.corpus_chrf(hyps, [refs], word_order=2).score)
     assert scores["bleu"][-1].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert "nw:2" in scores["chrf++"][-1]
     assert scores["chrf++"][2] < scores["chrf++"][0] < scores["chrf++"][3]
-    for tgt, tok in (("zh", "tok:zh"), ("ja", "tok:char"), ("th", "tok:char"), ("kk", "tok:13a")):
-        signatures = {row[0]: row[-1] for row in translation.score_translations(hyps, refs, tgt, simple=True)}
+    tokenizers = {"zh": "zh", "ja": "char", "kk": "13a", "ko": "13a", "th": "char", "lo": "char", "km": "char",
+                  "my": "char", "tha_Thai": "char", "lao_Laoo": "char", "khm_Khmr": "char", "mya_Mymr": "char"}
+    for tgt, tok in ((target, f"tok:{name}") for target, name in tokenizers.items()):
+        signatures = {row[0]: row[-1] for row in translation.score_translations(hyps, refs, tgt, custom=True)}
         assert tok in signatures["bleu"]
+        assert ("words:whitespace" in signatures["chrf++"]) == (tgt not in ("kk", "ko"))
 
 
 def test_spbleu_is_found_or_said_to_be_missing(tmp_path, monkeypatch, capsys):
@@ -398,7 +438,7 @@ def test_malformed_rows_are_named_and_counted(tmp_path):
     docs, complaints, _ = evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
     assert docs == [{"text": "a"}, {"text": "b"}]
     assert [x.split("x/en.jsonl, ")[1] for x in complaints] == [
-        "line 2: not JSON: Expecting value at column 1", "line 5: it lacks 'text'"]
+        "line 2: not JSON: Expecting value at column 1", "line 5: it lacks 'text'; its columns are txt"]
 
 
 def test_a_right_answer_that_is_no_choice_stops(tmp_path):
@@ -592,3 +632,159 @@ def test_two_processes_write_the_same_lines(results, folder, data, tmp_path):
             assert x["score"] == pytest.approx(y["score"], abs=2e-5)
             assert {k: v for k, v in x.items() if k not in ("score", "stderr")} == {k: v for k,
                 v in y.items() if k not in ("score", "stderr")}
+
+
+# ---------------------------------------------------------------------- what a result depends on
+
+def copy_model(folder, to, **files):
+    """A copy of a model folder with some JSON or text files changed."""
+    shutil.copytree(folder, to)
+    for name, text in files.items():
+        (to / name.replace("__", ".")).write_text(text if isinstance(text, str) else json.dumps(text))
+    return to
+
+
+CHAT = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}[assistant]"
+GENERATE = [dict(TASKS[2], pairs=["en-kk"])]
+CONVERSE = [dict(name="talk", kind="chat", path="c/{lang}.jsonl", max_new_tokens=3)]
+
+
+@pytest.mark.parametrize("change, more", [
+    (dict(chat_template__jinja=CHAT.replace("[", "<")), dict(apply_chat_template=True, tasks=TASKS[1:2])),
+    (dict(generation_config__json={"eos_token_id": [3, 77]}), dict(tasks=GENERATE)),
+    (dict(chat_template__jinja=CHAT.replace("[", "<")), dict(tasks=CONVERSE)),
+    (dict(generation_config__json={"eos_token_id": 78}), dict(tasks=CONVERSE)),
+], ids=["template", "ends", "template of a chat", "ends of a chat"])
+def test_another_template_or_end_is_another_result(folder, data, tmp_path, change, more):
+    """The same weights and prompts; and without the change nothing is measured again."""
+    pytest.importorskip("sacrebleu")
+    for lang in ("en", "kk"):
+        write(tmp_path / f"data/c/{lang}.jsonl",
+              jsonl({"q": "a", "a": "b", "b": "c", "label": 0, "prompt": "x"} for _ in range(2)))
+        write(tmp_path / f"data/f/{lang}.txt", "one\ntwo\n")
+    model, out = copy_model(folder, tmp_path / "m", chat_template__jinja=CHAT), tmp_path / "r.jsonl"
+    line = words(model, tmp_path / "data", out, languages=["en"], checkpoint="m", **more)
+    evaluate.main(line)
+    n = len(lines(out))
+    evaluate.main(line)
+    assert len(lines(out)) == n
+    for name, text in change.items():
+        (model / name.replace("__", ".")).write_text(text if isinstance(text, str) else json.dumps(text))
+    evaluate.main(line)
+    assert len(lines(out)) == 2 * n and len({r["setup"] for r in lines(out)}) == 2
+    assert len({r["weights"] for r in lines(out)}) == 1
+
+
+def test_a_metric_that_can_be_computed_now_appears(folder, data, tmp_path, monkeypatch):
+    """BLEU's tokenizer of the target language is installed later: not "was there already"."""
+    sacrebleu = pytest.importorskip("sacrebleu.metrics")
+    line, out, BLEU = words(folder, data, tmp_path / "r.jsonl", tasks=GENERATE), tmp_path / "r.jsonl", sacrebleu.BLEU
+
+    def refuse(tokenize):
+        raise RuntimeError(tokenize)
+
+    monkeypatch.setattr(sacrebleu, "BLEU", refuse)
+    evaluate.main(line)
+    assert [r["metric"] for r in lines(out)] == ["chrf++"]
+    monkeypatch.setattr(sacrebleu, "BLEU", BLEU)
+    evaluate.main(line)
+    assert [r["metric"] for r in lines(out)] == ["chrf++", "chrf++", "bleu"]
+
+
+def test_the_config_of_the_model_counts(folder, data, tmp_path):
+    model, out = copy_model(folder, tmp_path / "m"), tmp_path / "r.jsonl"
+    line = words(model, data, out, tasks=TASKS[:1], languages=["en"])
+    evaluate.main(line)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"rope_theta": 100.0}))
+    evaluate.main(line)
+    assert len(lines(out)) == 2 and lines(out)[0]["score"] != lines(out)[1]["score"]
+
+
+# ---------------------------------------------------------------------- ends, cuts, documents that cannot be scored
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", "<|im_start|>"])
+def test_a_stop_string_that_is_a_control_token_ends_the_text(folder, t, tmp_path, monkeypatch, stop):
+    """MGSM stops at <|im_end|>, which is not the EOS of a base model: its text is not in the response."""
+    task = {"name": "x", "kind": "generate", "stop_strings": ["\n", stop, "</s>"]}
+    c = settings(tmp_path, None, model=str(folder))
+    assert t.added_tokens[stop] in runners.generation_stop_ids(c, task, t)
+    assert runners.generation_stop_ids(c, task | {"stop_strings": ["\n"]}, t) == scoring.eos_ids(t, folder)
+    seen = {}
+
+    def stub(model, prompts, max_new_tokens, stop_ids, **more):
+        seen["stop_ids"] = stop_ids
+        return [[*t.encode(" 42"), *([] if t.added_tokens[stop] in stop_ids else t.encode(" and on"))] for _ in prompts]
+
+    monkeypatch.setattr(runners, "generate", stub)
+    task |= {"lang": "en", "max_new_tokens": 8, "metrics": ("number",)}
+    documents = [{"context": "q", "prefix": [], "gold": ["42"]}]
+    model = type("Model", (), {"config": ModelConfig(vocab_size=9)})
+    c = settings(tmp_path, None, model=str(folder), batch_tokens=64)
+    sample, = runners.run_generation(c, task, documents, model, t)
+    assert (sample["response"], sample["exact_match"]) == (" 42", 1.0)
+
+
+def test_cut_prompts_are_counted(folder, data, tmp_path, capsys):
+    pytest.importorskip("sacrebleu")
+    long = tmp_path / "data"
+    for lang, n in (("en", 60), ("kk", 1)):
+        texts = ["house " * (n if i else 1) for i in range(3)]
+        write(long / f"c/{lang}.jsonl", jsonl({"q": text, "a": "x", "b": "y", "label": 0} for text in texts))
+        write(long / f"f/{lang}.txt", "".join(text + "\n" for text in texts))
+    evaluate.main(words(folder, long, tmp_path / "r.jsonl", tasks=[*TASKS[:2], GENERATE[0]], max_length=48))
+    rows = {(r["task"], r["lang"]): r for r in lines(tmp_path / "r.jsonl")}
+    cut = {key: r["cut"] for key, r in rows.items()}
+    assert cut == {("f", "en"): 0, ("f", "kk"): 0, ("c", "en"): 2, ("c", "kk"): 0, ("tr", "en-kk"): 2}
+    assert "c en: acc" in (out := capsys.readouterr().out) and "2 of 3 prompts cut" in out
+    samples = lines(tmp_path / "samples.jsonl")
+    assert [s["doc_id"] for s in samples if s["task"] == "c" and s.get("cut")] == [1, 2]
+    size = len(tokenizer.load(folder).encode("house " * 60))
+    assert [s["windows"] for s in samples if "windows" in s] == [math.ceil(size / 48)] * 2
+
+
+def test_a_bad_document_does_not_end_the_run(folder, data, tmp_path, capsys):
+    """An empty choice, one longer than the window, a task without a valid document: named, counted, the others run."""
+    rows = [{"q": "house", "a": "x", "b": "y", "label": 0}, {"q": "house", "a": "", "b": "", "label": 0},
+            {"q": "house", "a": "green " * 90, "b": "y", "label": 0}, {"q": "house", "a": "x", "b": "z", "label": 1}]
+    write(tmp_path / "data/c/en.jsonl", jsonl(rows))
+    write(tmp_path / "data/c/kk.jsonl", jsonl(rows[1:2]))
+    write(tmp_path / "data/c/zh.jsonl", jsonl([rows[0] | {"label": 7}]))
+    write(tmp_path / "data/f/en.txt", "one\n")
+    task = dict(name="c", kind="choice", path="c/{lang}.jsonl", context="{q}", choices=["{a}", "{b}"],
+                gold="label", delimiter="")
+    line = words(folder, tmp_path / "data", tmp_path / "r.jsonl", languages=["kk", "zh", "en"], max_length=64,
+                 tasks=[task, dict(TASKS[0], languages=["en"])])
+    with pytest.raises(ValueError, match="2 of 4 tasks failed, the others are done; the first: task c, kk: no doc"):
+        evaluate.main(line)
+    found = {(r["task"], r["lang"], r["metric"]): r for r in lines(tmp_path / "r.jsonl")}
+    assert set(found) == {("c", "en", "acc"), ("c", "en", "acc_norm"), ("f", "en", "bits_per_byte")}
+    assert (found["c", "en", "acc"]["n"], found["c", "en", "acc"]["failed"]) == (2, 2)
+    err = capsys.readouterr().err
+    assert "not scored: task c, en, document 1: choices of [0, 0] tokens" in err and "document 2" in err
+    assert "label=7 names none of the 2 choices" in err
+    done = subprocess.run([sys.executable, str(ROOT / "eval.py"), *line], capture_output=True, text=True)
+    assert done.returncode == 1 and "2 of 4 tasks failed" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_evals_in_one_folder_are_refused(folder, data, tmp_path):
+    lock = results_.lock_results(tmp_path / "r.jsonl")
+    with pytest.raises(ValueError, match="r.jsonl.lock is in use by another process; stop it or set out="):
+        evaluate.main(words(folder, data, tmp_path / "r.jsonl", tasks=TASKS[:1]))
+    lock.close()
+    evaluate.main(words(folder, data, tmp_path / "r.jsonl", tasks=TASKS[:1]))
+
+
+def test_labels_from_a_file(folder, data, tmp_path):
+    """A path relative to data=; a missing or wrong file is named."""
+    labels = {k: {"ask": "Which?"} for k in ("en", "kk")}
+    shutil.copytree(data, tmp_path / "data")
+    write(tmp_path / "data/labels.json", json.dumps(labels))
+    for name, value in (("a", labels), ("b", "labels.json")):
+        evaluate.main(words(folder, tmp_path / "data", tmp_path / f"{name}.jsonl", tasks=TASKS[1:2], labels=value))
+    assert lines(tmp_path / "a.jsonl") == lines(tmp_path / "b.jsonl")
+    with pytest.raises(ValueError, match="labels: .*none.json is missing; correct labels="):
+        evaluate.main(words(folder, data, tmp_path / "c.jsonl", tasks=TASKS[1:2], labels="none.json"))
+    write(tmp_path / "data/labels.json", "[1]")
+    with pytest.raises(ValueError, match="must hold"):
+        evaluate.main(words(folder, tmp_path / "data", tmp_path / "c.jsonl", tasks=TASKS[1:2], labels="labels.json"))

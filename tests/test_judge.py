@@ -107,8 +107,34 @@ def test_no_verdict(text, finish, error):
     assert verdicts.parse_verdict({"text": text, "finish": finish}) == (None, error)
 
 
-def test_a_verdict_before_the_cut_counts():
-    assert verdicts.parse_verdict({"text": "[[A]]\nand more", "finish": "length"}) == ("A", None)
+@pytest.mark.parametrize("finish, error", [
+    ("length", "malformed: cut"), ("max_tokens", "malformed: cut"), ("tool_calls", "malformed: finish tool_calls")])
+@pytest.mark.parametrize("text", ["[[A]] if A is better", "[[A]]\nand more", "Reasons.\n[[B]]"])
+def test_only_a_finished_reply_counts(text, finish, error):
+    assert verdicts.parse_verdict({"text": text, "finish": finish}) == (None, error)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("<think>Perhaps [[A]]?\n[[A]]</think>\nNo. [[B]]", ("B", None)),
+    ("<think>Perhaps\n[[A]]</think>\nI cannot say.", (None, "malformed: no verdict")),
+    ("<think>Perhaps\n[[A]]", (None, "malformed: no verdict")),
+    ("Thinking is over. [[C]]\n<think>\n[[A]]", (None, "malformed: no verdict")),
+    ("[[A]]</think>\n[[C]]", ("C", None)),  # the template opened the thinking
+])
+def test_thinking_is_no_verdict(text, expected):
+    assert verdicts.parse_verdict({"text": text, "finish": "stop"}) == expected
+
+
+def test_twenty_ties_do_not_have_an_empty_interval(sides, serve, tmp_path):
+    """Tango's score interval of no discordant pair of n: the rate is 1/2 plus and minus half of z^2 / (n + z^2)."""
+    for name, file in (("base", "a"), ("chat", "b")):
+        samples(tmp_path / f"{file}.jsonl", name, lambda *_: "same", ("en", "kk"), 20)
+    url, _ = serve(lambda number, body: reply("[[C]]"))
+    rows, _ = run(sides, url)
+    half = 1.959964 ** 2 / (20 + 1.959964 ** 2) / 2
+    for row in (rows["en"], rows["kk"]):
+        assert (row["b"], row["low_b"], row["high_b"]) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-5)
+    assert rows["all (2)"]["low_b"] == pytest.approx(0.5 - half, abs=1e-5)
 
 
 # ---------------------------------------------------------------------- the prompt

@@ -55,7 +55,11 @@ def letters_of(row):
 
 
 def gold_of(row):
-    return row["gold"] if "gold" in row else ["ABCDEFG".index(letter) for letter in row["label"]]
+    """Indices of the right options; several letters may be a list, "ABD" or "A B D"."""
+    if "gold" in row:
+        return row["gold"]
+    letters = "".join(row["label"]) if isinstance(row["label"], list) else row["label"]
+    return ["ABCDEFG".index(letter) for letter in letters if letter not in " ,;"]
 
 
 # ---------------------------------------------------------------------- prompts

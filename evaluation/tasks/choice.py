@@ -38,10 +38,20 @@ def xstorycloze(preset):
             f"xstorycloze_{lang}", preset, "xstorycloze", lang, "juletxara/xstory_cloze",
             ("eval", 0), ("eval", 5),
             folders=("xstorycloze", "xstory_cloze"), path_words=(lang,),
-            fewshot_split="train", fewshot_order="random",
+            fewshot_split="train", fewshot_order="random", convert_row=convert_xstorycloze,
             context=lambda row: " ".join(row[f"input_sentence_{i}"] for i in range(1, 5)),
             choices=lambda row: [row["sentence_quiz1"], row["sentence_quiz2"]],
             gold=lambda row: int(row["answer_right_ending"]) - 1)
+
+
+def convert_xstorycloze(row):
+    """A row with Hugging Face's columns, from those of the published TSV files."""
+    if "InputSentence1" not in row:
+        return row
+    sentences = {f"input_sentence_{i}": row[f"InputSentence{i}"] for i in range(1, 5)}
+    return sentences | {"sentence_quiz1": row["RandomFifthSentenceQuiz1"],
+                        "sentence_quiz2": row["RandomFifthSentenceQuiz2"],
+                        "answer_right_ending": row["AnswerRightEnding"]}
 
 
 # ---------------------------------------------------------------------- ARC and HellaSwag

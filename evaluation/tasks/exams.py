@@ -73,6 +73,7 @@ def global_mmlu(preset):
 
 
 def include(preset):
+    """INCLUDE has one split. A question is never among its own examples; lm-eval's drawing differs."""
     for language in names.INCLUDE_LANGUAGES:
         lower = language.lower()
         for domain, title in names.INCLUDE.items():

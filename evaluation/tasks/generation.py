@@ -95,6 +95,7 @@ def wmt16(preset):
         yield define_task(
             f"wmt16-{source}-{target}", preset, "wmt16", f"{source}-{target}", "wmt/wmt16", paper=("test", 1),
             kind="translate", folders=("wmt16",), path_words=(f"{pair}|{source}-{target}",),
+            answer_prefix=" " if preset == "lm-eval" else "",  # lm-eval has two blanks before the answer of an example
             fewshot_split="val", fewshot_order="random", context=context,
             gold=lambda row, target=target: [texts_of(row)[target]], stop_strings=["\n"], max_new_tokens=256)
 
