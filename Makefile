@@ -7,11 +7,12 @@ help:  ## list the targets
 demo: .venv/ok  ## the shipped base learns eight languages, answers in them, and is measured; LANGUAGES=all for the 29
 	$(PY) recipes/demo.py
 
-base: .venv/ok  ## train the shipped base anew, in out/base (an hour and a half on one core)
+base: .venv/ok  ## train the shipped base anew, in out/base (two hours on one core)
 	$(PY) -m tinyworld configs/tiny/base_world.py
 	$(PY) prepare.py configs/tiny/base_data.py
 	$(PY) train.py configs/tiny/base.py resume=True
-	$(PY) model.py export out/base/model out/base/exported dtype=bfloat16
+	$(PY) train.py configs/tiny/base_more.py resume=True
+	$(PY) model.py export out/base/more out/base/exported dtype=bfloat16
 
 test: .venv/dev  ## the default suite
 	.venv/bin/python -m pytest -n 2

@@ -22,7 +22,7 @@ BASE = ROOT / "tinyworld" / "base"
 
 @pytest.fixture(scope="module")
 def run():
-    """What the training run recorded: {"settings", "model", "sha256"}."""
+    """What training recorded: {"phases": [{"settings", "model", "torch"}], "sha256"}."""
     return json.loads((BASE / "run.json").read_text())
 
 
@@ -36,14 +36,20 @@ def test_it_is_small():
 
 
 def test_the_weights_are_those_of_the_log(run):
+    """Both phases ended at the last step of their config, with its settings."""
     assert hashlib.sha256((BASE / "model.safetensors").read_bytes()).hexdigest() == run["sha256"]
     log = [json.loads(line) for line in (BASE / "log.jsonl").read_text().splitlines()]
     steps = [row for row in log if "loss" in row]
-    c, model_config, _ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(ROOT / "configs/tiny/base.py")])
-    assert steps[-1]["step"] == c.steps and steps[-1]["tokens"] == c.steps * c.batch_size * c.seq_len
-    recorded = {name: run["settings"][name] for name in ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio")}
-    assert recorded == {name: getattr(c, name) for name in recorded}
-    assert run["model"] == {name: getattr(model_config, name) for name in run["model"]}
+    ends = [row for row, after in zip(steps, [*steps[1:], {"step": 0}]) if after["step"] < row["step"]]
+    assert len(ends) == len(run["phases"]) == 2
+    for name, phase, end in zip(("base", "base_more"), run["phases"], ends):
+        c, model_config, _ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(ROOT / f"configs/tiny/{name}.py")])
+        assert end["step"] == c.steps and end["tokens"] == c.steps * c.batch_size * c.seq_len
+        recorded = {k: phase["settings"][k] for k in ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio",
+                                                      "warmup_ratio", "lr_schedule", "init")}
+        assert recorded == {k: getattr(c, k) for k in recorded}
+        if not c.init:
+            assert {k: v for k, v in phase["model"].items() if getattr(model_config, k) != v} == {}
 
 
 def accuracy(base, code, items):

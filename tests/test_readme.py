@@ -25,7 +25,7 @@ CPU = "<!-- cpu -->"  # stands before a block that the slow test runs word for w
 SETTINGS = {"train.py": (train.Train, ModelConfig, train.Estimate), "prepare.py": (prepare.Prepare,), "model.py export": (Export,),
             "generate.py": (generate.Sample, generate.Decoding), "eval.py": (evaluate.Eval,),
             "eval.py compare": (compare.Compare,), "eval.py judge": (judge.Judge,),
-            "recipes/extend_vocabulary.py": (extend_vocabulary.ExtendVocabulary,)}
+            "recipes/extend_vocabulary.py": (extend_vocabulary.Extend,)}
 SETTINGS |= {f"report.py {name}": (schema,) for name, (schema, _) in report.REPORTS.items()}
 
 
