@@ -24,7 +24,7 @@ from hf.config import write_config
 from hf.folder import list_tokenizer_files
 from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint, dpo
-from training.distributed import World, clip_grad_norm, shard_model, stop_flag
+from training.distributed import World, clip_grad_norm, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
 
@@ -57,7 +57,7 @@ class Train:
     first_new_id: int | None = None  # train only embeddings from this id on (recipes/extend_vocabulary.py); None: all
     activation_checkpointing: bool | str = False  # True: recompute layers; "selective": only their cheap operations
     compile: bool = False            # torch.compile each block
-    shard_size: int | None = None    # HSDP: processes that share one copy of the model; None: all of them
+    shard_size: int | None = None    # FSDP: processes that share one copy of the model; None: all GPUs, 1 on a CPU
     threads: int | None = None       # CPU threads per process; None: torch's default
     log_every: int = 10              # steps
     eval_every: int = 100            # steps between validations; there is always one at the end
@@ -189,11 +189,13 @@ def main(argv=None):
         weight, stop = world.all_reduce([sum(map(objective.weight, batches)), stop_requested()])
         total_loss = 0.0
         for i, batch in enumerate(batches):
-            if world.world_size > 1:  # replicas exchange gradients once, after the last micro-batch
+            if world.is_sharded:  # replicas exchange gradients once, after the last micro-batch
                 model.set_requires_all_reduce(i == len(batches) - 1)
             loss = objective.loss(model, batch.to(world.device))
-            (loss * (world.world_size / weight)).backward()  # FSDP averages over processes
+            (loss * (world.loss_scale / weight)).backward()
             total_loss += loss.detach()
+        if world.world_size > 1 and not world.is_sharded:
+            sum_gradients(model)
 
         # clip, set the learning rate, step
         if c.first_new_id:
@@ -259,7 +261,7 @@ def build_model(config, c, world):
     if c.compile:
         for block in model.model.layers:
             block.compile()
-    if world.world_size > 1:
+    if world.is_sharded:
         shard_model(model, world)
     return model.materialize(world.device)
 

@@ -283,9 +283,10 @@ def test_chats_longer_than_a_row_are_noted(go, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard_size", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind):
-    more = dict(lr=1e-4, micro_batch_size=1, log_every=4) | KINDS[kind]
+def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind, shard_size):
+    more = dict(lr=1e-4, micro_batch_size=1, log_every=4, shard_size=shard_size) | KINDS[kind]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "train.py")]
     arguments = [sys.executable, *launch, *words(chat_data, base, tmp_path / "two", **more)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=180)

@@ -196,8 +196,8 @@ def torchrun(root, data, out, steps=8, processes=2, **changes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes, changes", [
-    (2, {}), (2, {"tie_word_embeddings": False, "micro_batch_size": 1}),
-    (2, {"shard_size": 1, "micro_batch_size": 1}),  # two replicas
+    (2, {}), (2, {"shard_size": 1, "micro_batch_size": 1, "tie_word_embeddings": False}),  # replicas
+    (2, {"shard_size": 2}), (2, {"shard_size": 2, "tie_word_embeddings": False, "micro_batch_size": 1}),
     (4, {"shard_size": 2, "micro_batch_size": 1, "batch_size": 8,  # two replicas of two shards
          "activation_checkpointing": "selective"})])
 def test_processes_equal_one(root, token_data, go, tmp_path, processes, changes):
@@ -361,8 +361,9 @@ def test_pruning_never_takes_the_checkpoint_just_written(copy):
 
 
 @pytest.mark.slow
-def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_path):
-    pair = dict(steps=100, save_every=10)
+@pytest.mark.parametrize("shard_size", [1, 2])
+def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_path, shard_size):
+    pair = dict(steps=100, save_every=10, shard_size=shard_size)
     out, delay = tmp_path / "run", random.uniform(0, 0.5)
     process, workers = start(command(root, token_data, out, processes=2, **pair)), []
     try:
@@ -408,18 +409,24 @@ def alive(pids):
 
 @pytest.mark.slow
 def test_other_numbers_of_processes_go_on(root, token_data, go, whole, tmp_path):
-    """Saved by two and loaded by one, saved by one and loaded by two; with a tied and an untied matrix."""
+    """Saved by two and loaded by one, saved by one and loaded by two, shards and replicas; tied and untied."""
     untied = SPLIT | {"tie_word_embeddings": False}
-    torchrun(root, token_data, tmp_path / "down", **SPLIT)
-    torchrun(root, token_data, tmp_path / "untied-down", **untied)
+    torchrun(root, token_data, tmp_path / "down", shard_size=2, **SPLIT)
+    torchrun(root, token_data, tmp_path / "replicas-down", **SPLIT)
+    torchrun(root, token_data, tmp_path / "untied-down", shard_size=2, **untied)
     go(tmp_path / "untied", **untied)
     shutil.copytree(whole, tmp_path / "up")
-    for out in ("down", "untied-down", "up"):
+    shutil.copytree(tmp_path / "down", tmp_path / "replicas-from-shards")
+    for out in ("down", "replicas-down", "untied-down", "up", "replicas-from-shards"):
         shutil.rmtree(tmp_path / out / "checkpoints" / "step-00000008")
         (tmp_path / out / "model.safetensors").unlink()
     go(tmp_path / "down", resume=True, **SPLIT)
     go(tmp_path / "untied-down", resume=True, **untied)
-    assert "step-00000004" in torchrun(root, token_data, tmp_path / "up", resume=True, **SPLIT)
+    go(tmp_path / "replicas-down", resume=True, **SPLIT)
+    torchrun(root, token_data, tmp_path / "replicas-from-shards", resume=True, **SPLIT)
+    assert "step-00000004" in torchrun(root, token_data, tmp_path / "up", resume=True, shard_size=2, **SPLIT)
+    assert difference(tmp_path / "replicas-down", whole) <= 1e-5
+    assert difference(tmp_path / "replicas-from-shards", whole) <= 1e-5
     assert difference(tmp_path / "down", whole) <= 1e-5 and difference(tmp_path / "up", whole) <= 1e-5
     assert difference(tmp_path / "untied-down", tmp_path / "untied") <= 1e-5
 
@@ -698,9 +705,10 @@ def test_resuming_with_other_rows_is_refused(go, monkeypatch, token_data, base, 
 
 
 @pytest.mark.slow
-def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
+@pytest.mark.parametrize("shard_size", [1, 2])
+def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path, shard_size):
     """A process may own old rows, new rows or both; resuming gives the same bits."""
-    settings = dict(init=grown, first_new_id=NEW, **NO_SHAPE, **SPLIT | {"save_every": 2})
+    settings = dict(init=grown, first_new_id=NEW, shard_size=shard_size, **NO_SHAPE, **SPLIT | {"save_every": 2})
     torchrun(root, token_data, tmp_path / "two", steps=5, **settings)
     go(tmp_path / "one", steps=5, **settings)
     only_new_rows_differ(grown, tmp_path / "two")
@@ -716,7 +724,8 @@ def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
 @pytest.mark.slow
 def test_new_rows_of_one_process_alone(root, token_data, go, grown, tmp_path):
     """Row 32 is the first of the second process: the first process trains nothing, and its rows keep their bits."""
-    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
+    settings = NO_SHAPE | SPLIT | {"shard_size": 2}
+    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, first_new_id=NEW - 16, **settings)
     go(tmp_path / "one", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5
     only_new_rows_differ(grown, tmp_path / "two", NEW - 16)

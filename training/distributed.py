@@ -31,7 +31,10 @@ class World:
             tune_cpu(flush_denormals=not c.first_new_id)
         bfloat16 = c.dtype == "bfloat16" or (c.dtype == "auto" and fast_bfloat16())
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        shard_size = min(c.shard_size or self.world_size, self.world_size)
+        # one copy of the model in all GPUs' memory; on a CPU, where there is no traffic to hide, one per process
+        shard_size = min(c.shard_size or (self.world_size if cuda else 1), self.world_size)
+        self.is_sharded = shard_size > 1
+        self.loss_scale = self.world_size if self.is_sharded else 1  # FSDP averages gradients, replicas sum them
         if c.batch_size % self.world_size or self.world_size % shard_size:
             raise ValueError(f"batch_size={c.batch_size} must be a multiple of {self.world_size} processes, and these "
                              f"a multiple of shard_size={shard_size}")
@@ -40,6 +43,7 @@ class World:
         if self.world_size > 1:
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
             dist.init_process_group(backend, timeout=timedelta(hours=1))  # saving 72 B parameters is slow
+        if self.is_sharded:
             replicas = self.world_size // shard_size
             names, shape = ("shard",), (shard_size,)
             if replicas > 1:
@@ -130,6 +134,15 @@ def shard_model(model, world):
         fully_shard(block, mesh=world.mesh, mp_policy=policy)
     # the root (norm, embedding, head: 5 GB in bf16 at 72 B) stays gathered from forward to backward
     fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+def sum_gradients(model):
+    """Sum the gradients of replicas over all processes: one flat buffer, one all_reduce, the same bits for each."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    flat = torch.cat([p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters])):
+        p.grad = grad.view_as(p)
 
 
 def clip_grad_norm(model, limit):

@@ -106,7 +106,7 @@ def make_objectives(c, world, model, schedule, held_out):
     train.restart()
     if noise > 0.2:
         world.print0(f"warning: before the first step rounding moves a margin by {noise:.3f}; set dtype=float32")
-    if world.world_size > 1:
+    if world.is_sharded:
         model.reshard()  # the root stays gathered after a forward; optimizer and checkpoints need its shards
     return train, valid, noise
 
