@@ -50,12 +50,11 @@ class World:
                 names, shape = ("replicate", "shard"), (replicas, shard_size)
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
-    def batches(self, schedule, step, micro_batch_size):
-        """Yield this process's micro-batches of a step's global batch."""
-        per_process = schedule.batch_size // self.world_size
+    def micro_batches(self, c):
+        """This process's rows of a global batch, as a range for each micro-batch."""
+        per_process = c.batch_size // self.world_size
         rows = range(self.rank * per_process, (self.rank + 1) * per_process)
-        for i in range(0, per_process, micro_batch_size):
-            yield schedule.batch(step, rows[i:i + micro_batch_size])
+        return [rows[i:i + c.micro_batch_size] for i in range(0, per_process, c.micro_batch_size)]
 
     def distribute(self, n):
         """Yield (index, whether it counts) of this process's share of range(n), equally many on every process.
@@ -74,6 +73,10 @@ class World:
         t = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(t)
         return t.tolist()
+
+    def any(self, flag):
+        """Whether flag is set on any process."""
+        return self.all_reduce([bool(flag)])[0] > 0
 
     def broadcast(self, value):
         """Rank 0's value, on every rank."""
@@ -95,8 +98,12 @@ class World:
             dist.barrier()
 
     def print0(self, text):
+        """Print on rank 0. A closed terminal or pipe does not end training: log.jsonl has the numbers, too."""
         if self.is_main:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except OSError:
+                sys.stdout = open(os.devnull, "w")
 
     # ------------------------------------------------------------------ the run folder
 
@@ -182,9 +189,20 @@ def die_with_parent():
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stop_flag():
-    """A function that returns whether SIGTERM or SIGUSR1 (a cluster's warning) has arrived."""
+def stop_flag(world):
+    """A function that returns whether SIGTERM, SIGHUP or SIGUSR1 (a cluster's warning) has arrived on this process."""
     received = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: received.append(1))
+
+    def handle(number, frame):
+        if not received and world.is_main:
+            text = f"{signal.Signals(number).name}: finishing this step, then saving a checkpoint and stopping\n"
+            try:
+                os.write(2, text.encode())  # print is not safe in a handler
+            except OSError:
+                pass
+        received.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, handle)
     return lambda: bool(received)
