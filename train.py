@@ -163,7 +163,7 @@ def main(argv=None):
     if world.is_main:
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
         token_ids = tokenizer.generation_token_ids(tokenizer_folder(c))
-        write_config(out, asdict(config), torch.float32, c.init, tokenizer_folder(c), token_ids, override_eos=with_chats)
+        write_config(out, asdict(config), torch.float32, c.init, tokenizer_folder(c), token_ids, with_chats)
     if c.loss == "dpo":
         logger.write({"step": step, "noise": noise})
 
