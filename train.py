@@ -207,6 +207,7 @@ def main(argv=None):
                 raise FloatingPointError(f"{problem}. The weights are unchanged. Lower lr or look at these rows; "
                                          f"resume=True goes back to the newest checkpoint in {c.out}/checkpoints")
             logger.skip(step, problem)
+            objective.summary()  # drops statistics that are not finite
         optimizer.zero_grad()
         step += 1
 

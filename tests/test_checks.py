@@ -116,6 +116,15 @@ def test_every_other_field_is_stored(name, value):
     assert checks.stored_config(config) == config
 
 
+@pytest.mark.parametrize("name", [
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "max_position_embeddings", "rope_theta", "rms_norm_eps", "initializer_range"])
+@pytest.mark.parametrize("value", [0, -2])
+def test_sizes_of_a_model_are_positive(token_data, tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be positive, got {value}"):
+        run(token_data, tmp_path / "run", **{name: value})
+
+
 @pytest.mark.parametrize("changes", [dict(model_type="qwen3"), dict(model_type="llama", attention_bias=True),
                                      dict(model_type="qwen3", head_dim=16, tie_word_embeddings=False)])
 def test_a_fresh_run_of_every_family_is_saved_and_resumed(token_data, tmp_path, changes):
