@@ -293,7 +293,7 @@ def test_skipped_steps_leave_no_trace_in_the_statistics(go, tmp_path, monkeypatc
     def poisoned(self, model, batch):
         calls.append(torch.is_grad_enabled())
         if sum(calls) == 2 and calls[-1]:
-            self.totals += float("nan")
+            self.totals[:, 1:4] += float("nan")
             return loss(self, model, batch) * float("nan")
         return loss(self, model, batch)
 
