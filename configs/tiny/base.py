@@ -1,6 +1,6 @@
 """The stand-in for Qwen2: 1.8 M parameters pretrained on English and Chinese, with a little of 27 other languages.
 
-Kazakh, Nepali and Azerbaijani, in which Qwen2-7B scores lowest in the paper's Table 6, get least. Steps and documents are
+Kazakh, Nepali and Azerbaijani, where Qwen2-7B scores lowest in the paper's Table 6, get least. Steps and documents are
 small: copying from the context appears at about 10^5.7 sqrt(batch size x context) tokens whatever the model's size
 (arXiv 2511.16893).
 """
