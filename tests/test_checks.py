@@ -152,7 +152,12 @@ def test_a_name_on_the_hub(token_data, tmp_path, name):
     assert f"`hf download {name} --local-dir {folder}`" in str(e.value) and f"set init={folder}" in str(e.value)
 
 
-@pytest.mark.parametrize("name", ["/nowhere/model", "./a/b", "../a", "one", "a/b/c"])
+def test_a_model_that_was_not_downloaded(token_data, tmp_path):
+    with pytest.raises(ValueError, match="`hf download ORGANIZATION/Qwen9-1B --local-dir models/Qwen9-1B`"):
+        run(token_data, tmp_path / "run", init="models/Qwen9-1B", **dict.fromkeys(SHAPE, ...))
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "./a/b", "../a", "one", "a/b/c", "configs/none"])
 def test_a_folder_that_is_not_there(token_data, tmp_path, name):
     with pytest.raises(ValueError, match="is not a folder on this machine; set it to") as e:
         run(token_data, tmp_path / "run", init=name, **dict.fromkeys(SHAPE, ...))

@@ -358,7 +358,7 @@ def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind, shar
     more = dict(lr=1e-4, micro_batch_size=1, log_every=4, shard_size=shard_size) | KINDS[kind]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "train.py")]
     arguments = [sys.executable, *launch, *words(chat_data, base, tmp_path / "two", **more)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     go(tmp_path / "one", **more)
     a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("one", "two"))

@@ -189,7 +189,7 @@ def command(root, data, out, /, steps=8, processes=None, **changes):
 
 def torchrun(root, data, out, steps=8, processes=2, **changes):
     arguments = command(root, data, out, steps, processes, **changes)
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -498,6 +498,28 @@ def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_
     assert ours == theirs, f"killed {delay:.3f} s after the first checkpoint"
 
 
+ORPHAN = """
+import os, sys, time
+from training.distributed import die_with_parent
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    open(sys.argv[1] + "/orphaned", "w").close()
+    die_with_parent()
+    open(sys.argv[1] + "/alive", "w").close()
+"""
+
+
+def test_a_worker_whose_parent_is_already_dead_ends(root, tmp_path):
+    """torchrun was killed while its workers were importing torch: they would wait for it for an hour."""
+    env = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", ORPHAN, str(tmp_path)], env=env, check=True, timeout=120)
+    wait_for(lambda: (tmp_path / "orphaned").exists(), 30)
+    wait_for(lambda: not pids_with(tmp_path), 30)
+    assert not (tmp_path / "alive").exists()
+
+
 def pids_with(text):
     """Live processes with this text in their command line."""
     out = []
@@ -797,7 +819,7 @@ def test_nan_on_one_process_is_of_all(root, token_data, tmp_path, processes, cha
     rank = processes - 1
     settings = words(token_data, tmp_path / "run", steps=5, on_nonfinite=on_nonfinite, log_every=1, **changes)
     done = subprocess.run([sys.executable, *map(str, launch), str(rank), *settings], capture_output=True, text=True,
-                          timeout=180, env=os.environ | {"PYTHONPATH": str(root)})
+                          timeout=600, env=os.environ | {"PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stderr[-2000:]
     per_process = changes.get("batch_size", 4) // processes
     place = f"step 2: the gradient norm is nan; the loss is not finite on rank {rank}, rows {rank * per_process} to"

@@ -86,12 +86,15 @@ def resolve_model(c, model_config):
 
 
 def missing_folder(init):
-    """The error for init= that is no folder. A name like Qwen/Qwen2-1.5B is probably meant to be one on the Hub."""
-    if len(Path(init).parts) == 2 and not init.startswith((".", "/")):
-        folder = f"models/{Path(init).name}"
-        return (f"init={init} is not a folder on this machine. Download the model with `hf download {init} --local-dir "
-                f"{folder}` (pip install huggingface_hub), then set init={folder}")
-    return f"init={init} is not a folder on this machine; set it to a Hugging Face folder (config.json, *.safetensors)"
+    """The error for init= that is no folder: a name like Qwen/Qwen2-1.5B is probably one on the Hugging Face Hub."""
+    parent, name = Path(init).parent, Path(init).name
+    problem = f"init={init} is not a folder on this machine"
+    if str(parent) == "models":
+        return f"{problem}; download it with `hf download ORGANIZATION/{name} --local-dir {init}`"
+    if len(Path(init).parts) == 2 and not init.startswith((".", "/")) and not parent.exists():
+        return (f"{problem}; download it with `hf download {init} --local-dir models/{name}` (pip install "
+                f"huggingface_hub), then set init=models/{name}")
+    return f"{problem}; set it to a Hugging Face folder (config.json, *.safetensors)"
 
 
 def stored_config(config):

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -185,7 +186,9 @@ def die_with_parent():
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
+        # it may have died before: then the parent is process 1, which in a container can be torchrun itself
+        orphan = parent == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes()
+        if orphan or os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
