@@ -19,10 +19,9 @@ import torch
 import data
 import tokenizer
 from configs import load
-from data import IGNORE
 from hf.config import write_config
 from model import ModelConfig, Qwen2, local_rows
-from training import checkpoint, dpo
+from training import checkpoint
 from training.checks import (
     check_folder,
     check_learning_rate,
@@ -34,6 +33,7 @@ from training.checks import (
 from training.distributed import World, clip_grad_norm, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
+from training.objectives import make_objectives
 
 MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
 
@@ -87,22 +87,6 @@ class Train:
         return self.tokens // (self.batch_size * self.seq_len)
 
 
-class LanguageModeling:
-    """The objective of pretraining and SFT (there, targets outside answers are IGNORE). DPO's is in training/dpo.py."""
-
-    def loss(self, model, batch):
-        """Minus the sum of the targets' log-probabilities."""
-        return -model(batch.tokens, batch.targets, batch.starts).sum()
-
-    def weight(self, batch):
-        """What the loss is divided by: supervised tokens."""
-        return int((batch.targets != IGNORE).sum())
-
-    def summary(self):
-        """Statistics to log beside the loss: none."""
-        return {}
-
-
 def learning_rate(step, c):
     """Learning rate of a step (from 0): linear warm-up, then decay to min_lr_ratio * lr at the last step."""
     warmup_steps = math.ceil(c.warmup_ratio * c.steps)
@@ -151,9 +135,7 @@ def main(argv=None):
         model.load_weights(c.init)
     elif not resume_from:
         model.init_weights(c.seed)
-    objective, held_out_objective, noise = LanguageModeling(), LanguageModeling(), None
-    if c.loss == "dpo":
-        objective, held_out_objective, noise = dpo.make_objectives(c, world, model, schedule, held_out)
+    objective, held_out_objective, facts = make_objectives(c, world, model, schedule, held_out)
     optimizer = make_optimizer(model, c)
     identity = checkpoint.run_identity(c, schedule, config)
     step = resume(c, world, resume_from, model, optimizer, identity) if resume_from else 0
@@ -164,8 +146,8 @@ def main(argv=None):
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
         token_ids = tokenizer.generation_token_ids(tokenizer_folder(c))
         write_config(out, asdict(config), torch.float32, c.init, tokenizer_folder(c), token_ids, with_chats)
-    if c.loss == "dpo":
-        logger.write({"step": step, "noise": noise})
+    if facts:
+        logger.write({"step": step} | facts)
 
     # training loop
     stop_requested = stop_flag(world)

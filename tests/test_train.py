@@ -21,6 +21,7 @@ import tokenizer
 import train
 from hf.weights import export
 from model import ModelConfig, Qwen2
+from training import objectives
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)
@@ -285,7 +286,7 @@ def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_stopped_during_validation(reference, go, tmp_path, monkeypatch, number):
     """It is cut short: one step more, then a checkpoint."""
-    seen, loss = [], train.LanguageModeling.loss
+    seen, loss = [], objectives.LanguageModeling.loss
 
     def signalled(self, model, batch):
         if not torch.is_grad_enabled():
@@ -294,14 +295,14 @@ def test_stopped_during_validation(reference, go, tmp_path, monkeypatch, number)
                 os.kill(os.getpid(), number)
         return loss(self, model, batch)
 
-    monkeypatch.setattr(train.LanguageModeling, "loss", signalled)
+    monkeypatch.setattr(objectives.LanguageModeling, "loss", signalled)
     settings = dict(eval_every=3, eval_tokens=10 ** 6, micro_batch_size=1)
     with pytest.raises(SystemExit) as e:
         go(tmp_path / "run", **settings)
     assert e.value.code == 0 and len(seen) == 2 and steps_of(tmp_path / "run") == ["step-00000001"]
     del e
     assert not [r for r in log_of(tmp_path / "run") if "bpb" in r] if (tmp_path / "run/log.jsonl").exists() else True
-    monkeypatch.setattr(train.LanguageModeling, "loss", loss)
+    monkeypatch.setattr(objectives.LanguageModeling, "loss", loss)
     whole = go(tmp_path / "whole", **settings)
     assert go(tmp_path / "run", resume=True, **settings) == whole
 
@@ -738,7 +739,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch, token_data, ba
 def poison(monkeypatch):
     """A function: make the loss of these steps nan."""
     def of(*steps):
-        batch, loss, at = train.data.Schedule.batch, train.LanguageModeling.loss, []
+        batch, loss, at = train.data.Schedule.batch, objectives.LanguageModeling.loss, []
 
         def remember(self, step, rows):
             at.append(step)
@@ -748,7 +749,7 @@ def poison(monkeypatch):
             return loss(self, model, batch) * (float("nan") if torch.is_grad_enabled() and at[-1] in steps else 1)
 
         monkeypatch.setattr(train.data.Schedule, "batch", remember)
-        monkeypatch.setattr(train.LanguageModeling, "loss", poisoned)
+        monkeypatch.setattr(objectives.LanguageModeling, "loss", poisoned)
     return of
 
 
@@ -794,12 +795,13 @@ def test_at_most_three_steps_are_skipped_in_a_row(go, tmp_path, poison):
 
 POISON = """
 import os, sys, torch, train
-loss, calls = train.LanguageModeling.loss, []
+from training import objectives
+loss, calls = objectives.LanguageModeling.loss, []
 def poisoned(self, model, batch):
     calls.append(torch.is_grad_enabled())
     bad = torch.is_grad_enabled() and sum(calls) == 3 and os.environ["RANK"] == sys.argv[1]  # step 2
     return loss(self, model, batch) * (float("nan") if bad else 1)
-train.LanguageModeling.loss = poisoned
+objectives.LanguageModeling.loss = poisoned
 try:
     train.main(sys.argv[2:])
 except FloatingPointError as e:

@@ -91,7 +91,7 @@ class DPO:
 # ---------------------------------------------------------------------- the reference
 
 def make_objectives(c, world, model, schedule, held_out):
-    """(DPO on the schedule's pairs, DPO on the held-out ones, noise). The model's weights must be init's. Collective.
+    """(DPO on the schedule's pairs, on the held-out ones, {"noise": n}). The weights must be init's. Collective.
 
     noise: the largest |margin| of the first batch before any step. It would be 0 but for rounding, which depends on
     what else is in a batch. A run ends with margins of about 1, so above 0.2 it is worth a warning.
@@ -109,7 +109,7 @@ def make_objectives(c, world, model, schedule, held_out):
         world.print0(f"warning: before the first step rounding moves a margin by {noise:.3f}; set dtype=float32")
     if world.is_sharded:
         model.reshard()  # the root stays gathered after a forward; optimizer and checkpoints need its shards
-    return train, valid, noise
+    return train, valid, {"noise": noise}
 
 
 def references(c, world, model, sources, packed, weights):
