@@ -10,5 +10,5 @@ tokens = 8_000_000
 lr, warmup_ratio = 1e-3, 0.02
 lr_schedule = "linear"
 seed = 1
-del vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads
-del rope_theta, initializer_range
+del vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads  # noqa: F821
+del rope_theta, initializer_range  # noqa: F821
