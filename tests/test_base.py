@@ -43,10 +43,11 @@ def test_the_weights_are_those_of_the_log(run):
     ends = [row for row, after in zip(steps, [*steps[1:], {"step": 0}]) if after["step"] < row["step"]]
     assert len(ends) == len(run["phases"]) == 2
     for name, phase, end in zip(("base", "base_more"), run["phases"], ends):
-        c, model_config, _ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(ROOT / f"configs/tiny/{name}.py")])
+        path = ROOT / f"configs/tiny/{name}.py"
+        c, model_config, _ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(path)])
         assert end["step"] == c.steps and end["tokens"] == c.steps * c.batch_size * c.seq_len
-        recorded = {k: phase["settings"][k] for k in ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio",
-                                                      "warmup_ratio", "lr_schedule", "init")}
+        names = ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio", "warmup_ratio", "lr_schedule", "init")
+        recorded = {k: phase["settings"][k] for k in names}
         assert recorded == {k: getattr(c, k) for k in recorded}
         if not c.init:
             assert {k: v for k, v in phase["model"].items() if getattr(model_config, k) != v} == {}
