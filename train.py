@@ -170,8 +170,9 @@ def main(argv=None):
     logger.start(schedule, resume_from)
     if world.is_main:
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
-        token_ids = tokenizer.generation_token_ids(tokenizer_folder(c))
-        write_config(out, asdict(config), torch.float32, c.init, tokenizer_folder(c), token_ids, override_eos=with_chats)
+        folder = tokenizer_folder(c, schedule)
+        token_ids = tokenizer.generation_token_ids(folder)
+        write_config(out, asdict(config), torch.float32, c.init, folder, token_ids, override_eos=with_chats)
     if c.loss == "dpo":
         logger.write({"step": step, "noise": noise})
 
@@ -294,9 +295,10 @@ def check_settings(c, model_config, config, schedule):
     if index["vocab_size"] > config.vocab_size:
         raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
                          f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
-    if not tokenizer_folder(c).is_dir():
-        raise ValueError(f"{tokenizer_folder(c).parent}: no tokenizer folder beside the shards; copy everything that "
-                         "prepare.py wrote")
+    folder = tokenizer_folder(c, schedule)
+    if not folder.is_dir():
+        raise ValueError(f"{folder.parent}: no tokenizer folder beside the shards; copy everything that prepare.py "
+                         "wrote")
     if c.init and list_tokenizer_files(c.init):
         theirs = tokenizer.load(c.init).fingerprint
         if theirs != index["tokenizer"]:
@@ -312,9 +314,20 @@ def check_settings(c, model_config, config, schedule):
                          "or set loss=lm")
 
 
-def tokenizer_folder(c):
-    """The tokenizer that goes with the model: the one beside the (first) shards."""
-    return Path(c.data[0] if isinstance(c.data, list) else c.data) / "tokenizer"
+def tokenizer_folder(c, schedule):
+    """The tokenizer that goes with the model: of the folder with the chats, for its template; else of the first folder.
+
+    ValueError when the mixture reads chats that were rendered by two templates.
+    """
+    folders = {}  # of each chat template
+    for source, weight in zip(schedule.sources, schedule.weights):
+        if source.kind != "text" and weight:
+            folders.setdefault(source.index.get("chat_template"), source.folder.parent)
+    if len(folders) > 1:
+        raise ValueError(f"the chats of {' and '.join(map(str, folders.values()))} were rendered by different chat "
+                         "templates, and the model has one; prepare both with one tokenizer= and template=")
+    first = Path(c.data[0] if isinstance(c.data, list) else c.data)
+    return next(iter(folders.values()), first) / "tokenizer"
 
 
 def find_checkpoint(c, world):
