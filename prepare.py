@@ -69,6 +69,8 @@ class Prepare:
     thresholds: dict = field(default_factory=dict)  # {language: {measure: (min, max)}}: rows that replace those of
     #                              configs/thresholds.py; a row "*" replaces the whole table
     perplexity_models: dict = field(default_factory=dict)  # {language: file under raw, by `prepare.py perplexity`}
+    ignore_fields: list = field(default_factory=list)  # fields of chats and pairs to remove, as if they were absent:
+    #                              a field that changes what is learned and cannot be honored drops its row otherwise
     filter_bitext: bool = True   # False: keep all pairs with two sides, whatever their score (Marco-LLM's Figure 7)
     near_dedup: bool = True      # also drop near-duplicates of web documents
     rehydrate: bool = False      # repeat a document of which many copies were found, up to 8 times (FineWeb-2's table)
@@ -256,20 +258,21 @@ def clean_file(c, source: dict, i: int, path: str, stamp: Path):
     if jobs.up_to_date(stamp, inputs, outputs):
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    documents = read_source(c, source, path)
+    fields: dict = {"ignored_fields": Counter(), "unread_fields": Counter()}
+    documents = read_source(c, source, path, fields)
     if scored:
         documents = pair_scores.score_pairs(c, source, path, documents)
     documents = run_steps(c, source, documents)
     result = write_cleaned(c, source, documents, passed, dropped, keys)
     if before != file_states(path):
         raise ValueError(f"{path} changed while it was read; let its writer finish, then run this again")
-    jobs.write_stamp(stamp, inputs, outputs, **result)
+    jobs.write_stamp(stamp, inputs, outputs, **result, **fields)
 
 
-def read_source(c, source: dict, path: str) -> Iterator[Document]:
-    """The documents of one file of a source, unreadable ones with their reason."""
+def read_source(c, source: dict, path: str, fields: dict[str, Counter]) -> Iterator[Document]:
+    """The documents of one file of a source, unreadable ones with their reason; counts the fields not used of chats."""
     if sources.has_chats(source):
-        documents = chat.read_chats(path, source["kind"])
+        documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields)
     elif "target" in source:
         documents = bitext_files.read_pairs(path, source["language"], source["target"])
     else:
@@ -318,7 +321,7 @@ def run_steps(c, source: dict, documents: Iterable[Document]) -> Iterator[Docume
 
 
 # what documents of bitext, chats and pairs hold beside their text
-RECORD = ("target", "messages", "chosen", "rejected")
+RECORD = ("target", "messages", "chosen", "rejected", "tools")
 
 
 def write_cleaned(c, source, documents: Iterable[Document], passed: Path, dropped: Path, keys: Path) -> dict:

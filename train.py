@@ -144,8 +144,9 @@ def main(argv=None):
     logger.start(schedule, resume_from)
     if world.is_main:
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
-        token_ids = tokenizer.generation_token_ids(tokenizer_folder(c))
-        write_config(out, asdict(config), torch.float32, c.init, tokenizer_folder(c), token_ids, with_chats)
+        folder = tokenizer_folder(c, schedule)
+        token_ids = tokenizer.generation_token_ids(folder)
+        write_config(out, asdict(config), torch.float32, c.init, folder, token_ids, with_chats)
     if facts:
         logger.write({"step": step} | facts)
 

@@ -38,9 +38,12 @@ def merge_source(c, source: dict, stamp: Path):
                     continue
                 kept, size = kept + 1, size + len(row["text"].encode())
                 kept_rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+    fields = {name: sum((Counter(part[name]) for part in parts), Counter())
+              for name in ("ignored_fields", "unread_fields")}
     jobs.write_stamp(stamp, inputs, outputs, read=sum(part["read"] for part in parts), kept=kept, bytes=size,
-                     dropped=dict(sorted(dropped.items())), damaged=[place for part in parts
-                                                                     for place in part["damaged"]])
+                     dropped=dict(sorted(dropped.items())),
+                     damaged=[place for part in parts for place in part["damaged"]],
+                     **{name: dict(sorted(counts.items())) for name, counts in fields.items() if counts})
 
 
 def find_unique(c, source: dict, file_stamps: list[Path]) -> Iterator[tuple[dict, str | None]]:

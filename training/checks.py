@@ -126,8 +126,9 @@ def check_run(c, config, schedule):
     if c.seq_len > config.max_position_embeddings:
         raise ValueError(f"seq_len={c.seq_len} is above the model's max_position_embeddings, "
                          f"{config.max_position_embeddings}; set a smaller seq_len")
-    if not tokenizer_folder(c).is_dir():
-        raise ValueError(f"{tokenizer_folder(c).parent}: no tokenizer folder beside the shards; copy everything that "
+    folder = tokenizer_folder(c, schedule)
+    if not folder.is_dir():
+        raise ValueError(f"{folder.parent}: no tokenizer folder beside the shards; copy everything that "
                          "prepare.py wrote")
     if c.init and list_tokenizer_files(c.init):
         theirs = tokenizer.load(c.init).fingerprint
@@ -144,9 +145,20 @@ def check_run(c, config, schedule):
                          "or set loss=lm")
 
 
-def tokenizer_folder(c):
-    """The tokenizer that goes with the model: the one beside the (first) shards."""
-    return Path(c.data[0] if isinstance(c.data, list) else c.data) / "tokenizer"
+def tokenizer_folder(c, schedule):
+    """The tokenizer that goes with the model: of the folder with the chats, for its template; else of the first folder.
+
+    ValueError when the mixture reads chats that were rendered by two templates.
+    """
+    folders = {}  # of each chat template
+    for source, weight in zip(schedule.sources, schedule.weights):
+        if source.kind != "text" and weight:
+            folders.setdefault(source.index.get("chat_template"), source.folder.parent)
+    if len(folders) > 1:
+        raise ValueError(f"the chats of {' and '.join(map(str, folders.values()))} were rendered by different chat "
+                         "templates, and the model has one; prepare both with one tokenizer= and template=")
+    first = Path(c.data[0] if isinstance(c.data, list) else c.data)
+    return next(iter(folders.values()), first) / "tokenizer"
 
 
 # ---------------------------------------------------------------------- learning rate
