@@ -35,6 +35,9 @@ quality: .venv/ok  ## what the cascade does to planted junk (after make demo), a
 bench: .venv/dev  ## ours beside transformers, tokenizers, lm-eval and datatrove, on this machine
 	$(PY) -m bench.speed
 
+gpu: .venv/dev  ## one GPU: check the kernels there, then time them; results in out/gpu.jsonl
+	$(PY) -m bench.gpu_report
+
 .venv/ok: requirements.txt
 	python3 -m venv .venv
 	.venv/bin/pip install -q "$$(grep '^torch==' requirements.txt)"
@@ -45,4 +48,4 @@ bench: .venv/dev  ## ours beside transformers, tokenizers, lm-eval and datatrove
 	.venv/bin/pip install -q -r requirements-dev.txt
 	touch $@
 
-.PHONY: help demo base test test-slow lint claims quality bench
+.PHONY: help demo base test test-slow lint claims quality bench gpu

@@ -82,8 +82,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask) -> Tensor:
 class _PackedAttention(torch.autograd.Function):
     """Causal attention of the documents in each bucket, with few passes over memory.
 
-    Every position is in exactly one bucket, so gradients are written and never added up. Padding reads and writes an extra
-    position B*T, which is zero. With P = softmax(q k' / sqrt(D)) and dP = do v':
+    Every position is in exactly one bucket, so gradients are written and never added up. Padding reads and writes an
+    extra position B*T, which is zero. With P = softmax(q k' / sqrt(D)) and dP = do v':
 
         dv = P' do,  dS = P * (dP - rowsum(P * dP)),  dq = dS k / sqrt(D),  dk = dS' q / sqrt(D)
     """
@@ -133,7 +133,8 @@ def _scatter(rows, index, values):
 
 
 def _head_rows(positions, H, K, padding):
-    """positions (N, L) in B*T -> rows of q, (N*K, L*G), and of k and v, (N*K, S); the G = H / K heads of a group are adjacent.
+    """positions (N, L) in B*T -> rows of q, (N*K, L*G), and of k and v, (N*K, S); the G = H / K heads of a group are
+    adjacent.
 
     S is L rounded up to a multiple of 32: softmax takes twice as long on rows of other lengths.
     """
@@ -147,8 +148,8 @@ def _head_rows(positions, H, K, padding):
 def _attend(q, k, v, L):
     """q (P, L*G, D), scaled, k and v (P, S, D) -> (o (P, L*G, D), its softmax).
 
-    A document above MAX_DENSE goes tile by tile and keeps no softmax: keys ahead of a tile are never computed, and memory
-    stays O(L). torch's flash kernel takes 1.2 to 2 times as long on a CPU (forward and backward).
+    A document above MAX_DENSE goes tile by tile and keeps no softmax: keys ahead of a tile are never computed, and
+    memory stays O(L). torch's flash kernel takes 1.2 to 2 times as long on a CPU (forward and backward).
     """
     if L <= MAX_DENSE:
         p = _tile_softmax(q, k, 0, q.shape[1] // L)

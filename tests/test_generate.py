@@ -896,7 +896,8 @@ def test_a_folder_that_is_not_there(tmp_path, say):
 
 
 def test_as_a_process(chatty):
-    ran = subprocess.run([sys.executable, ROOT / "generate.py", f"model={chatty}", "max_new_tokens=8"], capture_output=True,
+    ran = subprocess.run([sys.executable, ROOT / "generate.py", f"model={chatty}", "max_new_tokens=8"],
+                         capture_output=True,
                          input="".join(x + "\n" for x in TURNS).encode(), cwd=chatty.parent)
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode() == "".join(x + "\n" for x in conversation(chatty, TURNS, 8))
