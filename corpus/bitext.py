@@ -7,12 +7,11 @@ sentences mean the same is for corpus/similarity.py.
 import hashlib
 import unicodedata
 from bisect import bisect_left
-from collections import Counter
-from decimal import Decimal
 
 import numpy as np
 import regex
 
+from corpus.bitext_numbers import numbers_differ
 from corpus.clean import DENSE, LETTERS, SCRIPTS, byte_size, script_pattern
 from corpus.read import Document
 
@@ -24,8 +23,11 @@ LENGTHS = {row.split()[0]: tuple(float(number) for number in row.split()[1:]) fo
     nl 1.1 1.1, pl 1 1, ru .9 1.7, uk .9 1.7, ur 1.0 1.8, vi 1.1 1.4, cs .9 1.0, el 1.2 2.2, hu 1.0 1.1, ro 1.0 1.1,
     az 1.0 1.1""".split(",")}
 SCRIPT_PATTERNS = {code: script_pattern(scripts) for code, scripts in SCRIPTS.items()}
-# In scripts without spaces each character counts as a word
-WORD, DENSE_CHARACTER = regex.compile(f"[{DENSE}]|[^\\s{DENSE}]+"), regex.compile(f"[{DENSE}]")
+DENSE_CHARACTER = regex.compile(f"[{DENSE}]")
+# In scripts without spaces between words each character counts as a word
+UNSPACED = DENSE + "".join(rf"\p{{{script}}}" for script in (
+    "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Yi"))
+WORD = regex.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 ADDRESS = regex.compile(r"(?:https?://|www\.)[!-~--[\"'()<>]]+|(?<![\w.+-])[\w.+-]++@[\w-]+\.[\w.-]+",
                         regex.V1 | regex.A)
 # UTF-8 decoded as Latin-1 or Windows-1252: what bytes C2 to F4 become, then what bytes 80 to BF become, twice in a row.
@@ -38,14 +40,6 @@ BROKEN = regex.compile(rf"(?:[Â-ß]{TRAILING}|[à-ï]{TRAILING}{{2}}|[ð-ô]{TR
 REPEATED = regex.compile(rf"(?<![\p{{L}}\p{{M}}])({LETTERS.pattern})"  # a word three times in a row
                          r"(?:[^\p{L}\p{M}]{1,3}\1(?![\p{L}\p{M}])){2,}|"
                          rf"([{DENSE}]{{2,20}}?)\2{{3}}", regex.I)  # without spaces: four times
-# Number words by their power of ten, except powers of a thousand
-UNITS = {unit: power for units, power in (("万 萬 만", 4), ("亿 億 억", 8), ("兆 조", 12), ("लाख লাখ লক্ষ لاکھ แสน", 5),
-                                         ("करोड কোটি کروڑ", 7)) for unit in units.split()}
-NUMBER = regex.compile(r"(?<!\d)(\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?!\d)|"  # 1 500 000
-                       r"\d\d?(?:,\d\d)+,\d{3}(?!\d)|"  # 15,00,000
-                       r"\d+(?:[.,٫٬'’]\d{3}(?!\d))*(?:[.,٫]\d\d?(?!\d|[.,:/-]\d))?)"  # 1,500,000; 1.5
-                       rf"\s*({'|'.join(UNITS)})?")
-MONTH = regex.compile(r"\d{1,2}\s*[月월]|\btháng \d{1,2}", regex.I)  # June is 6月 or tháng 6
 SPACE = regex.compile(r"[^\S\u00a0\u202f\u3000]+")  # those three belong to the spelling
 BRACKETS = str.maketrans("（）［］【】｛｝", "()[][]{}")
 
@@ -94,7 +88,7 @@ def find_fault(x, y, source, target, max_ratio, min_words=1, max_chars=1024, min
     for side, letters in ((p, p_letters), (q, q_letters)):
         if 2 * byte_size(letters) < byte_size("".join(side.split())):
             return "few letters"
-    if numbers_differ(p, q):
+    if numbers_differ(p, q, source, target):
         return "numbers do not match"
     if max(map(len, WORD.findall(f"{p} {q}")), default=0) > 40:
         return "a word of more than 40 characters"
@@ -129,34 +123,6 @@ def length_ratio(x, y, source, target):
         expected = LENGTHS[code][dense] if known else 1
         lengths.append((byte_size(side) if dense else len(side)) / expected)
     return max(lengths) / min(lengths)
-
-
-def numbers_differ(x, y):
-    """Whether the two sides name different numbers; one up to ten may be a word on the other side.
-
-    Numbers are compared by their significant digits and their power of ten modulo three: 2.8bn equals 28亿, but 10 does
-    not equal 100.
-    """
-    x_numbers, y_numbers = significant_digits(x), significant_digits(y)
-    only_x, only_y = x_numbers - y_numbers, y_numbers - x_numbers
-    if only_x and only_y:
-        return True
-    # what one side alone has must be a number up to ten
-    return not all(key == ((1,), 1) or len(key[0]) == 1 and key[1] == 0 for key in only_x | only_y)
-
-
-def significant_digits(text):
-    """Counter of (significant digits, power of ten modulo three) of the numbers in a text."""
-    values, unit_end = [], -1
-    for m in NUMBER.finditer(MONTH.sub(" ", text)):
-        whole, *decimals = regex.split(r"[.,٫](?=\d\d?$)", m[1])
-        value = Decimal(".".join([regex.sub(r"\D", "", whole), *decimals])).scaleb(UNITS.get(m[2], 0))
-        if m.start() == unit_end:  # 1億2,500万 is one number
-            value += values.pop()
-        values.append(value)
-        unit_end = m.end() if m[2] else -1
-    normal = [value.normalize().as_tuple() for value in values if value]
-    return Counter((number.digits, number.exponent % 3) for number in normal)
 
 
 def one_to_one():

@@ -1,41 +1,48 @@
 """Files of sentence pairs -> Documents whose text is the source sentence and whose more["target"] is its translation.
 
     a.en|a.kk       Moses: two files, line i of one translates line i of the other
-    .tsv            source, target[, score or address]
+    .tsv            source and target columns, found by content or by a header (corpus/bitext_tsv.py)
     .jsonl          {"text", "target"}, {"src", "tgt"}, {"source", "target"} or {"translation": {"en": ..., "kk": ...}}
-    .tmx            translation memory, UTF-8
+    .parquet        the same fields as columns
+    .tmx            translation memory
 
-Each may be compressed (.gz, .bz2, .xz, .zst). A row that is no pair comes with `reason` set.
+Each but parquet may be compressed (.gz, .bz2, .xz, .zst). A row that is no pair comes with `reason` set.
 """
+import codecs
 import json
 from xml.etree import ElementTree
 
 import regex
 
 from corpus import files
-from corpus.files import read_lines
-from corpus.read import Document, read_documents
+from corpus.bitext_tsv import read_tsv
+from corpus.files import open_bytes, read_lines
+from corpus.read import Document
+from corpus.rows import read_rows
 
-NUMBER = regex.compile(r"\s*-?\d+(\.\d+)?(e-?\d+)?\s*")
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 FORMATTING = ("bpt", "ept", "it", "ph", "ut")  # TMX elements that hold codes of the original file, not text
 
 
 def read_pairs(path, source=None, target=None):
     """Yield the pairs of a file. source, target: codes of the two languages to take from a file that may hold more."""
+    codes = primary_subtag(source), primary_subtag(target)
+    suffix = files.format_of(path)
     if "|" in str(path):
         yield from read_moses(*str(path).split("|"))
-    elif files.format_of(path) == ".tmx":
-        yield from read_tmx(str(path), primary_subtag(source), primary_subtag(target))
-    else:
-        for doc in read_documents(path):
-            if "columns" in doc.more:
-                pair_from_columns(doc, doc.more.pop("columns"))
-            elif not isinstance(doc.more.get("target"), str) and (doc.reason or "no text").startswith("no text"):
-                pair_from_fields(doc, primary_subtag(source), primary_subtag(target))
-            if doc.reason is None and not isinstance(doc.more.get("target"), str):
-                doc.reason = "no pair: the row has no target sentence"
+    elif suffix == ".tmx":
+        yield from read_tmx(str(path), *codes)
+    elif suffix == ".tsv":
+        yield from read_tsv(path, *codes)
+    elif suffix in (".jsonl", ".json", ".parquet"):
+        for doc, row in read_rows(path):
+            doc.file = str(path)
+            if doc.reason is None:
+                fill_pair(doc, row, *codes)
             yield doc
+    else:
+        raise ValueError(f"{path}: unknown format {suffix!r} of sentence pairs; expected .tsv, .jsonl, .json, "
+                         ".parquet, .tmx, or two aligned files a.en|a.kk")
 
 
 def primary_subtag(code):
@@ -43,39 +50,53 @@ def primary_subtag(code):
     return code and regex.split("[-_]", code)[0].lower()
 
 
-def pair_from_columns(doc, columns):
-    """Fill a pair from the columns behind the source sentence: the target, then a score or an address."""
-    doc.more["target"] = columns[0] if columns else None
-    doc.url = columns[1] if len(columns) > 1 else ""
-    if NUMBER.fullmatch(doc.url):
-        doc.more["score"], doc.url = float(doc.url), ""
-
-
-def pair_from_fields(doc, source, target):
-    """Fill a pair from a JSON row whose sentences are not in "text" and "target"."""
-    row = doc.more if doc.reason is None else json.loads(doc.text)
-    if not isinstance(row, dict):
-        return
+def fill_pair(doc, row, source, target):
+    """Fill a pair from a row; a row without two sentences gets a reason."""
     translation = row.get("translation")
     by_language = {}
     if isinstance(translation, dict):
         by_language = {primary_subtag(code): text for code, text in translation.items()}
-    for a, b, fields in (("src", "tgt", row), ("source", "target", row), (source, target, by_language)):
+    shapes = (("text", "target", row), ("src", "tgt", row), ("source", "target", row), (source, target, by_language),
+              (source, target, row))
+    for a, b, fields in shapes:
         if isinstance(fields.get(a), str) and isinstance(fields.get(b), str):
-            doc.text, doc.more, doc.reason = fields[a], row | {"target": fields[b]}, None
+            doc.text, doc.url = fields[a], str(row.get("url") or "")
+            doc.more = {k: v for k, v in row.items() if k not in ("text", "url")} | {"target": fields[b]}
             return
+    doc.text = json.dumps(row, ensure_ascii=False, default=str)
+    fields = ", ".join(sorted(map(str, row))[:12]) or "none"
+    doc.reason = f"no pair: its fields are {fields}; needed are text and target, src and tgt, source and target, or " \
+                 f"translation with {source} and {target}"
 
 
 def read_moses(source, target):
-    """Yield the pairs of two aligned files; ValueError when the target file is longer."""
-    target_lines, number, problem = read_lines(target), 0, None
-    for number, offset, x, problem in read_lines(source):
-        _, _, y, target_problem = next(target_lines, (0, 0, None, "the target file is shorter"))
+    """Yield the pairs of two aligned files; ValueError when one has more lines than the other.
+
+    A missing line in the middle pairs everything behind it wrongly, and shows only at the end.
+    """
+    source_lines, target_lines = read_lines(source), read_lines(target)
+    number, problem, target_problem = 0, None, None
+    for number, offset, x, problem in source_lines:
+        pair = next(target_lines, None)
+        if pair is None and not is_cut(problem) and not is_cut(target_problem):
+            total = number + sum(1 for _ in source_lines)
+            raise ValueError(f"{source} has {total} lines, {target} has {number - 1}; Moses files must be aligned: a "
+                             "line is missing somewhere in the second")
+        if pair is not None:
+            _, _, y, target_problem = pair
+        else:
+            y = None
         yield Document(x or "", file=source, line=number, offset=offset, reason=problem or target_problem,
                        more={"target": y})
-    if next(target_lines, None) and not (problem or "").startswith("unreadable"):
-        raise ValueError(f"{target} has more lines than {source}; Moses files must be aligned: line {number + 1} has "
-                         "no partner")
+    if next(target_lines, None) and not is_cut(problem):
+        total = number + 1 + sum(1 for _ in target_lines)
+        raise ValueError(f"{target} has {total} lines, {source} has {number}; Moses files must be aligned: a line is "
+                         "missing somewhere in the second")
+
+
+def is_cut(problem):
+    """Whether a file ends there because it is damaged."""
+    return (problem or "").startswith("unreadable")
 
 
 def read_tmx(path, source, target):
@@ -87,7 +108,7 @@ def read_tmx(path, source, target):
         raise ValueError(f"{path}: a .tmx file may hold many languages; set the two to read with source= and target=")
     parser, open_elements = ElementTree.XMLPullParser(("start", "end")), []
     segments, language, unit_place = {}, None, {}  # of the unit that is being read; unit_place is empty outside of one
-    for number, offset, text, problem in read_lines(path):
+    for number, offset, text, problem in xml_lines(path):
         place = {"file": path, "line": number, "offset": offset}
         if "<!ENTITY" in (text or "") and not open_elements:
             raise ValueError(f"{path}, line {number}: entities can expand to any amount of text; remove them from the "
@@ -125,3 +146,21 @@ def pair_from_segments(segments, source, target, place):
     missing = [code for code in (source, target) if code not in segments]
     reason = f"no pair: the unit has no segment in {' and '.join(missing)}" if missing else None
     return Document(segments.get(source, ""), **place, more={"target": segments.get(target)}, reason=reason)
+
+
+def xml_lines(path):
+    """Lines as of `read_lines`; of a file in UTF-16, which its first two bytes tell, without offsets."""
+    with open_bytes(path) as f:
+        mark = f.read1(2)
+    if mark not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        yield from read_lines(path)
+        return
+    decoder, rest, number = codecs.getincrementaldecoder("utf-16")("replace"), "", 0
+    with open_bytes(path) as f:
+        while block := f.read1(1 << 20):
+            *complete, rest = (rest + decoder.decode(block)).split("\n")
+            for text in complete:
+                number += 1
+                yield number, None, text.removesuffix("\r"), None
+    if rest:
+        yield number + 1, None, rest, None

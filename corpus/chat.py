@@ -1,47 +1,66 @@
-"""Chats and preference pairs in the shapes in which people publish them; rows in no known shape are counted by reason.
+"""Chats and preference pairs: rows in any shape of corpus/chat_shapes.py -> checked messages, or a reason to drop it.
 
 A chat is a list of messages {"role", "content"}: an optional system message, then user and assistant in turn, ending
-with an answer. A pair is two chats, chosen and rejected, with the same questions; the answers after their shared
-beginning compete.
+with an answer. An answer may call tools, whose results follow as messages of the role "tool". A pair is two chats,
+chosen and rejected, with the same questions; the answers after their shared beginning compete.
 
-    messages   {"messages": [{"role", "content"}, ...]}
-    ShareGPT   {"conversations": [{"from", "value"}, ...]}
-    Alpaca     {"instruction", "input", "output", "history"}
-    pairs      {"prompt": text or messages, "chosen", "rejected"}
-    arena      prompt, response_a, response_b (JSON lists of turns), winner_model_a, winner_model_b, winner_tie
-
-corpus/chat_files.py reads the files.
+No field that changes what is learned is ignored silently. A row's "system" becomes the first message, its "tools" go to
+the chat template, and an answer whose loss is switched off is marked {"train": False}. What cannot be honored drops the
+row with a reason that names the field; setting ignore_fields keeps the row without the field. All other fields are
+counted by name.
 """
 import json
+from collections import Counter
 
-from corpus.chat_files import read_rows
+from corpus.chat_messages import EMPTY, SWITCHES, SYSTEM, UNSUPPORTED, check_messages, message_text, read_switch
+from corpus.chat_shapes import CHAT_SHAPES, NO_MESSAGE, PAIR_SHAPES, find_shape
+from corpus.rows import read_rows
 
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-         "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 KINDS = ("chat", "preference")
 
 
-def read_chats(path, kind):
+def read_chats(path, kind, ignore_fields=(), counts=None):
     """Yield a Document for every row of a file; kind: "chat" or "preference".
 
-    more is {"messages"} of a chat, {"chosen", "rejected"} of a pair; text is the messages' text, joined by newlines.
-    A row that is none comes with `reason` set.
+    more is {"messages"} of a chat, {"chosen", "rejected"} of a pair, with {"tools"} where the row has some; text is the
+    messages' text, joined by newlines. A row that is none comes with `reason` set.
+    ignore_fields: fields to remove. counts: {"ignored_fields": Counter, "unread_fields": Counter},
+    to which the rows add, by name, the fields that were removed and those that nothing reads.
     """
+    counts = counts or {"ignored_fields": Counter(), "unread_fields": Counter()}
     for doc, row in read_rows(path):
         doc.file, doc.more = str(path), {}
         try:
-            if doc.reason is None and kind == "chat":
-                doc.more = {"messages": check_messages(extract_messages(row), "chat")}
-            elif doc.reason is None:
-                doc.more = extract_pair(row)
             if doc.reason is None:
-                doc.text = "\n".join(m["content"] for m in distinct_messages(doc.more))
-                doc.text.encode("utf-8")
+                row = remove_fields(row, ignore_fields, counts["ignored_fields"])
+                doc.more, unread = (read_chat if kind == "chat" else read_pair)(row)
+                counts["unread_fields"].update(unread)
+                doc.text = "\n".join(map(message_text, distinct_messages(doc.more)))
+                json.dumps(doc.more, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            doc.text, doc.reason = ascii(doc.text), "lone surrogate: the text cannot be written as UTF-8"
+            doc.text, doc.more = ascii(doc.text), {}
+            doc.reason = "lone surrogate: the text cannot be written as UTF-8"
         except ValueError as e:
-            doc.text, doc.reason = doc.text or json.dumps(row, default=str), str(e)
+            prefix = "chat" if kind == "chat" else "pair"
+            doc.text, doc.reason, doc.more = doc.text or json.dumps(row, default=str), f"{prefix}: {e}", {}
         yield doc
+
+
+def remove_fields(row, names, counter):
+    """The row without the fields `names`, also of its messages; counted once per row."""
+    if not names:
+        return row
+    removed = set()
+
+    def clean(value):
+        if isinstance(value, dict):
+            removed.update(name for name in names if name in value)
+            return {k: v for k, v in value.items() if k not in names}
+        return [clean(item) for item in value] if isinstance(value, list) else value
+
+    row = {name: clean(value) for name, value in clean(row).items()}
+    counter.update(removed)
+    return row
 
 
 def distinct_messages(row):
@@ -57,139 +76,68 @@ def shared_prefix_length(pair):
     return min(len(pair["chosen"]), len(pair["rejected"]))
 
 
-# ---------------------------------------------------------------------- chats
+# ---------------------------------------------------------------------- rows
 
-def extract_messages(row):
-    """The messages of a row in any of the shapes, unchecked; ValueError names the fault."""
-    if row.get("messages") is not None:
-        return row["messages"]
-    if row.get("conversations") is not None:
-        turns = row["conversations"]
-        if not isinstance(turns, list) or not all(isinstance(t, dict) for t in turns):
-            raise ValueError("chat: a message is not a role and a text")
-        messages = [{"role": t.get("from", t.get("role")), "content": t.get("value", t.get("content"))} for t in turns]
-        return system_message(row) + messages
-    if row.get("instruction") is not None and "output" in row:
-        return system_message(row) + alpaca_messages(row)
-    raise ValueError("chat: none of the fields messages, conversations, or instruction and output")
+def read_chat(row):
+    """({"messages"[, "tools"]}, names of the fields that were not read) of a row; ValueError names the fault."""
+    shape = find_shape(row, CHAT_SHAPES)
+    unread = check_row(row, shape)
+    messages, unread_in_messages = check_messages(shape.convert(row), row)
+    if not any(m["role"] == "assistant" and m.get("train", True) for m in messages):
+        raise ValueError("nothing to learn from, the loss of every answer is switched off")
+    return {"messages": messages} | read_tools(row), [*unread, *unread_in_messages]
 
 
-def alpaca_messages(row):
-    history, question = row.get("history") or [], row["instruction"]
-    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-        raise ValueError("chat: history is not a list of pairs of question and answer")
-    if isinstance(row.get("input"), str) and row["input"].strip():
-        question = f"{question}\n{row['input']}"
-    return messages_from_turns([*history, [question, row["output"]]])
-
-
-def messages_from_turns(turns):
-    """Messages of pairs (question, answer)."""
-    return [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn)]
-
-
-def system_message(row):
-    return [{"role": "system", "content": row["system"]}] if row.get("system") else []
-
-
-def check_messages(messages, kind):
-    """Messages with normalized roles and no other fields; ValueError names the fault and, in front, the kind.
-
-    White space around answers is removed, since the prompt of a template ends with its own.
-    """
-    if not isinstance(messages, list) or not all(isinstance(m, dict) and isinstance(m.get("content"), str)
-                                                 and isinstance(m.get("role"), str) for m in messages):
-        raise ValueError(f"{kind}: a message is not a role and a text")
-    out = [{"role": ROLES.get(m["role"].lower()), "content": m["content"]} for m in messages]
-    if None in (m["role"] for m in out):
-        raise ValueError(f"{kind}: unknown role")
-    if out and out[0]["role"] == "system" and not out[0]["content"].strip():
-        del out[0]
-    order = [m["role"] for m in out]
-    if order and order[0] == "system":
-        del order[0]
-    if "assistant" not in order:
-        raise ValueError(f"{kind}: nothing to learn from, no answer in it")
-    if order != ["user", "assistant"] * (len(order) // 2) + ["user"] * (len(order) % 2):
-        raise ValueError(f"{kind}: roles out of order, user and assistant must take turns")
-    if order[-1] != "assistant":
-        raise ValueError(f"{kind}: the last question has no answer")
-    for m in out:
-        if m["role"] == "assistant":
-            m["content"] = m["content"].strip()
-        if not m["content"].strip():
-            raise ValueError(f"{kind}: a message is empty")
-    return out
-
-
-# ---------------------------------------------------------------------- preference pairs
-
-def extract_pair(row):
-    """{"chosen", "rejected"} of a row, both checked; ValueError names the fault."""
-    both = arena_chats(row) if "response_a" in row or "conversation_a" in row else preference_chats(row)
-    if not all(isinstance(messages, list) and all(isinstance(m, dict) for m in messages) for messages in both):
-        raise ValueError("pair: a message is not a role and a text")
-    if any(not messages or not str(messages[-1].get("content") or "").strip() for messages in both):
-        raise ValueError("pair: one side is empty")
-    pair = {name: check_messages(messages, "pair") for name, messages in zip(("chosen", "rejected"), both)}
+def read_pair(row):
+    """({"chosen", "rejected"[, "tools"]}, names of the fields that were not read); ValueError names the fault."""
+    if "chosen" not in row and type(row.get("label")) in (bool, int):
+        raise ValueError("a row of KTO ('label') is one answer, not a pair")
+    shape = find_shape(row, PAIR_SHAPES)
+    unread = check_row(row, shape)
+    sides = shape.convert(row)
+    if not all(isinstance(messages, list) and all(isinstance(m, dict) for m in messages) for messages in sides):
+        raise ValueError(NO_MESSAGE)
+    for messages in sides:
+        last = messages[-1] if messages else {}
+        if not str(last.get("content") or last.get("value") or "").strip() and not last.get("tool_calls"):
+            raise ValueError("one side is empty")
+    checked = [check_messages(messages, row) for messages in sides]
+    pair = dict(zip(("chosen", "rejected"), (messages for messages, _ in checked)))
     questions = [[m for m in messages if m["role"] != "assistant"] for messages in pair.values()]
     if questions[0] != questions[1]:
-        raise ValueError("pair: the two sides answer different questions")
+        raise ValueError("the two sides answer different questions")
     if pair["chosen"] == pair["rejected"]:
-        raise ValueError("pair: chosen and rejected are identical")
-    return pair
+        raise ValueError("chosen and rejected are identical")
+    if any("train" in m for messages in pair.values() for m in messages):
+        raise ValueError("the loss of an answer is switched off, which pairs cannot honor")
+    return pair | read_tools(row), [*unread, *{name for _, names in checked for name in names}]
 
 
-def preference_chats(row):
-    """The chosen and the rejected chat of {"prompt", "chosen", "rejected"}.
-
-    The answers are text or messages, and the messages may include those of the prompt.
-    """
-    if not {"chosen", "rejected"} <= set(row):
-        raise ValueError("pair: none of the fields prompt, chosen and rejected, or response_a and response_b")
-    prompt = row.get("prompt") or []
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    chats = []
-    for answer in (row["chosen"], row["rejected"]):
-        if isinstance(answer, str):
-            answer = [{"role": "assistant", "content": answer}]
-        answer = answer or []
-        for messages in (prompt, answer):
-            if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-                raise ValueError("pair: a message is not a role and a text")
-        is_answer_only = answer and ROLES.get(str(answer[0].get("role")).lower()) == "assistant"
-        chats.append(prompt + answer if is_answer_only else answer)
-    return chats
+def check_row(row, shape):
+    """Names of the fields that neither the shape nor this file reads; ValueError names a field that drops the row."""
+    for name in UNSUPPORTED:
+        if row.get(name) not in EMPTY:
+            raise ValueError(f"the field '{name}' is not supported")
+    switches = [name for name in SWITCHES if row.get(name) not in EMPTY]
+    if isinstance(row.get("label"), bool | int) or str(row.get("label")).lower() in ("true", "false"):
+        switches.append("label")  # KTO's; a text is the label of a class
+    for name in switches:
+        if not read_switch(name, row[name]):
+            raise ValueError(f"not to be learned: '{name}' is off")
+    read = {*shape.needs, *shape.takes, *SYSTEM, *SWITCHES, *switches, *UNSUPPORTED, "tools", "loss_mask"}
+    return sorted(str(name) for name, value in row.items() if name not in read and value not in EMPTY)
 
 
-def arena_chats(row):
-    """The winner's and the loser's chat of a row of LMSYS's arena; ValueError for a tie, which gives no pair."""
-    winner = arena_winner(row)
-    if "conversation_a" in row:
-        a, b = row.get("conversation_a"), row.get("conversation_b")
-    else:
+def read_tools(row):
+    """{"tools": list of functions} of a row, or nothing; some publish the list as JSON text."""
+    tools = row.get("tools")
+    if isinstance(tools, str) and tools.strip():
         try:
-            prompt, response_a, response_b = (json.loads(row[name]) for name in ("prompt", "response_a", "response_b"))
-        except (ValueError, TypeError, KeyError):
-            raise ValueError("pair: prompt, response_a or response_b is no JSON list of turns") from None
-        for turns in (prompt, response_a, response_b):
-            if not (isinstance(turns, list) and len(turns) == len(prompt) and all(isinstance(x, str) for x in turns)):
-                raise ValueError("pair: a turn is missing")
-        a, b = messages_from_turns(zip(prompt, response_a)), messages_from_turns(zip(prompt, response_b))
-    return (a, b) if winner == "model_a" else (b, a)
-
-
-def arena_winner(row):
-    """"model_a" or "model_b"; ValueError names a tie, "both bad", or a row without a winner."""
-    winner = row.get("winner")
-    for name in ("model_a", "model_b", "tie"):
-        if not winner and str(row.get(f"winner_{name}")).strip() in ("1", "1.0", "True"):
-            winner = name
-    if winner == "tie":
-        raise ValueError("pair: a tie")
-    if winner == "tie (bothbad)":
-        raise ValueError("pair: a tie, both are bad")
-    if winner not in ("model_a", "model_b"):
-        raise ValueError("pair: no winner is named")
-    return winner
+            tools = json.loads(tools)
+        except ValueError:
+            raise ValueError("'tools' is not JSON") from None
+    if tools in EMPTY or isinstance(tools, str):
+        return {}
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise ValueError("'tools' is not a list of functions")
+    return {"tools": tools}

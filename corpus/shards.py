@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import chat, jobs
+from corpus import jobs
 from corpus.account import reject
+from corpus.chat_tokens import tokenize_chats
 from corpus.sources import has_chats, is_web, kept_file, language_of, refused_file, work_folder
 
 COPIES = ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1))  # FineWeb-2's table: copies found, copies written
@@ -113,18 +114,8 @@ def count_repeats(copies: int) -> int:
 
 
 def encode_row(t, row: dict, chats: bool) -> list[tuple]:
-    """[(ids, mask or None, bytes to learn)] of a row: one of a text or a chat, two of a preference pair.
-
-    The mask marks the answers; in a pair those behind the messages that chosen and rejected have in common.
-    """
-    if not chats:
-        return [([*t.encode(row["text"]), t.eot_id], None, len(row["text"].encode()))]
-    out, shared = [], chat.shared_prefix_length(row) if "chosen" in row else 0
-    for messages in ([row["messages"]] if "messages" in row else [row["chosen"], row["rejected"]]):
-        ids, mask = t.encode_with_loss_mask(messages, shared)
-        size = sum(len(m["content"].encode()) for m in messages[shared:] if m["role"] == "assistant")
-        out.append((ids, np.array(mask, np.uint8), size))
-    return out
+    """[(ids, mask or None, bytes to learn)] of a row: one of a text or a chat, two of a preference pair."""
+    return tokenize_chats(t, row) if chats else [([*t.encode(row["text"]), t.eot_id], None, len(row["text"].encode()))]
 
 
 class ShardWriter:

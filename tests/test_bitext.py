@@ -312,9 +312,10 @@ JSONL = [
     ({"source": "A", "target": "B", "id": 7}, True),
     ({"translation": {"en": "A", "kk": "B", "de": "C"}}, True),
     ({"translation": {"kk_Cyrl": "B", "EN-us": "A"}, "text": "page"}, True),
-    ({"translation": {"en": "A", "de": "C"}}, "no text"),
-    ({"translation": "A"}, "no text"), ({"src": "A"}, "no text"), ({"src": "A", "tgt": 5}, "no text"),
-    ({"text": "A", "translation": None}, "no pair"), ({"target": "B"}, "no text"), ([], "no text"), (3, "no text"),
+    ({"translation": {"en": "A", "de": "C"}}, "no pair: its fields are translation; needed are text and target"),
+    ({"translation": "A"}, "no pair"), ({"src": "A"}, "no pair"), ({"src": "A", "tgt": 5}, "no pair"),
+    ({"text": "A", "translation": None}, "no pair"), ({"target": "B"}, "no pair: its fields are target;"),
+    ({"en": "A", "kk": "B"}, True), ([], "no row: expected an object"), (3, "no row: expected an object"),
 ]
 
 
@@ -334,20 +335,33 @@ def test_surrogates_under_other_names(tmp_path):
     assert bitext.filter_pair(doc, max_ratio=3.0) == "pair: broken or escaped characters"
 
 
-def test_moses_files_say_which_is_longer(tmp_path):
+@pytest.mark.parametrize("source, target", [("abcde", "abc"), ("abc", "abcde"), ("a", ""), ("", "a"), ("abc", "ab")])
+def test_moses_files_of_unequal_length_stop(tmp_path, source, target):
+    """A missing line in the middle pairs everything behind it wrongly: nothing of such files may be kept."""
     a, b = tmp_path / "c.en", tmp_path / "c.kk.gz"
-    a.write_text("one\ntwo\nthree\n")
-    b.write_bytes(gzip.compress("bir\neki\nüsh\ntört\nbes\n".encode()))
-    with pytest.raises(ValueError, match="c.kk.gz has more lines than .*c.en; .*line 4 has no partner"):
-        list(bitext_files.read_pairs(f"{a}|{b}"))
-    short, offsets = "the target file is shorter", [d.offset for d in bitext_files.read_pairs(f"{b}|{a}")]
-    assert offsets == [0, 4, 8, 13, 19]
-    assert rows(f"{b}|{a}")[3:] == [("tört", None, 4, short), ("bes", None, 5, short)]
+    a.write_text("".join(f"{x}\n" for x in source))
+    b.write_bytes(gzip.compress("".join(f"{x}\n" for x in target).encode()))
+    for first, second, n, m in ((a, b, len(source), len(target)), (b, a, len(target), len(source))):
+        longer, shorter = ((first, n), (second, m)) if n > m else ((second, m), (first, n))
+        message = f"{longer[0]} has {longer[1]} lines, {shorter[0]} has {shorter[1]}; Moses files must be aligned"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            list(bitext_files.read_pairs(f"{first}|{second}"))
+
+
+def test_moses_files_that_are_cut(tmp_path):
+    """Not their lengths but the damage is named, on either side; what was read before stays."""
+    a, b = tmp_path / "c.en", tmp_path / "c.kk.gz"
+    a.write_text("word\n" * 5000)
     whole = gzip.compress("".join(f"{random.Random(i).random()}\n" for i in range(5000)).encode())
     b.write_bytes(whole[:len(whole) // 2])
-    a.write_text("word\n" * 5000)
-    found = rows(f"{b}|{a}")  # the compressed source is cut: it is that, and not the other file, which is at fault
-    assert found[-1][3].startswith("unreadable") and all(r[3] is None for r in found[:-1])
+    found = rows(f"{b}|{a}")
+    assert found[-1][3].startswith("unreadable") and all(r[3] is None for r in found[:-1]) and 1000 < len(found) < 4000
+    other = rows(f"{a}|{b}")
+    assert len(other) == 5000 and [r[3] is None for r in other].count(True) == len(found) - 1
+    assert all(r[3].startswith("unreadable") for r in other[len(found) - 1:])
+    b.write_bytes(gzip.compress("бір\nекі\nүш\n".encode()))
+    a.write_text("one\ntwo\nthree\n")
+    assert [d.offset for d in bitext_files.read_pairs(f"{b}|{a}")] == [0, 7, 14]
 
 
 TMX = """<?xml version="1.0" encoding="UTF-8"?>

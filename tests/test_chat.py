@@ -33,7 +33,7 @@ ALPACA = {"instruction": "2+2?\n", "input": "", "output": "4", "history": [["Hi 
 SHAPES = {"messages": {"messages": messages_of(TURNS), "kind": "sum"},
           "messages with text": {"messages": messages_of(TURNS), "text": "x"},
           "ShareGPT": SHAREGPT, "Alpaca": ALPACA,
-          "space around answers": {"messages": messages_of([(r, f"\n {x} \n" if r == "assistant" else x)
+          "space around answers": {"messages": messages_of([(r, f" \n\n{x} \n" if r == "assistant" else x)
                                                             for r, x in TURNS])},
           "empty system": {"messages": messages_of([("system", " "), *TURNS])},
           "other names": {"messages": messages_of([({"user": "Human", "assistant": "model"}[r], x) for r, x in TURNS])}}
@@ -81,13 +81,17 @@ def m(*roles, content="x"):
     return {"messages": messages_of([(role, content) for role in roles])}
 
 
+CHAT_FIELDS = ("messages; conversations; conversation; data; instruction and output; instruction and response; prompt "
+               "and completion; inputs and targets; question and response; question and answer; prompt and response")
 BAD = {
     "chat: nothing to learn from, no answer in it": [m("user"), m("system", "user"), {"messages": []}],
     "chat: roles out of order, user and assistant must take turns": [
         m("assistant", "user", "assistant"), m("user", "user", "assistant"), m("user", "system", "assistant"),
-        m("user", "assistant", "assistant"), m("system", "system", "user", "assistant")],
+        m("user", "assistant", "assistant"), m("system", "system", "user", "assistant"), m("user", "tool", "assistant"),
+        m("user", "assistant", "tool", "user", "assistant"), m("tool", "assistant")],
     "chat: the last question has no answer": [m("user", "assistant", "user")],
-    "chat: unknown role": [m("user", "tool"), m("User", "assistant_"), m("", "assistant")],
+    "chat: unknown role 'assistant_'": [m("User", "assistant_")],
+    "chat: unknown role ''": [m("", "assistant")],
     "chat: a message is empty": [m("user", "assistant", content=" \n"), {"instruction": "a", "output": ""}],
     "chat: a message is not a role and a text": [
         {"messages": "x"}, {"messages": [1]}, {"messages": [{"role": "user"}]},
@@ -96,8 +100,10 @@ BAD = {
         {"conversations": ["a"]}, {"conversations": 3}, {"instruction": "a", "output": None}],
     "chat: history is not a list of pairs of question and answer": [dict(ALPACA, history=["a"]),
                                                                     dict(ALPACA, history="a")],
-    "chat: none of the fields messages, conversations, or instruction and output": [
-        {"text": "a"}, {}, {"instruction": "a"}],
+    f"chat: no known shape; its fields are text; needed are {CHAT_FIELDS}": [{"text": "a"}],
+    f"chat: no known shape; its fields are none; needed are {CHAT_FIELDS}": [{}],
+    f"chat: no known shape; its fields are input, instruction; needed are {CHAT_FIELDS}": [
+        {"instruction": "a", "input": "b"}],
     "no row: expected an object": [[1], "a", 3, None],
     "lone surrogate: the text cannot be written as UTF-8": [m("user", "assistant", content="\ud83d")],
 }
@@ -125,8 +131,8 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "a.json").write_text('[{"messages": ')
     doc, = read(tmp_path / "a.json")
     assert doc.reason.startswith("unreadable from here on")  # prepare.py stops, or keep_going=True
-    (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(ValueError, match="array of rows"):
+    (tmp_path / "b.json").write_text('{\n "a": {}\n}')
+    with pytest.raises(ValueError, match="expected an array of rows, or one object per line; got one dict over"):
         read(tmp_path / "b.json")
     with pytest.raises(ValueError, match="unknown format '.txt'"):
         read(tmp_path / "c.txt")
@@ -136,7 +142,7 @@ def test_files_that_are_none(tmp_path):
 
 ASK = [("user", "Hi there")]
 PAIR = {"chosen": messages_of([*ASK, ("assistant", "Hello.")]), "rejected": messages_of([*ASK, ("assistant", "No.")])}
-PAIRS = {"text": {"prompt": "Hi there", "chosen": "Hello.", "rejected": " No.\n"},
+PAIRS = {"text": {"prompt": "Hi there", "chosen": "Hello.", "rejected": "\nNo.\n"},
          "messages": {"prompt": messages_of(ASK), "chosen": "Hello.", "rejected": "No.", "fault": "rude"},
          "answers as messages": {"prompt": messages_of(ASK), **{k: PAIR[k][1:] for k in PAIR}},
          "whole chats": PAIR, "whole chats and the prompt": PAIR | {"prompt": "Hi there"}}
@@ -150,21 +156,25 @@ def test_shapes_of_a_pair(tmp_path, name):
     assert chat.shared_prefix_length({"chosen": PAIR["chosen"], "rejected": PAIR["chosen"]}) == 2
 
 
+PAIR_FIELDS = "conversation_a; response_a; chosen and rejected; chosen_response and rejected_response"
 BAD_PAIRS = {
-    "pair: chosen and rejected are identical": [dict(PAIRS["text"], rejected="Hello."),
-                                                dict(PAIRS["text"], rejected="\nHello. ")],
+    "pair: chosen and rejected are identical": [
+        dict(PAIRS["text"], rejected="Hello."), dict(PAIRS["text"], rejected="\nHello. ")],
     "pair: one side is empty": [dict(PAIRS["text"], chosen=""), dict(PAIRS["text"], rejected=None),
                                 dict(PAIRS["text"], chosen=[]),
                                 dict(PAIRS["text"], rejected=" \n")],
-    "pair: none of the fields prompt, chosen and rejected, or response_a and response_b": [
-        {"prompt": "a", "chosen": "b"}, {}],
+    f"pair: no known shape; its fields are chosen, prompt; needed are {PAIR_FIELDS}": [{"prompt": "a", "chosen": "b"}],
+    f"pair: no known shape; its fields are none; needed are {PAIR_FIELDS}": [{}],
     "pair: the two sides answer different questions": [
         {"chosen": PAIR["chosen"], "rejected": messages_of([("user", "What?"), ("assistant", "No.")])}],
     "pair: a message is not a role and a text": [dict(PAIRS["text"], chosen=3), dict(PAIRS["text"], prompt={"a": 1}),
                                                  dict(PAIRS["text"], prompt=["a"]),
                                                  dict(PAIRS["text"], rejected=["a"])],
     "pair: roles out of order, user and assistant must take turns": [
-        dict(PAIRS["text"], prompt=""), dict(PAIRS["text"], prompt=messages_of([("assistant", "a")]))],
+        dict(PAIRS["text"], prompt=messages_of([("assistant", "a")]))],
+    "pair: the answers have no question; it is in one of the fields prompt, question, instruction, conversations, "
+    "input":
+        [dict(PAIRS["text"], prompt=""), {"chosen": "Hello.", "rejected": "No."}],
 }
 
 

@@ -1,10 +1,10 @@
-"""Files of chats -> rows: .jsonl, .json and .csv (each plain, .gz, .bz2, .xz or .zst) and .parquet."""
+"""Files of chats or sentence pairs -> rows: .jsonl, .json and .csv (plain or compressed) and .parquet."""
 import csv
 import io
 import json
 
 from corpus import files
-from corpus.files import DAMAGE, MAX_LINE, open_bytes
+from corpus.files import DAMAGE, MAX_LINE, open_bytes, read_lines
 from corpus.read import Document, read_documents
 
 
@@ -13,7 +13,7 @@ def read_rows(path):
     suffix = files.format_of(path)
     readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
     if suffix not in readers:
-        raise ValueError(f"{path}: unknown format {suffix!r} of chats; expected .jsonl, .json, .csv or .parquet")
+        raise ValueError(f"{path}: unknown format {suffix!r} of rows; expected .jsonl, .json, .csv or .parquet")
     for doc, row in readers[suffix](path):
         if doc.reason is None and not isinstance(row, dict):
             doc.text, doc.reason = json.dumps(row), "no row: expected an object"
@@ -30,17 +30,37 @@ def read_jsonl(path):
 
 
 def read_json(path):
-    """One array of rows, as Alpaca and ShareGPT are published. `line` is the number of the row."""
+    """An array of rows, as Alpaca and ShareGPT are published, or one object per line, as Hugging Face writes .json.
+
+    `line` is the number of the row in an array.
+    """
+    if is_json_lines(path):
+        yield from read_jsonl(path)
+        return
     try:
         with open_bytes(path) as f:
-            rows = json.loads(f.read().decode("utf-8-sig"))
+            content = b"".join(iter(lambda: f.read1(1 << 20), b""))
+        rows = json.loads(content.decode("utf-8-sig"))
     except (*DAMAGE, ValueError, RecursionError) as e:
         yield Document("", line=1, offset=0, reason=f"unreadable from here on: {e}"), None
         return
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: expected an array of rows; one object per line is .jsonl")
+        raise ValueError(f"{path}: expected an array of rows, or one object per line; got one {type(rows).__name__} "
+                         "over several lines")
     for number, row in enumerate(rows, 1):
         yield Document("", line=number), row
+
+
+def is_json_lines(path):
+    """Whether the first line that is not blank holds a whole JSON object."""
+    for _, _, text, problem in read_lines(path):
+        if problem is None and not text.strip():
+            continue
+        try:
+            return problem is None and text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            return False
+    return False
 
 
 def read_csv(path):
