@@ -28,11 +28,18 @@ raw, out = "own", "out/own/tokens"
 tokenizer = "out/demo/base"
 unit = "file"
 language_names = {_k: _v[0] for _k, _v in _languages.items()}
-sources = [dict(name=f"text-{_k}", path=f"text/{_k}/*", category=_v[1], language=_k) for _k, _v in _languages.items()
-           if _Path(raw, "text", _k).is_dir()]
+sources = []
+for _p in sorted(_Path(raw, "text").glob("*/")):
+    if _p.name in _languages:
+        sources.append(dict(name=f"text-{_p.name}", path=f"text/{_p.name}/*", category=_languages[_p.name][1],
+                            language=_p.name))
+    else:
+        print(f"note: {_p} is not read: add its language to _languages in configs/own/data.py")
 for _p in sorted(_Path(raw, "bitext").glob("*")):
-    _a, _b = _p.name.split(".")[0].split("-")
-    if _p.suffix != f".{_b}":  # the second of two aligned files comes with the first
+    _a, _, _b = _p.name.split(".")[0].partition("-")
+    if not {_a, _b} <= set(_languages):
+        print(f"note: {_p} is not read: its name does not begin with two codes of _languages, such as en-kk")
+    elif _p.suffix != f".{_b}":  # the second of two aligned files comes with the first
         _path = f"bitext/{_p.name}" + (f"|bitext/{_a}-{_b}.{_b}" if _p.suffix == f".{_a}" else "")
         sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
 langid = False      # the folder says which language a text is in
