@@ -600,7 +600,7 @@ def test_pairs_from_tsv_and_jsonl(tmp_path):
     lines.write_text('{"text": "A", "target": "B"}\n{"text": "A"}\n{"text": "A", "target": 5}\n{"target": "B"}\n'
                      'not json\n')
     reasons = [r[3] and r[3].split(":")[0] for r in pair_rows(lines)]
-    assert reasons == [None, "no pair", "no pair", "no text", "not JSON"]
+    assert reasons == [None, "no pair", "no pair", "no pair", "not JSON"]
 
 
 def test_lone_surrogate_on_the_target_side(tmp_path):
