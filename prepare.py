@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from corpus import (
     read,
     shards,
     sources,
+    warc,
 )
 from corpus.read import Document
 
@@ -108,46 +110,70 @@ def main(argv: list[str] | None = None):
         calibrate.train_perplexity(argv[1:])
         return
     c, = load(Prepare, argv=argv)
-    out, rank, world_size = Path(c.out), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    # every path is looked up before any work
-    paths = [(source, i, path) for source in c.sources for i, path in enumerate(sources.find_files(c, source))]
-    decontaminate.find_evaluation_files(c)
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    ranks, error = jobs.Ranks(Path(c.out) / "work", rank, world_size), None
+    try:
+        check_inputs(c)  # before anything is written
+        with ExitStack() as held:
+            if rank == 0:
+                sources.check_output(c)
+                held.enter_context(jobs.run_lock(Path(c.out) / "work"))
+            run_stages(c, ranks)
+    except BaseException as e:
+        error = e
+        raise
+    finally:
+        if world_size > 1:
+            ranks.finish(error)
+
+
+def check_inputs(c):
+    """ValueError for what no stage can work with: missing files, unreadable evaluation text, unknown languages."""
+    for source in c.sources:
+        sources.find_files(c, source)
     check_chat_template(c)
-    if rank == 0:
+    if c.langid and not all(map(sources.has_chats, c.sources)):
+        check_languages(c)
+    if c.evaluation:
+        decontaminate.print_counts(c)
+
+
+def run_stages(c, ranks: jobs.Ranks):
+    """Every stage is a list of tasks with a stamp each, shared by all ranks; it begins when the one before has ended.
+    """
+    out = Path(c.out)
+    if ranks.world_size > 1:
+        jobs.exit_with_parent(os.getppid())
+    if ranks.rank == 0:
         for index in out.glob("*/index.json"):
             os.replace(index, index.with_name("index.old"))  # not of this run until its text is found to be the same
-    jobs.start_together(out / "work", rank, world_size)
+    ranks.start()
 
-    with jobs.errors_name(out), ProcessPoolExecutor(c.workers or os.cpu_count()) as pool:
-        run = partial(jobs.run_tasks, pool, rank, world_size)
-        # each file: read, run the steps, write what passed and what was dropped
-        cleaned = [sources.work_folder(c, source) / f"{i:05}.json" for source, i, _ in paths]
-        run("clean", clean_file, [(c, *path) for path in paths], cleaned)
+    with (jobs.errors_name(out),
+          ProcessPoolExecutor(c.workers or os.cpu_count(), initializer=jobs.exit_with_parent,
+                              initargs=[os.getpid()]) as pool):
+        run = partial(jobs.run_tasks, pool, ranks)
+        # each file, or part of a large one: read, run the steps, write what passed and what was dropped
+        parts = [(source, *part) for source in c.sources for part in sources.find_parts(c, source)]
+        cleaned = [sources.work_folder(c, source) / f"{name}.json" for source, name, *_ in parts]
+        run("clean", clean_part, [(c, source, *place) for source, _, *place in parts], cleaned)
         # each source: put its files together, without duplicates
         merged = [sources.work_folder(c, source) / "merged.json" for source in c.sources]
         run("merge", merge.merge_source, [(c, source) for source in c.sources], merged)
         accounts = [json.loads(path.read_text()) for path in merged]
         # the tokenizer
         ready = out / "work" / "tokenizer.json"
-        if rank == 0:
+        if ranks.rank == 0:
             account.write_account(c, accounts)
             make_tokenizer(c, accounts)
             jobs.write_stamp(ready, "", [])
-        jobs.wait_for([ready])
+        ranks.wait_for([ready])
         # each source: token shards
         tokenized = [sources.work_folder(c, source) / "shards.json" for source in c.sources]
         run("tokenize", tokenize_source, [(c, source) for source in c.sources], tokenized)
 
-    if rank == 0:
-        written = [json.loads(path.read_text()) for path in tokenized]
-        for source, book, result in zip(c.sources, accounts, written):
-            if sources.has_chats(source):  # the template refused some
-                book["kept"] -= sum(result["dropped"].values())
-                book["dropped"] |= result["dropped"]
-                book["control_tokens_as_text"] = result["forged"]
-        sizes = [result["sizes"] for result in written]
-        account.write_account(c, accounts, sizes)
-        account.print_table(c, accounts, sizes)
+    if ranks.rank == 0:
+        account.finish_account(c, accounts, [json.loads(path.read_text()) for path in tokenized])
 
 
 def check_chat_template(c):
@@ -205,7 +231,7 @@ def bitext_steps(c, source):
 
 
 def evaluation_steps(c):
-    return [decontaminate.Decontaminate(decontaminate.read_evaluation_texts(c))] if c.evaluation else []
+    return [decontaminate.load_filter(c)] if c.evaluation else []
 
 
 def bounds_of(c, language):
@@ -216,7 +242,21 @@ def bounds_of(c, language):
 
 def load_identifier(c):
     """text -> language code, by the identifier that the settings name."""
-    return _load_identifier(c.langid, tuple(c.language_names))
+    codes = {*c.language_names, *(code for source in c.sources for code in sources.language_of(source).split("-"))}
+    return _load_identifier(c.langid, tuple(sorted(codes)))
+
+
+def check_languages(c):
+    """ValueError when the identifier does not know the language of a source: it would drop all of its documents."""
+    known = clean.known_languages(c.langid)
+    for source in c.sources:
+        if known is None or source.get("clean") or sources.has_chats(source):
+            continue
+        for code in filter(None, (source["language"], source.get("target"))):
+            if code not in known:
+                raise ValueError(f"source {source['name']}: the language identifier does not know {code!r} "
+                                 f"({clean.suggest_codes(code, known)}); use its code, or set langid=False, or langid= "
+                                 "to a fastText model that knows the language (GlotLID)")
 
 
 @cache
@@ -246,20 +286,20 @@ LATER = ("out", "sources", "workers", "keep_going", "tokenizer", "template", "vo
          "tokenizer_bytes", "valid_fraction", "shard_tokens", "rehydrate")  # settings that do not affect cleaning
 
 
-def clean_file(c, source: dict, i: int, path: str, stamp: Path):
-    """Run the steps over one file: what passes is written with its keys, the rest aside."""
-    passed, dropped, keys = outputs = [stamp.with_name(f"{i:05}.{kind}") for kind in ("passed", "dropped", "keys")]
+def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: Path):
+    """Run the steps over one file, or a part of it: what passes is written with its keys, the rest aside."""
+    passed, dropped, keys = outputs = [stamp.with_suffix(f".{kind}") for kind in ("passed", "dropped", "keys")]
     scored = "vectors" in source and c.filter_bitext
     if scored:
         outputs = [*outputs, pair_scores.ranked_file(c, source)]
     before = file_states(path)
     settings = {k: v for k, v in asdict(c).items() if k not in LATER}
-    inputs = jobs.fingerprint(before, source, settings, hash_other_inputs(c, source))
+    inputs = jobs.fingerprint(before, start, end, source, settings, hash_other_inputs(c, source))
     if jobs.up_to_date(stamp, inputs, outputs):
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
     fields: dict = {"ignored_fields": Counter(), "unread_fields": Counter()}
-    documents = read_source(c, source, path, fields)
+    documents = read_source(c, source, path, start, end, fields)
     if scored:
         documents = pair_scores.score_pairs(c, source, path, documents)
     documents = run_steps(c, source, documents)
@@ -269,31 +309,37 @@ def clean_file(c, source: dict, i: int, path: str, stamp: Path):
     jobs.write_stamp(stamp, inputs, outputs, **result, **fields)
 
 
-def read_source(c, source: dict, path: str, fields: dict[str, Counter]) -> Iterator[Document]:
-    """The documents of one file of a source, unreadable ones with their reason; counts the fields not used of chats."""
+def read_source(c, source: dict, path: str, start: int, end: int | None,
+                fields: dict[str, Counter]) -> Iterator[Document]:
+    """The documents of one file of a source, or of a part of it, unreadable ones with their reason.
+
+    fields: counts the fields of chats that were not used.
+    """
     if sources.has_chats(source):
         documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields)
     elif "target" in source:
         documents = bitext_files.read_pairs(path, source["language"], source["target"])
     else:
-        documents = read.read_documents(path, source.get("unit", c.unit))
-    for doc in report_progress(path, documents):
+        documents = read.read_documents(path, source.get("unit", c.unit), start, end)
+    for doc in report_progress(path, documents, start, end):
         doc.language, doc.original = source["language"], doc.text
         if source.get("clean") and str(doc.reason).startswith("no text"):
             render_answer(doc)
         yield doc
 
 
-def report_progress(path: str, documents: Iterable[Document], every: float = 10) -> Iterator[Document]:
+def report_progress(path: str, documents: Iterable[Document], start=0, end=None, every=10.0) -> Iterator[Document]:
     """Print every ten seconds how far a file is, how fast, and how long the rest will take."""
     begin = last = time.time()
     first = Path(path.split("|")[0])
-    size = None if first.suffix in files.COMPRESSED else os.stat(first).st_size  # offsets are of what is compressed
+    if end is None and first.suffix not in files.COMPRESSED:  # offsets are of what is compressed
+        end = os.stat(first).st_size
     for n, doc in enumerate(documents, 1):
         if time.time() - last > every:
             last = time.time()
             elapsed = last - begin
-            left = f", {elapsed * (size - doc.offset) / doc.offset:,.0f} s left" if doc.offset and size else ""
+            share = (doc.offset - start) / (end - start) if end and doc.offset else 0
+            left = f", {elapsed * (1 - share) / share:,.0f} s left" if share > 0 else ""
             print(f"{path}: {n:,} documents, {n / elapsed:,.0f} per second{left}", flush=True)
         yield doc
 
@@ -327,12 +373,16 @@ RECORD = ("target", "messages", "chosen", "rejected", "tools")
 def write_cleaned(c, source, documents: Iterable[Document], passed: Path, dropped: Path, keys: Path) -> dict:
     """Write the documents that passed, their keys for deduplication, and the dropped ones; returns the counts."""
     reasons: Counter = Counter()
+    skipped: Counter = Counter()
     read_count, damaged = 0, []
     near = sources.is_web(source) and c.near_dedup
     is_text = not (sources.has_chats(source) or "target" in source)
     with (open(passed, "w", encoding="utf-8") as passed_rows, open(dropped, "w", encoding="utf-8") as dropped_rows,
           open(keys, "wb") as key_rows):
         for doc in documents:
+            if doc.reason is not None and doc.reason.startswith(warc.SKIPPED):  # a record that is no document
+                skipped[doc.reason.removeprefix(warc.SKIPPED)] += 1
+                continue
             read_count += 1
             place = {"file": doc.file, "offset": doc.offset, "line": doc.line}
             if doc.reason is not None:
@@ -343,7 +393,7 @@ def write_cleaned(c, source, documents: Iterable[Document], passed: Path, droppe
             record = {} if is_text else {k: doc.more[k] for k in RECORD if k in doc.more}
             passed_rows.write(json.dumps({"text": doc.text} | record | place, ensure_ascii=False) + "\n")
             key_rows.write(dedup.key_bytes(doc.text, record.get("target", ""), near))
-    return {"read": read_count, "dropped": reasons, "damaged": damaged}
+    return {"read": read_count, "dropped": reasons, "skipped": skipped, "damaged": damaged}
 
 
 def file_states(path):
@@ -395,5 +445,7 @@ def tokenize_source(c, source: dict, stamp: Path):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as e:  # OSError: above all a full disk
+    except ValueError as e:
         sys.exit(f"{type(e).__name__}: {e}")
+    except OSError as e:
+        sys.exit(jobs.explain(e))

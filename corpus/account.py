@@ -9,7 +9,8 @@ from corpus.sources import dropped_file, has_chats, is_web, refused_file
 
 PLACE = ("file", "offset", "line", "reason")
 SAMPLES = 5  # of each source and reason in samples.jsonl
-FIELDS = ("read", "kept", "bytes", "dropped", "damaged", "control_tokens_as_text", "ignored_fields", "unread_fields")
+FIELDS = ("records", "skipped", "read", "kept", "bytes", "dropped", "damaged", "control_tokens_as_text", "ignored_fields",
+          "unread_fields")
 
 
 def reject(file: TextIO, dropped: Counter, row: dict, reason: str):
@@ -27,6 +28,8 @@ def write_account(c, accounts: list[dict], sizes: list[dict] | None = None):
     for source, account in zip(c.sources, accounts):
         dropped = sum(account["dropped"].values())
         assert account["read"] == account["kept"] + dropped, f"{source['name']}: documents lost"
+        skipped = sum(account["skipped"].values())
+        assert account["records"] == account["read"] + skipped, f"{source['name']}: records lost"
     write_totals(c, accounts, sizes)
     write_rejects(c)
     damaged = [place for account in accounts for place in account["damaged"]]
@@ -37,6 +40,18 @@ def write_account(c, accounts: list[dict], sizes: list[dict] | None = None):
              for source, account in zip(c.sources, accounts) if not account["kept"]]
     if empty:
         raise ValueError(f"nothing left of source {', '.join(empty)}; what was dropped, and why, is in {c.out}/dropped")
+
+
+def finish_account(c, accounts: list[dict], written: list[dict]):
+    """Write the account with the tokens of the shards, and print the table. written: the stamps of the shards."""
+    for source, account, result in zip(c.sources, accounts, written):
+        if has_chats(source):  # the template refused some
+            account["kept"] -= sum(result["dropped"].values())
+            account["dropped"] |= result["dropped"]
+            account["control_tokens_as_text"] = result["forged"]
+    sizes = [result["sizes"] for result in written]
+    write_account(c, accounts, sizes)
+    print_table(c, accounts, sizes)
 
 
 def write_totals(c, accounts, sizes):

@@ -8,7 +8,6 @@
 
 Each but parquet may be compressed (.gz, .bz2, .xz, .zst). A row that is no pair comes with `reason` set.
 """
-import codecs
 import json
 from xml.etree import ElementTree
 
@@ -16,7 +15,7 @@ import regex
 
 from corpus import files
 from corpus.bitext_tsv import read_tsv
-from corpus.files import open_bytes, read_lines
+from corpus.files import read_lines
 from corpus.read import Document
 from corpus.rows import read_rows
 
@@ -108,7 +107,7 @@ def read_tmx(path, source, target):
         raise ValueError(f"{path}: a .tmx file may hold many languages; set the two to read with source= and target=")
     parser, open_elements = ElementTree.XMLPullParser(("start", "end")), []
     segments, language, unit_place = {}, None, {}  # of the unit that is being read; unit_place is empty outside of one
-    for number, offset, text, problem in xml_lines(path):
+    for number, offset, text, problem in read_lines(path):
         place = {"file": path, "line": number, "offset": offset}
         if "<!ENTITY" in (text or "") and not open_elements:
             raise ValueError(f"{path}, line {number}: entities can expand to any amount of text; remove them from the "
@@ -146,21 +145,3 @@ def pair_from_segments(segments, source, target, place):
     missing = [code for code in (source, target) if code not in segments]
     reason = f"no pair: the unit has no segment in {' and '.join(missing)}" if missing else None
     return Document(segments.get(source, ""), **place, more={"target": segments.get(target)}, reason=reason)
-
-
-def xml_lines(path):
-    """Lines as of `read_lines`; of a file in UTF-16, which its first two bytes tell, without offsets."""
-    with open_bytes(path) as f:
-        mark = f.read1(2)
-    if mark not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        yield from read_lines(path)
-        return
-    decoder, rest, number = codecs.getincrementaldecoder("utf-16")("replace"), "", 0
-    with open_bytes(path) as f:
-        while block := f.read1(1 << 20):
-            *complete, rest = (rest + decoder.decode(block)).split("\n")
-            for text in complete:
-                number += 1
-                yield number, None, text.removesuffix("\r"), None
-    if rest:
-        yield number + 1, None, rest, None

@@ -16,22 +16,29 @@ from corpus.read import Document
 
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufeff]")
 BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # scripts without spaces between words
+DENSE = r"\p{Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Thai}"  # scripts of long characters: one says much
 SCRIPTS = {code: language_table.LANGUAGES[code].script for code in language_table.MARCO}
 LETTERS = regex.compile(r"[\p{L}\p{M}]+")
-EMAIL = regex.compile(r"[\p{L}\p{N}._%+-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)+")
+# each part of an address is in one script with spaces between words, so that neighboring text is not taken along
+SCRIPTS_OF_ADDRESSES = ("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Armenian", "Georgian", "Devanagari",
+                        "Bengali",
+                        "Tamil", "Telugu")
+LOCAL = "|".join(rf"[\p{{{script}}}\p{{M}}\p{{N}}._%+-]{{1,64}}" for script in SCRIPTS_OF_ADDRESSES)
+DOMAIN = "|".join(rf"[\p{{{script}}}\p{{M}}\p{{N}}-]{{1,63}}" for script in SCRIPTS_OF_ADDRESSES)
+EMAIL = regex.compile(rf"(?:{LOCAL})@(?:{DOMAIN})(?:\.(?:{DOMAIN}))+")
 IPV4 = regex.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
 
 
 def repair(doc: Document, fix: Callable[[str], str] | None = None):
-    """Unicode NFC, Unix newlines, no control characters, no spaces around lines, at most one blank line in a row.
+    """Unicode NFC, Unix newlines, no control characters, no spaces behind lines, at most one blank line in a row.
 
+    Spaces in front of a line stay: they are the indentation of code, lists and poems.
     fix: applied to the text before, for example ftfy.fix_text, which repairs UTF-8 that was decoded as Latin-1.
     """
     text = fix(doc.text) if fix else doc.text
     text = unicodedata.normalize("NFC", BREAKS.sub("\n", text))
-    text = "\n".join(line.strip() for line in CONTROL.sub("", text).split("\n"))
-    doc.text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    text = "\n".join(line.rstrip() for line in CONTROL.sub("", text).split("\n"))
+    doc.text = re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
 def filter_url(doc: Document, words: Iterable[str]) -> str | None:
@@ -103,6 +110,24 @@ def filter_language(doc: Document, identify: Callable[[str], str], wanted: Conta
     return None if code in wanted else f"language: {code}"
 
 
+def known_languages(langid: bool | str) -> set[str] | None:
+    """The codes that the identifier of the setting langid can return; None when its package is absent."""
+    if isinstance(langid, str):
+        labels = [label.removeprefix("__label__") for label in load_fasttext_model(langid).labels]
+        return {LABELS.get(label, label) for label in labels}
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        return None  # `load_langid` reports it
+    return set(LanguageIdentifier.from_model_file(MODEL_FILE).nb_classes)
+
+
+def suggest_codes(code: str, known: set[str]) -> str:
+    """The codes of an identifier that may be meant by another one."""
+    similar = sorted(k for k in known if k[:2] == code[:2])
+    return f"similar codes: {', '.join(similar[:8])}" if similar else f"it knows {', '.join(sorted(known)[:120])}"
+
+
 def load_langid(codes: Iterable[str]) -> Callable[[str], str] | None:
     """py3langid restricted to some languages, as a function text -> code; None when the package is absent.
 
@@ -121,16 +146,20 @@ def load_langid(codes: Iterable[str]) -> Callable[[str], str] | None:
 LABELS = {row.flores: code for code, row in language_table.LANGUAGES.items()} | {"cmn_Hani": "zh", "zho_Hant": "zh"}
 
 
-def load_fasttext(path: str) -> Callable[[str], str]:
-    """A fastText model (GlotLID, lid.176) as a function text -> code."""
+def load_fasttext_model(path: str):
     try:
         import fasttext
     except ImportError:
         raise ValueError(f"langid={path!r} needs a package: pip install fasttext") from None
     try:
-        model = fasttext.load_model(str(path)).f  # its own predict() fails with numpy 2
+        return fasttext.load_model(str(path))
     except ValueError as e:
         raise ValueError(f"langid: {path} is no fastText model ({e})") from None
+
+
+def load_fasttext(path: str) -> Callable[[str], str]:
+    """A fastText model (GlotLID, lid.176) as a function text -> code."""
+    model = load_fasttext_model(path).f  # its own predict() fails with numpy 2
 
     def identify(text):
         labels = model.predict(" ".join(text.split()) + "\n", 1, 0.0, "strict")

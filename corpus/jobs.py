@@ -2,56 +2,188 @@
 
 A task that finds its stamp from an earlier run, made from the same inputs and with its outputs unchanged, is skipped.
 Ranks (of torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every n-th task and wait for each other's
-stamps, on a file system that all of them share.
+stamps, on a file system that all of them share. A rank that fails says why in a file, and one that dies stops its
+heartbeat: either ends the others.
 """
+import errno
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not on this system: two runs in one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
+
 ROOT = Path(__file__).parent.parent
 CODE = [ROOT / "prepare.py", *sorted(ROOT.glob("corpus/*.py"))]  # a change in these changes the result
+BEAT, DEAD, START = 1.0, 20.0, 600  # seconds between two heartbeats, without one until a rank is dead, and to start
 
 
-def start_together(folder: Path, rank: int, world_size: int):
-    """Begin a run: rank 0 sets the stamps of earlier runs aside, then all ranks continue.
+# ---------------------------------------------------------------------- one run, its ranks and processes
 
-    Every other rank keeps writing a random word to its own file until rank 0 has repeated that word, so that no rank
-    takes the files of an earlier run for those of this one.
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of an output folder; ValueError when another run holds it. Ends with the process, whatever ends
+    that.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    go, word = folder / "go", os.urandom(8).hex()
-    if rank == 0:
-        for path in [go, *folder.glob("hello-*")]:
-            path.unlink(missing_ok=True)
-        for path in folder.rglob("*.json"):
-            os.replace(path, path.with_suffix(".old"))  # until `up_to_date` finds that it still holds
-        words: list[str] = []
-        while len(words) < world_size - 1 or not all(words):
+    with open(folder / "lock", "a+") as f:
+        try:
+            if fcntl:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                print(f"note: {folder / 'lock'} cannot be locked ({e.strerror}): start no second run in this folder")
+            else:
+                f.seek(0)
+                raise ValueError(f"{folder.parent} is in use by another prepare.py ({f.read().strip()}); "
+                                 "wait for it, or set out= to another folder") from None
+        f.seek(0)
+        f.truncate()
+        f.write(f"process {os.getpid()} on {os.uname().nodename}")
+        f.flush()
+        try:
+            yield
+        finally:
+            f.seek(0)
+            f.truncate()
+
+
+class Ranks:
+    """The ranks of a run, seen from one of them: they start together, and the failure of one ends all.
+
+    rank 0 sets the stamps of earlier runs aside before the others continue. Every other rank keeps writing a random
+    word to its own file until rank 0 has repeated that word, so that no rank takes the files of an earlier run for
+    those of this.
+    """
+
+    def __init__(self, folder: Path, rank: int, world_size: int):
+        self.folder, self.rank, self.world_size = folder, rank, world_size
+        self.seen: dict = {}  # rank: (its last heartbeat, when it was first seen here)
+        self.stop, self.started = threading.Event(), False
+
+    def start(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        go, word = self.folder / "go", os.urandom(8).hex()
+        if self.rank == 0:
+            for pattern in ("go", "hello-*", "failed-*", "alive-*"):
+                for path in self.folder.glob(pattern):
+                    path.unlink(missing_ok=True)
+            for path in self.folder.rglob("*.json"):
+                os.replace(path, path.with_suffix(".old"))  # until `up_to_date` finds that it still holds
+            words: list[str] = []
+            begin = time.monotonic()
+            while len(words) < self.world_size - 1 or not all(words):
+                self.check()
+                if time.monotonic() - begin > START:
+                    raise ValueError(f"{self.world_size - 1 - len(words)} of {self.world_size} ranks have not started "
+                                     f"after {START} s; start all of them, on a file system that all share")
+                time.sleep(0.1)
+                words = [path.read_text() for path in self.folder.glob("hello-*")]
+            go.write_text(" ".join(words))
+        while self.rank and not (go.exists() and word in go.read_text().split()):
+            (self.folder / f"hello-{self.rank}").write_text(word)
+            self.check()
             time.sleep(0.1)
-            words = [path.read_text() for path in folder.glob("hello-*")]
-        go.write_text(" ".join(words))
-    while rank and not (go.exists() and word in go.read_text().split()):
-        (folder / f"hello-{rank}").write_text(word)
-        time.sleep(0.1)
+        self.started = True
+        if self.world_size > 1:
+            threading.Thread(target=self.beat, daemon=True).start()
+
+    def beat(self):
+        n = 0
+        while not self.stop.wait(BEAT):
+            n += 1
+            (self.folder / f"alive-{self.rank}").write_text(str(n))
+
+    def check(self):
+        """ValueError when another rank has failed, or has not been heard of for too long."""
+        for other in range(self.world_size):
+            if other == self.rank or self.world_size == 1:
+                continue
+            failed, alive = self.folder / f"failed-{other}", self.folder / f"alive-{other}"
+            if failed.exists():
+                raise OtherRankFailed(f"rank {other} failed: {failed.read_text()}")
+            beat = alive.read_text() if alive.exists() else ""
+            if self.seen.get(other, (None,))[0] != beat:
+                self.seen[other] = beat, time.monotonic()
+            elif beat != "done" and time.monotonic() - self.seen[other][1] > DEAD:
+                raise OtherRankFailed(f"rank {other} is gone: nothing was heard of it for {DEAD:.0f} s; start all "
+                                      "ranks again, the finished work is kept")
+
+    def finish(self, error: BaseException | None):
+        """Tell the others that this rank has finished, or why it failed."""
+        self.stop.set()
+        if error is not None and not isinstance(error, OtherRankFailed):
+            # rank 0 may be about to remove old files
+            for _ in range(1 if self.started or self.world_size == 1 else 10):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / f"failed-{self.rank}").write_text(f"{type(error).__name__}: {error}")
+                if not self.started and self.world_size > 1:
+                    time.sleep(0.5)
+        elif self.world_size > 1:
+            (self.folder / f"alive-{self.rank}").write_text("done")
+
+    def wait_for(self, stamps: list[Path]):
+        """Wait until the other ranks have written their stamps."""
+        while not all(path.exists() for path in stamps):
+            self.check()
+            time.sleep(0.2)
 
 
-def run_tasks(pool: Executor, rank: int, world_size: int, name: str, f: Callable, tasks: Iterable[tuple],
-              stamps: list[Path]):
+class OtherRankFailed(ValueError):
+    """Another rank of this run failed."""
+
+
+def exit_with_parent(parent: int):
+    """Initialize a process of the pool: end it when its parent is gone, so that it cannot write into a later run."""
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_tasks(pool: Executor, ranks: Ranks, name: str, f: Callable, tasks: Iterable[tuple], stamps: list[Path]):
     """Run f(*task, stamp) once for every task, this rank its share of them, and wait until all ranks have finished."""
-    begin = time.time()
-    own = list(zip(tasks, stamps))[rank::world_size]
-    futures = [pool.submit(f, *task, path) for task, path in own]
-    for n, future in enumerate(as_completed(futures), 1):
-        future.result()
+    begin, finished = time.time(), 0
+    own = list(zip(tasks, stamps))[ranks.rank::ranks.world_size]
+    futures = {pool.submit(f, *task, path) for task, path in own}
+    while futures:
+        done, futures = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        ranks.check()
+        finished += len(done)
         elapsed = time.time() - begin
-        if elapsed > 10:
-            print(f"{name}: {n} of {len(futures)}, {elapsed / n * (len(futures) - n):.0f} s left", flush=True)
-    wait_for(stamps)
+        if done and elapsed > 10:
+            print(f"{name}: {finished} of {len(own)}, {elapsed / finished * len(futures):.0f} s left", flush=True)
+    ranks.wait_for(stamps)
+
+
+# ---------------------------------------------------------------------- errors
+
+ADVICE = {errno.ENOSPC: "free some space, or set out= to another disk; finished work is kept",
+          errno.EDQUOT: "your quota is used up: free some space, or set out= to another disk; finished work is kept",
+          errno.EFBIG: "files may not grow so large here (ulimit -f); raise the limit or set out= to another disk",
+          errno.EROFS: "the folder is read-only: set out= to one that can be written",
+          errno.EACCES: "it may not be written or read: change its permissions, or set out= to another folder",
+          errno.EPERM: "it may not be changed: change its permissions, or set out= to another folder",
+          errno.ENOTDIR: "a part of the path is a file: set out= to a folder",
+          errno.EEXIST: "it is a file: set out= to a folder",
+          errno.EISDIR: "it is a folder where a file is needed: remove it, or set out= to another folder"}
+
+
+def explain(error: OSError) -> str:
+    """One line: what failed, at which path, and what to do."""
+    advice = ADVICE.get(error.errno or 0)
+    return f"{type(error).__name__}: {error}" + (f"; {advice}" if advice else "")
 
 
 @contextmanager
@@ -64,11 +196,7 @@ def errors_name(folder: Path) -> Iterator[None]:
         raise
 
 
-def wait_for(stamps: list[Path]):
-    """Wait until the other ranks have written their stamps."""
-    while not all(path.exists() for path in stamps):
-        time.sleep(0.2)
-
+# ---------------------------------------------------------------------- stamps
 
 def write_stamp(path: Path, inputs: str, outputs: list[Path], **result):
     """Write a stamp atomically: the fingerprint of the inputs, the hashes of the outputs, and the task's result."""

@@ -3,7 +3,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,13 @@ import numpy as np
 from corpus import bitext, dedup, jobs, translation_templates
 from corpus.account import reject
 from corpus.read import Document
-from corpus.sources import dropped_file, find_files, is_web, kept_file, work_folder
+from corpus.sources import dropped_file, find_parts, is_web, kept_file, work_folder
 
 
 def merge_source(c, source: dict, stamp: Path):
     """Write text/NAME.jsonl and dropped/NAME.jsonl of a source, its files in their order. The stamp holds its account.
     """
-    file_stamps = [work_folder(c, source) / f"{i:05}.json" for i in range(len(find_files(c, source)))]
+    file_stamps = [work_folder(c, source) / f"{name}.json" for name, *_ in find_parts(c, source)]
     parts = [json.loads(path.read_text()) for path in file_stamps]
     outputs = [kept_file(c, source), dropped_file(c, source)]
     inputs = jobs.fingerprint([part["outputs"] for part in parts], c.language_names, c.filter_bitext)
@@ -29,10 +29,13 @@ def merge_source(c, source: dict, stamp: Path):
     kept = size = 0
     with open(outputs[0], "w", encoding="utf-8") as kept_rows, open(outputs[1], "w", encoding="utf-8") as aside:
         unique = find_unique(c, source, file_stamps)
-        for path, part in zip(file_stamps, parts):
-            with open(path.with_suffix(".dropped"), encoding="utf-8") as f:
-                shutil.copyfileobj(f, aside)
-            for row, reason in islice(unique, part["read"] - sum(part["dropped"].values())):
+        for _, of_file in groupby(zip(file_stamps, parts), key=lambda pair: pair[0].name[:5]):  # the parts of a file
+            passed = 0
+            for path, part in of_file:
+                with open(path.with_suffix(".dropped"), encoding="utf-8") as f:
+                    shutil.copyfileobj(f, aside)
+                passed += part["read"] - sum(part["dropped"].values())
+            for row, reason in islice(unique, passed):
                 if reason is not None:
                     reject(aside, dropped, row, reason)
                     continue
@@ -40,8 +43,10 @@ def merge_source(c, source: dict, stamp: Path):
                 kept_rows.write(json.dumps(row, ensure_ascii=False) + "\n")
     fields = {name: sum((Counter(part[name]) for part in parts), Counter())
               for name in ("ignored_fields", "unread_fields")}
-    jobs.write_stamp(stamp, inputs, outputs, read=sum(part["read"] for part in parts), kept=kept, bytes=size,
-                     dropped=dict(sorted(dropped.items())),
+    skipped = sum((Counter(part["skipped"]) for part in parts), Counter())
+    read = sum(part["read"] for part in parts)
+    jobs.write_stamp(stamp, inputs, outputs, records=read + skipped.total(), skipped=dict(sorted(skipped.items())),
+                     read=read, kept=kept, bytes=size, dropped=dict(sorted(dropped.items())),
                      damaged=[place for part in parts for place in part["damaged"]],
                      **{name: dict(sorted(counts.items())) for name, counts in fields.items() if counts})
 

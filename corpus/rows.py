@@ -3,9 +3,9 @@ import csv
 import io
 import json
 
-from corpus import files
+from corpus import files, parquet
 from corpus.files import DAMAGE, MAX_LINE, open_bytes, read_lines
-from corpus.read import Document, read_documents
+from corpus.read import Document, has_lone_surrogate
 
 
 def read_rows(path):
@@ -21,12 +21,15 @@ def read_rows(path):
 
 
 def read_jsonl(path):
-    for doc in read_documents(path):
-        if (doc.reason or "").startswith("no text"):  # a chat needs no field "text"
-            row, doc.reason = json.loads(doc.text), None
-        else:
-            row = doc.more | {"text": doc.text}
-        yield doc, row
+    for number, offset, text, problem in read_lines(path):
+        if problem is None and not text.strip():
+            continue  # a blank line between rows is no row
+        row = None
+        if problem is None:
+            row, problem = files.parse_json(text)
+        if problem is None and has_lone_surrogate(row):
+            problem = "lone surrogate: the text cannot be written as UTF-8"
+        yield Document(text or "", line=number, offset=offset, reason=problem), row
 
 
 def read_json(path):
@@ -78,5 +81,5 @@ def read_csv(path):
 
 
 def read_parquet(path):
-    for number, row, problem in files.read_parquet(path):
+    for number, row, problem in parquet.read_parquet(path):
         yield Document("", line=number, reason=problem), row

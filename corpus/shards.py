@@ -14,6 +14,7 @@ from corpus.account import reject
 from corpus.chat_tokens import tokenize_chats
 from corpus.sources import has_chats, is_web, kept_file, language_of, refused_file, work_folder
 
+LONGEST_LINE = 16384  # bytes of a line of the tokenizer's text; sentencepiece skips those above 65,536 without a word
 COPIES = ((1000, 1), (100, 8), (5, 5), (3, 3), (2, 2), (1, 1))  # FineWeb-2's table: copies found, copies written
 
 
@@ -32,7 +33,20 @@ def sample_text(c, budget: dict[str, float]) -> Iterator[str]:
             if budget[language] <= 0:
                 break
             budget[language] -= len(row["text"].encode())
-            yield from row["text"].split("\n")
+            for line in row["text"].split("\n"):
+                yield from cut_line(line)
+
+
+def cut_line(line: str, size: int = LONGEST_LINE) -> Iterator[str]:
+    """Pieces of a line of at most size bytes, cut at spaces where there are some: trainers skip long lines silently."""
+    while len(line.encode()) > size:
+        head = line.encode()[:size].decode("utf-8", "ignore")
+        end = head.rfind(" ") + 1
+        if end <= len(head) // 2:
+            end = len(head)
+        yield line[:end]
+        line = line[end:]
+    yield line
 
 
 def split_budget(c, accounts: list[dict]) -> dict[str, float]:

@@ -1,14 +1,15 @@
 """Sources: what a row of the setting `sources` may say, the files it names, and which kind of text it holds."""
 from pathlib import Path
 
-from corpus import chat
+from corpus import chat, read
 
 REQUIRED = {"name", "path", "category", "language"}
 # clean: the text is already clean; target: bitext, with min_score, vectors ("en.npy|kk.npy", row i of each belongs to
 # line i of the file) and align (the vectors are those of a language model, whose languages lie apart)
 KEYS = REQUIRED | {"kind", "clean", "unit", "licence", "target", "min_score", "vectors", "align"}
 UNITS = ("line", "paragraph", "file")
-RESERVED = ("tokenizer", "text", "dropped")  # folders of the output
+RESERVED = ("tokenizer", "text", "dropped", "work", "ranked")  # folders of the output
+PART_BYTES = 64 << 20  # a larger plain file is cleaned in parts of this size, by as many processes
 
 
 def check_sources(sources: list[dict], language_names: dict) -> list[str]:
@@ -31,9 +32,11 @@ def check_source(source: dict, language_names: dict) -> list[str]:
     problems, name, kind = [], source["name"], source.get("kind", "text")
     if set(source) - KEYS:
         problems.append(f"source {name!r} has unknown {sorted(set(source) - KEYS)}; the keys are {sorted(KEYS)}")
-    if "/" in str(name) or str(name).endswith("-valid") or name in RESERVED:
-        problems.append(f"source name {name!r} is taken: choose one without '/', not tokenizer, text, dropped or "
-                        "...-valid")
+    if not is_path_component(name):
+        problems.append(f"source name {name!r} must be the name of a folder: text without /, not empty, . or ..")
+    elif name.endswith(("-valid", ".json", ".jsonl", ".tmp")) or name.lower() in RESERVED:
+        problems.append(f"source name {name!r} is taken: choose one that is not {', '.join(RESERVED)}, ...-valid or a "
+                        "file of the output")
     if source.get("unit", "file") not in UNITS:
         problems.append(f"unit must be line, paragraph or file, got {source['unit']!r}")
     if kind not in ("text", *chat.KINDS) or ("target" in source and "kind" in source):
@@ -47,6 +50,12 @@ def check_source(source: dict, language_names: dict) -> list[str]:
             if code not in language_names:
                 problems.append(f"language_names has no English name for language {code!r}")
     return problems
+
+
+def is_path_component(name: object) -> bool:
+    """Whether a name can be joined to a folder and stays in it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and name == name.strip() and len(name.encode()) < 200 \
+        and not any(character in '/\\:' or ord(character) < 32 for character in name)
 
 
 def has_chats(source: dict) -> bool:
@@ -78,6 +87,34 @@ def find_files(c, source: dict) -> list[str]:
         raise ValueError(f"source {source['name']}: its vectors are of one file, but its path matches {len(found)}; "
                          "make each file a source")
     return found
+
+
+def find_parts(c, source: dict) -> list[tuple[str, str, int, int | None]]:
+    """(name, path, start, end) of the parts of a source that are cleaned one by one, in their order.
+
+    A part is a file, or of a large plain one the documents that begin in the bytes from start to end.
+    """
+    parts: list[tuple[str, str, int, int | None]] = []
+    for i, path in enumerate(find_files(c, source)):
+        borders = [0]
+        if not has_chats(source) and "target" not in source:
+            borders = read.find_borders(path, source.get("unit", c.unit), PART_BYTES)
+        for j, start in enumerate(borders):
+            end = borders[j + 1] if j + 1 < len(borders) else None
+            parts.append((f"{i:05}" if len(borders) == 1 else f"{i:05}-{j:05}", path, start, end))
+    return parts
+
+
+def check_output(c):
+    """ValueError when the output folder holds what prepare.py did not make: no run deletes or overwrites that."""
+    out = Path(c.out)
+    if not out.is_dir() or (out / "work").is_dir():
+        return
+    own = {*RESERVED, "account.json", "account.tmp", "rejects.jsonl", "samples.jsonl"}
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in own)
+    if foreign:
+        raise ValueError(f"{out} holds files that prepare.py did not make ({', '.join(foreign[:5])}); set out= to a "
+                         "new or empty folder")
 
 
 def work_folder(c, source: dict) -> Path:

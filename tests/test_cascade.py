@@ -95,7 +95,7 @@ BAD_LINES = {  # what stands in line 500 of 1,000, and the reason it is dropped 
     "cut": (b'{"text": "The line stops h', "not JSON"),
     "array": (b'["text", "abc"]', "no text"),
     "number": (b"42", "no text"),
-    "no-field": (b'{"content": "A sentence under another name."}', "no text"),
+    "no-field": (b'{"body": "A sentence under another name."}', "no text"),
     "null-text": (b'{"text": null}', "no text"),
     "number-text": (b'{"text": 5}', "no text"),
     "empty": (b'{"text": ""}', "chars: too low"),
@@ -609,7 +609,7 @@ def everything(folder, language_model, token_model, seed=0):
              for i in range(8)}
     for i, file in enumerate(files.values()):
         file += [{"text": texts[i]}, {"text": texts[0]}, {"text": "Short."}, {"text": shuffled(good(500 + i, 18), i)},
-                 {"content": "x"},
+                 {"body": "x"},
                  {"text": texts[3 * i],
                   "url": "https://casino.example"}, {"text": "кітап қала өзен базар кітап."}, {"text": good(900, 18)}]
     order = sorted(files)
@@ -632,7 +632,8 @@ def results(out):
 
 REASONS = {"duplicate: exact": 16, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8,
            "script: not Latin": 8,
-           "evaluation: test.jsonl": 8, "no text: the row is not an object with a string in 'text'": 8}
+           "evaluation: test.jsonl": 8,
+           "no text: the row is not an object with a string in 'text' or 'content'; its fields are body": 8}
 
 
 def test_all_at_once_with_any_workers_and_file_order(tmp_path, language_model, token_model):

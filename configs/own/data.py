@@ -28,14 +28,22 @@ raw, out = "own", "out/own/tokens"
 tokenizer = "out/demo/base"
 unit = "file"
 language_names = {_k: _v[0] for _k, _v in _languages.items()}
-sources = [dict(name=f"text-{_k}", path=f"text/{_k}/*", category=_v[1], language=_k) for _k, _v in _languages.items()
-           if _Path(raw, "text", _k).is_dir()]
+sources = []
+for _p in sorted(_Path(raw, "text").glob("*/")):
+    if _p.name in _languages:
+        sources.append(dict(name=f"text-{_p.name}", path=f"text/{_p.name}/*", category=_languages[_p.name][1],
+                            language=_p.name))
+    else:
+        print(f"note: {_p} is not read: add its language to _languages in configs/own/data.py")
 for _p in sorted(_Path(raw, "bitext").glob("*")):
     _a, _, _b = _p.name.split(".")[0].partition("-")
     if not _b and not {".tsv", ".jsonl", ".json", ".tmx", ".parquet"} & set(_p.suffixes):
         continue  # a README, say
     if not _b or "-" in _b:
         raise ValueError(f"{_p}: name it after its two languages, like en-kk.tsv")
+    if not {_a, _b} <= set(_languages):
+        print(f"note: {_p} is not read: add its languages to _languages in configs/own/data.py")
+        continue
     if f".{_b}" in _p.suffixes:
         continue  # the second of two aligned files comes with the first
     _path = f"bitext/{_p.name}"

@@ -1,0 +1,272 @@
+"""corpus/jobs: one run in a folder, no process outlives its parent, a rank that fails ends the others and says why."""
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_prepare import SOURCES, document, jsonl, tree, words, write
+
+import prepare
+from corpus import jobs
+
+RAN = 240  # seconds that a started process may take
+
+
+def settings_for(folder, rows=60, **more):
+    write(folder / "raw/a.jsonl", jsonl({"text": document("en", i)} for i in range(rows)))
+    source = dict(name="web", path="a.jsonl", category="high", language="en")
+    settings = dict(sources=[source], vocab_size=320, valid_fraction=0.0, near_dedup=False, workers=1) | more
+    return words(folder / "raw", folder / "out", **settings)
+
+
+def start(root, settings, **environment):
+    return subprocess.Popen([sys.executable, str(root / "prepare.py"), *settings], env=os.environ | environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# ---------------------------------------------------------------------- one run in a folder
+
+def test_a_second_run_in_a_folder_is_refused(tmp_path):
+    settings = settings_for(tmp_path)
+    with jobs.run_lock(tmp_path / "out/work"):
+        with pytest.raises(ValueError, match=rf"out is in use by another prepare.py \(process {os.getpid()} on .*wait"):
+            prepare.main(settings)
+    prepare.main(settings)  # the lock ends with its run
+
+
+def test_a_lock_left_by_a_killed_run_holds_nothing(tmp_path):
+    holder = f"import sys; sys.path.insert(0, {str(jobs.ROOT)!r}); from corpus import jobs; " \
+             "from pathlib import Path; " \
+             f"lock = jobs.run_lock(Path({str(tmp_path / 'work')!r})); lock.__enter__(); print('held', flush=True); " \
+             "import time; time.sleep(99)"
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="in use"), jobs.run_lock(tmp_path / "work"):
+        pass
+    process.kill()
+    process.wait()
+    with jobs.run_lock(tmp_path / "work"):
+        pass
+
+
+def test_where_nothing_can_be_locked(tmp_path, monkeypatch, capsys):
+    """Said, not taken for another run."""
+    def flock(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+    monkeypatch.setattr(jobs.fcntl, "flock", flock)
+    with jobs.run_lock(tmp_path / "work"):
+        assert "cannot be locked (Operation not supported)" in capsys.readouterr().out
+
+
+def test_an_output_folder_with_other_files_is_refused(tmp_path):
+    settings = settings_for(tmp_path)
+    write(tmp_path / "out/thesis.tex", "years of work")
+    write(tmp_path / "out/web/notes.txt", "more of it")
+    with pytest.raises(ValueError, match=r"out holds files that prepare.py did not make \(thesis.tex, web\)"):
+        prepare.main(settings)
+    assert sorted(tree(tmp_path / "out")) == ["thesis.tex", "web/notes.txt"]
+
+
+def test_names_that_leave_the_folder_are_refused(tmp_path):
+    write(tmp_path / "mine.txt", "x")
+    for name in ("..", ".", "", "work", "../mine", "/etc"):
+        source = dict(name=name, path="a.jsonl", category="high", language="en")
+        with pytest.raises(ValueError, match="source name"):
+            prepare.main(settings_for(tmp_path, sources=[source]))
+    assert (tmp_path / "mine.txt").read_text() == "x" and not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------- parents and ranks
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
+def test_processes_of_the_pool_end_with_their_parent(tmp_path):
+    """SIGKILL of the parent alone."""
+    code = f"import sys, os, time; sys.path.insert(0, {str(jobs.ROOT)!r}); from corpus import jobs; " \
+           "from concurrent.futures import ProcessPoolExecutor as P; " \
+           "pool = P(2, initializer=jobs.exit_with_parent, initargs=[os.getpid()]); " \
+           "[pool.submit(time.sleep, 60) for _ in range(4)]; time.sleep(0.5); print('up', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    workers = children(process.pid)
+    assert workers and all(map(alive, workers))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    begin = time.monotonic()
+    while any(map(alive, workers)):
+        assert time.monotonic() - begin < 30, "a process outlives its parent"
+        time.sleep(0.1)
+
+
+def two_ranks(tmp_path):
+    return [jobs.Ranks(tmp_path / "work", rank, 2) for rank in (0, 1)]
+
+
+def start_both(one, two):
+    thread = threading.Thread(target=two.start)
+    thread.start()
+    one.start()
+    thread.join()
+
+
+def test_a_rank_that_fails_ends_the_other_with_its_reason(tmp_path):
+    one, two = two_ranks(tmp_path)
+    start_both(one, two)
+    one.check()
+    two.finish(ValueError("a.jsonl changed while it was read"))
+    with pytest.raises(jobs.OtherRankFailed, match="rank 1 failed: ValueError: a.jsonl changed while it was read"):
+        one.wait_for([tmp_path / "never.json"])
+    one.finish(None)
+
+
+def test_a_rank_that_fails_before_the_start(tmp_path):
+    one, two = two_ranks(tmp_path)
+    thread = threading.Thread(target=two.finish, args=[ValueError("nothing at /mnt/raw")])
+    thread.start()
+    with pytest.raises(jobs.OtherRankFailed, match="rank 1 failed: ValueError: nothing at /mnt/raw"):
+        one.start()
+    thread.join()
+
+
+def test_a_rank_that_dies_ends_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "BEAT", 0.1)
+    monkeypatch.setattr(jobs, "DEAD", 1.0)
+    one, two = two_ranks(tmp_path)
+    start_both(one, two)
+    two.stop.set()  # its heartbeat ends, as it does with the process
+    with pytest.raises(jobs.OtherRankFailed, match="rank 1 is gone"):
+        one.wait_for([tmp_path / "never.json"])
+    one.finish(None)
+
+
+def test_a_rank_that_has_finished_is_not_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "BEAT", 0.1)
+    monkeypatch.setattr(jobs, "DEAD", 0.5)
+    one, two = two_ranks(tmp_path)
+    start_both(one, two)
+    two.finish(None)
+    stamp = tmp_path / "late.json"
+    threading.Timer(1.5, stamp.write_text, ["{}"]).start()
+    one.wait_for([stamp])
+    one.finish(None)
+
+
+def test_a_rank_that_never_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "START", 0.3)
+    with pytest.raises(ValueError, match="1 of 2 ranks have not started after 0.3 s"):
+        jobs.Ranks(tmp_path / "work", 0, 2).start()
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_other_program(tmp_path, root):
+    settings = settings_for(tmp_path, rows=30_000)
+    ranks = [start(root, settings, RANK=str(r), WORLD_SIZE="2") for r in (0, 1)]
+    while not (tmp_path / "out/work/alive-1").exists():
+        time.sleep(0.1)
+    ranks[1].kill()
+    _, error = ranks[0].communicate(timeout=RAN)
+    assert ranks[0].returncode == 1 and "rank 1 is gone" in error and "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_two_programs_at_once(tmp_path, root):
+    """One of them is refused, the other leaves what an undisturbed run leaves."""
+    settings = settings_for(tmp_path, rows=3000)
+    both = [start(root, settings) for _ in range(2)]
+    errors = [process.communicate(timeout=RAN)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert any("in use by another prepare.py" in error for error in errors)
+    left = tree(tmp_path / "out")
+    prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "again")) for w in settings])
+    assert left == tree(tmp_path / "again")
+
+
+# ---------------------------------------------------------------------- errors of disks
+
+@pytest.mark.parametrize("number, advice", [
+    (errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions"),
+    (errno.ENOTDIR, "is a file"), (errno.EEXIST, "it is a file"), (errno.EFBIG, "ulimit")])
+def test_errors_say_the_path_and_what_to_do(number, advice):
+    said = jobs.explain(OSError(number, os.strerror(number), "/data/out/x"))
+    assert "/data/out/x" in said and advice in said and "set out=" in said and "\n" not in said
+
+
+def test_a_path_that_is_a_file(tmp_path, root):
+    write(tmp_path / "out", "a file")
+    process = start(root, settings_for(tmp_path))
+    _, error = process.communicate(timeout=RAN)
+    assert process.returncode == 1 and "Traceback" not in error
+    assert str(tmp_path / "out") in error and "is a file" in error
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+# ---------------------------------------------------------------------- parts of a large file
+
+def test_parts_of_a_file_give_the_same_bytes(tmp_path, monkeypatch):
+    """Duplicates across parts, bad rows and all; the stamps alone know of the parts."""
+    rows = [{"text": document("en", i % 150)} if i % 17 else {"body": "x"} for i in range(200)]
+    settings = settings_for(tmp_path, workers=2)
+    write(tmp_path / "raw/a.jsonl", jsonl(rows))
+    prepare.main(settings)
+    whole = tree(tmp_path / "out")
+    monkeypatch.setattr(prepare.sources, "PART_BYTES", 2000)  # the processes of the pool are forks and see it, too
+    prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "parts")) for w in settings])
+    assert len(list((tmp_path / "parts/work/web").glob("*.passed"))) > 5
+    results = [{k: v for k, v in tree(tmp_path / name).items() if not k.startswith("work/")} for name in ("out", "parts")]
+    assert results[0] == results[1] and len(whole) > 8
+
+
+# ---------------------------------------------------------------------- what is said at the start
+
+def test_unknown_languages_are_refused_before_any_work(tmp_path):
+    pytest.importorskip("py3langid")
+    source = dict(name="web", path="a.jsonl", category="low", language="hau")
+    for change in (dict(sources=[source]), dict(sources=[SOURCES[3] | dict(path="a.jsonl", target="mi")])):
+        with pytest.raises(ValueError, match=r"does not know '(hau|mi)' .*langid=False"):
+            prepare.main(settings_for(tmp_path, langid=True, language_names={"en": "English", "mi": "Maori"}, **change))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_without_a_name_is_identified(tmp_path):
+    """language_names is for the templates; what it lacks must not be dropped as another language."""
+    pytest.importorskip("py3langid")
+    prepare.main(settings_for(tmp_path, langid=True, language_names={"de": "German", "fr": "French"}))
+    assert json.loads((tmp_path / "out/account.json").read_text())["web"]["kept"] > 50
+
+
+def test_evaluation_files_are_counted(tmp_path, capsys):
+    settings = settings_for(tmp_path, evaluation=["q.json", "short.txt"])
+    write(tmp_path / "raw/q.json", json.dumps([{"question": document("en", 7)}]))
+    write(tmp_path / "raw/short.txt", "Yes\nNo\n")
+    prepare.main(settings)
+    said = capsys.readouterr().out
+    assert "evaluation: q.json: " in said and "short.txt: 0 sequences of 2 texts; nothing of it can be found" in said
+    assert json.loads((tmp_path / "out/account.json").read_text())["web"]["dropped"] == {"evaluation: q.json": 1}
+
+
+def test_the_account_adds_up_over_records(tmp_path):
+    record = "WARC/1.0\r\nWARC-Type: {}\r\nContent-Length: {}\r\n\r\n{}\r\n\r\n"
+    bodies = [("warcinfo", "x"), *(("conversion", document("en", i)) for i in range(40)), ("conversion", "Short."),
+              ("metadata", "y")]
+    settings = settings_for(tmp_path, sources=[dict(name="web", path="a.wet", category="high", language="en")])
+    write(tmp_path / "raw/a.wet", "".join(record.format(kind, len(body), body) for kind, body in bodies))
+    prepare.main(settings)
+    book = json.loads((tmp_path / "out/account.json").read_text())["web"]
+    assert book["records"] == 43 == book["read"] + sum(book["skipped"].values()) and book["read"] == 41
+    assert book["skipped"] == {"record of type metadata": 1, "record of type warcinfo": 1} and book["kept"] == 40
