@@ -819,7 +819,8 @@ def test_nan_on_one_process_is_of_all(root, token_data, tmp_path, processes, cha
     (tmp_path / "poison.py").write_text(POISON)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), tmp_path / "poison.py"]
     rank = processes - 1
-    settings = words(token_data, tmp_path / "run", steps=5, on_nonfinite=on_nonfinite, log_every=1, **changes)
+    steps = 5 * changes.get("batch_size", 4) // 4  # of words' batches of 4
+    settings = words(token_data, tmp_path / "run", steps=steps, on_nonfinite=on_nonfinite, log_every=1, **changes)
     done = subprocess.run([sys.executable, *map(str, launch), str(rank), *settings], capture_output=True, text=True,
                           timeout=600, env=os.environ | {"PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stderr[-2000:]
