@@ -17,7 +17,7 @@ import warnings
 from itertools import chain
 from pathlib import Path
 
-from hf.chat_template import NAMED_TOKENS, TEMPLATES, render_all
+from hf.chat_template import TEMPLATES, render_all
 from hf.folder import AddedToken, list_tokenizer_files, read_declarations, read_json
 from hf.sentencepiece_files import model_from_json, read_model, train
 from hf.tokenizer_files import (EOT, IM_END, IM_START, QWEN_SPECIAL, find_bos, from_tiktoken, from_tokenizer_json,
@@ -209,8 +209,7 @@ class Tokenizer:
         fields that are None are left out, as in transformers."""
         if self.chat_template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
-        names = {name: content for name, content in self.names.items() if name in NAMED_TOKENS}
-        shared = names | {"tools": None, "documents": None} | variables
+        shared = self.names | {"tools": None, "documents": None} | variables
         many = []
         for messages, add_generation_prompt in conversations:
             messages = [{k: v for k, v in m.items() if v is not None} for m in messages]

@@ -18,7 +18,6 @@ from pathlib import Path
 CPU_SECONDS = 5
 MEMORY = 1 << 30      # bytes of address space
 MAX_OUTPUT = 16 << 20  # characters
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 _TURNS = "{{ bos_token }}%s{%% for m in messages %%}%s{%% endfor %%}{%% if add_generation_prompt %%}{{ %r }}{%% endif %%}"
 _HEADERS = "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}"

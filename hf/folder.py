@@ -47,9 +47,13 @@ def read_json(path: Path, default: dict | None = None) -> dict:
     return value
 
 
-def list_tokenizer_files(folder: str | Path) -> list[Path]:
-    """The files of a folder that belong to its tokenizer, in alphabetical order."""
-    return [path for path in sorted(Path(folder).glob("*")) if path.name in TOKENIZER_FILES or path.suffix == ".tiktoken"]
+def list_tokenizer_files(folder: str | Path, with_generation_config: bool = False) -> list[Path]:
+    """The files of a folder that belong to its tokenizer, in alphabetical order.
+
+    with_generation_config: also generation_config.json, which says where a text ends.
+    """
+    names = (*TOKENIZER_FILES, "generation_config.json") if with_generation_config else TOKENIZER_FILES
+    return [path for path in sorted(Path(folder).glob("*")) if path.name in names or path.suffix == ".tiktoken"]
 
 
 def read_declarations(folder: str | Path, tokenizer_json: dict | None = None) -> Declarations:

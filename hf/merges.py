@@ -1,6 +1,4 @@
 """Byte-level BPE: a list of merges as the ranks that tiktoken runs, or the reason why tiktoken cannot."""
-from itertools import chain
-
 
 def byte_characters():
     """GPT-2's printable stand-in for every byte: itself where printable, else the characters from U+0100 on."""
@@ -86,6 +84,7 @@ def can_meet(a, b, limit, pairs, halves):
 
 def all_splits(pieces):
     """Every pair of pieces that forms another piece, in the order of the pieces: Llama 3's list of merges."""
-    known = set(pieces)
-    return list(chain.from_iterable(
-        [(x[:k], x[k:]) for k in range(1, len(x)) if x[:k] in known and x[k:] in known] for x in pieces))
+    known, splits = set(pieces), []
+    for piece in pieces:
+        splits += [(piece[:k], piece[k:]) for k in range(1, len(piece)) if piece[:k] in known and piece[k:] in known]
+    return splits

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 import model as model_file
 import train
 from hf.config import read_config_fields
-from hf.weights import export, open_weights
+from hf.export import export
+from hf.weights import open_weights
 from model import ModelConfig, Qwen2
 
 transformers = pytest.importorskip("transformers")
