@@ -7,6 +7,7 @@ import math
 import shutil
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 from hf.folder import declared_token_ids, list_tokenizer_files, read_json
 
@@ -14,7 +15,7 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "qwen
 MAX_SIZE = 1 << 30  # of any count in a config, so that the product of two is still a plausible number of bytes
 REQUIRED_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 OTHER_SIZES = ("num_key_value_heads", "head_dim", "max_position_embeddings")
-SUPPORTED_VALUES = {  # fields that change the computation, and the values under which it is the one implemented here
+SUPPORTED_VALUES: dict[str, tuple] = {  # fields that change the computation, and the values under which it is the one implemented here
     "hidden_act": ("silu",), "mlp_bias": (False, None), "attention_dropout": (0, None), "quantization_config": (None,),
     "auto_map": (None,), "partial_rotary_factor": (1, None), "is_causal": (True, None),
     "is_encoder_decoder": (False, None), "use_bidirectional_attention": (False, None), "pruned_heads": ({}, None),
@@ -34,7 +35,7 @@ def read_config_fields(folder: str | Path) -> dict:
         raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, *.safetensors)")
     config = read_json(path)
 
-    def refuse(name, value, reason):
+    def refuse(name, value, reason) -> NoReturn:
         raise ValueError(f"{path}: {name} is {value!r}; {reason}")
 
     def get(name, default):
@@ -187,14 +188,15 @@ def effective(config):
     config = dict(config)
     if config["head_dim"] is None:
         config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
-    if config["model_type"] == "qwen2":
-        config["attention_bias"] = False  # its queries, keys and values always have a bias, its output never
     return config
 
 
 def new_fields(config):
     """config.json of a model that was trained from scratch."""
     family = config["model_type"]
+    if family == "qwen2" and config["attention_bias"]:
+        raise ValueError("attention_bias=True cannot be saved with model_type=qwen2, whose queries, keys and values always have "
+                         "a bias and whose output never has; leave it out, or set model_type=llama")
     fields = {"architectures": [ARCHITECTURES[family]], "hidden_act": "silu", "attention_dropout": 0.0, "use_cache": True}
     fields |= {"mlp_bias": False} if family == "llama" else {"use_sliding_window": False}
     fields |= config

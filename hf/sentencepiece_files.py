@@ -106,7 +106,7 @@ def model_from_json(path: Path, whole: dict) -> SentencePieceModel:
     lacking = [f"<0x{b:02X}>" for b in range(256) if f"<0x{b:02X}>" not in vocab]
     if lacking:
         raise ValueError(f"{path}: byte fallback without a token {lacking[0]} ({len(lacking)} lacking) is not implemented")
-    rank = {}
+    rank: dict[str, int] = {}
     for left, right in merges:
         rank.setdefault(left + right, len(rank) + 1)
     if sorted(vocab.values()) != list(range(len(vocab))):

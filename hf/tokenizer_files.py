@@ -132,7 +132,7 @@ def from_tiktoken(path: Path, declared: Declarations) -> Vocabulary:
     if family is None:
         raise ValueError(f"{path}: {len(ranks)} ranks are of no family that this code knows ({', '.join(map(str, FAMILIES))}); "
                          "the file does not say how text is cut; convert it to tokenizer.json")
-    tokens = sorted(ranks, key=ranks.get)
+    tokens = sorted(ranks, key=lambda token: ranks[token])
     default = {content: AddedToken(len(tokens) + i, True, False) for i, content in enumerate(family.special)}
     added = declared.added or default
     bos_id = added[family.bos].id if family.bos in added else None
