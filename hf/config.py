@@ -15,7 +15,8 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "qwen
 MAX_SIZE = 1 << 30  # of any count in a config, so that the product of two is still a plausible number of bytes
 REQUIRED_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 OTHER_SIZES = ("num_key_value_heads", "head_dim", "max_position_embeddings")
-SUPPORTED_VALUES: dict[str, tuple] = {  # fields that change the computation, and the values under which it is the one implemented here
+# fields that change the computation, and the values under which it is the one implemented here
+SUPPORTED_VALUES: dict[str, tuple] = {
     "hidden_act": ("silu",), "mlp_bias": (False, None), "attention_dropout": (0, None), "quantization_config": (None,),
     "auto_map": (None,), "partial_rotary_factor": (1, None), "is_causal": (True, None),
     "is_encoder_decoder": (False, None), "use_bidirectional_attention": (False, None), "pruned_heads": ({}, None),
@@ -32,7 +33,8 @@ def read_config_fields(folder: str | Path) -> dict:
     """
     path = Path(folder) / "config.json"
     if not path.exists():
-        raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, *.safetensors)")
+        raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, "
+                         f"*.safetensors)")
     config = read_json(path)
 
     def refuse(name, value, reason) -> NoReturn:
@@ -131,12 +133,14 @@ def read_rope(get, refuse):
 # ---------------------------------------------------------------------- writing
 
 def write_config(folder, config: dict, dtype=None, like=None, tokenizer=None, token_ids=None, override_eos=False):
-    """Write every file of a Hugging Face folder but the weights: config.json, generation_config.json, the tokenizer's files.
+    """Write every file of a Hugging Face folder but the weights: config.json, generation_config.json, the tokenizer's
+    files.
 
-    config: ModelConfig's fields. dtype: of the weights; None keeps what `like` states. like: a folder whose other fields
-    and generation settings are kept. tokenizer: the tokenizer's folder (default: like). token_ids: {"bos_token_id": ...,
-    "eos_token_id": ...}, written where `like` has none (default: what the tokenizer's files declare). override_eos: write
-    eos_token_id in any case, beside what `like` has, because a model that has learned turns must stop where one ends.
+    config: ModelConfig's fields. dtype: of the weights; None keeps what `like` states. like: a folder whose other
+    fields and generation settings are kept. tokenizer: the tokenizer's folder (default: like). token_ids:
+    {"bos_token_id": ..., "eos_token_id": ...}, written where `like` has none (default: what the tokenizer's files
+    declare). override_eos: write eos_token_id in any case, beside what `like` has, because a model that has learned
+    turns must stop where one ends.
     """
     folder, tokenizer = Path(folder), tokenizer or like
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,8 +174,8 @@ def write_config(folder, config: dict, dtype=None, like=None, tokenizer=None, to
 
 
 def updated_fields(like, config):
-    """config.json of `like`, once its fields are found equal to `config`; the vocabulary may have grown, and a head that was
-    stored beside the embedding it should be tied to is its own."""
+    """config.json of `like`, once its fields are found equal to `config`; the vocabulary may have grown, and a head
+    that was stored beside the embedding it should be tied to is its own."""
     fields = read_json(Path(like) / "config.json")
     wanted = effective(config)
     for name, value in effective(read_config_fields(like)).items():
@@ -194,10 +198,8 @@ def effective(config):
 def new_fields(config):
     """config.json of a model that was trained from scratch."""
     family = config["model_type"]
-    if family == "qwen2" and config["attention_bias"]:
-        raise ValueError("attention_bias=True cannot be saved with model_type=qwen2, whose queries, keys and values always have "
-                         "a bias and whose output never has; leave it out, or set model_type=llama")
-    fields = {"architectures": [ARCHITECTURES[family]], "hidden_act": "silu", "attention_dropout": 0.0, "use_cache": True}
+    fields = {"architectures": [ARCHITECTURES[family]], "hidden_act": "silu", "attention_dropout": 0.0,
+              "use_cache": True}
     fields |= {"mlp_bias": False} if family == "llama" else {"use_sliding_window": False}
     fields |= config
     if family == "qwen2":

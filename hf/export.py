@@ -13,8 +13,8 @@ from hf.weights import DTYPES, open_weights, read_model_fields
 def write_weights(folder, shapes, tensors, max_bytes=5 << 30):
     """Write tensors to model.safetensors, or to several files of at most max_bytes and an index.
 
-    shapes: {name: (dtype, shape)} of all tensors, in their order. tensors: (name, tensor) pairs in the same order; each is
-    requested after the one before it is on disk, so memory holds one tensor. Files of an earlier save are removed.
+    shapes: {name: (dtype, shape)} of all tensors, in their order. tensors: (name, tensor) pairs in the same order; each
+    is requested after the one before it is on disk, so memory holds one tensor. Files of an earlier save are removed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def assign_files(shapes, max_bytes):
 
 
 def safetensors_header(shapes):
-    """({name: (begin, end)}, the header's bytes) as the safetensors library lays a file out: wide dtypes first, then by name."""
+    """({name: (begin, end)}, the header's bytes), in the safetensors library's layout: wide dtypes first, then by name."""
     order = ["F32", "BF16", "F16"]
     kinds = {name: next(kind for kind in order if DTYPES[kind] == dtype) for name, (dtype, _) in shapes.items()}
     offsets, header, position = {}, {"__metadata__": {"format": "pt"}}, 0

@@ -1,9 +1,11 @@
 """safetensors in: the weights of Hugging Face folders and of training checkpoints.
 
-No folder is trusted. Every header is checked before a tensor is read, and no file is ever executed or unpickled. Tensors are
-read by rows: a process that owns a tenth of a matrix reads a tenth of its bytes, so no process ever holds 72B parameters.
+No folder is trusted. Every header is checked before a tensor is read, and no file is ever executed or unpickled.
+Tensors are read by rows: a process that owns a tenth of a matrix reads a tenth of its bytes, so no process ever holds
+72B parameters.
 
-A checkpoint of train.py (OUT/checkpoints/step-N) is read in the same way; there a tensor may be split over several files.
+A checkpoint of train.py (OUT/checkpoints/step-N) is read in the same way; there a tensor may be split over several
+files.
 """
 import json
 import math
@@ -68,7 +70,8 @@ def read_header(path):
     for begin, end, name in spans:
         dtype, shape = DTYPES.get(str(header[name].get("dtype"))), header[name].get("shape")
         if dtype is None:
-            raise ValueError(f"{path}: {name} has dtype {header[name].get('dtype')!r}; only {', '.join(DTYPES)} are implemented")
+            raise ValueError(f"{path}: {name} has dtype {header[name].get('dtype')!r}; only {', '.join(DTYPES)} are "
+                             f"implemented")
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [begin, end, *shape]):
             raise ValueError(f"{path}: {name} has shape {shape} at bytes {begin} to {end}; {DOWNLOAD_AGAIN}")
         tensor_bytes = math.prod(shape) * dtype.itemsize
@@ -93,7 +96,7 @@ def unique_keys(pairs):
 
 
 def open_weights(folder):
-    """{tensor name: StoredTensor} of a Hugging Face folder (one file, or those its index names) or a training checkpoint."""
+    """{name: StoredTensor} of a Hugging Face folder (one file, or those of its index) or of a training checkpoint."""
     folder = Path(folder)
     if (folder / "tensors").is_dir():
         return open_checkpoint(folder)
@@ -103,7 +106,8 @@ def open_weights(folder):
     if weight_map is not None:
         files = [folder / file for file in sorted(set(weight_map.values()))]
     if not files:
-        raise ValueError(f"{folder}: no *.safetensors file (pickled weights, *.bin or *.pt, are never read: convert them first)")
+        raise ValueError(f"{folder}: no *.safetensors file (pickled weights, *.bin or *.pt, are never read: convert "
+                         f"them first)")
     out = {}
     for file in files:
         if not file.is_file():
@@ -111,9 +115,11 @@ def open_weights(folder):
         tensors, _ = read_header(file)
         for name in tensors:
             if weight_map is not None and weight_map.get(name, file.name) != file.name:
-                raise ValueError(f"{file}: contains {name}, which {index.name} places in {weight_map[name]}; {DOWNLOAD_AGAIN}")
+                raise ValueError(f"{file}: contains {name}, which {index.name} places in {weight_map[name]}; "
+                                 f"{DOWNLOAD_AGAIN}")
             if name in out:
-                raise ValueError(f"{file}: contains {name}, and so does {out[name].file}; remove the file that does not "
+                raise ValueError(f"{file}: contains {name}, and so does {out[name].file}; remove the file that does "
+                                 f"not "
                                  "belong here")
         out |= tensors
     missing = sorted(set(weight_map or ()) - set(out))
@@ -135,11 +141,13 @@ def read_index(index):
 
 
 def open_checkpoint(folder):
-    """The parameters of a training checkpoint, torch's distributed one in safetensors: one file per process, by rows."""
+    """The parameters of a training checkpoint in torch's distributed format: one file per process, split by rows."""
     manifest = folder / "manifest.json"
     for name, entry in read_json(manifest, {}).items():  # without its last rows a matrix looks complete
-        if type(entry) is not dict or not (folder / name).is_file() or (folder / name).stat().st_size != entry.get("bytes"):
-            raise ValueError(f"{folder / name}: missing, or its size differs from {manifest.name}; use another checkpoint")
+        file = folder / name
+        if type(entry) is not dict or not file.is_file() or file.stat().st_size != entry.get("bytes"):
+            raise ValueError(f"{folder / name}: missing, or its size differs from {manifest.name}; use another "
+                             f"checkpoint")
     parts = {}
     for file in sorted((folder / "tensors").glob("*.safetensors")):
         tensors, metadata = read_header(file)
@@ -156,7 +164,8 @@ def read_first_rows(file, tensors, metadata):
     """{tensor name: row of the whole matrix at which this file's part begins}."""
     rows = {}
     try:
-        sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))  # {tensor: {"saved_offsets": [first row, 0, ...]}}
+        # {tensor: {"saved_offsets": [first row, 0, ...]}}
+        sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))
         for name, stored in tensors.items():
             offsets = sharding[name]["saved_offsets"] if name in sharding else [0] * len(stored.shape)
             if len(offsets) != len(stored.shape) or any(offsets[1:]) or (offsets and type(offsets[0]) is not int):
@@ -173,14 +182,16 @@ def join_pieces(name, pieces):
     dtype, columns, row = pieces[0][1].dtype, pieces[0][1].shape[1:], 0
     for first, stored in pieces:
         if first != row or (stored.dtype, stored.shape[1:]) != (dtype, columns):
-            raise ValueError(f"{stored.file}: {name} continues at row {row}, this file holds {stored.dtype} {stored.shape} "
+            raise ValueError(f"{stored.file}: {name} continues at row {row}, this file holds {stored.dtype} "
+                             f"{stored.shape} "
                              f"from row {first}; use another checkpoint")
         row += stored.shape[0]
     return StoredTensor(dtype, (row, *columns), [(first, s.shape[0], s.file, s.pieces[0][3]) for first, s in pieces])
 
 
 def is_head_tied(stored):
-    """Whether the output head of a tied model is the embedding: it is not stored, or equals it, compared block by block.
+    """Whether the output head of a tied model is the embedding: it is not stored, or equals it, compared block by
+    block.
 
     transformers 5 does not tie two stored matrices that differ, whatever config.json says.
     """

@@ -3,11 +3,11 @@
     python recipes/extend_vocabulary.py model=models/Qwen2-1.5B text='kk/*.txt' pieces=4000 out=out/qwen2-kk
     python train.py CONFIG init=out/qwen2-kk first_new_id=151646 ...   # first the new rows alone, then everything
 
-Byte-level BPE training resumes where it stopped: the text is tokenized by the old tokenizer, and the most frequent pair of
-neighboring tokens becomes a new token, again and again. New merges come after all old ones, so text without new tokens keeps
-its ids. A new row is the mean of the rows of the old tokens it replaces (the start of Chinese-LLaMA, with the pieces the model
-knows); no other row changes, and neither do the rows beyond the tokenizer's ids that published checkpoints are padded with.
-Until it is trained, the new model gives old tokens the logits it gave them before.
+Byte-level BPE training resumes where it stopped: the text is tokenized by the old tokenizer, and the most frequent pair
+of neighboring tokens becomes a new token, again and again. New merges come after all old ones, so text without new
+tokens keeps its ids. A new row is the mean of the rows of the old tokens it replaces (the start of Chinese-LLaMA, with
+the pieces the model knows); no other row changes, and neither do the rows beyond the tokenizer's ids that published
+checkpoints are padded with. Until it is trained, the new model gives old tokens the logits it gave them before.
 """
 import glob
 import heapq
@@ -28,8 +28,8 @@ from hf.config import write_config
 from hf.export import write_weights
 from hf.folder import list_tokenizer_files
 from hf.merges import all_splits, byte_characters
-from hf.words import GPT2_PATTERN
 from hf.weights import open_weights, read_model_fields
+from hf.words import GPT2_PATTERN
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Extend:
     text: str                     # file or pattern ('kk/*.jsonl.gz'): text of the new language
     out: str                      # folder for the new model
     pieces: int = 1000            # tokens to add; fewer when no more pairs occur often enough
-    held_out: str | None = None   # file or pattern to measure on; None: every tenth document (.txt: line), not trained on
+    # file or pattern to measure on; None: every tenth document (.txt: line), not trained on
+    held_out: str | None = None
     max_bytes: int = 200_000_000  # of text read
     min_count: int = 2            # how often a pair must occur
 
@@ -70,7 +71,8 @@ def main(argv=None):
     size, words = sum(len(text.encode()) for text in held_out), sum(len(text.split()) for text in held_out)
     for name, t in (("before", old), ("after", new)):
         tokens = sum(len(t.encode(text)) for text in held_out)
-        print(f"{name}: {tokens / max(1, words):.3f} tokens per word, {1000 * tokens / max(1, size):.1f} per 1000 bytes "
+        print(f"{name}: {tokens / max(1, words):.3f} tokens per word, {1000 * tokens / max(1, size):.1f} per 1000 "
+              f"bytes "
               f"({len(held_out)} held-out documents, {size:,} bytes)")
 
 
@@ -79,7 +81,8 @@ def load_tokenizer(c):
     old = tokenizer.load(c.model)
     has_merges = any((Path(c.model) / name).exists() for name in ("tokenizer.json", "vocab.json"))
     if not isinstance(old, tokenizer.ByteBPE) or not has_merges:
-        raise ValueError(f"{c.model}: its tokenizer is not byte-level BPE in tokenizer.json or vocab.json; only that is extended")
+        raise ValueError(f"{c.model}: its tokenizer is not byte-level BPE in tokenizer.json or vocab.json; only that "
+                         f"is extended")
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
     if (rows := read_model_fields(c.model)["vocab_size"]) < old.min_rows:
@@ -166,9 +169,10 @@ def merge_pair(word, pair, new):
 
 
 def taken_tokens(t):
-    """Byte strings that may not become tokens: existing ones, and halves of tokens without merges, which must stay without."""
+    """Byte strings that may not become tokens: existing ones, and halves of tokens that no merge may produce."""
     taken = set(t.token_bytes.values())
-    unmerged = [x for x in t.tokens if len(x) > 1 and not any(x[:k] in taken and x[k:] in taken for k in range(1, len(x)))]
+    unmerged = [x for x in t.tokens if len(x) > 1 and not any(x[:k] in taken and x[k:] in taken
+                                                              for k in range(1, len(x)))]
     return taken | {half for x in unmerged for k in range(1, len(x)) for half in (x[:k], x[k:])}
 
 
@@ -218,7 +222,7 @@ def extend_json(model, text, pieces, new_ids):
 # ---------------------------------------------------------------------- the weights
 
 def write_model(c, old, new, merges):
-    """The model with a row for every new token in its embedding and in an output head of its own; all else byte for byte."""
+    """The model with a row for every new token in embedding and (untied) head; all else byte for byte."""
     parts = [[rank] for rank in range(len(old.tokens))]  # old ranks that a token consists of
     for left, right in merges:
         parts.append(parts[left] + parts[right])

@@ -1049,11 +1049,9 @@ def test_export_holds_one_tensor(tmp_path, root, dtype):
                                     {"num_key_value_heads": 4}, {"max_position_embeddings": 77, "rope_theta": 5.0}], ids=str)
 def test_what_trains_can_be_saved(tmp_path, family, change):
     """The round trip of a fresh model of every family and field: train.py writes config.json first and the weights over it."""
+    if family == "qwen2" and "attention_bias" in change:
+        pytest.skip("refused before the first step: tests/test_checks.py")
     model = Qwen2(ModelConfig(**SMALL | {"model_type": family, "num_key_value_heads": 2} | change)).init_weights(0)
-    if family == "qwen2" and "attention_bias" in change:  # refused by the first thing that train.py writes
-        with pytest.raises(ValueError, match="attention_bias=True cannot be saved with model_type=qwen2"):
-            model.save_pretrained(tmp_path)
-        return
     model.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path, like=tmp_path)
     again = Qwen2.from_pretrained(tmp_path)
