@@ -243,8 +243,8 @@ def open_model(c):
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device).eval()
     t = tokenizer.load(c.model)
-    if t.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{c.model}: its tokenizer has {t.vocab_size} ids, its model {model.config.vocab_size} rows")
+    if t.min_rows > model.config.vocab_size:
+        raise ValueError(f"{c.model}: its tokenizer has {t.min_rows} ids, its model {model.config.vocab_size} rows")
     name = c.checkpoint or Path(c.model).resolve().name
     return model, t, {"checkpoint": name, "weights": hash_weights(c.model), "tokenizer": t.fingerprint}
 

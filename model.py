@@ -32,8 +32,9 @@ from torch.utils.checkpoint import (
 
 import kernels
 from configs import load
-from hf.config import ARCHITECTURES, LLAMA3_ROPE, read_config_fields, write_config
-from hf.weights import export, open_weights, write_weights
+from hf.config import ARCHITECTURES, LLAMA3_ROPE, write_config
+from hf.export import export, write_weights
+from hf.weights import open_weights, read_model_fields
 
 IGNORE = -100  # the target of a position that predicts nothing
 
@@ -79,7 +80,7 @@ class ModelConfig:
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "ModelConfig":
         """The config of a Hugging Face folder or a checkpoint of train.py."""
-        return cls(**read_config_fields(folder))
+        return cls(**read_model_fields(folder))
 
 
 # ---------------------------------------------------------------------- layers
@@ -365,7 +366,8 @@ class Qwen2(nn.Module):
 
         if writes:
             write_config(folder, asdict(self.config), dtype or next(self.parameters()).dtype, like, tokenizer)
-            write_weights(folder, tensors(), max_bytes)
+            shapes = {name: (dtype or p.dtype, tuple(p.shape)) for name, p in self.named_parameters()}
+            write_weights(folder, shapes, tensors(), max_bytes)
         else:
             for _ in tensors():  # take part in the gathering
                 pass

@@ -427,7 +427,7 @@ def make_tokenizer(c, accounts: list[dict]):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     if c.tokenizer:
-        for file in tokenizer.list_tokenizer_files(c.tokenizer):
+        for file in tokenizer.list_tokenizer_files(c.tokenizer, with_generation_config=True):
             if not (folder / file.name).exists():
                 shutil.copy(file, folder / file.name)
     else:

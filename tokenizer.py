@@ -1,11 +1,13 @@
-"""Text <-> ids. The files decide: tiktoken runs byte-level BPE (Qwen2, Qwen3, Llama 3), sentencepiece the rest (Llama 2, ours).
+"""Text <-> ids. The files decide: tiktoken runs byte-level BPE (Qwen2, Qwen3, Llama 3), sentencepiece the rest (Llama
+2, ours).
 
-    t = load("models/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.encode_chat([{"role": "user", "content": "Salam!"}])
+    t = load("models/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.encode_chat([{"role": "user", "content":
+    "Salam!"}])
 
-Control tokens written in a text are ordinary text unless special=True says otherwise. Control are: tokens flagged special, tokens
-that the folder names for a role (eos_token, pad_token, additional_special_tokens, ...), sentencepiece's control and user-defined
-symbols, and every added token that the chat template contains. BOS is never added: t.bos_id is the id that this tokenizer puts
-before a text, or None.
+Control tokens written in a text are ordinary text unless special=True says otherwise. Control are: tokens flagged
+special, tokens that the folder names for a role (eos_token, pad_token, additional_special_tokens, ...), sentencepiece's
+control and user-defined symbols, and every added token that the chat template contains. BOS is never added: t.bos_id is
+the id that this tokenizer puts before a text, or None.
 """
 import codecs
 import functools
@@ -14,18 +16,16 @@ import json
 import re
 import unicodedata
 import warnings
-from itertools import chain
 from pathlib import Path
 
-from hf.chat_template import NAMED_TOKENS, TEMPLATES, render_all
+from hf.chat_template import TEMPLATES, is_looked_for, protect, render_all, unused_character
 from hf.folder import AddedToken, list_tokenizer_files, read_declarations, read_json
 from hf.sentencepiece_files import model_from_json, read_model, train
-from hf.tokenizer_files import (EOT, IM_END, IM_START, QWEN_SPECIAL, find_bos, from_tiktoken, from_tokenizer_json,
-                                from_vocab)
-from hf.words import COMPLETE_PATTERNS, GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, check_pattern, cut_words
+from hf.tokenizer_files import EOT, IM_END, IM_START, QWEN_SPECIAL, find_bos, read_vocabulary
+from hf.words import COMPLETE_PATTERNS, GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, check_pattern, cut_words, to_utf8
 
-__all__ = ["EOT", "GPT2_PATTERN", "IM_END", "IM_START", "LLAMA3_PATTERN", "QWEN2_PATTERN", "QWEN_SPECIAL", "TEMPLATES", "load",
-           "train", "write_template", "generation_token_ids", "Tokenizer", "ByteBPE", "SentencePiece", "Stream"]
+__all__ = ["EOT", "GPT2_PATTERN", "IM_END", "IM_START", "LLAMA3_PATTERN", "QWEN2_PATTERN", "QWEN_SPECIAL",
+           "TEMPLATES", "list_tokenizer_files", "load", "train"]
 TURN_ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>")    # where the folder declares nothing: tokens that end a turn,
 SEPARATORS = (EOT, "<|end_of_text|>", "</s>")       # and tokens that stand between documents
 
@@ -39,51 +39,49 @@ def load(folder):
             try:
                 return _load(folder, path)
             except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as e:
-                raise ValueError(f"{path}: damaged, or of a shape that is not implemented ({type(e).__name__}: {e})") from None
+                raise ValueError(f"{path}: damaged, or of a shape that is not implemented "
+                                 f"({type(e).__name__}: {e})") from None
     raise ValueError(f"{folder}: no tokenizer; expected tokenizer.model (sentencepiece), "
                      "vocab.json or tokenizer.json or *.tiktoken (byte-level BPE)")
 
 
 def _load(folder, path):
-    if path.name == "tokenizer.json":
-        whole = read_json(path)
-        declared = read_declarations(folder, whole)
-        if whole["model"].get("byte_fallback"):
-            return SentencePiece(path, declared, whole)
-        return ByteBPE(from_tokenizer_json(path, whole, declared), declared)
-    declared = read_declarations(folder)
-    if path.name == "vocab.json":
-        return ByteBPE(from_vocab(folder, declared), declared)
-    if path.suffix == ".tiktoken" or path.read_bytes()[:256].split(b"\n")[0].endswith(b" 0"):
-        return ByteBPE(from_tiktoken(path, declared), declared)
-    return SentencePiece(path, declared)
+    whole = read_json(path) if path.name == "tokenizer.json" else None
+    declared = read_declarations(folder, whole)
+    if whole is not None and whole["model"].get("byte_fallback"):
+        return SentencePiece(path, declared, whole)
+    if path.name == "tokenizer.model" and not path.read_bytes()[:256].split(b"\n")[0].endswith(b" 0"):
+        return SentencePiece(path, declared)  # else it has tiktoken's lines of base64 and rank, as Llama 3's
+    return ByteBPE(read_vocabulary(path, whole, declared), declared)
 
 
 def generation_token_ids(folder):
-    """{"bos_token_id": ..., "eos_token_id": ...} for generation_config.json; empty, with a warning, if the tokenizer cannot be
-    read."""
+    """{"bos_token_id": ..., "eos_token_id": ...} for generation_config.json; empty, with a warning, if the tokenizer
+    cannot be read."""
     if not list_tokenizer_files(folder):
         return {}
     try:
         t = load(folder)
     except ValueError as e:
-        warnings.warn(f"generation_config.json names no end-of-text id, as the tokenizer cannot be read: {e}", stacklevel=2)
+        warnings.warn(f"generation_config.json names no end-of-text id, as the tokenizer cannot be read: {e}",
+                      stacklevel=2)
         return {}
     return {"bos_token_id": t.bos_id, "eos_token_id": t.stop_ids[0] if len(t.stop_ids) == 1 else t.stop_ids}
 
 
 class Tokenizer:
-    """What both kinds share. A kind provides `_ids(text, first)`, `token_bytes[id]`, and `digest`, which identifies its ids."""
+    """What both kinds share. A kind provides `_ids(text, first)`, `token_bytes[id]` and `digest`, a key of its ids."""
 
     prefix_space, forms = None, ()  # where a text gets a first space; Unicode normal forms applied to a text
 
     def finish(self, path, declared, added, bos_id, user_defined=()):
-        """added: {content: AddedToken}, recognized whole. bos_id: int or None. user_defined: contents that are control tokens
-        though no flag says so."""
+        """added: {content: AddedToken}, recognized whole. bos_id: int or None. user_defined: contents that are control
+        tokens though no flag says so."""
         ids = [*self.token_bytes, *(token.id for token in added.values())]
         if not all(type(i) is int and i >= 0 for i in ids) or len({token.id for token in added.values()}) < len(added):
             raise ValueError(f"{path}: an id is not a number, or occurs twice")
-        self.added_tokens, self.bos_id, self.config = {c: token.id for c, token in added.items()}, bos_id, declared.config
+        self.added_tokens, self.bos_id, self.config = {c: token.id for c,
+                                                       token in added.items()}, bos_id, declared.config
         self.chat_template, self.names, template = declared.template, declared.names, declared.template or ""
         named = {*declared.names.values(), *declared.special}
         special = {content for content, token in added.items() if token.special or content in named}
@@ -97,7 +95,7 @@ class Tokenizer:
         self._all, self._plain, self._normal = (
             _alternatives(names) for names in (early, [c for c in early if c not in control], late))
         self._control = _alternatives(control)
-        answers = {c for c in in_template - special - set(user_defined) if _looked_for(c, template)}
+        answers = {c for c in in_template - special - set(user_defined) if is_looked_for(c, template)}
         self._control_in_answers, self._thinks = _alternatives(control - answers), bool(answers)
         self.vocab_size = max(ids) + 1
         self.eot_id = self._find_eot(path, declared.eos_ids)
@@ -121,7 +119,8 @@ class Tokenizer:
         self._declared_ends = list(dict.fromkeys([*eos_ids, *declared]))
         separators = [self.added_tokens[c] for c in SEPARATORS if c in self.added_tokens]
         turn_ends = {self.added_tokens[c] for c in TURN_ENDS if c in self.added_tokens}
-        order = [i for i in declared if i in separators] + [i for i in declared if i not in turn_ends] + separators + declared
+        order = [i for i in declared if i in separators] + [i for i in declared
+                                                            if i not in turn_ends] + separators + declared
         if not order:
             raise ValueError(f"{path}: no end-of-text token: set eos_token in tokenizer_config.json (none of "
                              f"{', '.join(SEPARATORS)} is a token)")
@@ -129,8 +128,8 @@ class Tokenizer:
 
     @functools.cached_property
     def stop_ids(self):
-        """Ids that end a generation: the one that ends a turn in the chat template, and the folder's own; those known by name
-        only where the folder declares none."""
+        """Ids that end a generation: the one that ends a turn in the chat template, and the folder's own; those known
+        by name only where the folder declares none."""
         known = [self.added_tokens[c] for c in (*TURN_ENDS, *SEPARATORS) if c in self.added_tokens]
         turn_end = self._find_turn_end()
         ends = [] if turn_end is None else [turn_end]
@@ -141,14 +140,15 @@ class Tokenizer:
         if self.chat_template is None:
             return None
         try:
-            text = self.render_chat([{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}], False)
+            text = self.render_chat([{"role": "user", "content": "Question"},
+                                     {"role": "assistant", "content": "Answer"}], False)
         except ValueError:  # a template for other conversations
             return None
         end = self._control.search(text.rpartition("Answer")[2]) if self._control and "Answer" in text else None
         return self.added_tokens[end[0]] if end else None
 
     def encode(self, text, special=False):
-        """Ids of a text. special=True: control tokens written in it become control ids (never do that with untrusted text)."""
+        """Ids of a text. special=True: control tokens in it become control ids (never do that with untrusted text)."""
         pattern = self._all if special else self._plain
         return self._encode_parts(pattern.split(text) if pattern else [text])
 
@@ -176,7 +176,7 @@ class Tokenizer:
         return ids
 
     def normalize(self, text):
-        """The text as the merges see it. (Hugging Face knows marks up to Unicode 9: runs of newer ones may differ in order.)"""
+        """The text as the merges see it. (Hugging Face knows Unicode 9: runs of newer marks may differ in order.)"""
         for form in self.forms if not text.isascii() else ():
             text = unicodedata.normalize(form, text)
         return text
@@ -205,12 +205,11 @@ class Tokenizer:
         return self._render([(messages, add_generation_prompt)], variables)[0]
 
     def _render(self, conversations, variables):
-        """The texts of several (messages, add_generation_prompt). tools and documents are None unless given, and a message's
-        fields that are None are left out, as in transformers."""
+        """The texts of several (messages, add_generation_prompt). tools and documents are None unless given, and a
+        message's fields that are None are left out, as in transformers."""
         if self.chat_template is None:
             raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
-        names = {name: content for name, content in self.names.items() if name in NAMED_TOKENS}
-        shared = names | {"tools": None, "documents": None} | variables
+        shared = self.names | {"tools": None, "documents": None} | variables
         many = []
         for messages, add_generation_prompt in conversations:
             messages = [{k: v for k, v in m.items() if v is not None} for m in messages]
@@ -218,44 +217,36 @@ class Tokenizer:
         return render_all(self.chat_template, many)
 
     def encode_chat(self, messages, add_generation_prompt=True, **variables):
-        """Ids of a conversation [{"role", "content"}, ...] by the model's own template; add_generation_prompt: end where the
-        assistant speaks. tools=: function descriptions, for templates that know them.
+        """Ids of a conversation [{"role", "content"}, ...] by the model's own template; add_generation_prompt: end
+        where the assistant speaks. tools=: function descriptions, for templates that know them.
 
-        What people wrote never becomes a control token: a marker is inserted into every control token in it until the text is
-        cut. An answer may contain the tokens the template looks for in answers (</think>).
+        What people wrote never becomes a control token: a marker is inserted into every control token in it until the
+        text is cut. An answer may contain the tokens the template looks for in answers (</think>).
         """
         return self._encode_chats([(messages, add_generation_prompt)], variables)[0]
 
     def _encode_chats(self, conversations, variables):
-        content = json.dumps([[messages for messages, _ in conversations], variables], ensure_ascii=False, default=str)
-        marker = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in content)
-
-        def protect(x, control):
-            if isinstance(x, str):
-                return control.sub(lambda match: match[0][0] + marker + match[0][1:], x) if control else x
-            if isinstance(x, dict):
-                return {protect(key, control): protect(value, control) for key, value in x.items()}
-            return [protect(value, control) for value in x] if isinstance(x, (list, tuple)) else x
-
+        marker = unused_character([[messages for messages, _ in conversations], variables])
         protected = []
         for messages, add_generation_prompt in conversations:
-            safe = [protect(m, self._control_in_answers if m.get("role") == "assistant" else self._control) for m in messages]
+            patterns = [self._control_in_answers if m.get("role") == "assistant" else self._control for m in messages]
+            safe = [protect(m, pattern, marker) for m, pattern in zip(messages, patterns)]
             protected.append((safe, add_generation_prompt))
         out = []
-        for text in self._render(protected, protect(variables, self._control)):
+        for text in self._render(protected, protect(variables, self._control, marker)):
             parts = self._all.split(text) if self._all else [text]
             parts[::2] = [part.replace(marker, "") for part in parts[::2]]
             out.append(self._encode_parts(parts))
         return out
 
     def encode_with_loss_mask(self, messages, first=0, **variables):
-        """(ids of a conversation, mask): mask[i] says whether id i belongs to an answer, its tool calls or the token that ends
-        it, from message `first` on.
+        """(ids of a conversation, mask): mask[i] says whether id i belongs to an answer, its tool calls or the token
+        that ends it, from message `first` on.
 
-        An answer begins where its prompt ends, and ends with the first of `stop_ids`. Templates may render earlier answers
-        without their thinking (Qwen3); then that is what is learned of them. ValueError when the template renders an answer in
-        another way than after its own prompt, as the model would learn what it is never asked, and when it ignores tools or
-        fields of a message.
+        An answer begins where its prompt ends, and ends with the first of `stop_ids`. Templates may render earlier
+        answers without their thinking (Qwen3); then that is what is learned of them. ValueError when the template
+        renders an answer in another way than after its own prompt, as the model would learn what it is never asked, and
+        when it ignores tools or fields of a message.
         """
         self._check_fields(messages, variables)
         places = [n for n, m in enumerate(messages) if n >= first and m["role"] == "assistant"]
@@ -265,7 +256,8 @@ class Tokenizer:
         ids, *others = self._encode_chats(conversations, variables)
         ends = {*self.stop_ids, *(self.added_tokens[c] for c in TURN_ENDS if c in self.added_tokens)}
         mask = [False] * len(ids)
-        for prompt, turn in zip(others[::2], others[1::2]):  # the whole conversation up to an answer, without and with it
+        # the whole conversation up to an answer, without and with it
+        for prompt, turn in zip(others[::2], others[1::2]):
             begin = len(prompt)
             answer, asked = _up_to(ids[begin:], ends), _up_to(turn[begin:], ends)
             if turn[:begin] == prompt and not asked:
@@ -288,12 +280,8 @@ class Tokenizer:
 
 def _alternatives(contents):
     """A pattern that finds any of these texts, longer ones first, or None; with a group, so that split keeps them."""
-    return re.compile("(" + "|".join(map(re.escape, sorted(contents, key=len, reverse=True))) + ")") if contents else None
-
-
-def _looked_for(content, template):
-    """Whether a template looks for a token in what was said: '...' in content, content.split('...')."""
-    return re.search(rf"(['\"]){re.escape(content)}\1\s*(?:\)|(?:not\s+)?in\b)", template) is not None
+    return re.compile("(" + "|".join(map(re.escape, sorted(contents, key=len, reverse=True)))
+                      + ")") if contents else None
 
 
 def _up_to(ids, ends):
@@ -327,7 +315,7 @@ class Stream:
 # ---------------------------------------------------------------------- byte-level BPE
 
 class ByteBPE(Tokenizer):
-    """Byte-level BPE run by tiktoken, from a Vocabulary. Bytes that have no token are dropped, as transformers drops them."""
+    """Byte-level BPE run by tiktoken. Bytes without a token are dropped, as transformers drops them."""
 
     def __init__(self, v, declared):
         import tiktoken
@@ -371,11 +359,11 @@ class ByteBPE(Tokenizer):
 
     def ranks(self, text):
         """Ranks of the tokens of a normalized text."""
-        if not self.lacking or _utf8(text).translate(None, self.lacking) == _utf8(text):
+        if not self.lacking or to_utf8(text).translate(None, self.lacking) == to_utf8(text):
             return self._run(self.bpe.encode_ordinary, text)
         ranks = []
         for word in self.words(text):
-            if data := _utf8(word).translate(None, self.lacking):
+            if data := to_utf8(word).translate(None, self.lacking):
                 ranks += self.bpe._encode_single_piece(data)
         return ranks
 
@@ -384,18 +372,10 @@ class ByteBPE(Tokenizer):
         return cut_words(self.path, self.pattern, text)
 
 
-def _utf8(text):
-    """UTF-8 of a text, where half of a surrogate pair is U+FFFD."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-
-
 # ---------------------------------------------------------------------- sentencepiece
 
 class SentencePiece(Tokenizer):
-    """A sentencepiece model (tokenizer.model), or a tokenizer.json of its kind (BPE with byte fallback) turned into one."""
+    """A sentencepiece model: tokenizer.model, or a tokenizer.json of its kind (BPE with byte fallback) as one."""
 
     def __init__(self, path, declared, whole=None):
         """whole: the content of tokenizer.json, if that is to be used."""
@@ -409,7 +389,8 @@ class SentencePiece(Tokenizer):
         self.token_bytes = {}
         for i in range(sp.vocab_size()):
             piece = sp.id_to_piece(i)
-            self.token_bytes[i] = bytes([int(piece[3:5], 16)]) if sp.is_byte(i) else piece.replace("\u2581", " ").encode()
+            self.token_bytes[i] = bytes([int(piece[3:5], 16)]) if sp.is_byte(i) else piece.replace("\u2581",
+                                                                                                   " ").encode()
         added = dict(declared.added)
         for content in (*declared.names.values(), *declared.special):
             if content not in added and sp.is_control(sp.piece_to_id(content)):
@@ -434,10 +415,11 @@ class SentencePiece(Tokenizer):
         return None if i == self.sp.unk_id() else i
 
     def _ids(self, text, first=True):
-        if (self.prefix_space == "always" or (self.prefix_space == "first" and first)) and not text.startswith((" ", "\u2581")):
+        if (self.prefix_space == "always" or (self.prefix_space == "first" and first)) and not text.startswith((" ",
+                                                                                                                "\u2581")):
             text = " " + text
         if not text.isprintable():
-            text = _utf8(text).decode()
+            text = to_utf8(text).decode()
         if not self.lossless or "\u2581" not in text:
             return self.sp.encode(text)
         ids, *parts = map(self.sp.encode, text.split("\u2581"))  # sentencepiece's own mark of a space: spelled in bytes
@@ -456,6 +438,7 @@ def write_template(folder, name):
     lacking = sorted(set(re.findall(r"<\|\w+\|>|</s>", TEMPLATES[name])) - set(t.added_tokens))
     lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and "bos_token" not in t.names else []
     if lacking:
-        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose another "
+        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose "
+                         f"another "
                          f"of {', '.join(TEMPLATES)}")
     (Path(folder) / "chat_template.jinja").write_text(TEMPLATES[name], encoding="utf-8")

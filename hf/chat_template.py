@@ -9,35 +9,62 @@ import datetime
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from itertools import chain
 from pathlib import Path
 
 CPU_SECONDS = 5
 MEMORY = 1 << 30      # bytes of address space
 MAX_OUTPUT = 16 << 20  # characters
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
-_TURNS = "{{ bos_token }}%s{%% for m in messages %%}%s{%% endfor %%}{%% if add_generation_prompt %%}{{ %r }}{%% endif %%}"
+_TURNS = ("{{ bos_token }}%s{%% for m in messages %%}%s{%% endfor %%}"
+          "{%% if add_generation_prompt %%}{{ %r }}{%% endif %%}")
 _HEADERS = "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}"
 _HEADER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 _NO_SYSTEM = "{%% if messages[0].role != 'system' %%}%s{%% endif %%}"
-TEMPLATES = {  # for tokenizers that bring none; BayLing 2's turns as bayling/conversation.py of ictnlp/BayLing joins them
+# for tokenizers that bring none; BayLing 2's turns as bayling/conversation.py of ictnlp/BayLing joins them
+TEMPLATES = {
     "chatml": _TURNS.removeprefix("{{ bos_token }}") % (
         "", "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}", "<|im_start|>assistant\n"),
     "llama3": _TURNS % ("", _HEADERS, _HEADER),
     "bayling": _TURNS % (_NO_SYSTEM % (
-        "I am an intelligent language assistant developed by the NLP Group of ICT/CAS.{{ '\\n' }}Below is a dialog consisting "
+        "I am an intelligent language assistant developed by the NLP Group of ICT/CAS.{{ '\\n' }}Below is a dialog "
+        "consisting "
         "of instructions and responses. Write a response that completes the request.{{ '\\n' }}"),
         "{{ {'system': '', 'user': '### Instruction:\\n', 'assistant': '### Response:\\n'}[m.role] + m.content"
         " + ('</s>' if m.role == 'assistant' else '') + '\\n' }}", "### Response:\n"),
     "bayling-llama3": _TURNS % (_NO_SYSTEM % (
-        "<|start_header_id|>system<|end_header_id|>{{ '\\n\\n' }}I am BayLing developed by the NLP Group of ICT/CAS.<|eot_id|>"),
+        "<|start_header_id|>system<|end_header_id|>{{ '\\n\\n' }}I am BayLing developed by the NLP Group of "
+        "ICT/CAS.<|eot_id|>"),
         _HEADERS, _HEADER),
 }
 _OWN = frozenset(TEMPLATES.values())
+
+
+# ---------------------------------------------------------------------- what people wrote stays text
+
+def unused_character(content):
+    """A character that is no letter and does not occur in any string of `content`."""
+    text = json.dumps(content, ensure_ascii=False, default=str)
+    return next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in text)
+
+
+def protect(x, control, marker):
+    """x with the marker behind the first character of every match of `control`, in all strings of lists and objects."""
+    if isinstance(x, str):
+        return control.sub(lambda match: match[0][0] + marker + match[0][1:], x) if control else x
+    if isinstance(x, dict):
+        return {protect(key, control, marker): protect(value, control, marker) for key, value in x.items()}
+    return [protect(value, control, marker) for value in x] if isinstance(x, (list, tuple)) else x
+
+
+def is_looked_for(content, template):
+    """Whether a template looks for a token in what was said: '...' in content, content.split('...')."""
+    return re.search(rf"(['\"]){re.escape(content)}\1\s*(?:\)|(?:not\s+)?in\b)", template) is not None
 
 
 # ---------------------------------------------------------------------- in this process or the child
@@ -83,7 +110,7 @@ def render_here(template, variables):
 
 
 def serve():
-    """The child process: one JSON line of requests in, one JSON line of answers out, until the parent closes the pipe."""
+    """The child process: a JSON line of requests in, a JSON line of answers out, until the pipe is closed."""
     import resource
     import time
 
@@ -94,7 +121,8 @@ def serve():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     for line in sys.stdin.buffer:
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + CPU_SECONDS, hard))  # the kernel ends it
+        # the kernel ends it
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + CPU_SECONDS, hard))
         answers = [render_here(template, variables) for template, variables in json.loads(line)]
         try:
             written = json.dumps(answers).encode()

@@ -7,6 +7,7 @@ import math
 import shutil
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 from hf.folder import declared_token_ids, list_tokenizer_files, read_json
 
@@ -14,7 +15,8 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "qwen
 MAX_SIZE = 1 << 30  # of any count in a config, so that the product of two is still a plausible number of bytes
 REQUIRED_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 OTHER_SIZES = ("num_key_value_heads", "head_dim", "max_position_embeddings")
-SUPPORTED_VALUES = {  # fields that change the computation, and the values under which it is the one implemented here
+# fields that change the computation, and the values under which it is the one implemented here
+SUPPORTED_VALUES: dict[str, tuple] = {
     "hidden_act": ("silu",), "mlp_bias": (False, None), "attention_dropout": (0, None), "quantization_config": (None,),
     "auto_map": (None,), "partial_rotary_factor": (1, None), "is_causal": (True, None),
     "is_encoder_decoder": (False, None), "use_bidirectional_attention": (False, None), "pruned_heads": ({}, None),
@@ -31,10 +33,11 @@ def read_config_fields(folder: str | Path) -> dict:
     """
     path = Path(folder) / "config.json"
     if not path.exists():
-        raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, *.safetensors)")
+        raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, "
+                         f"*.safetensors)")
     config = read_json(path)
 
-    def refuse(name, value, reason):
+    def refuse(name, value, reason) -> NoReturn:
         raise ValueError(f"{path}: {name} is {value!r}; {reason}")
 
     def get(name, default):
@@ -130,12 +133,14 @@ def read_rope(get, refuse):
 # ---------------------------------------------------------------------- writing
 
 def write_config(folder, config: dict, dtype=None, like=None, tokenizer=None, token_ids=None, override_eos=False):
-    """Write every file of a Hugging Face folder but the weights: config.json, generation_config.json, the tokenizer's files.
+    """Write every file of a Hugging Face folder but the weights: config.json, generation_config.json, the tokenizer's
+    files.
 
-    config: ModelConfig's fields. dtype: of the weights; None keeps what `like` states. like: a folder whose other fields
-    and generation settings are kept. tokenizer: the tokenizer's folder (default: like). token_ids: {"bos_token_id": ...,
-    "eos_token_id": ...}, written where `like` has none (default: what the tokenizer's files declare). override_eos: write
-    eos_token_id in any case, because a model that has learned turns must stop where one ends.
+    config: ModelConfig's fields. dtype: of the weights; None keeps what `like` states. like: a folder whose other
+    fields and generation settings are kept. tokenizer: the tokenizer's folder (default: like). token_ids:
+    {"bos_token_id": ..., "eos_token_id": ...}, written where `like` has none (default: what the tokenizer's files
+    declare). override_eos: write eos_token_id in any case, beside what `like` has, because a model that has learned
+    turns must stop where one ends.
     """
     folder, tokenizer = Path(folder), tokenizer or like
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +158,8 @@ def write_config(folder, config: dict, dtype=None, like=None, tokenizer=None, to
         token_ids = None
     if token_ids:
         for name, value in token_ids.items():
+            if override_eos and name == "eos_token_id":
+                value = join_ids(value, generation.get(name))
             if fields.get(name) is None or (override_eos and name == "eos_token_id"):
                 fields[name] = value
             if generation.get(name) is None or name == "eos_token_id":
@@ -167,22 +174,36 @@ def write_config(folder, config: dict, dtype=None, like=None, tokenizer=None, to
 
 
 def updated_fields(like, config):
-    """config.json of `like`, once its fields are found equal to `config`; the vocabulary may have grown."""
-    for name, value in read_config_fields(like).items():
-        if name != "vocab_size" and config[name] != value:
+    """config.json of `like`, once its fields are found equal to `config`; the vocabulary may have grown, and a head
+    that was stored beside the embedding it should be tied to is its own."""
+    fields = read_json(Path(like) / "config.json")
+    wanted = effective(config)
+    for name, value in effective(read_config_fields(like)).items():
+        if name == "tie_word_embeddings" and value and not wanted[name]:
+            fields[name] = False
+        elif name != "vocab_size" and wanted[name] != value:
             raise ValueError(f"{like}: its {name} is {value}, this model's is {config[name]}; "
                              "like= must be the folder the model came from")
-    return read_json(Path(like) / "config.json")
+    return fields
+
+
+def effective(config):
+    """ModelConfig's fields with those filled in that are absent or without effect."""
+    config = dict(config)
+    if config["head_dim"] is None:
+        config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
+    return config
 
 
 def new_fields(config):
     """config.json of a model that was trained from scratch."""
     family = config["model_type"]
-    fields = {"architectures": [ARCHITECTURES[family]], "hidden_act": "silu", "attention_dropout": 0.0, "use_cache": True}
+    fields = {"architectures": [ARCHITECTURES[family]], "hidden_act": "silu", "attention_dropout": 0.0,
+              "use_cache": True}
     fields |= {"mlp_bias": False} if family == "llama" else {"use_sliding_window": False}
     fields |= config
     if family == "qwen2":
-        del fields["attention_bias"]  # Qwen2 has no such field: its queries, keys and values always have a bias
+        del fields["attention_bias"]
     if config["head_dim"] is None:
         del fields["head_dim"]
         if family == "qwen3":  # where an absent field means 128
@@ -190,6 +211,15 @@ def new_fields(config):
     if config["rope_scaling"]:
         fields["rope_scaling"] = {"rope_type": "llama3"} | config["rope_scaling"]
     return fields
+
+
+def join_ids(*many):
+    """One id, or the list of all that are given as ids, lists of ids or None."""
+    ids = []
+    for each in many:
+        ids += each if isinstance(each, list) else [] if each is None else [each]
+    ids = list(dict.fromkeys(ids))
+    return ids[0] if len(ids) == 1 else ids
 
 
 def declared_or_warn(tokenizer):

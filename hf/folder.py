@@ -1,4 +1,5 @@
-"""What the small files of a Hugging Face folder declare about its tokenizer: added tokens, named tokens, ends, the template.
+"""What the small files of a Hugging Face folder declare about its tokenizer: added tokens, named tokens, ends, the
+template.
 
 Every path that reads a tokenizer uses this one reader. What it does not implement, and any two files that disagree, it
 refuses by name: tokens that are read differently give a model other ids than it was trained on, silently.
@@ -35,7 +36,7 @@ class Declarations(NamedTuple):
 
 
 def read_json(path: Path, default: dict | None = None) -> dict:
-    """The object in a JSON file, or `default` where there is no file; ValueError names the file when it is not an object."""
+    """The object in a JSON file, or `default` if there is no file; ValueError names a file that holds no object."""
     if default is not None and not path.exists():
         return default
     try:
@@ -47,13 +48,17 @@ def read_json(path: Path, default: dict | None = None) -> dict:
     return value
 
 
-def list_tokenizer_files(folder: str | Path) -> list[Path]:
-    """The files of a folder that belong to its tokenizer, in alphabetical order."""
-    return [path for path in sorted(Path(folder).glob("*")) if path.name in TOKENIZER_FILES or path.suffix == ".tiktoken"]
+def list_tokenizer_files(folder: str | Path, with_generation_config: bool = False) -> list[Path]:
+    """The files of a folder that belong to its tokenizer, in alphabetical order.
+
+    with_generation_config: also generation_config.json, which says where a text ends.
+    """
+    names = (*TOKENIZER_FILES, "generation_config.json") if with_generation_config else TOKENIZER_FILES
+    return [path for path in sorted(Path(folder).glob("*")) if path.name in names or path.suffix == ".tiktoken"]
 
 
 def read_declarations(folder: str | Path, tokenizer_json: dict | None = None) -> Declarations:
-    """Everything the files of a folder declare. tokenizer_json: the content of tokenizer.json, if it was read already."""
+    """Everything the files of a folder declare. tokenizer_json: content of tokenizer.json, if already read."""
     folder = Path(folder)
     config_file = folder / "tokenizer_config.json"
     config = read_json(config_file, {})
@@ -74,7 +79,7 @@ def content_of(token) -> str | None:
 
 
 def read_names(folder, config):
-    """({"eos_token": content, ...}, contents of additional special tokens) of tokenizer_config and special_tokens_map."""
+    """({"eos_token": content, ...}, additional special tokens) of tokenizer_config and special_tokens_map."""
     names, special, origin = {}, [], {}
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         found = config if file == "tokenizer_config.json" else read_json(folder / file, {})
@@ -98,12 +103,13 @@ def check_flags(path, token):
     """Refuse a token that absorbs the white space around it or matches whole words only."""
     flags = [flag for flag in ("lstrip", "rstrip", "single_word") if isinstance(token, dict) and token.get(flag)]
     if flags:
-        raise ValueError(f"{path}: {flags[0]} of token {content_of(token)!r} is not implemented; only tokens that leave "
+        raise ValueError(f"{path}: {flags[0]} of token {content_of(token)!r} is not implemented; only tokens that "
+                         f"leave "
                          "the text around them alone are")
 
 
 def read_added_tokens(folder, config, tokenizer_json, named):
-    """{content: AddedToken} of tokenizer.json, added_tokens_decoder and added_tokens.json. named: contents with a role."""
+    """{content: AddedToken} of tokenizer.json, added_tokens_decoder, added_tokens.json. named: contents with a role."""
     added, owner, origin = {}, {}, {}
 
     def add(file, content, i, special, normalized):
@@ -115,14 +121,16 @@ def read_added_tokens(folder, config, tokenizer_json, named):
             raise ValueError(f"{path}: added token {content!r} has id {i}, in {origin[content]} it has id "
                              f"{added[content].id}; an id may not differ between two files")
         if owner.setdefault(i, content) != content:
-            raise ValueError(f"{path}: added token {content!r} has id {i}, in {origin[owner[i]]} that is {owner[i]!r}; an id "
+            raise ValueError(f"{path}: added token {content!r} has id {i}, in {origin[owner[i]]} that is "
+                             f"{owner[i]!r}; an id "
                              "may not have two texts")
         known = added.get(content)
         added[content] = AddedToken(i, special or (known is not None and known.special),
                                     normalized if known is None else known.normalized)
         origin.setdefault(content, file)
         if len(added) > MAX_ADDED_TOKENS:
-            raise ValueError(f"{path}: more than {MAX_ADDED_TOKENS} added tokens; new words belong into the vocabulary and "
+            raise ValueError(f"{path}: more than {MAX_ADDED_TOKENS} added tokens; new words belong into the "
+                             f"vocabulary and "
                              "its merges")
 
     for token in tokenizer_json.get("added_tokens") or []:
@@ -131,7 +139,8 @@ def read_added_tokens(folder, config, tokenizer_json, named):
     for i, token in config.get("added_tokens_decoder", {}).items():
         check_flags(folder / "tokenizer_config.json", token)
         number = int(i) if str(i).isdecimal() else i
-        add("tokenizer_config.json", token["content"], number, bool(token.get("special")), bool(token.get("normalized")))
+        add("tokenizer_config.json", token["content"], number, bool(token.get("special")),
+            bool(token.get("normalized")))
     for content, i in read_json(folder / "added_tokens.json", {}).items():
         bracketed = content.startswith("<|") and content.endswith("|>")  # the file has no flags
         add("added_tokens.json", content, i, content in named or (content not in added and bracketed), False)
@@ -151,7 +160,7 @@ def read_eos_ids(folder):
 
 
 def read_template(folder, config):
-    """The chat template of a folder, or None: chat_template.jinja, else chat_template.json, else tokenizer_config.json."""
+    """The chat template of a folder, or None: of chat_template.jinja, chat_template.json or tokenizer_config.json."""
     file = folder / "chat_template.jinja"
     if file.exists():
         template = file.read_text(encoding="utf-8")
@@ -162,12 +171,13 @@ def read_template(folder, config):
     if template is not None and not isinstance(template, str):
         raise ValueError(f"{folder}: its chat template is of type {type(template).__name__}; expected a string")
     if template is not None and len(template) > MAX_TEMPLATE_LENGTH:
-        raise ValueError(f"{folder}: its chat template has {len(template)} characters; at most {MAX_TEMPLATE_LENGTH} are read")
+        raise ValueError(f"{folder}: its chat template has {len(template)} characters; at most {MAX_TEMPLATE_LENGTH} "
+                         f"are read")
     return template
 
 
 def declared_token_ids(folder: str | Path) -> dict:
-    """{"bos_token_id": ..., "eos_token_id": ...} by the names the tokenizer's files declare; absent where they declare none."""
+    """{"bos_token_id": ..., "eos_token_id": ...}, as far as the tokenizer's files declare names."""
     declarations, ids = read_declarations(folder), {}
     for name in ("bos_token", "eos_token"):
         token = declarations.added.get(declarations.names.get(name))

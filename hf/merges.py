@@ -1,6 +1,4 @@
 """Byte-level BPE: a list of merges as the ranks that tiktoken runs, or the reason why tiktoken cannot."""
-from itertools import chain
-
 
 def byte_characters():
     """GPT-2's printable stand-in for every byte: itself where printable, else the characters from U+0100 on."""
@@ -21,17 +19,18 @@ def to_bytes(piece):
 def rank_pieces(path, vocab, merges, whole_words, special):
     """(pieces in the order of their ranks, {id: piece} of those no text produces).
 
-    vocab: {piece: id}. merges: pairs of pieces, in order. whole_words: a word that is a piece is taken whole, whatever its
-    merges (ignore_merges). special: pieces that are added tokens.
+    vocab: {piece: id}. merges: pairs of pieces, in order. whole_words: a word that is a piece is taken whole, whatever
+    its merges (ignore_merges). special: pieces that are added tokens.
 
-    tiktoken joins any neighbors that form a token, a list of merges only the pairs it names. The two agree when it names them
-    all, and when every token is reached by its own merge; tokens that are never reached are left out.
+    tiktoken joins any neighbors that form a token, a list of merges only the pairs it names. The two agree when it
+    names them all, and when every token is reached by its own merge; tokens that are never reached are left out.
     """
     single = [piece for piece in vocab if len(piece) == 1 and piece in BYTE_OF]
     ways = {}  # piece: how many merges produce it
     for merge in merges:
         if len(merge) != 2 or "".join(merge) not in vocab:
-            raise ValueError(f"{path}: the merge {merge} does not fit the vocabulary; the tokenizer's files are damaged")
+            raise ValueError(f"{path}: the merge {merge} does not fit the vocabulary; the tokenizer's files are "
+                             f"damaged")
         ways["".join(merge)] = ways.get("".join(merge), 0) + 1
     if len(merges) > len(ways) and all(n == count_splits(piece, vocab) for piece, n in ways.items()):
         order = [*single, *ways]  # Llama 3's list names all neighbors that form a token
@@ -43,7 +42,8 @@ def rank_pieces(path, vocab, merges, whole_words, special):
         return order, {i: piece for piece, i in rest.items()}
     for piece in rest:  # tiktoken would take such a word whole, but also join its halves elsewhere
         if count_splits(piece, vocab):
-            raise ValueError(f"{path}: ignore_merges with a token, {piece!r}, whose halves no merge joins is not implemented")
+            raise ValueError(f"{path}: ignore_merges with a token, {piece!r}, whose halves no merge joins is not "
+                             f"implemented")
     return [*order, *rest], {}
 
 
@@ -68,8 +68,8 @@ def reachable(single, merges):
 def can_meet(a, b, limit, pairs, halves):
     """Whether tokens a and b can be neighbors before merge `limit`: no earlier merge joins their inner ends.
 
-    Undo the merges from the end: of two neighbors the one made last splits into its halves, until two bytes are left. Of two
-    merges of equal rank the left one goes first.
+    Undo the merges from the end: of two neighbors the one made last splits into its halves, until two bytes are left.
+    Of two merges of equal rank the left one goes first.
     """
     until_a = until_b = limit  # the merges that end a and b
     while True:
@@ -86,6 +86,7 @@ def can_meet(a, b, limit, pairs, halves):
 
 def all_splits(pieces):
     """Every pair of pieces that forms another piece, in the order of the pieces: Llama 3's list of merges."""
-    known = set(pieces)
-    return list(chain.from_iterable(
-        [(x[:k], x[k:]) for k in range(1, len(x)) if x[:k] in known and x[k:] in known] for x in pieces))
+    known, splits = set(pieces), []
+    for piece in pieces:
+        splits += [(piece[:k], piece[k:]) for k in range(1, len(piece)) if piece[:k] in known and piece[k:] in known]
+    return splits

@@ -1,5 +1,5 @@
-"""sentencepiece models: what tokenizer.model says beyond its Python interface, a tokenizer.json of that kind as a model, and
-training one.
+"""sentencepiece models: what tokenizer.model says beyond its Python interface, a tokenizer.json of that kind as a
+model, and training one.
 
 A model is a protocol buffer; the few fields needed here are read and written by hand.
 """
@@ -20,8 +20,9 @@ MAX_LINE = 1 << 16  # bytes; sentencepiece skips longer lines in training
 
 class SentencePieceModel(NamedTuple):
     """proto: the model, its user-defined symbols turned into control pieces, so that text never forms them.
-    user_defined: those symbols. prefix_space: where a text gets a first space: "model" (the model adds it), "first" (at the
-    beginning of the text), "always" (behind every control token too), None. lossless: decoding gives back every text."""
+    user_defined: those symbols. prefix_space: where a text gets a first space: "model" (the model adds it), "first" (at
+    the beginning of the text), "always" (behind every control token too), None. lossless: decoding gives back every
+    text."""
     proto: bytes
     user_defined: list
     prefix_space: str | None
@@ -96,17 +97,20 @@ def model_from_json(path: Path, whole: dict) -> SentencePieceModel:
     steps = steps_of(whole.get("normalizer"), "normalizers") + steps_of(whole.get("pre_tokenizer"), "pretokenizers")
     shape = tuple((step.get("type"), step.get("prepend", step.get("prepend_scheme"))) for step in steps)
     if shape not in PREFIX_SPACES or any(step.get("split") for step in steps):
-        raise ValueError(f"{path}: normalizer and pre-tokenizer {json.dumps(steps)[:200]} with byte fallback are not implemented")
+        raise ValueError(f"{path}: normalizer and pre-tokenizer {json.dumps(steps)[:200]} with byte fallback are not "
+                         f"implemented")
     prefix_space = PREFIX_SPACES[shape]
     for token in whole.get("added_tokens") or []:
         if token.get("normalized") and prefix_space:
-            raise ValueError(f"{path}: normalized=true of added token {token['content']!r} is not implemented with a first "
+            raise ValueError(f"{path}: normalized=true of added token {token['content']!r} is not implemented with a "
+                             f"first "
                              "space; such a token is found behind spaces only")
     vocab, merges = model["vocab"], [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     lacking = [f"<0x{b:02X}>" for b in range(256) if f"<0x{b:02X}>" not in vocab]
     if lacking:
-        raise ValueError(f"{path}: byte fallback without a token {lacking[0]} ({len(lacking)} lacking) is not implemented")
-    rank = {}
+        raise ValueError(f"{path}: byte fallback without a token {lacking[0]} ({len(lacking)} lacking) is not "
+                         f"implemented")
+    rank: dict[str, int] = {}
     for left, right in merges:
         rank.setdefault(left + right, len(rank) + 1)
     if sorted(vocab.values()) != list(range(len(vocab))):
@@ -121,7 +125,8 @@ def model_from_json(path: Path, whole: dict) -> SentencePieceModel:
         elif re.fullmatch("<0x[0-9A-F]{2}>", piece):
             kind = BYTE
         else:
-            kind = NORMAL if piece in rank or len(piece) == 1 else CONTROL  # what no merge produces never comes from text
+            # what no merge produces never comes from text
+            kind = NORMAL if piece in rank or len(piece) == 1 else CONTROL
         pieces.append((piece, -float(rank.get(piece, 0)), kind))
     ids = [vocab.get(str(content), -1) for content in (model.get("unk_token"), "<s>", "</s>")]
     return SentencePieceModel(build_proto(pieces, [*ids, -1], prefix_space == "model"), [], prefix_space, False)
@@ -158,8 +163,8 @@ def varint(n):
 def train(texts, vocab_size, out):
     """Train a sentencepiece BPE and write it to the folder `out`. texts: an iterable of lines.
 
-    Byte fallback: every text can be encoded. Digits are split, so numbers are spelled alike in every language. No normalization:
-    decode(encode(text)) == text.
+    Byte fallback: every text can be encoded. Digits are split, so numbers are spelled alike in every language. No
+    normalization: decode(encode(text)) == text.
     """
     import sentencepiece
     model = io.BytesIO()  # a file name, or another number of threads, would give the same pieces another fingerprint
@@ -176,7 +181,8 @@ def train(texts, vocab_size, out):
     out.mkdir(parents=True, exist_ok=True)
     (out / "tokenizer.model").write_bytes(model.getvalue())
     sp = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    whole = sentencepiece_to_json(sp, ["<unk>", *QWEN_SPECIAL])  # Hugging Face reads tokenizer.model only with one more package
+    # Hugging Face reads tokenizer.model only with one more package
+    whole = sentencepiece_to_json(sp, ["<unk>", *QWEN_SPECIAL])
     (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     (out / "tokenizer_config.json").write_text(json.dumps(
         {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "eos_token": EOT, "unk_token": "<unk>",
@@ -203,7 +209,8 @@ def sentencepiece_to_json(sp, special):
         merges += [[piece[:k], piece[k:]] for k in range(1, len(piece)) if piece[:k] in vocab and piece[k:] in vocab]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     replace = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
-    return {"version": "1.0", "added_tokens": [{"id": vocab[content], "content": content} | flags for content in special],
+    return {"version": "1.0", "added_tokens": [{"id": vocab[content], "content": content} | flags
+                                               for content in special],
             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, "pre_tokenizer": None,
             "post_processor": None,
             "decoder": {"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]},

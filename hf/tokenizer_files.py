@@ -1,4 +1,5 @@
-"""Byte-level BPE as files store it: tokenizer.json, vocab.json with merges.txt, tiktoken's ranks. Each becomes a Vocabulary.
+"""Byte-level BPE as files store it: tokenizer.json, vocab.json with merges.txt, tiktoken's ranks. Each becomes a
+Vocabulary.
 
 Only what tokenizer.py runs exactly is accepted; everything else in a file is refused by name, never ignored.
 """
@@ -13,9 +14,11 @@ from hf.words import GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, read_pattern, 
 
 EOT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 QWEN_SPECIAL = [EOT, IM_START, IM_END]
-LLAMA3_SPECIAL = [  # Llama 3.1's names; Llama 3 has two more reserved ones in place of <|finetune_right_pad_id|> and <|eom_id|>
+# Llama 3.1's names; Llama 3 has two more reserved ones in place of <|finetune_right_pad_id|> and <|eom_id|>
+LLAMA3_SPECIAL = [
     "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
-    "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>",
+    "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>",
+                  "<|eom_id|>",
     "<|eot_id|>", "<|python_tag|>", *(f"<|reserved_special_token_{i}|>" for i in range(3, 248))]
 
 
@@ -42,6 +45,13 @@ class Vocabulary(NamedTuple):
     added: dict           # {content: AddedToken}
     bos_id: int | None    # the id in front of every text
     unmerged: dict        # {id: bytes} of tokens that no text has
+
+
+def read_vocabulary(path: Path, whole: dict | None, declared: Declarations) -> Vocabulary:
+    """Vocabulary of vocab.json, of tokenizer.json (whole: its content), or of a file of tiktoken's ranks."""
+    if path.name == "vocab.json":
+        return from_vocab(path.parent, declared)
+    return from_tiktoken(path, declared) if whole is None else from_tokenizer_json(path, whole, declared)
 
 
 def from_tokenizer_json(path: Path, whole: dict, declared: Declarations) -> Vocabulary:
@@ -72,7 +82,8 @@ def from_vocab(folder: Path, declared: Declarations) -> Vocabulary:
     name = str(declared.config.get("tokenizer_class", "GPT2Tokenizer" if EOT in vocab else "Qwen2Tokenizer"))
     name = name.removesuffix("Fast")
     if name not in ("Qwen2Tokenizer", "GPT2Tokenizer"):
-        raise ValueError(f"{folder / 'tokenizer_config.json'}: tokenizer_class {name!r} with vocab.json is not implemented; "
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: tokenizer_class {name!r} with vocab.json is not "
+                         f"implemented; "
                          "tokenizer.json is needed")
     path = folder / "merges.txt"
     if not path.exists():
@@ -93,7 +104,8 @@ def from_vocab(folder: Path, declared: Declarations) -> Vocabulary:
 def from_merges(path, vocab, merges, pattern, forms, added, bos_id, whole_words) -> Vocabulary:
     """Vocabulary of pieces, written in GPT-2's stand-in characters, and their merges."""
     order, unmerged = rank_pieces(path, vocab, merges, whole_words, added)
-    return Vocabulary(path, [to_bytes(piece) for piece in order], [vocab[piece] for piece in order], pattern, forms, added,
+    return Vocabulary(path, [to_bytes(piece) for piece in order], [vocab[piece] for piece in order], pattern, forms,
+                      added,
                       bos_id, {i: to_bytes(piece) for i, piece in unmerged.items()})
 
 
@@ -130,9 +142,10 @@ def from_tiktoken(path: Path, declared: Declarations) -> Vocabulary:
         raise ValueError(f"{path}: a token occurs twice")
     family = FAMILIES.get(len(ranks))
     if family is None:
-        raise ValueError(f"{path}: {len(ranks)} ranks are of no family that this code knows ({', '.join(map(str, FAMILIES))}); "
+        raise ValueError(f"{path}: {len(ranks)} ranks are of no family that this code knows "
+                         f"({', '.join(map(str, FAMILIES))}); "
                          "the file does not say how text is cut; convert it to tokenizer.json")
-    tokens = sorted(ranks, key=ranks.get)
+    tokens = sorted(ranks, key=lambda token: ranks[token])
     default = {content: AddedToken(len(tokens) + i, True, False) for i, content in enumerate(family.special)}
     added = declared.added or default
     bos_id = added[family.bos].id if family.bos in added else None

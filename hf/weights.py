@@ -1,26 +1,24 @@
-"""safetensors in and out: the weights of Hugging Face folders and of training checkpoints.
+"""safetensors in: the weights of Hugging Face folders and of training checkpoints.
 
-No folder is trusted. Every header is checked before a tensor is read, and no file is ever executed or unpickled. Tensors are
-read by rows: a process that owns a tenth of a matrix reads a tenth of its bytes, so no process ever holds 72B parameters.
+No folder is trusted. Every header is checked before a tensor is read, and no file is ever executed or unpickled.
+Tensors are read by rows: a process that owns a tenth of a matrix reads a tenth of its bytes, so no process ever holds
+72B parameters.
 
-A checkpoint of train.py (OUT/checkpoints/step-N) is read in the same way; there a tensor may be split over several files.
+A checkpoint of train.py (OUT/checkpoints/step-N) is read in the same way; there a tensor may be split over several
+files.
 """
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from hf.config import read_config_fields, write_config
+from hf.config import read_config_fields
 from hf.folder import DOWNLOAD_AGAIN, read_json
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MAX_HEADER = 100 << 20  # bytes; the safetensors library's limit
 
-
-# ---------------------------------------------------------------------- reading
 
 class StoredTensor:
     """A tensor on disk: dtype, shape, and pieces, a list of (first row, number of rows, file, offset in bytes)."""
@@ -72,7 +70,8 @@ def read_header(path):
     for begin, end, name in spans:
         dtype, shape = DTYPES.get(str(header[name].get("dtype"))), header[name].get("shape")
         if dtype is None:
-            raise ValueError(f"{path}: {name} has dtype {header[name].get('dtype')!r}; only {', '.join(DTYPES)} are implemented")
+            raise ValueError(f"{path}: {name} has dtype {header[name].get('dtype')!r}; only {', '.join(DTYPES)} are "
+                             f"implemented")
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [begin, end, *shape]):
             raise ValueError(f"{path}: {name} has shape {shape} at bytes {begin} to {end}; {DOWNLOAD_AGAIN}")
         tensor_bytes = math.prod(shape) * dtype.itemsize
@@ -97,7 +96,7 @@ def unique_keys(pairs):
 
 
 def open_weights(folder):
-    """{tensor name: StoredTensor} of a Hugging Face folder (one file, or those its index names) or a training checkpoint."""
+    """{name: StoredTensor} of a Hugging Face folder (one file, or those of its index) or of a training checkpoint."""
     folder = Path(folder)
     if (folder / "tensors").is_dir():
         return open_checkpoint(folder)
@@ -107,7 +106,8 @@ def open_weights(folder):
     if weight_map is not None:
         files = [folder / file for file in sorted(set(weight_map.values()))]
     if not files:
-        raise ValueError(f"{folder}: no *.safetensors file (pickled weights, *.bin or *.pt, are never read: convert them first)")
+        raise ValueError(f"{folder}: no *.safetensors file (pickled weights, *.bin or *.pt, are never read: convert "
+                         f"them first)")
     out = {}
     for file in files:
         if not file.is_file():
@@ -115,9 +115,11 @@ def open_weights(folder):
         tensors, _ = read_header(file)
         for name in tensors:
             if weight_map is not None and weight_map.get(name, file.name) != file.name:
-                raise ValueError(f"{file}: contains {name}, which {index.name} places in {weight_map[name]}; {DOWNLOAD_AGAIN}")
+                raise ValueError(f"{file}: contains {name}, which {index.name} places in {weight_map[name]}; "
+                                 f"{DOWNLOAD_AGAIN}")
             if name in out:
-                raise ValueError(f"{file}: contains {name}, and so does {out[name].file}; remove the file that does not "
+                raise ValueError(f"{file}: contains {name}, and so does {out[name].file}; remove the file that does "
+                                 f"not "
                                  "belong here")
         out |= tensors
     missing = sorted(set(weight_map or ()) - set(out))
@@ -139,11 +141,13 @@ def read_index(index):
 
 
 def open_checkpoint(folder):
-    """The parameters of a training checkpoint, torch's distributed one in safetensors: one file per process, by rows."""
+    """The parameters of a training checkpoint in torch's distributed format: one file per process, split by rows."""
     manifest = folder / "manifest.json"
     for name, entry in read_json(manifest, {}).items():  # without its last rows a matrix looks complete
-        if type(entry) is not dict or not (folder / name).is_file() or (folder / name).stat().st_size != entry.get("bytes"):
-            raise ValueError(f"{folder / name}: missing, or its size differs from {manifest.name}; use another checkpoint")
+        file = folder / name
+        if type(entry) is not dict or not file.is_file() or file.stat().st_size != entry.get("bytes"):
+            raise ValueError(f"{folder / name}: missing, or its size differs from {manifest.name}; use another "
+                             f"checkpoint")
     parts = {}
     for file in sorted((folder / "tensors").glob("*.safetensors")):
         tensors, metadata = read_header(file)
@@ -160,7 +164,8 @@ def read_first_rows(file, tensors, metadata):
     """{tensor name: row of the whole matrix at which this file's part begins}."""
     rows = {}
     try:
-        sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))  # {tensor: {"saved_offsets": [first row, 0, ...]}}
+        # {tensor: {"saved_offsets": [first row, 0, ...]}}
+        sharding = json.loads(metadata.get("DCP_SHARDING_INFO", "{}"))
         for name, stored in tensors.items():
             offsets = sharding[name]["saved_offsets"] if name in sharding else [0] * len(stored.shape)
             if len(offsets) != len(stored.shape) or any(offsets[1:]) or (offsets and type(offsets[0]) is not int):
@@ -177,54 +182,38 @@ def join_pieces(name, pieces):
     dtype, columns, row = pieces[0][1].dtype, pieces[0][1].shape[1:], 0
     for first, stored in pieces:
         if first != row or (stored.dtype, stored.shape[1:]) != (dtype, columns):
-            raise ValueError(f"{stored.file}: {name} continues at row {row}, this file holds {stored.dtype} {stored.shape} "
+            raise ValueError(f"{stored.file}: {name} continues at row {row}, this file holds {stored.dtype} "
+                             f"{stored.shape} "
                              f"from row {first}; use another checkpoint")
         row += stored.shape[0]
     return StoredTensor(dtype, (row, *columns), [(first, s.shape[0], s.file, s.pieces[0][3]) for first, s in pieces])
 
 
-# ---------------------------------------------------------------------- writing
+def is_head_tied(stored):
+    """Whether the output head of a tied model is the embedding: it is not stored, or equals it, compared block by
+    block.
 
-def write_weights(folder, tensors, max_bytes=5 << 30):
-    """Write (name, tensor) pairs to model.safetensors, or to several files of at most max_bytes and an index.
-
-    A tensor is requested only when the ones before it are assigned to a file, so memory holds one file. Files of an earlier
-    save are removed.
+    transformers 5 does not tie two stored matrices that differ, whatever config.json says.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts, pending = [], {}
-
-    def flush():
-        if pending:
-            parts.append({name: t.nbytes for name, t in pending.items()})
-            save_file(dict(pending), folder / f"part-{len(parts):05}.tmp", metadata={"format": "pt"})
-            pending.clear()
-
-    for name, tensor in tensors:
-        if sum(t.nbytes for t in pending.values()) + tensor.nbytes > max_bytes:
-            flush()
-        pending[name] = tensor
-    flush()
-    for old in [folder / "model.safetensors.index.json", *folder.glob("model*.safetensors")]:
-        old.unlink(missing_ok=True)
-    n = len(parts)
-    names = ["model.safetensors"] if n == 1 else [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
-    for i, name in enumerate(names):
-        os.replace(folder / f"part-{i + 1:05}.tmp", folder / name)
-    if n > 1:
-        index = {"metadata": {"total_size": sum(sum(p.values()) for p in parts)},
-                 "weight_map": {key: name for name, p in zip(names, parts) for key in p}}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    head, embedding = stored.get("lm_head.weight"), stored.get("model.embed_tokens.weight")
+    if head is None or embedding is None:
+        return True
+    if head.shape != embedding.shape:
+        return False
+    for row in range(0, head.shape[0], 4096):
+        last = min(row + 4096, head.shape[0])
+        if not torch.equal(head.read(row, last), embedding.read(row, last)):
+            return False
+    return True
 
 
-def export(source, out, dtype=None, max_bytes=5 << 30):
-    """Write a complete Hugging Face folder from another or from a training checkpoint. dtype None: byte for byte."""
-    if Path(source).resolve() == Path(out).resolve():
-        raise ValueError(f"{out}: the export would overwrite its source; give another folder")
-    stored = open_weights(source)
-    write_config(out, read_config_fields(source), dtype, like=source)
-    write_weights(out, ((name, s.read().to(dtype or s.dtype)) for name, s in stored.items()), max_bytes)
-    if (Path(out) / "tokenizer.model").exists() and read_config_fields(out)["model_type"] != "llama":
-        print("note: transformers' AutoTokenizer takes the tokenizer of every Qwen model for Qwen's own; this one is "
-              f"sentencepiece, load it with PreTrainedTokenizerFast.from_pretrained({str(out)!r})")
+def read_model_fields(folder):
+    """ModelConfig's fields of a folder: config.json's, but not tied when the stored head differs from the embedding."""
+    fields = read_config_fields(folder)
+    if fields["tie_word_embeddings"] and has_weights(folder):
+        fields["tie_word_embeddings"] = is_head_tied(open_weights(folder))
+    return fields
+
+
+def has_weights(folder):
+    return (Path(folder) / "tensors").is_dir() or any(Path(folder).glob("*.safetensors"))

@@ -1,5 +1,5 @@
-"""How byte-level BPE cuts text into words before merging: the patterns of the published families, and pre-tokenizers read
-from tokenizer.json."""
+"""How byte-level BPE cuts text into words before merging: the patterns of the published families, and pre-tokenizers
+read from tokenizer.json."""
 import functools
 import json
 
@@ -10,10 +10,11 @@ QWEN2_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| 
                  r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 LLAMA3_PATTERN = QWEN2_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")  # up to three digits together
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# SmolLM, StarCoder 2: single digits are cut out first, then GPT-2's pattern cuts what is between them. As one pattern: no
-# alternative may cross a digit, and a run of spaces ends before one as it does at the end of a text.
+# SmolLM, StarCoder 2: single digits are cut out first, then GPT-2's pattern cuts what is between them. As one pattern:
+# no alternative may cross a digit, and a run of spaces ends before one as it does at the end of a text.
 DIGITS_GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-# DeepSeek V2 to V3: up to three digits, then runs of Chinese and Japanese, then the rest; as one pattern in the same way.
+# DeepSeek V2 to V3: up to three digits, then runs of Chinese and Japanese, then the rest; as one pattern in the same
+# way.
 _CJK = "\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff"
 _MARKED = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
 _DEEPSEEK_STEPS = [
@@ -35,11 +36,12 @@ def steps_of(step, name):
 
 
 def read_pattern(path, pre_tokenizer):
-    """The pattern of a tokenizer.json's pre-tokenizer; ValueError names a step or a sequence that is not implemented."""
+    """The pattern of a tokenizer.json's pre-tokenizer; ValueError names what is not implemented."""
     steps = steps_of(pre_tokenizer, "pretokenizers")
 
     def refuse(what):
-        raise ValueError(f"{path}: the pre-tokenizer {json.dumps(what)[:200]} is not implemented; implemented are those of "
+        raise ValueError(f"{path}: the pre-tokenizer {json.dumps(what)[:200]} is not implemented; implemented are "
+                         f"those of "
                          "Qwen, Llama 3, GPT-2, SmolLM, StarCoder 2, DeepSeek V3 and others of one pattern")
 
     if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
@@ -67,14 +69,17 @@ def read_pattern(path, pre_tokenizer):
 def check_pattern(path, pattern):
     """Refuse a pattern that could run for minutes on a page of text.
 
-    tiktoken's engine is linear but for look-arounds and back references; of these only `(?!` of one character is accepted.
+    tiktoken's engine is linear but for look-arounds and back references; of these only `(?!` of one character is
+    accepted.
     """
     if len(pattern) > MAX_PATTERN_LENGTH:
-        raise ValueError(f"{path}: its pre-tokenizer's pattern has {len(pattern)} characters; at most {MAX_PATTERN_LENGTH} "
+        raise ValueError(f"{path}: its pre-tokenizer's pattern has {len(pattern)} characters; at most "
+                         f"{MAX_PATTERN_LENGTH} "
                          "are implemented")
     rest = regex.sub(r"\(\?!(?:\\[SsDdWw]|\\[pP]\{\w+\}|\[(?:\\.|[^\]\\])+\])\)", "", pattern)
     if regex.search(r"\(\?(?![a-zA-Z-]*:)|\\[1-9kgKG]", rest):
-        raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} has a look-around or a back reference that is "
+        raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} has a look-around or a back "
+                         f"reference that is "
                          "not implemented; it could run for minutes on a page of text")
 
 
@@ -86,7 +91,8 @@ def cut_words(path, pattern, text):
             words += [text[end:match.start()], match[0]]
             end = match.end()
     except TimeoutError:
-        raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} needs more than {MAX_SECONDS} s for a text of "
+        raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} needs more than {MAX_SECONDS} s for "
+                         f"a text of "
                          f"{len(text)} characters") from None
     return [word for word in [*words, text[end:]] if word]
 
@@ -98,3 +104,11 @@ def compile_pattern(path, pattern):
         return regex.compile(pattern, regex.VERSION1 if "--[" in pattern else regex.VERSION0)
     except regex.error as e:
         raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} is not valid ({e})") from None
+
+
+def to_utf8(text):
+    """UTF-8 of a text, where half of a surrogate pair is U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 
 import model as model_file
 import train
-from hf.config import read_config_fields
-from hf.weights import export, open_weights
+from hf.config import read_config_fields, write_config
+from hf.export import export, write_weights
+from hf.weights import open_weights
 from model import ModelConfig, Qwen2
 
 transformers = pytest.importorskip("transformers")
@@ -691,16 +692,30 @@ def test_rotary_buffers_of_llama_2_are_ignored(tmp_path, tied):
     same_logits(tmp_path, theirs)
 
 
+@pytest.mark.parametrize("stored", ["equal", "different", "last row different", "other dtype"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tied_with_a_stored_head(tmp_path, family):
-    """The embedding is what counts, whatever the stored head holds, as in transformers."""
-    theirs = make(family, tied=True)
-    theirs.save_pretrained(tmp_path)
+def test_tied_with_a_stored_head(tmp_path, family, stored):
+    """Equal to the embedding, it is tied; else both count, as in transformers 5, whatever config.json says."""
+    make(family, tied=True).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     assert "lm_head.weight" not in tensors
-    save_file(tensors | {"lm_head.weight": torch.randn(97, 32)}, tmp_path / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].clone()
+    if stored == "different":
+        head = torch.randn(97, 32)
+    elif stored == "last row different":
+        head[-1] += 1
+    elif stored == "other dtype":
+        head = (head + 1).bfloat16()
+    save_file(tensors | {"lm_head.weight": head}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     ours = same_logits(tmp_path, theirs)
-    assert ours.lm_head.weight is ours.model.embed_tokens.weight
+    tied = stored == "equal"
+    assert (ours.lm_head.weight is ours.model.embed_tokens.weight) is ours.config.tie_word_embeddings is tied
+    ours.save_pretrained(tmp_path / "saved", like=tmp_path)
+    export(tmp_path, tmp_path / "exported")
+    for folder in (tmp_path / "saved", tmp_path / "exported"):
+        assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is tied
+        same_logits(folder, theirs)
 
 
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.self_attn.k_proj.bias", "model.norm.weight"])
@@ -986,6 +1001,70 @@ def test_every_file_of_a_tokenizer_is_copied(tmp_path, source):
     with pytest.warns(UserWarning, match="generation_config.json"):
         export(folder, tmp_path / "again")
     assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("dtypes", [("F32",), ("BF16",), ("F16", "F32", "BF16")])
+def test_files_are_those_of_the_library(tmp_path, dtypes):
+    """Byte for byte what safetensors' save_file writes: order, header, padding."""
+    kinds = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    g, shapes = torch.Generator().manual_seed(0), [(5,), (7, 3), (4, 2, 3), (0, 3), (1,), ()]
+    tensors = {f"t.{'abcdef'[i]}": torch.randn(shape, generator=g).to(kinds[dtypes[i % len(dtypes)]])
+               for i, shape in enumerate(shapes)}
+    write_weights(tmp_path, {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}, tensors.items())
+    save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+EXPORTER = """
+    import resource, sys, torch
+    from hf.export import export
+    small, large, out, dtype = sys.argv[1:]
+    export(small, out, getattr(torch, dtype))  # what the code itself needs
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    export(large, out, getattr(torch, dtype))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in KiB, as Linux counts")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_export_holds_one_tensor(tmp_path, root, dtype):
+    """Measured from outside: the peak grows by the largest tensor (32 MB here; twice for another dtype), not by the model."""
+    sizes = dict(vocab_size=512, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
+    for name, changes in (("small", {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}),
+                          ("large", {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 4})):
+        Qwen2(ModelConfig(**sizes | changes)).save_pretrained(tmp_path / name)
+    assert (tmp_path / "large" / "model.safetensors").stat().st_size > 400 << 20
+    (tmp_path / "exporter.py").write_text(textwrap.dedent(EXPORTER))
+    done = subprocess.run([sys.executable, tmp_path / "exporter.py", tmp_path / "small", tmp_path / "large", tmp_path / "out", dtype],
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 90 << 10, f"{int(done.stdout) >> 10} MiB more for a tensor of 32 MiB"
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3"])
+@pytest.mark.parametrize("change", [{}, {"attention_bias": True}, {"head_dim": 16}, {"tie_word_embeddings": True},
+                                    {"rope_scaling": {k: v for k, v in LLAMA3.items() if k != "rope_type"}},
+                                    {"num_key_value_heads": 4}, {"max_position_embeddings": 77, "rope_theta": 5.0}], ids=str)
+def test_what_trains_can_be_saved(tmp_path, family, change):
+    """The round trip of a fresh model of every family and field: train.py writes config.json first and the weights over it."""
+    if family == "qwen2" and "attention_bias" in change:
+        pytest.skip("refused before the first step: tests/test_checks.py")
+    model = Qwen2(ModelConfig(**SMALL | {"model_type": family, "num_key_value_heads": 2} | change)).init_weights(0)
+    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, like=tmp_path)
+    again = Qwen2.from_pretrained(tmp_path)
+    wanted = dict(model.named_parameters())
+    assert wanted.keys() == dict(again.named_parameters()).keys()
+    assert all(torch.equal(p, wanted[n]) for n, p in again.named_parameters())
+
+
+def test_ends_of_the_folder_stay_when_turns_were_learned(tmp_path, source):
+    fields = {k: getattr(ModelConfig.from_pretrained(source()), k) for k in ModelConfig.__dataclass_fields__}
+    write_config(tmp_path, fields, like=source(), token_ids={"bos_token_id": None, "eos_token_id": [281, 280]}, override_eos=True)
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / name).read_text())["eos_token_id"] == [281, 280, 282]
 
 
 def test_save_pretrained_like_a_folder(tmp_path, source):

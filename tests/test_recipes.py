@@ -519,7 +519,7 @@ def test_learn_equals_a_slow_trainer_on_any_words(small, letters, words, longest
         r = random.Random(seed)
         counts = {tuple(r.choice(list(ranks)) for _ in range(r.randint(2, longest))): r.randint(1, 5) for _ in range(words)}
         pieces, least = r.choice((3, 10, 1000)), r.choice((1, 2, 2, 6))
-        got, made = recipe.learn(t, dict(counts), pieces, least), list(t.tokens)
+        got, made = recipe.learn_merges(t, dict(counts), pieces, least), list(t.tokens)
         for a, b in got:
             made.append(made[a] + made[b])
         by_name = {tuple(ranks[i] for i in word): n for word, n in counts.items()}
@@ -533,7 +533,7 @@ def test_learn_leaves_its_input_alone(small):
     t = tokenizer.load(small[0])
     a, b = (t.tokens.index(x) for x in LETTERS[:2])
     counts, tokens, first = {(a, b, a, b): 3, (a, b): 2}, list(t.tokens), len(t.tokens)
-    assert recipe.learn(t, counts, 9, 2) == [(a, b), (first, first)]
+    assert recipe.learn_merges(t, counts, 9, 2) == [(a, b), (first, first)]
     assert t.tokens == tokens and counts == {(a, b, a, b): 3, (a, b): 2}
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import tokenizer
 import train
-from hf.weights import export
+from hf.export import export
 from model import ModelConfig, Qwen2
 from training import objectives
 

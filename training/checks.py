@@ -120,9 +120,12 @@ def stored_config(config):
 def check_run(c, config, schedule):
     """ValueError when settings, model and shards do not belong together."""
     index = schedule.sources[0].index
-    if index["vocab_size"] > config.vocab_size:
-        raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
-                         f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
+    rows = index["vocab_size"]
+    if rows > config.vocab_size and list_tokenizer_files(tokenizer_folder(c)):
+        rows = tokenizer.load(tokenizer_folder(c)).min_rows  # an unused control token needs no row
+    if rows > config.vocab_size:
+        raise ValueError(f"{c.data}: its tokenizer has {rows} ids, the model {config.vocab_size} rows; "
+                         f"set vocab_size={rows} or prepare with the model's own tokenizer")
     if c.seq_len > config.max_position_embeddings:
         raise ValueError(f"seq_len={c.seq_len} is above the model's max_position_embeddings, "
                          f"{config.max_position_embeddings}; set a smaller seq_len")

@@ -1,0 +1,90 @@
+"""safetensors out, a tensor at a time, and whole folders from others or from training checkpoints."""
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from hf.config import read_config_fields, write_config
+from hf.weights import DTYPES, open_weights, read_model_fields
+
+
+def write_weights(folder, shapes, tensors, max_bytes=5 << 30):
+    """Write tensors to model.safetensors, or to several files of at most max_bytes and an index.
+
+    shapes: {name: (dtype, shape)} of all tensors, in their order. tensors: (name, tensor) pairs in the same order; each
+    is requested after the one before it is on disk, so memory holds one tensor. Files of an earlier save are removed.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = assign_files(shapes, max_bytes)
+    tensors = iter(tensors)
+    for number, names in enumerate(files, 1):
+        offsets, header = safetensors_header({name: shapes[name] for name in names})
+        with open(folder / f"part-{number:05}.tmp", "wb") as f:
+            f.write(header)
+            for name in names:
+                dtype, shape = shapes[name]
+                found, tensor = next(tensors)
+                assert (found, tensor.dtype, tuple(tensor.shape)) == (name, dtype, tuple(shape)), found
+                f.seek(len(header) + offsets[name][0])
+                tensor = tensor.contiguous()
+                f.write(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+                del tensor  # before the next one is requested
+            f.truncate(len(header) + max(end for _, end in offsets.values()))
+    for old in [folder / "model.safetensors.index.json", *folder.glob("model*.safetensors")]:
+        old.unlink(missing_ok=True)
+    n = len(files)
+    names = ["model.safetensors"] if n == 1 else [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)]
+    for i, name in enumerate(names):
+        os.replace(folder / f"part-{i + 1:05}.tmp", folder / name)
+    if n > 1:
+        total = sum(tensor_bytes(*shapes[name]) for name in shapes)
+        weight_map = {key: name for name, keys in zip(names, files) for key in keys}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+
+
+def tensor_bytes(dtype, shape):
+    return math.prod(shape) * dtype.itemsize
+
+
+def assign_files(shapes, max_bytes):
+    """Lists of tensor names, one for each file: in order, and each file as full as max_bytes allows."""
+    files, size = [[]], 0
+    for name, (dtype, shape) in shapes.items():
+        if size + tensor_bytes(dtype, shape) > max_bytes and files[-1]:
+            files.append([])
+            size = 0
+        files[-1].append(name)
+        size += tensor_bytes(dtype, shape)
+    return files
+
+
+def safetensors_header(shapes):
+    """({name: (begin, end)}, the header's bytes), in the safetensors library's layout: wide dtypes first, then by name."""
+    order = ["F32", "BF16", "F16"]
+    kinds = {name: next(kind for kind in order if DTYPES[kind] == dtype) for name, (dtype, _) in shapes.items()}
+    offsets, header, position = {}, {"__metadata__": {"format": "pt"}}, 0
+    for name in sorted(shapes, key=lambda name: (order.index(kinds[name]), name)):
+        dtype, shape = shapes[name]
+        offsets[name] = (position, position + tensor_bytes(dtype, shape))
+        header[name] = {"dtype": kinds[name], "shape": list(shape), "data_offsets": list(offsets[name])}
+        position = offsets[name][1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return offsets, len(text).to_bytes(8, "little") + text
+
+
+def export(source, out, dtype=None, max_bytes=5 << 30):
+    """Write a complete Hugging Face folder from another or from a training checkpoint. dtype None: byte for byte."""
+    if Path(source).resolve() == Path(out).resolve():
+        raise ValueError(f"{out}: the export would overwrite its source; give another folder")
+    stored = open_weights(source)
+    write_config(out, read_model_fields(source), dtype, like=source)
+    shapes = {name: (dtype or s.dtype, s.shape) for name, s in stored.items()}
+    write_weights(out, shapes, ((name, s.read().to(dtype or s.dtype)) for name, s in stored.items()), max_bytes)
+    if (Path(out) / "tokenizer.model").exists() and read_config_fields(out)["model_type"] != "llama":
+        print("note: transformers' AutoTokenizer takes the tokenizer of every Qwen model for Qwen's own; this one is "
+              f"sentencepiece, load it with PreTrainedTokenizerFast.from_pretrained({str(out)!r})")
