@@ -28,19 +28,30 @@ def draw_figures(c, scores, theme):
 
 
 def build_figures(plt, c, scores, theme):
-    """{name: matplotlib figure}: no curves without logs, no heat map without pairs other than with English."""
+    """{name: matplotlib figure}: no curves without logs, no heat map without translation."""
     langs, figures = measured(scores, DOCUMENTS), {}
     figures["abilities"] = draw_abilities(plt, c, scores, theme)
     logs = {name: log for name in scores if (log := read_training_log(c.run, name, "bpb"))}
     if logs:
         figures["curves"], ax = plt.subplots(figsize=(9, 5.2))
         draw_loss_curves(ax, logs, c.heldout_source, groups_of(scores), theme)
+    first, *_, last = scores
     if ("any to any", "without English") in translation_directions(scores):
         figures["translation"], axes = plt.subplots(1, 2, figsize=(9, 4.7))
-        best = max(row["score"] for by in scores.values() for row in by[CHRF].values())
-        for ax, name in zip(axes, (next(iter(scores)), list(scores)[-1])):
-            image = draw_heat_map(ax, scores[name][CHRF], best, f"{name}: chrF++ from row to column", theme)
+        for ax, name in zip(axes, (first, last)):
+            pairs = [x for x in LANGUAGES if any(pair.startswith(f"{x}-") and not pair.endswith("-en")
+                                                 for pair in scores[name][CHRF])]
+            grid = [[chrf_score(scores[name], f"{a}-{b}") for b in pairs] for a in pairs]
+            image = draw_heat_map(ax, grid, pairs, pairs, best_chrf(scores), theme)
+            ax.set_title(f"{name}: chrF++ from row to column")
         figures["translation"].colorbar(image, ax=axes, shrink=0.6, pad=0.01).outline.set_visible(False)
+    elif translation_directions(scores):
+        figures["translation"], ax = plt.subplots(figsize=(2.2 + 0.42 * len(langs), 2.9))
+        rows = {f"{way} English, {name}": [chrf_score(scores[name], pattern.format(x)) for x in langs[1:]]
+                for way, pattern in (("into", "{}-en"), ("out of", "en-{}")) for name in (first, last)}
+        image = draw_heat_map(ax, list(rows.values()), langs[1:], list(rows), best_chrf(scores), theme)
+        ax.set_title("Translation, chrF++")
+        figures["translation"].colorbar(image, ax=ax, shrink=0.8, pad=0.01).outline.set_visible(False)
     figures["gains"], axes = plt.subplots(1, 2, figsize=(9, 0.9 + 0.19 * len(langs)))
     saved = {x: gain(scores, DOCUMENTS, [x])[2] for x in langs}
     draw_bars(axes[0], saved, "Ours: bits per byte saved, %", theme)
@@ -94,20 +105,27 @@ def draw_bars(ax, values, title, theme):
     ax.set(title=title, xticks=[], ylim=(-0.6, len(langs) - 0.4), xmargin=0.14)
 
 
-def draw_heat_map(ax, rows, best, title, theme):
-    """Scores of all translation pairs, from the row's language into the column's; returns the image for a color bar."""
-    langs = [x for x in LANGUAGES if any(pair.startswith(f"{x}-") and not pair.endswith("-en") for pair in rows)]
-    grid = [[rows[f"{a}-{b}"]["score"] if f"{a}-{b}" in rows else math.nan for b in langs] for a in langs]
-    image = ax.imshow(grid, cmap=theme.heat, vmin=0, vmax=max(best, 1))
+def best_chrf(scores):
+    return max(row["score"] for by in scores.values() for row in by[CHRF].values())
+
+
+def chrf_score(by_metric, pair):
+    """chrF++ of a pair; nan if it was not measured."""
+    row = by_metric[CHRF].get(pair)
+    return math.nan if row is None else row["score"]
+
+
+def draw_heat_map(ax, grid, columns, rows, best, theme):
+    """A grid of scores with their numbers; columns and rows are codes of languages or other labels. Returns the image."""
+    image = ax.imshow(grid, cmap=theme.heat, vmin=0, vmax=max(best, 1), aspect="auto")
     for i, row in enumerate(grid):
         for j, score in enumerate(row):
             if not math.isnan(score):
                 red, green, blue, _ = image.to_rgba(score)
                 color = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
                 ax.text(j, i, f"{score:.0f}", ha="center", va="center", color=color, fontsize=8)
-    names = [language_table.NAMES[x] for x in langs]
-    ax.set_xticks(range(len(langs)), names, rotation=45, ha="right")
-    ax.set(title=title, yticks=range(len(langs)), yticklabels=names)
+    ax.set_xticks(range(len(columns)), [language_table.NAMES.get(x, x) for x in columns], rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), [language_table.NAMES.get(x, x) for x in rows])
     return image
 
 

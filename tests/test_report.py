@@ -328,10 +328,18 @@ def test_a_partial_run_reports_what_is_there(tmp_path):
     assert "Checkpoints found: base, stage1; requested: base, stage1, stage2." in text
 
 
-def test_only_english_pairs_draw_no_map(tmp_path):
+def test_a_map_of_only_english_pairs(tmp_path):
+    """Four rows: into and out of English, before and after."""
     english = [r for r in rows() if r["task"] != "translation" or "en" in r["lang"].split("-")]
-    tables, text = make(write(tmp_path, english), figures=True)
-    assert "translation.png" not in text
+    tables, text = make(write(tmp_path, english))
+    settings = demo.Demo(run=str(tmp_path))
+    table = gains.read_checkpoints(settings.run, settings.checkpoints, settings.chance)
+    plt = reports_figures.pyplot()
+    ax = demo_figures.build_figures(plt, settings, table, reports_figures.DARK)["translation"].axes[0]
+    plt.close("all")
+    assert [x.get_text() for x in ax.get_yticklabels()] == ["into English, base", "into English, stage2",
+                                                            "out of English, base", "out of English, stage2"]
+    assert ax.images[0].get_array().tolist() == [[20] * 28, [23] * 28, [10] * 28, [13] * 28]
     assert "any to any, without English" not in tables["direction"] and "Table 12" not in tables["benchmark"]
 
 
