@@ -116,8 +116,9 @@ def chrf_score(by_metric, pair):
 
 
 def draw_heat_map(ax, grid, columns, rows, best, theme):
-    """A grid of scores with their numbers; columns and rows are codes of languages or other labels. Returns the image."""
-    image = ax.imshow(grid, cmap=theme.heat, vmin=0, vmax=max(best, 1), aspect="auto")
+    """A grid of scores with their numbers; columns and rows are language codes or labels. Returns the image."""
+    aspect = "equal" if rows == columns else "auto"
+    image = ax.imshow(grid, cmap=theme.heat, vmin=0, vmax=max(best, 1), aspect=aspect)
     for i, row in enumerate(grid):
         for j, score in enumerate(row):
             if not math.isnan(score):

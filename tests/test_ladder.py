@@ -12,7 +12,7 @@ SIZES = (1_000_000, 4_000_000, 16_000_000)
 
 
 def write_rung(folder, size, langs=FEW, more=(), shift=0.0):
-    """A base of that many tokens: chance at 1 M; the numbers of test_report at 4 M; twice as far from chance at 16 M."""
+    """A base of that many tokens: chance at 1 M; the numbers of test_report at 4 M; twice as far at 16 M."""
     factor = {1_000_000: 0, 4_000_000: 1, 16_000_000: 2}[size]
 
     def scaled(k, lang, task):
