@@ -4,6 +4,7 @@
     python report.py datacard data=out/demo/tokens            # what prepare.py did to a corpus: card.md, funnel.png
     python report.py claims runs='["out/a", "out/b"]'         # do the claims hold over several seeds? claims.md
     python report.py ablation baseline=off variant=on runs='["out/a", "out/b"]'    # what one change does
+    python report.py ladder run=out/ladder                    # at which size of the base abilities appear: ladder.md
     python report.py paper run=out/marco                      # our scores under the published ones: paper.md
     python report.py curve runs='["out/marco/stage1"]'        # benchmarks by tokens seen: steps.md and figures
     python report.py tables run=out/mine                      # every score as measured: report.md
@@ -14,13 +15,14 @@ import sys
 from typing import Any
 
 from configs import load
-from reports import ablation, claims, curve, datacard, demo, paper, tables
+from reports import ablation, claims, curve, datacard, demo, ladder, paper, tables
 
 REPORTS: dict[str, tuple[type, Any]] = {  # name: (its settings, its program)
     "demo": (demo.Demo, demo.write_report),
     "datacard": (datacard.DataCard, datacard.write_card),
     "claims": (claims.Claims, claims.write_claims),
     "ablation": (ablation.Ablation, ablation.print_ablation),
+    "ladder": (ladder.Ladder, ladder.write_ladder),
     "paper": (paper.Paper, paper.write_paper_tables),
     "curve": (curve.Curve, curve.write_curve),
     "tables": (tables.Tables, tables.write_tables),

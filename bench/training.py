@@ -141,7 +141,7 @@ def packed_steps(shape, dtype, T, mean, device="cpu", compiled=False):
     starts = packed_starts(T, mean)[None]
     tokens, targets, starts = (x.to(device) for x in (ids[:, :-1], ids[:, 1:], starts))
     position = torch.arange(T, device=device) - starts
-    flops = estimate.flops(ours.config, estimate.parameters(ours.config), T, int((position + 1).sum()))
+    flops = estimate.count_flops(ours.config, estimate.count_parameters(ours.config), T, int((position + 1).sum()))
     if compiled:
         theirs.model.compile()
     padded = dict(input_ids=tokens, position_ids=position, labels=targets, shift_labels=targets)
@@ -152,4 +152,4 @@ def documents_flops(config, documents):
     """FLOPs of a training step on the documents alone, without padding."""
     lengths = [len(document) - 1 for document in documents]
     attended = sum(n * (n + 1) // 2 for n in lengths)
-    return estimate.flops(config, estimate.parameters(config), sum(lengths), attended)
+    return estimate.count_flops(config, estimate.count_parameters(config), sum(lengths), attended)

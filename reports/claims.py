@@ -13,9 +13,11 @@ from reports.gains import (
     CHRF,
     DOCUMENTS,
     GROUPS,
+    KEPT,
     SENTENCES,
     gain,
     gain_order,
+    groups_of,
     read_checkpoints,
     translation_directions,
 )
@@ -37,9 +39,11 @@ class Claims:
 def write_claims(c: Claims) -> None:
     """Write claims.md beside the runs, and print its table."""
     runs = [read_checkpoints(run, c.checkpoints, c.chance) for run in c.runs]
-    shapes = [(list(scores), translation_directions(scores)) for scores in runs]
+    metrics = (DOCUMENTS, SENTENCES, *((task, "acc") for task in c.chance))
+    shapes = [(list(scores), translation_directions(scores), [groups_of(scores, metric) for metric in metrics])
+              for scores in runs]
     if any(shape != shapes[0] for shape in shapes):
-        raise ValueError(f"{', '.join(c.runs)} differ in checkpoints or translation pairs; "
+        raise ValueError(f"{', '.join(c.runs)} differ in checkpoints, languages or translation pairs; "
                          "finish them or set checkpoints=")
     rows = claim_rows(c, runs)
     file = Path(c.runs[0]).parent / "claims.md"
@@ -64,17 +68,19 @@ def claim_rows(c, runs):
         rows.append([claim, group, f"{mean_text} ± {error:.{digits}f}", " ".join(each), "yes" if holds else "no"])
 
     for text, metric in (("documents", DOCUMENTS), ("parallel sentences", SENTENCES)):
-        for group, langs in GROUPS.items():
+        for group, langs in groups_of(runs[0], metric).items():
             add(f"bits per byte saved, {text}", group, [gain(scores, metric, langs)[0] for scores in runs], 3)
     for (direction, group), pairs in translation_directions(runs[0]).items():
         add(f"chrF++ {direction}", group, [gain(scores, CHRF, pairs)[0] for scores in runs], 2)
     for task in c.chance:
-        for group, langs in GROUPS.items():
+        for group, langs in groups_of(runs[0], (task, "acc")).items():
             add(f"{task}, points", group, [100 * gain(scores, (task, "acc"), langs)[0] for scores in runs], 1)
     for i, unit in enumerate(("in bits", "in %")):
         add("least served gains most", unit, [gain_order(scores)[i] for scores in runs], 2)
     for text, metric in (("documents", DOCUMENTS), ("parallel sentences", SENTENCES)):
-        for group in ("English", "Chinese"):
+        for group in KEPT:
+            if group not in groups_of(runs[0], metric):
+                continue
             rises = [-gain(scores, metric, GROUPS[group])[2] for scores in runs]
             add(f"bits per byte up at most {limit:g} %, {text}", group, rises, 1, at_most=limit)
     return rows

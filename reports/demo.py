@@ -1,41 +1,35 @@
-"""What continual pretraining did: languages, translation, the paper's numbers beside ours, speed. Writes report.md.
+"""What training did: abilities by language before and after, translation, conversations, the paper's numbers, speed.
 
-    python report.py demo run=out/demo
+    python report.py demo run=out/demo    # report.md, report.html and their pictures in out/demo
 
-Reads run/results.jsonl (eval.py) and run/<checkpoint>/log.jsonl (train.py). A gain compares the last checkpoint with
-the first.
+Reads run/results.jsonl (eval.py, tinyworld judge) and run/<checkpoint>/log.jsonl (train.py). A gain compares the last
+checkpoint with the first.
 """
-import math
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 
 from configs import language_table
 from evaluation.results import format_table
-from reports import published
+from reports import demo_tables as tables
 from reports.demo_figures import draw_figures
+from reports.figures import DARK, LIGHT
 from reports.gains import (
     BLEU,
     CHANCE,
     CHRF,
     DOCUMENTS,
-    GROUPS,
     LANGUAGES,
     SENTENCES,
-    gain,
-    gain_order,
-    mean_scores,
+    groups_of,
+    measured,
     read_checkpoints,
-    spearman,
-    translation_directions,
 )
-from reports.scores import read_training_log
+from reports.page import Number, Picture, to_html, to_markdown
 
-# Rows of the paper's Table 5: (its benchmark, our task and metric, the languages of Table 4)
-TABLE5 = [("Belebele", ("belebele", "acc"), LANGUAGES[1:]),
-          ("XCOPA", ("xcopa", "acc"), ["id", "it", "th", "tr", "vi", "zh"]),
-          ("MMLU", ("mmmlu_unstated", "acc"), ["en"]), ("MMLU", ("mmmlu_stated", "acc"), ["en"])]
+ALTS = {"abilities": "every ability by language, before and after",
+        "curves": "held-out loss over tokens",
+        "gains": "gains by language beside the paper's",
+        "translation": "translation between all pairs, before and after"}
 
 
 @dataclass(frozen=True)
@@ -48,148 +42,100 @@ class Demo:
 
 
 def write_report(c: Demo) -> None:
-    """Write report.md and the figures; print the main table."""
+    """Write report.md, report.html and the pictures; print the abilities at a glance."""
     scores = read_checkpoints(c.run, c.checkpoints, c.chance)
-    languages, kept = language_rows(c, scores), retention(c, scores)
-    blocks = report_blocks(c, scores, languages, kept, draw_figures(c, scores))
-    file = Path(c.run) / "report.md"
-    file.write_text("\n\n".join(map(to_markdown, blocks)) + "\n", encoding="utf-8")
-    print(format_table(languages, terminal=True), "", *kept, f"wrote {file}", sep="\n", flush=True)
+    pictures, notes = draw_pictures(c, scores)
+    blocks = report_blocks(c, scores, pictures, notes)
+    folder = Path(c.run)
+    for picture in pictures.values():
+        (folder / f"{picture.name}.png").write_bytes(picture.light)
+    (folder / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
+    (folder / "report.html").write_text(to_html(blocks), encoding="utf-8")
+    glance, kept = tables.glance_rows(c, scores), tables.retention(c, scores)
+    print(format_table(glance, terminal=True), "", *kept, *notes, f"wrote {folder / 'report.html'} and report.md",
+          sep="\n", flush=True)
 
 
-def report_blocks(c, scores, languages, kept, figures):
-    """The report as a list of blocks: a string is a paragraph or heading, a list a table, a Path a figure."""
-    first = c.checkpoints[0]
-    signatures = sorted({row["signature"] for metric in (CHRF, BLEU) for row in scores[first][metric].values()})
-    chance = ", ".join(f"{task} {x:g} %" for task, x in c.chance.items())
-    return [
+def draw_pictures(c, scores):
+    """({name: Picture}, notes for the reader). Without matplotlib there are none, and a note says so."""
+    light = draw_figures(c, scores, LIGHT)
+    if light is None:
+        return {}, ["No figures: they need a package: pip install matplotlib"]
+    dark = draw_figures(c, scores, DARK)
+    return {name: Picture(name, ALTS[name], png, dark[name]) for name, png in light.items()}, []
+
+
+def report_blocks(c, scores, pictures, notes):
+    """The report as blocks of page.py."""
+    def show(*names):
+        return [pictures[name] for name in names if name in pictures]
+
+    first, *_, last = scores
+    low = groups_of(scores).get("low-resource")
+    blocks = [
         "# What continual pretraining did",
-        "**Toy scale**: a tiny model, and texts about a small invented world in 29 real languages. Absolute scores say "
+        "**Toy scale**: a tiny model, and texts about a small invented world in real languages. Absolute scores say "
         "nothing about Qwen2 or Marco-LLM; only directions and orders can be compared with theirs.",
-        f"Checkpoints found: {', '.join(scores)}; requested: {', '.join(c.checkpoints)}.",
+        f"Checkpoints found: {', '.join(scores)}; requested: {', '.join(c.checkpoints)}. {coverage(c, scores)}",
+        "## At a glance", f"Means over the {'low-resource ' if low else ''}languages, from {first} to {last}.",
+        key_numbers(scores, low), *show("abilities"), tables.glance_rows(c, scores),
+        " ".join(tables.retention(c, scores)), *notes]
+    judged = tables.judge_rows(c.run)
+    if judged:
+        blocks += ["## Conversations", "Answers after instruction tuning and preference training, checked against what "
+                   "is true in the invented world; in brackets the 95 % interval.", judged]
+    chance = ", ".join(f"{task} {c.chance[task]:g} %" for task in tables.choice_tasks(c, scores))
+    blocks += [
         "## Languages",
         "Bits per byte of held-out documents: lower is better. A gain compares the last checkpoint with the first; "
-        f"positive is better. Then accuracy in %, {'/'.join(scores)}; chance: {chance}. ± is the standard error of the "
-        "gain as if languages and checkpoints were independent; they share items, so it is rough.",
-        languages, *kept, *(figures[name] for name in ("curves", "gains") if name in figures),
-        "## Translation", "Means over pairs.", translation_rows(scores), f"Signatures: `{'`, `'.join(signatures)}`.",
-        *(figures[name] for name in ("translation",) if name in figures),
+        f"positive is better. Then accuracy in %, {'/'.join(scores)}; chance: {chance or 'not measured'}. ± is the "
+        "standard error of the gain as if languages and checkpoints were independent; they share items, so it is "
+        "rough.",
+        tables.language_rows(c, scores), *show("curves")]
+    if CHRF in scores[first]:
+        rows = [row for metric in (CHRF, BLEU) for row in scores[first].get(metric, {}).values()]
+        signatures = sorted({row["signature"] for row in rows})
+        blocks += ["## Translation", "Means over pairs.", tables.translation_rows(scores),
+                   f"Signatures: `{'`, `'.join(signatures)}`.", *show("translation")]
+    return [*blocks, *paper_blocks(c, scores), *show("gains"), "## Speed and cost",
+            "From the training logs, without validation and saving.", tables.cost_rows(c, scores)]
+
+
+def paper_blocks(c, scores):
+    """Ours beside the paper's gains, order of gains and benchmarks, in the languages that were measured."""
+    blocks = [
         "## Beside the paper",
         "Tables 6 and 7, Qwen2 to Marco. Gains in bits per byte are percentages of the base, the others points.",
-        group_rows(c, scores),
+        tables.group_rows(c, scores),
         "Does the least served language gain most? +1: in exactly that order, 0: no order; the paper's by 100 - score. "
         "The score before is part of the gain, which alone raises this, and bytes differ by script: read both of ours.",
-        order_rows(scores),
-        "Rows of Table 5, and the directions of Table 12 that we also ran; ours are other tests of the same kind.",
-        benchmark_rows(c, scores),
-        "## Speed and cost", "From the training logs, without validation and saving.", cost_rows(c, scores)]
+        tables.order_rows(scores)]
+    benchmarks = tables.benchmark_rows(c, scores)
+    if len(benchmarks) > 1:
+        blocks += ["Rows of Table 5, and the directions of Table 12 that we also ran; ours are other tests of the same "
+                   "kind.", benchmarks]
+    return blocks
 
 
-def to_markdown(block):
-    if isinstance(block, Path):
-        return f"![{block.stem}]({block.name})"
-    return format_table(block) if isinstance(block, list) else block
+def key_numbers(scores, langs):
+    """The cards at the top: every ability in these languages, or in all if there are none."""
+    cards = []
+    for ability in tables.ABILITIES:
+        text = tables.change(ability, tables.ability_scores(scores, ability, langs or LANGUAGES))
+        if text:
+            before, after = text.split(" → ")
+            cards.append(Number(f"{ability.name}, {ability.unit}", before, after))
+    return tuple(cards)
 
 
-# ---------------------------------------------------------------------- tables: rows of cells, the header first
-
-def language_rows(c, scores):
-    """Every language and group: bits per byte, gain, accuracy of the multiple-choice tasks."""
-    rows = [["bits per byte", *scores, "gain", "gain, %", *c.chance]]
-    for group, langs in GROUPS.items():
-        if group.endswith("resource"):
-            rows += [language_row(c, scores, language_table.NAMES[lang], [lang], errors=False) for lang in langs]
-        name = f"**{group}** ({len(langs)})" if len(langs) > 1 else f"**{group}**"
-        rows.append(language_row(c, scores, name, langs, errors=True))
-    return rows
-
-
-def language_row(c, scores, name, langs, errors):
-    """One row of that table; errors: add the standard errors of the gains."""
-    difference, error, percent = gain(scores, DOCUMENTS, langs)
-    row = [name, *(f"{x:.3f}" for x, _ in mean_scores(scores, DOCUMENTS, langs))]
-    row += [f"{difference:+.3f} ± {error:.3f}" if errors else f"{difference:+.3f}", f"{percent:+.1f}"]
-    for task in c.chance:
-        cell = "/".join(f"{100 * x:.0f}" for x, _ in mean_scores(scores, (task, "acc"), langs))
-        row.append(f"{cell} ± {100 * gain(scores, (task, 'acc'), langs)[1]:.1f}" if errors else cell)
-    return row
-
-
-def retention(c, scores):
-    """Sentences that say whether English and Chinese were kept, on documents and on parallel sentences."""
-    out = []
-    for metric, text in ((DOCUMENTS, "documents"), (SENTENCES, "parallel sentences")):
-        for group in ("English", "Chinese"):
-            rise = round(0 - gain(scores, metric, GROUPS[group])[2] / 100, 8)
-            verdict = "lost" if rise > c.max_rise else "kept"
-            out.append(f"{group} {verdict} on {text}: bits per byte {rise:+.1%}, bound {c.max_rise:+.1%}.")
-    return out
-
-
-def translation_rows(scores):
-    """chrF++ and BLEU of each direction and group of languages."""
-    rows = [["direction", "pairs", *(f"{name} {k}" for name in ("chrF++", "BLEU") for k in (*scores, "gain"))]]
-    for key, pairs in translation_directions(scores).items():
-        row = [", ".join(key), len(pairs)]
-        for metric in (CHRF, BLEU):
-            row += [f"{x:.1f}" for x, _ in mean_scores(scores, metric, pairs)]
-            row.append(f"{gain(scores, metric, pairs)[0]:+.1f}")
-        rows.append(row)
-    return rows
-
-
-def group_rows(c, scores):
-    """Mean gain of each group of languages, beside the paper's Tables 6 and 7."""
-    rows = [["mean gain", "ours, bits per byte", "ours, choice tasks", "paper 7B", "72B"]]
-    for group, langs in GROUPS.items():
-        points = [100 * gain(scores, (task, "acc"), langs)[0] for task in c.chance] or [math.nan]
-        row = [group, f"{gain(scores, DOCUMENTS, langs)[2]:+.1f} %", f"{fmean(points):+.1f}"]
-        for table in (published.TABLE6, published.TABLE7):
-            row.append(f"{fmean(table[x][1] - table[x][0] for x in langs):+.1f}")
-        rows.append(row)
-    return rows
-
-
-def order_rows(scores):
-    """Rank correlation of the first score with the gain, ours and the paper's."""
-    ranks = gain_order(scores)
-    for table in (published.TABLE6, published.TABLE7):
-        ranks.append(spearman([100 - table[x][0] for x in LANGUAGES], [table[x][1] - table[x][0] for x in LANGUAGES]))
-    return [["Spearman", "ours, gain in bits", "ours, gain in %", "paper 7B", "72B"],
-            ["the worse before, the higher the gain", *(f"{rank:+.2f}" for rank in ranks)]]
-
-
-def benchmark_rows(c, scores):
-    """Rows of the paper's Tables 5 and 12 beside our tasks of the same kind."""
-    first, *_, last = scores
-    directions = translation_directions(scores)
-    with_english = directions.get(("en to xx", "all"), []) + directions.get(("xx to en", "all"), [])
-    table12 = [pair for pair in published.TABLE12 if pair in scores[first][BLEU]]
-    rows = [["benchmark", "Qwen2-7B", "Marco-7B", "gain", "ours", "mean of", first, last, "gain"]]
-    for name, metric, places in [*TABLE5, ("Flores", BLEU, with_english), ("Table 12", BLEU, table12)]:
-        if not places or metric[0] not in (*c.chance, "translation"):
-            continue
-        if name == "Table 12":
-            theirs = [fmean(column) for column in zip(*(published.TABLE12[pair] for pair in places))]
-        else:
-            column = published.BENCHMARKS.index(name)
-            theirs = [published.TABLE5[model][column] for model in ("Qwen2-7B", "Marco-7B")]
-        ours = [x * (1 if metric == BLEU else 100) for x, _ in mean_scores(scores, metric, places)]
-        left, right = ([f"{x[0]:.1f}", f"{x[-1]:.1f}", f"{x[-1] - x[0]:+.1f}"] for x in (theirs, ours))
-        rows.append([name, *left, " ".join(metric), len(places), *right])
-    return rows
-
-
-def cost_rows(c, scores):
-    """Tokens, tokens per second and minutes of each training run, by its log."""
-    costs = {}  # checkpoint: (tokens, seconds)
-    for name in scores:
-        log = [{"tokens": 0}, *read_training_log(c.run, name, "tokens_per_s")]
-        seconds = sum((b["tokens"] - a["tokens"]) / b["tokens_per_s"] for a, b in pairwise(log))
-        costs[name] = log[-1]["tokens"], seconds
-    costs["together"] = [sum(column) for column in zip(*costs.values())]
-    rows = [["run", "tokens", "tokens/s", "minutes"]]
-    for name, (tokens, seconds) in costs.items():
-        cells = [f"{tokens:,}", f"{tokens / seconds:,.0f}", f"{seconds / 60:.1f}"] if seconds else ["no log", "", ""]
-        rows.append([name, *cells])
-    return rows
+def coverage(c, scores):
+    """A sentence that names the languages and tasks that were not measured."""
+    missing = [language_table.NAMES[lang] for lang in LANGUAGES if lang not in measured(scores, DOCUMENTS)]
+    text = f"Languages: {len(LANGUAGES) - len(missing)} of Marco-LLM's {len(LANGUAGES)}"
+    text += f", without {', '.join(missing)}." if missing else "."
+    tasks = [task for task in c.chance if task not in tables.choice_tasks(c, scores)]
+    if not measured(scores, SENTENCES):
+        tasks.append("flores")
+    if CHRF not in next(iter(scores.values())):
+        tasks.append("translation")
+    return text + (f" Not measured: {', '.join(tasks)}." if tasks else "")

@@ -1,91 +1,149 @@
-"""Figures of the demo's report: held-out loss over tokens, gains by language, translation as heat maps."""
+"""Figures of the demo's report: abilities by language, held-out loss over tokens, gains, translation as heat maps."""
+import io
 import math
 from itertools import accumulate
-from pathlib import Path
 from statistics import fmean
 
 from configs import language_table
 from reports import published
-from reports.figures import COLORS, pyplot
-from reports.gains import CHRF, DOCUMENTS, GROUPS, LANGUAGES, gain, translation_directions
+from reports.demo_tables import ABILITIES, ability_scores, change
+from reports.figures import pyplot, style
+from reports.gains import CHRF, DOCUMENTS, GROUPS, LANGUAGES, gain, groups_of, measured, translation_directions
 from reports.scores import read_training_log
 
-STYLE = {"font.size": 9, "axes.titlelocation": "left", "figure.constrained_layout.use": True, "xtick.major.size": 0,
-         "ytick.major.size": 0, **{f"axes.spines.{side}": False for side in ("top", "right", "bottom", "left")}}
 
-
-def draw_figures(c, scores):
-    """Write the figures; {name: path}. No curves without logs; only a message without matplotlib."""
+def draw_figures(c, scores, theme):
+    """{name: PNG} of every figure that the scores and logs give, in a theme's colors; None without matplotlib."""
     plt = pyplot()
     if plt is None:
-        text = "No figures: they need a package: pip install matplotlib"
-        print(text, flush=True)
-        return {"gains": text}
-    figures = {}
-    with plt.rc_context(STYLE):
-        figures["gains"], axes = plt.subplots(1, 2, figsize=(9, 6.4))
-        draw_gains(figures["gains"], axes, scores)
-        if ("any to any", "without English") in translation_directions(scores):
-            figures["translation"], axes = plt.subplots(1, 2, figsize=(9, 4.7))
-            best = max(row["score"] for by in scores.values() for row in by[CHRF].values())
-            for ax, name in zip(axes, (c.checkpoints[0], list(scores)[-1])):
-                draw_heat_map(ax, scores[name][CHRF], best, f"{name}: chrF++ from row to column")
-        logs = {name: log for name in scores if (log := read_training_log(c.run, name, "bpb"))}
-        if logs:
-            figures["curves"], ax = plt.subplots(figsize=(9, 5.2))
-            draw_loss_curves(ax, logs, c.heldout_source)
-        paths = {name: Path(c.run) / f"{name}.png" for name in figures}
-        for name, figure in figures.items():
-            figure.savefig(paths[name], dpi=200)
+        return None
+    pictures = {}
+    with plt.rc_context(style(theme)):
+        for name, figure in build_figures(plt, c, scores, theme).items():
+            png = io.BytesIO()
+            figure.savefig(png, dpi=200, format="png")
             plt.close(figure)
-    return paths
+            pictures[name] = png.getvalue()
+    return pictures
 
 
-def draw_gains(figure, axes, scores):
-    """Bars for every language: our gain in bits per byte beside the paper's in points."""
-    saved = {x: gain(scores, DOCUMENTS, [x])[2] for x in LANGUAGES}
-    published_gain = {x: after - before for x, (before, after) in published.TABLE6.items()}
-    draw_bars(axes[0], saved, "Ours: bits per byte saved, %")
-    draw_bars(axes[1], published_gain, "Paper: Qwen2-7B to Marco-7B (Table 6), points")
-    for i, (group, color) in enumerate(zip(GROUPS, COLORS.values())):
-        figure.text(0.98, 0.2 - 0.033 * i, group, color=color, fontweight="bold", ha="right")
+def build_figures(plt, c, scores, theme):
+    """{name: matplotlib figure}: no curves without logs, no heat map without translation."""
+    langs, figures = measured(scores, DOCUMENTS), {}
+    figures["abilities"] = draw_abilities(plt, c, scores, theme)
+    logs = {name: log for name in scores if (log := read_training_log(c.run, name, "bpb"))}
+    if logs:
+        figures["curves"], ax = plt.subplots(figsize=(9, 5.2))
+        draw_loss_curves(ax, logs, c.heldout_source, groups_of(scores), theme)
+    first, *_, last = scores
+    if ("any to any", "without English") in translation_directions(scores):
+        figures["translation"], axes = plt.subplots(1, 2, figsize=(9, 4.7))
+        for ax, name in zip(axes, (first, last)):
+            pairs = [x for x in LANGUAGES if any(pair.startswith(f"{x}-") and not pair.endswith("-en")
+                                                 for pair in scores[name][CHRF])]
+            grid = [[chrf_score(scores[name], f"{a}-{b}") for b in pairs] for a in pairs]
+            image = draw_heat_map(ax, grid, pairs, pairs, best_chrf(scores), theme)
+            ax.set_title(f"{name}: chrF++ from row to column")
+        figures["translation"].colorbar(image, ax=axes, shrink=0.6, pad=0.01).outline.set_visible(False)
+    elif translation_directions(scores):
+        figures["translation"], ax = plt.subplots(figsize=(2.2 + 0.42 * len(langs), 2.9))
+        rows = {f"{way} English, {name}": [chrf_score(scores[name], pattern.format(x)) for x in langs[1:]]
+                for way, pattern in (("into", "{}-en"), ("out of", "en-{}")) for name in (first, last)}
+        image = draw_heat_map(ax, list(rows.values()), langs[1:], list(rows), best_chrf(scores), theme)
+        ax.set_title("Translation, chrF++")
+        figures["translation"].colorbar(image, ax=ax, shrink=0.8, pad=0.01).outline.set_visible(False)
+    figures["gains"], axes = plt.subplots(1, 2, figsize=(9, 0.9 + 0.19 * len(langs)))
+    saved = {x: gain(scores, DOCUMENTS, [x])[2] for x in langs}
+    draw_bars(axes[0], saved, "Ours: bits per byte saved, %", theme)
+    paper = {x: published.TABLE6[x][1] - published.TABLE6[x][0] for x in langs}
+    draw_bars(axes[1], paper, "Paper: Qwen2-7B to Marco-7B (Table 6), points", theme)
+    return figures
 
 
-def draw_bars(ax, values, title):
+def draw_abilities(plt, c, scores, theme):
+    """One row per language, one panel per ability: a ring before, a dot after, a dotted line at chance."""
+    groups = {group: langs for group, langs in groups_of(scores).items() if group != "all"}
+    heights, height = {}, 0.0
+    for langs in groups.values():
+        for lang in langs:
+            heights[lang] = height
+            height += 1
+        height += 0.7  # space between groups
+    panels = [(ability, values) for ability in ABILITIES if (values := ability_scores(scores, ability))]
+    size = (1.6 + 1.55 * len(panels), 1.4 + 0.19 * height)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, (ability, values) in zip(axes[0], panels):
+        for lang, (before, *_, after) in values.items():
+            color = theme.colors[language_table.group(lang)]
+            ax.plot([before, after], [heights[lang]] * 2, color=color, lw=2, alpha=0.45, zorder=1)
+            ax.scatter(before, heights[lang], s=26, facecolor=theme.background, edgecolor=color, lw=1.3, zorder=2)
+            ax.scatter(after, heights[lang], s=28, color=color, zorder=3)
+        if ability.unit == "%" and ability.metric[0] in c.chance:
+            ax.axvline(c.chance[ability.metric[0]], color=theme.muted, lw=1, ls=":", zorder=0)
+        low = {lang: y for lang, y in values.items() if lang in GROUPS["low-resource"]}
+        means = change(ability, low or values)
+        ax.set_title(f"{ability.name}\n{'low-resource' if low else 'mean'} {means}", fontsize=8)
+        top = max(max(y) for y in values.values())
+        ax.set(xlim=(-3, 103) if ability.unit == "%" else (-0.03 * top, 1.06 * top), ylim=(height - 0.2, -0.8),
+               xlabel=ability.unit)
+        ax.grid(axis="x", color=theme.grid, lw=0.8)
+        ax.set_axisbelow(True)
+    axes[0][0].set_yticks(list(heights.values()), [language_table.NAMES[lang] for lang in heights])
+    for label, lang in zip(axes[0][0].get_yticklabels(), heights):
+        label.set_color(theme.colors[language_table.group(lang)])
+    first, *_, last = scores
+    figure.suptitle(f"ring: {first}, dot: {last}, dotted: chance", fontsize=8, color=theme.muted, x=0.99, ha="right")
+    return figure
+
+
+def draw_bars(ax, values, title, theme):
     """One bar for each language, the largest on top."""
-    langs = sorted(LANGUAGES, key=values.get)
-    colors = [COLORS[language_table.group(x)] for x in langs]
+    langs = sorted(values, key=values.get)
+    colors = [theme.colors[language_table.group(x)] for x in langs]
     bars = ax.barh([language_table.NAMES[x] for x in langs], [values[x] for x in langs], color=colors)
     ax.bar_label(bars, fmt="%+.1f", padding=3, fontsize=7.5)
     ax.set(title=title, xticks=[], ylim=(-0.6, len(langs) - 0.4), xmargin=0.14)
 
 
-def draw_heat_map(ax, rows, best, title):
-    """Scores of all translation pairs without English, from the row's language into the column's."""
-    langs = [x for x in LANGUAGES if any(pair.startswith(f"{x}-") and not pair.endswith("-en") for pair in rows)]
-    grid = [[rows[f"{a}-{b}"]["score"] if f"{a}-{b}" in rows else math.nan for b in langs] for a in langs]
-    ax.imshow(grid, cmap="Blues", vmin=0, vmax=best)
+def best_chrf(scores):
+    return max(row["score"] for by in scores.values() for row in by[CHRF].values())
+
+
+def chrf_score(by_metric, pair):
+    """chrF++ of a pair; nan if it was not measured."""
+    row = by_metric[CHRF].get(pair)
+    return math.nan if row is None else row["score"]
+
+
+def draw_heat_map(ax, grid, columns, rows, best, theme):
+    """A grid of scores with their numbers; columns and rows are language codes or labels. Returns the image."""
+    aspect = "equal" if rows == columns else "auto"
+    image = ax.imshow(grid, cmap=theme.heat, vmin=0, vmax=max(best, 1), aspect=aspect)
     for i, row in enumerate(grid):
         for j, score in enumerate(row):
             if not math.isnan(score):
-                color = "white" if score > 0.6 * best else "black"
+                red, green, blue, _ = image.to_rgba(score)
+                color = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
                 ax.text(j, i, f"{score:.0f}", ha="center", va="center", color=color, fontsize=8)
-    names = [language_table.NAMES[x] for x in langs]
-    ax.set_xticks(range(len(langs)), names, rotation=45, ha="right")
-    ax.set(title=title, yticks=range(len(langs)), yticklabels=names)
+    ax.set_xticks(range(len(columns)), [language_table.NAMES.get(x, x) for x in columns], rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), [language_table.NAMES.get(x, x) for x in rows])
+    return image
 
 
-def draw_loss_curves(ax, logs, source):
+def draw_loss_curves(ax, logs, source, groups, theme):
     """Held-out bits per byte over tokens, runs laid end to end. On the log scale equal slopes are equal percentages.
 
-    source: name of a language's held-out source in the logs, with {lang}.
+    source: name of a language's held-out source in the logs, with {lang}; groups: {name: languages}.
     """
     starts = [*accumulate((log[-1]["tokens"] / 1e6 for log in logs.values()), initial=0)]
     x = [start + row["tokens"] / 1e6 for start, log in zip(starts, logs.values()) for row in log]
     rows = [row["bpb"] for log in logs.values() for row in log]
-    y = {lang: [row.get(source.format(lang=lang), math.nan) for row in rows] for lang in LANGUAGES}
+    y = {lang: [row.get(source.format(lang=lang), math.nan) for row in rows] for lang in groups["all"]}
     labels = []  # (height, text, color, font size)
-    for color, (group, langs) in zip(COLORS.values(), GROUPS.items()):
+    for group, langs in groups.items():
+        if group == "all":
+            continue
+        color = theme.colors[language_table.group(langs[0])]
         by_step = list(zip(*(y[lang] for lang in langs)))
         ax.plot(x, by_step, color=color, lw=0.8, alpha=0.4)
         ax.plot(x, list(map(fmean, by_step)), color=color, lw=2.4)
@@ -99,9 +157,9 @@ def draw_loss_curves(ax, logs, source):
         weight = "bold" if size == 9 else "normal"
         ax.text(x[-1] * 1.012, height, name, color=color, fontsize=size, fontweight=weight, va="center")
     for start, name in zip(starts, logs):
-        ax.axvline(start, color="#bbbbbb", lw=0.8, zorder=0)
-        ax.text(start, 1.01, name, transform=ax.get_xaxis_transform(), color="#666666")
+        ax.axvline(start, color=theme.muted, lw=0.8, zorder=0)
+        ax.text(start, 1.01, name, transform=ax.get_xaxis_transform(), color=theme.muted)
     ax.set(yscale="log", xlim=(0, x[-1]), xlabel="training tokens, millions", ylabel="bits per byte of held-out text")
     ax.set_yticks([.25, .5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
     ax.minorticks_off()
-    ax.grid(axis="y", color="#e4e4e4", lw=0.8)
+    ax.grid(axis="y", color=theme.grid, lw=0.8)

@@ -1,6 +1,7 @@
 """Scores of a run's checkpoints in Marco-LLM's 29 languages, and the gain of the last checkpoint over the first.
 
-`scores` is {checkpoint: {(task, metric): {language or pair: row of results.jsonl}}}, in the order of training.
+`scores` is {checkpoint: {(task, metric): {language or pair: row of results.jsonl}}}, in the order of training. Every
+checkpoint has the same tasks and languages; a run may have fewer than the 29.
 """
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ from reports.scores import read_jsonl
 LANGUAGES = list(language_table.MARCO)  # in the paper's order: English, Chinese, 8 other high-resource, 19 low-resource
 GROUPS = {"English": ["en"], "Chinese": ["zh"], "other high-resource": language_table.HIGH[2:],
           "low-resource": language_table.LOW, "all": LANGUAGES}
+KEPT = ("English", "Chinese")  # the groups that continual pretraining must not harm
 DOCUMENTS, SENTENCES = ("heldout", "bits_per_byte"), ("flores", "bits_per_byte")
 BLEU, CHRF = ("translation", "bleu"), ("translation", "chrf++")
 CHANCE = dict(belebele=25, xcopa=50, mmmlu_unstated=25, mmmlu_stated=25)  # {multiple-choice task: chance accuracy, %}
@@ -32,30 +34,49 @@ def read_checkpoints(run, checkpoints, choice_tasks):
         raise ValueError(f"{file}: a gain needs checkpoint {checkpoints[0]} and one of {', '.join(checkpoints[1:])}; "
                          f"there is {', '.join(scores) or 'none'}. Run eval.py on the others or set checkpoints=")
     for row in rows:
-        if row["checkpoint"] in scores and row["weights"] == weights[row["checkpoint"]]:
+        known = row["lang"] in LANGUAGES or set(row["lang"].split("-")) <= set(LANGUAGES)
+        if row["checkpoint"] in scores and row["weights"] == weights[row["checkpoint"]] and known:
             scores[row["checkpoint"]].setdefault((row["task"], row["metric"]), {})[row["lang"]] = row
     check_complete(file, scores, choice_tasks)
     return scores
 
 
 def check_complete(file, scores, choice_tasks):
-    """ValueError if a checkpoint lacks a score or was measured differently from the first one."""
-    required = {DOCUMENTS: LANGUAGES, SENTENCES: LANGUAGES, **{(task, "acc"): LANGUAGES for task in choice_tasks}}
-    for metric in (CHRF, BLEU):
-        required[metric] = sorted({pair for by in scores.values() for pair in by.get(metric, {})}) or ["en-zh"]
+    """ValueError if a checkpoint lacks a score that another has, or was measured differently from the first one."""
     first = next(iter(scores))
-    for name in scores:
-        for (task, metric), places in required.items():
-            here, before = (scores[k].get((task, metric), {}) for k in (name, first))
+    for metric in (DOCUMENTS, SENTENCES, *((task, "acc") for task in choice_tasks), CHRF, BLEU):
+        places = sorted({place for by in scores.values() for place in by.get(metric, {})}, key=place_order)
+        if metric == DOCUMENTS and not places:
+            raise ValueError(f"{file} has no {metric[1]} of task {metric[0]} in any of Marco-LLM's languages; "
+                             "run eval.py on every checkpoint with that task, or use report.py tables")
+        for name in scores:
+            here, before = (scores[k].get(metric, {}) for k in (name, first))
             missing = [x for x in places if x not in here]
             different = [x for x in here if x in before
-                         and any(before[x][key] != here[x][key] for key in ("n", "prompt", "signature"))]
+                         and any(before[x].get(key) != here[x].get(key) for key in ("n", "prompt", "signature"))]
             if missing or different:
                 problem = "has nothing" if missing else f"and {first} differ in n, prompt or signature"
                 bad = missing or different
-                raise ValueError(f"{file}: checkpoint {name} {problem} for {metric} of task {task} in "
+                raise ValueError(f"{file}: checkpoint {name} {problem} for {metric[1]} of task {metric[0]} in "
                                  f"{', '.join(bad[:9])} ({len(bad)} of {len(places)}); run eval.py on every checkpoint "
                                  "with the same config")
+
+
+def place_order(place):
+    """Sort key of a language or pair: the paper's order of the languages."""
+    return [LANGUAGES.index(lang) for lang in place.split("-")]
+
+
+def measured(scores, metric, places=LANGUAGES):
+    """Those of the languages or pairs that a metric was measured in."""
+    have = next(iter(scores.values())).get(metric, {})
+    return [place for place in places if place in have]
+
+
+def groups_of(scores, metric=DOCUMENTS):
+    """GROUPS, as far as the metric was measured in their languages."""
+    groups = {group: measured(scores, metric, langs) for group, langs in GROUPS.items()}
+    return {group: langs for group, langs in groups.items() if langs}
 
 
 def mean_scores(scores, metric, places):
@@ -89,17 +110,18 @@ def gain_order(scores):
 
     +1: the least served language gains most.
     """
-    before = [mean_scores(scores, DOCUMENTS, [x])[0][0] for x in LANGUAGES]
-    gains = [gain(scores, DOCUMENTS, [x]) for x in LANGUAGES]
+    langs = measured(scores, DOCUMENTS)
+    before = [mean_scores(scores, DOCUMENTS, [x])[0][0] for x in langs]
+    gains = [gain(scores, DOCUMENTS, [x]) for x in langs]
     return [spearman(before, [g[i] for g in gains]) for i in (0, 2)]
 
 
 def translation_directions(scores):
     """{(direction, group of languages): the pairs that were evaluated}, without empty ones."""
-    measured = next(iter(scores.values()))[CHRF]
     directions = {}
+    pairs = next(iter(scores.values())).get(CHRF, {})
     for direction, pattern in (("en to xx", "en-{}"), ("xx to en", "{}-en")):
         for group, langs in GROUPS.items():
-            directions[direction, group] = [pair for pair in map(pattern.format, langs) if pair in measured]
-    directions["any to any", "without English"] = [pair for pair in sorted(measured) if "en" not in pair.split("-")]
-    return {key: pairs for key, pairs in directions.items() if pairs}
+            directions[direction, group] = [pair for pair in map(pattern.format, langs) if pair in pairs]
+    directions["any to any", "without English"] = [pair for pair in sorted(pairs) if "en" not in pair.split("-")]
+    return {key: members for key, members in directions.items() if members}

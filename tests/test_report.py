@@ -1,5 +1,7 @@
 """report.py against synthetic results whose numbers can be worked out by hand."""
+import base64
 import builtins
+import html
 import json
 import re
 
@@ -9,12 +11,14 @@ import pytest
 import report
 from configs import language_table
 from evaluation import results
-from reports import curve, demo, gains, paper, published, scores
+from reports import curve, demo, demo_figures, gains, page, paper, published, scores
+from reports import figures as reports_figures
 
 LANGS = list(language_table.MARCO)
 TASKS = ("belebele", "xcopa", "mmmlu_unstated", "mmmlu_stated")
 KS = ("base", "stage1", "stage2")
 PAIRS = [f"en-{k}" for k in LANGS[1:]] + [f"{k}-en" for k in LANGS[1:]] + ["ar-ja", "ja-zh", "zh-ja", "es-fr"]
+GROUPS = ("English", "Chinese", "other high-resource", "low-resource", "all")
 SIGNATURE = {"chrf++": "nrefs:1|nc:6|nw:2", "bleu": "nrefs:1|tok:13a"}
 
 
@@ -66,14 +70,14 @@ def write(folder, results, logs=KS):
 
 
 def make(folder, *words, figures=False):
-    """Run the program on a folder; {first cell: the other cells} of each table of report.md, and the whole text."""
+    """Run the program on a folder; report.md's tables {header: {first cell of a row: the others}}, and its text."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:  # they take a second
-            patch.setattr(demo, "draw_figures", lambda c, scores: {"gains": ""})
+            patch.setattr(demo, "draw_figures", lambda c, scores, theme: {})
         report.main(["demo", f"run={folder}", *words])
     text = (folder / "report.md").read_text(encoding="utf-8")
-    tables = [{row[0]: row[1:] for row in cells(block)} for block in re.findall(r"(?:^\|.*\n)+", text, re.M)]
-    return tables, text
+    blocks = [cells(block) for block in re.findall(r"(?:^\|.*\n)+", text, re.M)]
+    return {block[0][0]: {row[0]: row[1:] for row in block} for block in blocks}, text
 
 
 def cells(block):
@@ -91,7 +95,7 @@ def made(tmp_path_factory):
 # ---------------------------------------------------------------------- the tables
 
 def test_main_table_has_all_languages_in_order_and_hand_computed_numbers(made):
-    table = made[1][0]
+    table = made[1]["bits per byte"]
     names = [language_table.NAMES[x] for x in LANGS]
     assert list(table) == ["bits per byte", *names[:10], "other high-resource (8)", *names[10:], "low-resource (19)",
                            "all (29)"]
@@ -112,7 +116,7 @@ def test_main_table_has_all_languages_in_order_and_hand_computed_numbers(made):
 
 
 def test_translation(made):
-    table, text = made[1][1], made[2]
+    table, text = made[1]["direction"], made[2]
     assert table["direction"] == ["pairs", *(f"{m} {x}" for m in ("chrF++", "BLEU") for x in (*KS, "gain"))]
     assert table["en to xx, Chinese"] == ["1", "10.0", "11.0", "13.0", "+3.0", "5.0", "5.5", "6.5", "+1.5"]
     assert table["en to xx, other high-resource"][0] == "8" and table["en to xx, low-resource"][0] == "19"
@@ -122,7 +126,7 @@ def test_translation(made):
 
 
 def test_gain_by_group_beside_the_paper(made):
-    table = made[1][2]
+    table = made[1]["mean gain"]
     # English: 77.9 - 77.4 and 86.0 - 84.6; Chinese: 76.0 - 75.8 and 86.4 - 83.7. Accuracy: 4 points, low-resource 5
     assert table["English"] == ["+0.0 %", "+4.0", "+0.5", "+1.4"]
     assert table["Chinese"] == ["+1.8 %", "+4.0", "+0.2", "+2.7"]  # 0.02 of 1.1
@@ -141,7 +145,7 @@ def test_order_of_the_gains(made):
     for table in (published.TABLE6, published.TABLE7):
         before, after = np.array([table[x] for x in LANGS]).T
         theirs.append(f"{np.corrcoef(ranks(-before.round(6)), ranks((after - before).round(6)))[0, 1]:+.2f}")
-    assert made[1][3]["the worse before, the higher the gain"] == ["+1.00", "+1.00", *theirs]
+    assert made[1]["Spearman"]["the worse before, the higher the gain"] == ["+1.00", "+1.00", *theirs]
     assert theirs == ["+0.68", "+0.61"]
 
 
@@ -161,17 +165,24 @@ def test_scores_beside_tables_5_and_12(made):
 
 
 def test_cost_counts_repeated_steps_once(made):
-    table = made[1][5]  # 100,000 tokens at 500/s and 100,000 at 1,000/s: 300 s, 667 tokens/s
+    table = made[1]["run"]  # 100,000 tokens at 500/s and 100,000 at 1,000/s: 300 s, 667 tokens/s
     assert table["stage1"] == ["200,000", "667", "5.0"]
     assert table["together"] == ["600,000", "667", "15.0"]
 
 
-def test_terminal_table(tmp_path, capsys):
+def test_terminal_shows_the_abilities_at_a_glance(tmp_path, capsys):
     make(write(tmp_path, rows()))
     out = capsys.readouterr().out
     assert "English kept on documents: bits per byte +0.0%, bound +1.0%." in out and "*" not in out and "|" not in out
-    # 28 places from English: 1 + 2.8, less 0.28, less 0.56
-    assert re.search(r"^Nepali +3\.800 +3\.520 +3\.240 +\+0\.560 +\+14\.7 ", out, re.M)
+    shown = {re.split("  +", line)[0]: re.split("  +", line)[1:] for line in out.splitlines()}
+    assert shown["base → stage2"] == ["chance", *GROUPS]
+    assert shown["facts stated in its texts, %"] == ["25", "25 → 29", "25 → 29", "25 → 29", "25 → 30", "25 → 30"]
+    assert shown["cause and effect, %"][:2] == ["50", "50 → 54"]
+    assert shown["translation into English, chrF++"] == ["20 → 23"] * 4  # no English into English, no chance
+    assert shown["translation out of English, chrF++"] == ["10 → 13"] * 4
+    assert shown["bits per byte, less is better"] == ["1.00 → 1.00", "1.10 → 1.08", "1.55 → 1.44", "2.90 → 2.52",
+                                                      "2.40 → 2.12"]
+    assert len(out.splitlines()) < 20
 
 
 # ---------------------------------------------------------------------- judgements
@@ -195,7 +206,7 @@ def test_reversed_order_is_minus_one(tmp_path):
         return 1 + 0.1 * place - (0.3 - 0.01 * place) * (k == "stage2")
 
     run = write(tmp_path, rows(bits=reversed_gain))
-    assert make(run)[0][3]["the worse before, the higher the gain"][:2] == ["-1.00", "-1.00"]
+    assert make(run)[0]["Spearman"]["the worse before, the higher the gain"][:2] == ["-1.00", "-1.00"]
 
 
 @pytest.mark.parametrize("x, y, r", [
@@ -209,22 +220,89 @@ def test_spearman(x, y, r):  # 0.8 = 1 - 6 x 2 / (4 x 15); ranks 1.5 1.5 3 again
 
 def test_figures_are_written_and_shown(made):
     folder, _, text = made
-    for name in ("curves", "gains", "translation"):
+    shown = (folder / "report.html").read_text(encoding="utf-8")
+    for name in ("abilities", "curves", "gains", "translation"):
         data = (folder / f"{name}.png").read_bytes()
-        assert data[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(data[16:20], "big") == 1800
-        assert text.count(f"]({name}.png)") == 1
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        assert text.count(f"]({name}.png)") == 1 and base64.b64encode(data).decode() in shown
+    assert shown.count("<img src=\"data:image/png;base64,") == shown.count("prefers-color-scheme: dark)\" srcset=") == 4
+
+
+@pytest.fixture(scope="module")
+def figures(made):
+    """The figures of that report as matplotlib's objects."""
+    settings = demo.Demo(run=str(made[0]))
+    table = gains.read_checkpoints(settings.run, settings.checkpoints, settings.chance)
+    plt = reports_figures.pyplot()
+    with plt.rc_context(reports_figures.style(reports_figures.LIGHT)):
+        return demo_figures.build_figures(plt, settings, table, reports_figures.LIGHT)
+
+
+def test_abilities_are_drawn_before_and_after(figures):
+    axes = figures["abilities"].axes
+    titles = [ax.get_title(loc="left").split("\n") for ax in axes]
+    assert [t[0] for t in titles] == ["facts stated in its texts", "facts stated only elsewhere", "reading",
+                                      "cause and effect", "translation into English", "translation out of English",
+                                      "bits per byte"]
+    assert [t[1] for t in titles] == ["low-resource 25 → 30", "low-resource 25 → 30", "low-resource 25 → 30",
+                                      "low-resource 50 → 55", "low-resource 20 → 23", "low-resource 10 → 13",
+                                      "low-resource 2.90 → 2.52"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == [language_table.NAMES[x] for x in LANGS]
+    for ax, score in ((axes[2], lambda k, x: 100 * accuracy(k, x, "belebele")), (axes[6], bits)):
+        points = [tuple(marks.get_offsets()[0]) for marks in ax.collections]  # a ring and a dot for each language
+        expected = [score(k, x) for x in LANGS for k in ("base", "stage2")]
+        assert [x for x, _ in points] == pytest.approx(expected, abs=1e-4)
+        assert all(points[i][1] == points[i + 1][1] for i in range(0, len(points), 2))
+        assert [y for _, y in points] == sorted(y for _, y in points)  # in the order of the names
+    assert [line.get_xdata()[0] for line in axes[3].lines if line.get_linestyle() == ":"] == [50]  # chance
+    assert len(axes[4].collections) == 2 * 28 and not [x for x in axes[4].lines if x.get_linestyle() == ":"]
+
+
+def test_the_heat_map_has_colors_and_the_numbers(figures):
+    before, after, bar = figures["translation"].axes
+    langs = ["en", "zh", "ar", "es", "ja"]  # those that translate into another language than English
+    assert [x.get_text() for x in after.get_xticklabels()] == [language_table.NAMES[x] for x in langs]
+    for ax, k in ((before, "base"), (after, "stage2")):
+        image = ax.images[0]
+        grid = np.ma.filled(image.get_array(), np.nan)
+        for pair in ("en-zh", "ar-ja", "es-en"):
+            a, b = (langs.index(x) for x in pair.split("-"))
+            assert grid[a, b] == chrf(k, pair)
+            assert str(chrf(k, pair)) in [t.get_text() for t in ax.texts if t.get_position() == (b, a)]
+        assert np.isnan(grid[0, 0]) and image.get_clim() == (0, 23)
+        assert len({tuple(image.to_rgba(x)) for x in np.unique(grid[~np.isnan(grid)])}) == 3  # a color for each score
+    assert bar.get_ylim() == (0, 23)
+
+
+def test_the_page_needs_nothing_else_and_its_tables_are_those_of_the_text(made):
+    text = (made[0] / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r"(?:src|srcset|href)=\"(.*?)\"", text)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert not re.search(r"https?://|@import|url\(", text)
+    ids = set(re.findall(r" id=\"(.*?)\"", text))
+    assert {link[1:] for link in links if link[0] == "#"} <= ids and len(ids) == 6
+    for table, name in zip(re.findall("<table>.*?</table>", text), made[1], strict=True):
+        shown = [[html.unescape(re.sub("<.*?>", "", cell)) for cell in re.findall("<t[hd]>(.*?)</t[hd]>", row)]
+                 for row in re.findall("<tr>.*?</tr>", table)]
+        assert {row[0]: row[1:] for row in shown} == made[1][name]
+
+
+def test_text_is_escaped_in_the_page():
+    shown = page.to_html(["# A <b> & c", [["<x>", "**y**"], ["`a<b`", 1]]])
+    assert "<title>A &lt;b&gt; &amp; c</title>" in shown and "<button>&lt;x&gt;</button>" in shown
+    assert "<b>y</b>" in shown and "<code>a&lt;b</code>" in shown and "<td>1</td>" in shown
 
 
 def test_without_logs_there_are_no_curves(tmp_path):
     tables, text = make(write(tmp_path, rows(), logs=()), figures=True)
     assert "curves.png" not in text and not (tmp_path / "curves.png").exists() and (tmp_path / "gains.png").exists()
-    assert tables[5]["base"] == tables[5]["together"] == ["no log", "", ""]
+    assert tables["run"]["base"] == tables["run"]["together"] == ["no log", "", ""]
 
 
 def test_a_base_without_a_log(tmp_path):
     tables, text = make(write(tmp_path, rows(), logs=KS[1:]), figures=True)
-    assert "curves.png" in text and tables[5]["base"][0] == "no log"
-    assert tables[5]["together"] == ["400,000", "667", "10.0"]
+    assert "curves.png" in text and tables["run"]["base"][0] == "no log"
+    assert tables["run"]["together"] == ["400,000", "667", "10.0"]
 
 
 def test_without_matplotlib_the_tables_are_written(tmp_path, monkeypatch, capsys):
@@ -238,23 +316,31 @@ def test_without_matplotlib_the_tables_are_written(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(builtins, "__import__", no_matplotlib)
     tables, text = make(write(tmp_path, rows()), figures=True)
     assert "pip install matplotlib" in capsys.readouterr().out and "pip install matplotlib" in text
-    assert len(tables) == 6 and ".png" not in text and not list(tmp_path.glob("*.png"))
+    assert len(tables) == 7 and ".png" not in text and not list(tmp_path.glob("*.png"))
 
 
 # ---------------------------------------------------------------------- what is missing, what is stale
 
 def test_a_partial_run_reports_what_is_there(tmp_path):
     tables, text = make(write(tmp_path, rows(KS[:2]), logs=KS[:2]))
-    assert tables[0]["bits per byte"][:4] == ["base", "stage1", "gain", "gain, %"]
-    assert tables[0]["Arabic"][:4] == ["1.200", "1.180", "+0.020", "+1.7"]
+    assert tables["bits per byte"]["bits per byte"][:4] == ["base", "stage1", "gain", "gain, %"]
+    assert tables["bits per byte"]["Arabic"][:4] == ["1.200", "1.180", "+0.020", "+1.7"]
     assert "Checkpoints found: base, stage1; requested: base, stage1, stage2." in text
 
 
-def test_only_english_pairs_draw_no_map(tmp_path):
+def test_a_map_of_only_english_pairs(tmp_path):
+    """Four rows: into and out of English, before and after."""
     english = [r for r in rows() if r["task"] != "translation" or "en" in r["lang"].split("-")]
-    tables, text = make(write(tmp_path, english), figures=True)
-    assert "translation.png" not in text
-    assert "any to any, without English" not in tables[1] and "Table 12" not in tables[4]
+    tables, text = make(write(tmp_path, english))
+    settings = demo.Demo(run=str(tmp_path))
+    table = gains.read_checkpoints(settings.run, settings.checkpoints, settings.chance)
+    plt = reports_figures.pyplot()
+    ax = demo_figures.build_figures(plt, settings, table, reports_figures.DARK)["translation"].axes[0]
+    plt.close("all")
+    assert [x.get_text() for x in ax.get_yticklabels()] == ["into English, base", "into English, stage2",
+                                                            "out of English, base", "out of English, stage2"]
+    assert ax.images[0].get_array().tolist() == [[20] * 28, [23] * 28, [10] * 28, [13] * 28]
+    assert "any to any, without English" not in tables["direction"] and "Table 12" not in tables["benchmark"]
 
 
 def test_other_choices(tmp_path):
@@ -269,8 +355,11 @@ def test_other_choices(tmp_path):
     (lambda r: False, ["results.jsonl", "there is none"]),
     (lambda r: (r["checkpoint"], r["task"]) != ("stage1", "xcopa"),
      ["results.jsonl", "stage1", "xcopa", "29 of 29", "eval.py"]),
-    (lambda r: r["task"] != "translation", ["results.jsonl", "base", "translation", "run eval.py"]),
-    (lambda r: r["lang"] not in ("kk", "ne"), ["results.jsonl", "bits_per_byte", "heldout", "kk, ne", "2 of 29"]),
+    (lambda r: r["task"] != "heldout", ["results.jsonl", "bits_per_byte", "heldout", "any of", "run eval.py"]),
+    (lambda r: r["checkpoint"] != "stage1" or r["lang"] not in ("kk", "ne"),
+     ["results.jsonl", "stage1", "bits_per_byte", "heldout", "kk, ne", "2 of 29"]),
+    (lambda r: r["checkpoint"] == "stage2" or r["task"] != "translation",
+     ["base has nothing", "chrf++", "translation"]),
     (lambda r: (r["checkpoint"], r["lang"]) != ("stage2", "ar-ja"),
      ["results.jsonl", "stage2", "translation", "ar-ja"]),
 ])
@@ -287,12 +376,54 @@ def test_a_line_cut_by_a_sudden_end_is_left_out(tmp_path):
         text = file.read_text()
         file.write_text(text[:100] + "\n\n" + text + '{"step": 300, "bpb": {"web-en": 1}')
     tables, _ = make(run)
-    assert tables[0]["Arabic"][:3] == ["1.200", "1.180", "1.160"] and tables[5]["stage2"] == ["200,000", "667", "5.0"]
+    assert tables["bits per byte"]["Arabic"][:3] == ["1.200", "1.180", "1.160"]
+    assert tables["run"]["stage2"] == ["200,000", "667", "5.0"]
+
+
+def test_a_run_may_have_fewer_languages_and_tasks(tmp_path):
+    """The demo's default languages: everything is about those, and what was not measured is named."""
+    few = ["en", "zh", "ar", "kk", "uk"]
+    keep = [r for r in rows() if set(r["lang"].split("-")) <= set(few) and r["task"] not in ("xcopa", "flores")]
+    some = [r for r in keep if r["task"] != "belebele" or r["lang"] in ("kk", "en")]
+    tables, text = make(write(tmp_path, some))
+    assert "Languages: 5 of Marco-LLM's 29, without German, Spanish" in text
+    assert "Not measured: xcopa, flores." in text and "parallel sentences" not in text
+    assert list(tables["bits per byte"]) == ["bits per byte", "English", "Chinese", "Arabic", "other high-resource",
+                                             "Ukrainian", "Kazakh", "low-resource (2)", "all (5)"]
+    assert tables["bits per byte"]["bits per byte"][5:] == ["belebele", "mmmlu_unstated", "mmmlu_stated"]
+    low = [sum(f(k, x) for x in ("kk", "uk")) / 2 for k in KS for f in (bits,)]
+    assert tables["bits per byte"]["low-resource (2)"][:3] == [f"{x:.3f}" for x in low]
+    assert tables["bits per byte"]["Arabic"][5] == "" and tables["bits per byte"]["Kazakh"][5] == "25/27/30"
+    assert tables["base → stage2"]["reading, %"] == ["25", "25 → 29", "", "", "25 → 30", "25 → 30"]
+    gain72 = ((84.8 - 70.3) + (91.7 - 88.2)) / 2  # Table 7 of the same two languages
+    assert tables["mean gain"]["low-resource"][3] == f"{gain72:+.1f}"
+    only_bits = [r for r in keep if r["task"] == "heldout"]
+    tables, text = make(write(tmp_path, only_bits))
+    assert "Not measured: belebele, xcopa, mmmlu_unstated, mmmlu_stated, flores, translation." in text
+    assert "## Translation" not in text
+    assert list(tables["base → stage2"]) == ["base → stage2", "bits per byte, less is better"]
+
+
+def test_conversations_are_shown_where_the_exact_judge_ran(tmp_path):
+    def judged(checkpoint, metric, group, score, **more):
+        return {"checkpoint": checkpoint, "weights": "w", "task": "chat", "lang": "mean", "group": group, "n": 90,
+                "metric": metric, "score": score, "stderr": 0.02, "low": score - 0.04, "high": score + 0.04} | more
+
+    chat = [judged("sft", "stated_facts", "low", 0.5), judged("dpo", "stated_facts", "low", 0.7),
+            judged("dpo", "win_rate", "low", 0.6, against="sft"), judged("dpo", "stated_facts", "en", 0.9),
+            judged("dpo", "stated_facts", "kk", 0.1) | {"lang": "kk"}]
+    text = make(write(tmp_path, rows() + chat))[1]
+    shown = cells(text.split("## Conversations")[1].split("\n\n")[2])
+    assert shown == [["judged exactly, %", "checkpoint", "English", "low-resource"],
+                     ["stated facts", "sft", "", "50 [46, 54]"],
+                     ["stated facts", "dpo", "90 [86, 94]", "70 [66, 74]"],
+                     ["win rate against sft", "dpo", "", "60 [56, 64]"]]
 
 
 def test_rows_of_the_exact_judge_are_in_the_same_file(tmp_path):
-    judged = {"checkpoint": "dpo", "weights": "w", "task": "chat", "lang": "en", "metric": "win_rate", "score": 0.6, "n": 9}
-    assert make(write(tmp_path, [*rows(), judged]))[0][0]["Arabic"][:3] == ["1.200", "1.180", "1.160"]
+    judged = {"checkpoint": "dpo", "weights": "w", "task": "chat", "lang": "en", "metric": "win_rate", "score": 0.6}
+    tables = make(write(tmp_path, [*rows(), judged]))[0]
+    assert tables["bits per byte"]["Arabic"][:3] == ["1.200", "1.180", "1.160"]
 
 
 def test_no_results_file(tmp_path):
@@ -303,7 +434,8 @@ def test_no_results_file(tmp_path):
 # ---------------------------------------------------------------------- the dispatcher
 
 @pytest.mark.parametrize("argv, message", [
-    ([], "the first word must name a report, got no word; the reports are: demo, datacard, claims, ablation, paper"),
+    ([], "the first word must name a report, got no word; the reports are: demo, datacard, claims, ablation, ladder, "
+         "paper, curve, tables"),
     (["run=out/demo"], "got 'run=out/demo'; the reports are: demo"), (["Demo"], "got 'Demo'; the reports are: demo"),
     (["demo"], "Demo: run must be set"), (["claims"], "Claims: runs must be set"),
     (["claims", "runs=['a']"], r"runs must name two or more folders, got \['a'\]; set runs="),
@@ -339,7 +471,7 @@ def test_the_newest_row_and_the_newest_weights_count(tmp_path):
     old = [{**r, "weights": "old", "score": 9.0} for r in rows(("stage2",))]
     twice = [{**r, "score": 1.16 + 1} for r in rows(("stage2",)) if (r["task"], r["lang"]) == ("heldout", "ar")]
     tables, _ = make(write(tmp_path, old + twice + rows()))
-    assert tables[0]["Arabic"][:4] == ["1.200", "1.180", "1.160", "+0.040"]
+    assert tables["bits per byte"]["Arabic"][:4] == ["1.200", "1.180", "1.160", "+0.040"]
     # new weights, not all scored yet
     with pytest.raises(ValueError, match="stage2 has nothing for acc of task belebele"):
         new = [{**r, "weights": "new"} for r in rows(("stage2",)) if r["task"] in ("heldout", "flores")]
@@ -395,7 +527,7 @@ def test_claims_english_and_chinese(tmp_path, capsys, after, verdict):
 
 def test_claims_need_equal_runs(tmp_path):
     full, part = write(tmp_path / "a", rows(), logs=()), write(tmp_path / "b", rows(KS[:2]), logs=())
-    with pytest.raises(ValueError, match="differ in checkpoints or translation pairs"):
+    with pytest.raises(ValueError, match="differ in checkpoints, languages or translation pairs"):
         report.main(["claims", f"runs={[str(full), str(part)]}"])
     report.main(["claims", f"runs={[str(full), str(part)]}", "checkpoints=['base', 'stage1']"])
     assert "claims.md" in {p.name for p in tmp_path.iterdir()}
