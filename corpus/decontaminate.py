@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def read_json_texts(path):
             yield from strings_of(checked(value, at_line, path, number))
 
 
-def checked(value, problem, path, number):
+def checked(value: Any, problem: str | None, path: Path, number: int) -> Any:
     if problem:
         raise ValueError(f"evaluation: {path}, line {number}: {problem}; text that cannot be read cannot be kept out "
                          "of the corpus: repair the file")
