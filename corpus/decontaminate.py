@@ -55,8 +55,8 @@ def read_texts(path: Path) -> Iterator[str]:
     lines = (checked(text, problem, path, number) for number, _, text, problem in read_lines(path))
     if suffix == ".csv":
         csv.field_size_limit(files.MAX_LINE)
-        for row in csv.reader(io.StringIO("\n".join(lines), newline="")):
-            yield from row
+        for fields in csv.reader(io.StringIO("\n".join(lines), newline="")):
+            yield from fields
     elif suffix == ".jsonl":
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -69,7 +69,7 @@ def read_texts(path: Path) -> Iterator[str]:
                 yield from line.split("\t")
 
 
-def read_json_texts(path):
+def read_json_texts(path: Path) -> Iterator[str]:
     """A .json file is one value, or one value per line."""
     lines, size = [], 0
     for number, _, text, problem in read_lines(path):

@@ -64,9 +64,9 @@ class Ranks:
     those of this.
     """
 
-    def __init__(self, folder: Path, rank: int, world_size: int):
+    def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder, self.rank, self.world_size = folder, rank, world_size
-        self.seen = {}  # rank: (its last heartbeat, when it was first seen here)
+        self.seen: dict[int, tuple] = {}  # rank: (its last heartbeat, when it was first seen here)
         self.stop, self.started = threading.Event(), False
 
     def start(self):

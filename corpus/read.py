@@ -90,7 +90,7 @@ def _read_json(path):
 
 def is_array(path: str | Path) -> bool:
     """Whether a .json file holds one array."""
-    for _, _, text, problem in read_lines(path):
+    for _, _, text, _ in read_lines(path):
         if text is None:
             return False
         if text.strip():
