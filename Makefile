@@ -7,11 +7,12 @@ help:  ## list the targets
 demo: .venv/ok  ## the shipped base learns eight languages, answers in them, and is measured; LANGUAGES=all for the 29
 	$(PY) recipes/demo.py
 
-base: .venv/ok  ## train the shipped base anew, in out/base (an hour and a half on one core)
+base: .venv/ok  ## train the shipped base anew, in out/base (two hours on one core)
 	$(PY) -m tinyworld configs/tiny/base_world.py
 	$(PY) prepare.py configs/tiny/base_data.py
 	$(PY) train.py configs/tiny/base.py resume=True
-	$(PY) model.py export out/base/model out/base/exported dtype=bfloat16
+	$(PY) train.py configs/tiny/base_more.py resume=True
+	$(PY) model.py export out/base/more out/base/exported dtype=bfloat16
 
 test: .venv/dev  ## the default suite
 	.venv/bin/python -m pytest -n 2
@@ -34,6 +35,9 @@ quality: .venv/ok  ## what the cascade does to planted junk (after make demo), a
 bench: .venv/dev  ## ours beside transformers, tokenizers, lm-eval and datatrove, on this machine
 	$(PY) -m bench.speed
 
+gpu: .venv/dev  ## one GPU: check the kernels there, then time them; results in out/gpu.jsonl
+	$(PY) -m bench.gpu_report
+
 .venv/ok: requirements.txt
 	python3 -m venv .venv
 	.venv/bin/pip install -q "$$(grep '^torch==' requirements.txt)"
@@ -44,4 +48,4 @@ bench: .venv/dev  ## ours beside transformers, tokenizers, lm-eval and datatrove
 	.venv/bin/pip install -q -r requirements-dev.txt
 	touch $@
 
-.PHONY: help demo base test test-slow lint claims quality bench
+.PHONY: help demo base test test-slow lint claims quality bench gpu

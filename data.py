@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 IGNORE = -100
+DTYPES, KINDS = ("uint16", "uint32"), ("text", "chat", "preference")  # of shards
 PERIOD = 1 << 16  # rows after which the order of sources repeats; weights are exact to 1/PERIOD
 
 
@@ -49,25 +50,30 @@ class Source:
             raise ValueError(f"{folder}: no index.json; prepare.py writes it last, so it did not finish there")
         try:
             self.index = index = json.loads(path.read_text())
-            shards = index["shards"]
             self.name, self.category, self.language = index["name"], index["category"], index["language"]
             self.split, self.tokenizer, self.vocab_size = index["split"], index["tokenizer"], index["vocab_size"]
-            self.kind = index.get("kind", "text")  # text, chat or preference
-            self.eot_id, self.bos_id, self.dtype = index["eot"], index.get("bos"), np.dtype(index["dtype"])
+            self.kind = index.get("kind", "text")
+            self.eot_id, self.bos_id, dtype = index["eot"], index.get("bos"), index["dtype"]
+            shards = index["shards"]
             self.shard_tokens = [s["tokens"] for s in shards]
             self.tokens, self.bytes = sum(self.shard_tokens), sum(s["bytes"] for s in shards)
             self.shard_sha256 = {self.folder / s["file"]: s["sha256"] for s in shards}
-            self.mask_sha256 = {}
-            if self.kind != "text":
-                self.mask_sha256 = {self.folder / s["mask"]: s["mask_sha256"] for s in shards}
-        except (json.JSONDecodeError, KeyError, TypeError) as e:
+            with_mask = shards if self.kind in KINDS[1:] else []
+            self.mask_sha256 = {self.folder / s["mask"]: s["mask_sha256"] for s in with_mask}
+            if not all(type(n) is int and n >= 0 for n in (self.eot_id, self.vocab_size, *self.shard_tokens)):
+                raise TypeError("eot, vocab_size and tokens must be counts")
+            if dtype not in DTYPES or self.kind not in KINDS or self.eot_id >= self.vocab_size:
+                raise TypeError(f"dtype {dtype!r}, kind {self.kind!r}, eot {self.eot_id} of {self.vocab_size} ids")
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{path}: not an index of token shards ({e!r}); run prepare.py again") from None
         if not self.tokens:
             raise ValueError(f"{path}: the source holds no tokens; run prepare.py again with text in it")
-        for file, tokens in zip(self.shard_sha256, self.shard_tokens):
-            check_size(file, tokens * self.dtype.itemsize)
-        for file, tokens in zip(self.mask_sha256, self.shard_tokens):
-            check_size(file, tokens)
+        self.dtype, self.chats_per_example = np.dtype(dtype), 2 if self.kind == "preference" else 1
+        sizes = [(file, n * self.dtype.itemsize) for file, n in zip(self.shard_sha256, self.shard_tokens)]
+        for file, wanted in [*sizes, *zip(self.mask_sha256, self.shard_tokens)]:
+            size = file.stat().st_size if file.exists() else 0
+            if size != wanted:
+                raise ValueError(f"{file}: {size} bytes, its index says {wanted}; run prepare.py again")
 
     @cached_property
     def shards(self):
@@ -85,11 +91,6 @@ class Source:
         first = np.concatenate([np.flatnonzero(np.asarray(m) & 2) + n for m, n in zip(self.masks, shard_begin)])
         return np.stack([first, np.diff(first, append=self.tokens)], 1)
 
-    @property
-    def chats_per_example(self):
-        """Chats that must share a row: both of a preference pair."""
-        return 2 if self.kind == "preference" else 1
-
     @cached_property
     def lengths(self):
         """Positions each chat, or each pair, takes in a row: all tokens but a chat's last, which predicts nothing."""
@@ -97,7 +98,10 @@ class Source:
 
     def read(self, begin, count):
         """count tokens from position begin of the ring, int64."""
-        return self.read_ring(self.shards, begin, count)
+        ids = self.read_ring(self.shards, begin, count)
+        if count and ids.max() >= self.vocab_size:
+            self.check_ids()
+        return ids
 
     def read_mask(self, begin, count):
         """The flags of the same tokens, int64."""
@@ -118,16 +122,18 @@ class Source:
         return out
 
     def verify(self):
-        """Compare every file with its SHA-256; ValueError names the one that differs."""
+        """Compare every file with its SHA-256, and every id with the vocabulary; ValueError names the file."""
         for file, wanted in (self.shard_sha256 | self.mask_sha256).items():
             if hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
                 raise ValueError(f"{file}: SHA-256 differs from index.json: the file is damaged; run prepare.py again")
+        self.check_ids()
 
-
-def check_size(file, wanted):
-    size = file.stat().st_size if file.exists() else 0
-    if size != wanted:
-        raise ValueError(f"{file}: {size} bytes, its index says {wanted}; run prepare.py again")
+    def check_ids(self):
+        for file, shard in zip(self.shard_sha256, self.shards):
+            if len(shard) and shard.max() >= self.vocab_size:
+                place = int((np.asarray(shard) >= self.vocab_size).argmax())
+                raise ValueError(f"{file}: token {place} is id {shard[place]}, outside vocab_size={self.vocab_size}; "
+                                 "run prepare.py again")
 
 
 def open_sources(folders: str | Path | list, split: str = "train") -> list[Source]:
@@ -201,7 +207,9 @@ class Schedule:
     """Which tokens are in row r of the global batch of step t: a pure function of (seed, t, r).
 
     The order of sources is a low-discrepancy sequence that repeats after PERIOD rows; source i has quota[i] of them.
-    The n-th row of a source is its n-th window in a permuted order, with another permutation in each epoch.
+    The n-th row of a source is its n-th window in a permuted order, with another permutation in each epoch. Windows of
+    text shift: an epoch begins at the tail that was too short for a window in the one before, so every token is read
+    within two epochs.
     """
 
     def __init__(self, sources, mixture, batch_size, seq_len, seed):
@@ -230,7 +238,11 @@ class Schedule:
         rows_before = period * int(self.quota[i]) + int(self.turn[place])  # of this source
         epoch, k = divmod(rows_before, self.windows[i])
         window = permute(k, self.windows[i], (self.seed, i, epoch))
-        return i, window * self.seq_len if self.packed[i] is None else window
+        if self.packed[i] is not None:
+            return i, window
+        tokens = self.sources[i].tokens
+        shift = epoch * self.windows[i] if tokens > self.seq_len else 0  # every window holds all of a shorter source
+        return i, (window + shift) * self.seq_len % tokens
 
     def batch(self, step, rows):
         """The Batch of these rows of a step's global batch."""
@@ -252,16 +264,12 @@ class Schedule:
 
     def too_long(self):
         """{source name: (chats or pairs longer than a row, which are left out; of how many)}, where there are any."""
-        out = {}
-        for s, packed in zip(self.sources, self.packed):
-            over = int((s.lengths > self.seq_len).sum()) if packed else 0
-            if over:
-                out[s.name] = over, len(s.lengths)
-        return out
+        read = [s for s, packed in zip(self.sources, self.packed) if packed and s.lengths.max() > self.seq_len]
+        return {s.name: (int((s.lengths > self.seq_len).sum()), len(s.lengths)) for s in read}
 
     def fingerprint(self):
         """Identifies everything the schedule depends on; a resumed run must have the same."""
-        facts = [self.batch_size, self.seq_len, self.seed, [float(w) for w in self.weights],
+        facts = ["shifted windows", self.batch_size, self.seq_len, self.seed, [float(w) for w in self.weights],
                  [list((s.shard_sha256 | s.mask_sha256).values()) for s in self.sources]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

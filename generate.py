@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import tokenizer as tokenizers
-from configs import load
+from configs import load, parse_assignment
 from model import KVCache, Qwen2
 
 
@@ -44,8 +44,7 @@ class Decoding:
             (self.beams >= 1, f"beams must be at least 1, got {self.beams}"),
             (self.beams == 1 or self.temperature == 0, f"beams must be 1 with a temperature, got {self.beams}"),
         ]
-        problems = [message for is_right, message in checks if not is_right]
-        if problems:
+        if problems := [message for is_right, message in checks if not is_right]:
             raise ValueError("Decoding: " + "; ".join(problems))
 
 
@@ -96,11 +95,12 @@ def generate_stream(model, prompts, max_new_tokens, stop_ids=(), decoding=Decodi
 
 
 def contains_stop_string(tokenizer, output, stop_strings):
-    """Whether the end of the output contains a stop string. Only ids with text count, at most four for a character."""
-    longest = max(map(len, stop_strings))
-    tail = [i for i in output if tokenizer.has_text(i)][-4 * longest:]
-    text = tokenizer.decode(tail, prefix=output) if tail else ""
-    return any(s in text for s in stop_strings)
+    """Whether the end of the output, shown with or without its control tokens, contains a stop string."""
+    longest = 4 * max(map(len, stop_strings))  # in ids: a character is at most four
+    visible = [i for i in output if tokenizer.has_text(i)][-longest:]
+    text = tokenizer.decode(visible, prefix=output) if visible else ""
+    with_control = tokenizer.decode(output[-longest:], prefix=output, special=True)
+    return any(s in text or s in with_control for s in stop_strings)
 
 
 # ---------------------------------------------------------------------- decoding strategies
@@ -113,7 +113,9 @@ def greedy_or_sample(model, texts, max_new_tokens, decoding, stop_ids, is_finish
     """
     rows, finished = list(texts), set()
     prompt_length = {row: len(ids) for row, ids in texts.items()}
-    generators = {row: row_generator(decoding.seed, row) for row in texts}
+    # every row has its own random numbers, independent of the rows beside it
+    seeds = {row: hashlib.blake2b(f"{decoding.seed} {row}".encode(), digest_size=4).digest() for row in texts}
+    generators = {row: torch.Generator().manual_seed(int.from_bytes(seed, "little")) for row, seed in seeds.items()}
     logits, cache, starts = prefill_prompts(model, list(texts.values()), max_new_tokens)
     for n in range(max_new_tokens):
         logits = adjust_logits(logits, [texts[row] for row in rows], decoding, allowed_next)
@@ -135,12 +137,6 @@ def greedy_or_sample(model, texts, max_new_tokens, decoding, stop_ids, is_finish
         logits = model.logits(tokens[:, None], starts, cache)
 
 
-def row_generator(seed, row):
-    """The random numbers of one row, independent of the rows beside it."""
-    digest = hashlib.blake2b(f"{seed} {row}".encode(), digest_size=4).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-
-
 def adjust_logits(logits, texts, decoding, allowed_next):
     """logits (B, V) with the repetition penalty, and -inf where allowed_next forbids. texts: ids of each row so far."""
     if decoding.repetition_penalty != 1:
@@ -157,11 +153,9 @@ def adjust_logits(logits, texts, decoding, allowed_next):
                 is_allowed[row] = True
                 continue
             allowed = list(allowed)
-            if not allowed:
-                raise ValueError(f"allowed_next returned no id after {ids[-5:]}; it must allow at least a stop id")
-            if min(allowed) < 0 or max(allowed) >= logits.shape[1]:
-                raise ValueError(f"allowed_next returned ids from {min(allowed)} to {max(allowed)}; "
-                                 f"valid ids are 0 to {logits.shape[1] - 1}")
+            if not allowed or min(allowed) < 0 or max(allowed) >= logits.shape[1]:
+                raise ValueError(f"allowed_next must return ids from 0 to {logits.shape[1] - 1}, at least a stop id; "
+                                 f"after {ids[-5:]} it returned {allowed[:5]}")
             is_allowed[row, torch.tensor(allowed, device=logits.device)] = True
         logits = logits.masked_fill(~is_allowed, -torch.inf)
     return logits
@@ -258,7 +252,6 @@ def beam_search(model, texts, max_new_tokens, decoding, stop_ids, is_finished, a
 
 MIN_SHARED = 8         # tokens that a node must add to its parent; below, one more row costs more than it saves
 PREFILL_TOKENS = 8192  # of one forward
-
 Ids = Sequence[int]
 Prefix = tuple[Tensor, Tensor] | None  # keys and values, each (L, P, K, D)
 
@@ -294,7 +287,8 @@ def prefix_tree(texts, max_prefix):
 
     A node is (index of a text that begins with it, its length, index of its parent or None); parents come first.
     """
-    common = [min(common_prefix(a, b), x, y) for (a, x), (b, y) in pairwise(zip(texts, max_prefix))]
+    pairs = pairwise(zip(texts, max_prefix))
+    common = [min(len(os.path.commonprefix([a, b])), x, y) for (a, x), (b, y) in pairs]
     nodes, node_of_text = [], [None] * len(texts)
     todo = [(0, len(texts), None)]  # ranges of texts below a node
     while todo:
@@ -309,11 +303,6 @@ def prefix_tree(texts, max_prefix):
         cuts = [begin, *(i + 1 for i in range(begin, end - 1) if common[i] == length), end]
         todo += [(a, b, node) for a, b in pairwise(cuts)]
     return nodes, node_of_text
-
-
-def common_prefix(a: Ids, b: Ids) -> int:
-    """Length of the common prefix of two lists."""
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def suffix_lengths(texts: list[Ids], prefixes: list[Prefix]) -> list[int]:
@@ -351,8 +340,7 @@ def run_suffixes(model: Qwen2, texts: list[Ids], prefixes: list[Prefix], free=0)
     cache.length = T - n
     tokens = torch.tensor([[0] * (n - len(text)) + list(text[-n:]) for text in texts], device=device)
     starts = torch.tensor([[T - len(text)] for text in texts], device=device)
-    # padding attends to itself: a query without any key would give nan
-    own_starts = torch.minimum(starts, torch.arange(T - n, T, device=device))
+    own_starts = torch.minimum(starts, torch.arange(T - n, T, device=device))  # padding attends to itself, against nan
     return model.hidden_states(tokens, own_starts, cache), cache, starts
 
 
@@ -378,10 +366,7 @@ def truncate(text: str, stop_strings) -> str:
 
 
 def print_completion(model, tokenizer, prompt, max_new_tokens, stop_strings, decoding) -> str:
-    """Print the continuation of one prompt (ids) as it is generated, and return it.
-
-    The last characters wait until they cannot be the beginning of a stop string.
-    """
+    """Print the continuation of a prompt (ids) as it comes, except what may begin a stop string, and return it."""
     stream, text, printed = tokenizer.stream(prefix=prompt), "", 0
     waiting = max(map(len, stop_strings), default=1) - 1
     settings = tokenizer.stop_ids, decoding, 1, tokenizer, stop_strings
@@ -411,10 +396,25 @@ class Sample:
     def __post_init__(self):
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+        for name in ("prompt", "stop"):
+            value = getattr(self, name)
+            if isinstance(value, list) and not all(isinstance(x, str) for x in value):
+                raise ValueError(f"{name} must be a list of strings, got {value}")
+
+
+def keep_text(word: str) -> str:
+    """An argument with its text quoted: prompt=42 is the text "42". None and lists of strings remain Python."""
+    name, _, text = word.partition("=")
+    if name.lstrip("-") not in ("prompt", "system"):
+        return word
+    value = parse_assignment(word)[1] if text else ""
+    is_python = value is None or (isinstance(value, list) and all(isinstance(x, str) for x in value))
+    return word if is_python else f"{name}={text!r}"
 
 
 def main(argv: list[str] | None = None):
-    c, decoding = load(Sample, Decoding, argv=argv)
+    argv = sys.argv[1:] if argv is None else argv
+    c, decoding = load(Sample, Decoding, argv=[keep_text(word) for word in argv])
     if c.threads:
         torch.set_num_threads(c.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

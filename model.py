@@ -59,6 +59,9 @@ class ModelConfig:
     def __post_init__(self):
         if self.model_type not in ARCHITECTURES:
             raise ValueError(f"model_type must be one of {', '.join(ARCHITECTURES)}, got {self.model_type!r}")
+        for name, value in vars(self).items():
+            if type(value) in (int, float) and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, got {value}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                              f"{self.num_attention_heads}; change one of them or set head_dim")

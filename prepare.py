@@ -71,6 +71,8 @@ class Prepare:
     thresholds: dict = field(default_factory=dict)  # {language: {measure: (min, max)}}: rows that replace those of
     #                              configs/thresholds.py; a row "*" replaces the whole table
     perplexity_models: dict = field(default_factory=dict)  # {language: file under raw, by `prepare.py perplexity`}
+    ignore_fields: list = field(default_factory=list)  # fields of chats and pairs to remove, as if they were absent:
+    #                              a field that changes what is learned and cannot be honored drops its row otherwise
     filter_bitext: bool = True   # False: keep all pairs with two sides, whatever their score (Marco-LLM's Figure 7)
     near_dedup: bool = True      # also drop near-duplicates of web documents
     rehydrate: bool = False      # repeat a document of which many copies were found, up to 8 times (FineWeb-2's table)
@@ -296,20 +298,25 @@ def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: P
     if jobs.up_to_date(stamp, inputs, outputs):
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    documents = read_source(c, source, path, start, end)
+    fields: dict = {"ignored_fields": Counter(), "unread_fields": Counter()}
+    documents = read_source(c, source, path, start, end, fields)
     if scored:
         documents = pair_scores.score_pairs(c, source, path, documents)
     documents = run_steps(c, source, documents)
     result = write_cleaned(c, source, documents, passed, dropped, keys)
     if before != file_states(path):
         raise ValueError(f"{path} changed while it was read; let its writer finish, then run this again")
-    jobs.write_stamp(stamp, inputs, outputs, **result)
+    jobs.write_stamp(stamp, inputs, outputs, **result, **fields)
 
 
-def read_source(c, source: dict, path: str, start: int, end: int | None) -> Iterator[Document]:
-    """The documents of one file of a source, or of a part of it, unreadable ones with their reason."""
+def read_source(c, source: dict, path: str, start: int, end: int | None,
+                fields: dict[str, Counter]) -> Iterator[Document]:
+    """The documents of one file of a source, or of a part of it, unreadable ones with their reason.
+
+    fields: counts the fields of chats that were not used.
+    """
     if sources.has_chats(source):
-        documents = chat.read_chats(path, source["kind"])
+        documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields)
     elif "target" in source:
         documents = bitext_files.read_pairs(path, source["language"], source["target"])
     else:
@@ -360,7 +367,7 @@ def run_steps(c, source: dict, documents: Iterable[Document]) -> Iterator[Docume
 
 
 # what documents of bitext, chats and pairs hold beside their text
-RECORD = ("target", "messages", "chosen", "rejected")
+RECORD = ("target", "messages", "chosen", "rejected", "tools")
 
 
 def write_cleaned(c, source, documents: Iterable[Document], passed: Path, dropped: Path, keys: Path) -> dict:

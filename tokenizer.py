@@ -1,15 +1,15 @@
 """Text <-> ids. The files decide: tiktoken runs byte-level BPE (Qwen2, Qwen3, Llama 3), sentencepiece the rest (Llama 2, ours).
 
-    t = load("Qwen/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.encode_chat([{"role": "user", "content": "Salam!"}])
+    t = load("models/Qwen2-1.5B"); t.encode("Salam!"); t.decode(ids); t.encode_chat([{"role": "user", "content": "Salam!"}])
 
-Special tokens written in a text are ordinary text unless special=True says otherwise. BOS is never added: t.bos_id is the id that
-this tokenizer puts before a text, or None.
+Control tokens written in a text are ordinary text unless special=True says otherwise. Control are: tokens flagged special, tokens
+that the folder names for a role (eos_token, pad_token, additional_special_tokens, ...), sentencepiece's control and user-defined
+symbols, and every added token that the chat template contains. BOS is never added: t.bos_id is the id that this tokenizer puts
+before a text, or None.
 """
 import codecs
-import datetime
 import functools
 import hashlib
-import io
 import json
 import re
 import unicodedata
@@ -17,36 +17,24 @@ import warnings
 from itertools import chain
 from pathlib import Path
 
-from hf.folder import list_tokenizer_files, read_json
-from hf.tokenizer_files import (EOT, GPT2_PATTERN, IM_END, IM_START, LLAMA3_PATTERN, QWEN2_PATTERN, QWEN_SPECIAL,
-                                added_tokens, declared_tokens, from_tiktoken, from_tokenizer_json, from_vocab, model_proto)
+from hf.chat_template import NAMED_TOKENS, TEMPLATES, render_all
+from hf.folder import AddedToken, list_tokenizer_files, read_declarations, read_json
+from hf.sentencepiece_files import model_from_json, read_model, train
+from hf.tokenizer_files import (EOT, IM_END, IM_START, QWEN_SPECIAL, find_bos, from_tiktoken, from_tokenizer_json,
+                                from_vocab)
+from hf.words import COMPLETE_PATTERNS, GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, check_pattern, cut_words
 
-ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>", EOT, "<|end_of_text|>", "</s>")  # tokens that end a turn or a text
-SEPARATORS = (EOT, "<|end_of_text|>", "</s>")  # of these the first known one stands between documents
-_TURNS = "{{ bos_token }}%s{%% for m in messages %%}%s{%% endfor %%}{%% if add_generation_prompt %%}{{ %r }}{%% endif %%}"
-_HEADERS = "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}"
-_HEADER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
-_NO_SYSTEM = "{%% if messages[0].role != 'system' %%}%s{%% endif %%}"
-TEMPLATES = {  # by name, for tokenizers that bring none; BayLing 2's as bayling/conversation.py of ictnlp/BayLing joins the turns
-    "chatml": _TURNS.removeprefix("{{ bos_token }}") % ("", "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}",
-                                                        "<|im_start|>assistant\n"),
-    "llama3": _TURNS % ("", _HEADERS, _HEADER),
-    "bayling": _TURNS % (_NO_SYSTEM % (
-        "I am an intelligent language assistant developed by the NLP Group of ICT/CAS.{{ '\\n' }}Below is a dialog consisting of "
-        "instructions and responses. Write a response that completes the request.{{ '\\n' }}"),
-        "{{ {'system': '', 'user': '### Instruction:\\n', 'assistant': '### Response:\\n'}[m.role] + m.content"
-        " + ('</s>' if m.role == 'assistant' else '') + '\\n' }}", "### Response:\n"),
-    "bayling-llama3": _TURNS % (_NO_SYSTEM % (
-        "<|start_header_id|>system<|end_header_id|>{{ '\\n\\n' }}I am BayLing developed by the NLP Group of ICT/CAS.<|eot_id|>"),
-        _HEADERS, _HEADER),
-}
+__all__ = ["EOT", "GPT2_PATTERN", "IM_END", "IM_START", "LLAMA3_PATTERN", "QWEN2_PATTERN", "QWEN_SPECIAL", "TEMPLATES", "load",
+           "train", "write_template", "generation_token_ids", "Tokenizer", "ByteBPE", "SentencePiece", "Stream"]
+TURN_ENDS = (IM_END, "<|eot_id|>", "<|eom_id|>")    # where the folder declares nothing: tokens that end a turn,
+SEPARATORS = (EOT, "<|end_of_text|>", "</s>")       # and tokens that stand between documents
 
 
 def load(folder):
-    """The tokenizer of a folder; ValueError when it holds none or one that this code does not implement."""
+    """The tokenizer of a folder; ValueError when it has none or one that this code does not implement."""
     folder = Path(folder)
-    named = [folder / name for name in ("tokenizer.model", "tokenizer.json", "vocab.json")]
-    for path in named + sorted(folder.glob("*.tiktoken")):
+    files = [folder / name for name in ("tokenizer.model", "tokenizer.json", "vocab.json")]
+    for path in files + sorted(folder.glob("*.tiktoken")):
         if path.exists():
             try:
                 return _load(folder, path)
@@ -57,18 +45,23 @@ def load(folder):
 
 
 def _load(folder, path):
-    if path.name == "vocab.json":
-        return ByteBPE(from_vocab(folder))
     if path.name == "tokenizer.json":
         whole = read_json(path)
-        return SentencePiece(folder, whole) if whole["model"].get("byte_fallback") else ByteBPE(from_tokenizer_json(path, whole))
+        declared = read_declarations(folder, whole)
+        if whole["model"].get("byte_fallback"):
+            return SentencePiece(path, declared, whole)
+        return ByteBPE(from_tokenizer_json(path, whole, declared), declared)
+    declared = read_declarations(folder)
+    if path.name == "vocab.json":
+        return ByteBPE(from_vocab(folder, declared), declared)
     if path.suffix == ".tiktoken" or path.read_bytes()[:256].split(b"\n")[0].endswith(b" 0"):
-        return ByteBPE(from_tiktoken(folder, path))
-    return SentencePiece(folder)
+        return ByteBPE(from_tiktoken(path, declared), declared)
+    return SentencePiece(path, declared)
 
 
 def generation_token_ids(folder):
-    """{"bos_token_id": ..., "eos_token_id": ...} for generation_config.json; empty, with a warning, for a tokenizer that cannot be read."""
+    """{"bos_token_id": ..., "eos_token_id": ...} for generation_config.json; empty, with a warning, if the tokenizer cannot be
+    read."""
     if not list_tokenizer_files(folder):
         return {}
     try:
@@ -80,48 +73,107 @@ def generation_token_ids(folder):
 
 
 class Tokenizer:
-    """What both kinds share. A kind gives `_ids(text, first)`, `token_bytes[id]`, and `digest`, which tells what its ids depend on."""
+    """What both kinds share. A kind provides `_ids(text, first)`, `token_bytes[id]`, and `digest`, which identifies its ids."""
 
-    space, forms = False, ()  # whether a text's first space belongs to the tokenizer; Unicode normal forms applied to a text
+    prefix_space, forms = None, ()  # where a text gets a first space; Unicode normal forms applied to a text
 
-    def finish(self, path, added, special, bos, normalized=()):
-        """added {content: id}: tokens recognised whole; special: those of them that are control tokens; bos: id or None;
-        normalized: those that are looked for in normalised text."""
-        ids = [*self.token_bytes, *added.values()]
-        if not all(type(i) is int and i >= 0 for i in ids) or "" in added or len(set(added.values())) < len(added):
-            raise ValueError(f"{path}: an id is no number, stands twice, or has no text")
-        self.added_tokens, self.bos_id, self.config = added, bos, read_json(path.parent / "tokenizer_config.json", {})
-        self.control_ids = {added[name] for name in special}
-        self._late = {self.normalize(name): added[name] for name in normalized if name not in special}
-        early = [name for name in added if name not in self._late]
+    def finish(self, path, declared, added, bos_id, user_defined=()):
+        """added: {content: AddedToken}, recognized whole. bos_id: int or None. user_defined: contents that are control tokens
+        though no flag says so."""
+        ids = [*self.token_bytes, *(token.id for token in added.values())]
+        if not all(type(i) is int and i >= 0 for i in ids) or len({token.id for token in added.values()}) < len(added):
+            raise ValueError(f"{path}: an id is not a number, or occurs twice")
+        self.added_tokens, self.bos_id, self.config = {c: token.id for c, token in added.items()}, bos_id, declared.config
+        self.chat_template, self.names, template = declared.template, declared.names, declared.template or ""
+        named = {*declared.names.values(), *declared.special}
+        special = {content for content, token in added.items() if token.special or content in named}
+        in_template = {content for content in added if content in template}
+        control = special | in_template | set(user_defined)
+        self.special_ids = {added[content].id for content in special}    # shown only if special=True
+        self.control_ids = {added[content].id for content in control}    # never produced from text
+        late = {self.normalize(c): token.id for c, token in added.items() if token.normalized and c not in control}
+        early = [c for c, token in added.items() if c in control or not token.normalized]
+        self._late = late
         self._all, self._plain, self._normal = (
-            re.compile("(" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")") if names else None
-            for names in (early, [name for name in early if name not in special], list(self._late)))
-        self._control = re.compile("|".join(map(re.escape, special)) or "$^")
+            _alternatives(names) for names in (early, [c for c in early if c not in control], late))
+        self._control = _alternatives(control)
+        answers = {c for c in in_template - special - set(user_defined) if _looked_for(c, template)}
+        self._control_in_answers, self._thinks = _alternatives(control - answers), bool(answers)
         self.vocab_size = max(ids) + 1
-        self.eot_id = next((added[name] for name in SEPARATORS if name in added), None)
-        if self.eot_id is None:
-            raise ValueError(f"{path}: none of {', '.join(SEPARATORS)} is a token; one is needed to stand between documents")
-        self.prefix_token_id = self.eot_id if bos is None else bos  # what a text begins with when nothing stands before it
-        self.stop_ids = [added[name] for name in ENDS if name in added]
-        self.chat_template = _template(path.parent, self.config)
-        facts = self.digest + json.dumps([sorted(added.items()), sorted(special)] if added else []).encode()
+        self.eot_id = self._find_eot(path, declared.eos_ids)
+        self.prefix_token_id = self.eot_id if bos_id is None else bos_id  # the context of a text that has none
+        reachable = {self.eot_id, bos_id, *(self.added_tokens[c] for c in in_template)} - {None}
+        self.min_rows = 1 + max(reachable | {i for i in ids if i not in self.control_ids})
+        flagged = [content for content, token in added.items() if token.special]
+        facts = self.digest + json.dumps([sorted(self.added_tokens.items()), sorted(flagged)] if added else []).encode()
         self.fingerprint = hashlib.sha256(facts).hexdigest()[:16]
         return self
 
-    def encode(self, text, special=False):
-        """Ids of text. special=True: control tokens written in it become control ids (never do that with a stranger's text)."""
-        tokens = self._all if special else self._plain
-        parts = tokens.split(text) if tokens else [text]
-        return [i for n, part in enumerate(parts) if part for i in ([self.added_tokens[part]] if n % 2 else self._words(part, n == 0))]
+    def _find_eot(self, path, eos_ids):
+        """The id between documents: the folder's eos, except one that ends a turn; else a separator known by name."""
+        name = self.names.get("eos_token")
+        declared = [i for i in eos_ids if i in self.token_bytes]
+        if name is not None:
+            i = self.added_tokens.get(name, self.piece_id(name))
+            if i is None:
+                raise ValueError(f"{path}: eos_token {name!r} is not a token of this tokenizer")
+            declared.append(i)
+        self._declared_ends = list(dict.fromkeys([*eos_ids, *declared]))
+        separators = [self.added_tokens[c] for c in SEPARATORS if c in self.added_tokens]
+        turn_ends = {self.added_tokens[c] for c in TURN_ENDS if c in self.added_tokens}
+        order = [i for i in declared if i in separators] + [i for i in declared if i not in turn_ends] + separators + declared
+        if not order:
+            raise ValueError(f"{path}: no end-of-text token: set eos_token in tokenizer_config.json (none of "
+                             f"{', '.join(SEPARATORS)} is a token)")
+        return order[0]
 
-    def _words(self, text, first):
-        """Ids of text without control tokens; first: whether it is the beginning."""
+    @functools.cached_property
+    def stop_ids(self):
+        """Ids that end a generation: the one that ends a turn in the chat template, and the folder's own; those known by name
+        only where the folder declares none."""
+        known = [self.added_tokens[c] for c in (*TURN_ENDS, *SEPARATORS) if c in self.added_tokens]
+        turn_end = self._find_turn_end()
+        ends = [] if turn_end is None else [turn_end]
+        return list(dict.fromkeys(ends + (self._declared_ends or known) + [self.eot_id]))
+
+    def _find_turn_end(self):
+        """The control token that the chat template writes behind an answer, or None."""
+        if self.chat_template is None:
+            return None
+        try:
+            text = self.render_chat([{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}], False)
+        except ValueError:  # a template for other conversations
+            return None
+        end = self._control.search(text.rpartition("Answer")[2]) if self._control and "Answer" in text else None
+        return self.added_tokens[end[0]] if end else None
+
+    def encode(self, text, special=False):
+        """Ids of a text. special=True: control tokens written in it become control ids (never do that with untrusted text)."""
+        pattern = self._all if special else self._plain
+        return self._encode_parts(pattern.split(text) if pattern else [text])
+
+    def _encode_parts(self, parts):
+        """Ids of text (even indices) and added tokens (odd indices) in turn."""
+        ids = []
+        for n, part in enumerate(parts):
+            if n % 2:
+                ids.append(self.added_tokens[part])
+            elif part:
+                ids += self._encode_text(part, n == 0)
+        return ids
+
+    def _encode_text(self, text, first):
+        """Ids of a text without control tokens; first: whether it is the beginning."""
         text = self.normalize(text)
         if self._normal is None:
             return self._ids(text, first)
-        return [i for n, part in enumerate(self._normal.split(text)) if part
-                for i in ([self._late[part]] if n % 2 else self._ids(part, first and n == 0))]
+        ids = []
+        for n, part in enumerate(self._normal.split(text)):
+            if n % 2:
+                ids.append(self._late[part])
+            elif part:
+                ids += self._ids(part, first and n == 0)
+        return ids
 
     def normalize(self, text):
         """The text as the merges see it. (Hugging Face knows marks up to Unicode 9: runs of newer ones may differ in order.)"""
@@ -130,7 +182,7 @@ class Tokenizer:
         return text
 
     def decode(self, ids, prefix=(), special=False):
-        """Text of ids; control tokens are left out unless special=True. prefix: the ids before them."""
+        """Text of ids; special tokens are left out unless special=True. prefix: the ids before them."""
         stream = self.stream(prefix, special)
         return "".join([stream.push(i) for i in ids] + [stream.end()])
 
@@ -139,74 +191,127 @@ class Tokenizer:
         return Stream(self, any(map(self.has_text, prefix)), special)
 
     def has_text(self, i):
-        """Whether an id has text: control tokens and the rows a matrix is padded with have none."""
-        return i not in self.control_ids and bool(self.token_bytes.get(i))
-
-    def render_chat(self, messages, reply=True, **variables):
-        """The text of a conversation by the model's own template."""
-        if self.chat_template is None:
-            raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
-        names = {k: v["content"] if isinstance(v, dict) else v for k, v in self.config.items()
-                 if k.endswith("_token") and v is not None}
-        return _render(self.chat_template, **names, messages=messages, add_generation_prompt=reply, **variables)
-
-    def encode_chat(self, messages, reply=True, **variables):
-        """Ids of a conversation [{"role", "content"}, ...] by the model's own template; reply: end where the assistant speaks.
-
-        What people wrote never becomes a control token: a letter is put into every control token in it until the text is cut.
-        """
-        said = json.dumps([messages, variables], ensure_ascii=False, default=str)
-        mark = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in said)  # no letter
-
-        def broken(x):
-            if isinstance(x, str):
-                return self._control.sub(lambda m: m[0][0] + mark + m[0][1:], x)
-            if isinstance(x, dict):
-                return {broken(k): broken(v) for k, v in x.items()}
-            return [broken(v) for v in x] if isinstance(x, (list, tuple)) else x
-
-        text = self.render_chat(broken(messages), reply, **broken(variables))
-        parts = self._all.split(text) if self._all else [text]
-        return [i for n, part in enumerate(parts) if part
-                for i in ([self.added_tokens[part]] if n % 2 else self._words(part.replace(mark, ""), n == 0))]
+        """Whether an id has text: special tokens and padding rows of the embedding have none."""
+        return i not in self.special_ids and bool(self.token_bytes.get(i))
 
     def contains_control_text(self, text):
         """Whether a text spells a control token (which stays text: see `encode`)."""
-        return bool(self._control.search(text))
+        return bool(self._control and self._control.search(text))
+
+    # ---- conversations
+
+    def render_chat(self, messages, add_generation_prompt=True, **variables):
+        """The text of a conversation by the model's own template."""
+        return self._render([(messages, add_generation_prompt)], variables)[0]
+
+    def _render(self, conversations, variables):
+        """The texts of several (messages, add_generation_prompt). tools and documents are None unless given, and a message's
+        fields that are None are left out, as in transformers."""
+        if self.chat_template is None:
+            raise ValueError("this tokenizer has no chat template (tokenizer_config.json: chat_template)")
+        names = {name: content for name, content in self.names.items() if name in NAMED_TOKENS}
+        shared = names | {"tools": None, "documents": None} | variables
+        many = []
+        for messages, add_generation_prompt in conversations:
+            messages = [{k: v for k, v in m.items() if v is not None} for m in messages]
+            many.append(shared | {"messages": messages, "add_generation_prompt": add_generation_prompt})
+        return render_all(self.chat_template, many)
+
+    def encode_chat(self, messages, add_generation_prompt=True, **variables):
+        """Ids of a conversation [{"role", "content"}, ...] by the model's own template; add_generation_prompt: end where the
+        assistant speaks. tools=: function descriptions, for templates that know them.
+
+        What people wrote never becomes a control token: a marker is inserted into every control token in it until the text is
+        cut. An answer may contain the tokens the template looks for in answers (</think>).
+        """
+        return self._encode_chats([(messages, add_generation_prompt)], variables)[0]
+
+    def _encode_chats(self, conversations, variables):
+        content = json.dumps([[messages for messages, _ in conversations], variables], ensure_ascii=False, default=str)
+        marker = next(c for c in map(chr, chain(range(0xFDD0, 0xFDF0), range(0xF0000, 0x10FFFE))) if c not in content)
+
+        def protect(x, control):
+            if isinstance(x, str):
+                return control.sub(lambda match: match[0][0] + marker + match[0][1:], x) if control else x
+            if isinstance(x, dict):
+                return {protect(key, control): protect(value, control) for key, value in x.items()}
+            return [protect(value, control) for value in x] if isinstance(x, (list, tuple)) else x
+
+        protected = []
+        for messages, add_generation_prompt in conversations:
+            safe = [protect(m, self._control_in_answers if m.get("role") == "assistant" else self._control) for m in messages]
+            protected.append((safe, add_generation_prompt))
+        out = []
+        for text in self._render(protected, protect(variables, self._control)):
+            parts = self._all.split(text) if self._all else [text]
+            parts[::2] = [part.replace(marker, "") for part in parts[::2]]
+            out.append(self._encode_parts(parts))
+        return out
 
     def encode_with_loss_mask(self, messages, first=0, **variables):
-        """(ids of a conversation, mask): mask[i] says whether id i is of an answer, from message `first` on, or ends one.
+        """(ids of a conversation, mask): mask[i] says whether id i belongs to an answer, its tool calls or the token that ends
+        it, from message `first` on.
 
-        An answer begins where the prompt that asks for it ends, and ends with the first of `stops`. ValueError when the
-        conversation does not begin with that very prompt: the model would learn what it is never asked.
+        An answer begins where its prompt ends, and ends with the first of `stop_ids`. Templates may render earlier answers
+        without their thinking (Qwen3); then that is what is learned of them. ValueError when the template renders an answer in
+        another way than after its own prompt, as the model would learn what it is never asked, and when it ignores tools or
+        fields of a message.
         """
-        ids, before = self.encode_chat(messages, reply=False, **variables), "the chat template "
+        self._check_fields(messages, variables)
+        places = [n for n, m in enumerate(messages) if n >= first and m["role"] == "assistant"]
+        conversations = [(messages, False)]
+        for n in places:
+            conversations += [(messages[:n], True), (messages[:n + 1], False)]
+        ids, *others = self._encode_chats(conversations, variables)
+        ends = {*self.stop_ids, *(self.added_tokens[c] for c in TURN_ENDS if c in self.added_tokens)}
         mask = [False] * len(ids)
-        for n, m in enumerate(messages):
-            if n < first or m["role"] != "assistant":
-                continue
-            prompt = self.encode_chat(messages[:n], **variables)
-            turn = self.encode_chat(messages[:n + 1], reply=False, **variables) if n + 1 < len(messages) else ids
-            end = next((i for i in range(len(prompt), len(turn)) if turn[i] in self.stop_ids), None)
-            if turn[:len(prompt)] != prompt or (end and ids[:end + 1] != turn[:end + 1]):
-                raise ValueError(before + "tells an answer otherwise than it asks for it")
-            if end is None:
-                raise ValueError(before + f"ends no answer with one of {', '.join(k for k in ENDS if k in self.added_tokens)}")
-            mask[len(prompt):end + 1] = [True] * (end + 1 - len(prompt))
+        for prompt, turn in zip(others[::2], others[1::2]):  # the whole conversation up to an answer, without and with it
+            begin = len(prompt)
+            answer, asked = _up_to(ids[begin:], ends), _up_to(turn[begin:], ends)
+            if turn[:begin] == prompt and not asked:
+                raise ValueError("the chat template ends no answer with one of "
+                                 f"{', '.join(c for c, i in self.added_tokens.items() if i in ends)}")
+            thoughtless = self._thinks and answer and asked[-len(answer):] == answer
+            if not (turn[:begin] == prompt == ids[:begin] and (answer == asked or thoughtless)):
+                raise ValueError("the chat template renders an answer differently than after its own prompt")
+            mask[begin:begin + len(answer)] = [True] * len(answer)
         return ids, mask
+
+    def _check_fields(self, messages, variables):
+        """Refuse what the template would ignore: tools, and a message's tool_calls or reasoning_content."""
+        fields = {key for m in messages for key, value in m.items() if value} - {"role", "content"}
+        fields |= {key for key, value in variables.items() if value}
+        for key in sorted(fields):
+            if key not in (self.chat_template or ""):
+                raise ValueError(f"the chat template ignores {key!r}; leave it out or use a template that renders it")
+
+
+def _alternatives(contents):
+    """A pattern that finds any of these texts, longer ones first, or None; with a group, so that split keeps them."""
+    return re.compile("(" + "|".join(map(re.escape, sorted(contents, key=len, reverse=True))) + ")") if contents else None
+
+
+def _looked_for(content, template):
+    """Whether a template looks for a token in what was said: '...' in content, content.split('...')."""
+    return re.search(rf"(['\"]){re.escape(content)}\1\s*(?:\)|(?:not\s+)?in\b)", template) is not None
+
+
+def _up_to(ids, ends):
+    """The ids up to the first of `ends`, which is included; nothing without one."""
+    return next((ids[:n + 1] for n, i in enumerate(ids) if i in ends), [])
 
 
 class Stream:
-    """Ids to text as they come: the bytes of a character wait until it is whole."""
+    """Ids to text as they come: the bytes of a character wait until it is complete."""
 
     def __init__(self, t, inside, special):
-        self.t, self.control_ids, self.skip = t, special, t.space and not inside
+        self.t, self.special, self.skip = t, special, t.prefix_space is not None and not inside
         self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, i):
         """The text that id i completes."""
-        if i in self.t.control_ids:
-            return self.end() + self.t.token_bytes[i].decode() if self.control_ids else ""
+        if i in self.t.special_ids:
+            return self.end() + self.t.token_bytes[i].decode() if self.special else ""
         text = self.utf8.decode(self.t.token_bytes.get(i, b""))
         if self.skip and text:
             self.skip, text = False, text.removeprefix(" ")
@@ -222,32 +327,69 @@ class Stream:
 # ---------------------------------------------------------------------- byte-level BPE
 
 class ByteBPE(Tokenizer):
-    """Byte-level BPE run by tiktoken, from a Vocabulary."""
+    """Byte-level BPE run by tiktoken, from a Vocabulary. Bytes that have no token are dropped, as transformers drops them."""
 
-    def __init__(self, v):
+    def __init__(self, v, declared):
         import tiktoken
-        lacking = set(range(256)) - {token[0] for token in v.tokens if len(token) == 1}
-        if lacking:
-            raise ValueError(f"{v.path}: no token for byte {min(lacking)} ({len(lacking)} lacking); byte-level BPE needs all 256")
         if len(set(v.tokens)) < len(v.tokens) or len(set(v.ids)) < len(v.ids):
-            raise ValueError(f"{v.path}: a token or an id stands twice")
-        self.pattern = v.pattern
-        if v.pattern not in (QWEN2_PATTERN, LLAMA3_PATTERN, GPT2_PATTERN):  # what a pattern leaves out is a word of its own
-            self.pattern = rf"{v.pattern}|(?s:.+?)(?=(?:{v.pattern})|\z)"
-        ranks = {t: rank for rank, t in enumerate(v.tokens)}
+            raise ValueError(f"{v.path}: a token or an id occurs twice")
+        self.path, self.pattern, self.tokens, self.forms = v.path, v.pattern, v.tokens, v.forms
+        self.lacking = bytes(sorted(set(range(256)) - {token[0] for token in v.tokens if len(token) == 1}))
+        check_pattern(v.path, v.pattern)
+        pattern = v.pattern
+        if pattern not in COMPLETE_PATTERNS:  # what a pattern leaves out is a word of its own
+            pattern = rf"{pattern}|(?s:.+?)(?=(?:{pattern})|\z)"
+        ranks = {token: rank for rank, token in enumerate([*v.tokens, *(bytes([b]) for b in self.lacking)])}
         try:
-            self.bpe = tiktoken.Encoding(str(v.path), pat_str=self.pattern, mergeable_ranks=ranks, special_tokens={})
+            self.bpe = tiktoken.Encoding(str(v.path), pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         except ValueError as e:
             raise ValueError(f"{v.path}: tiktoken cannot use its pattern {v.pattern!r} ({e})") from None
-        self.tokens, self.forms = v.tokens, v.forms
+        self._run(self.bpe.encode_ordinary, "a b1!\n '\u4e00 " * 3)
         self.id_of = None if v.ids == list(range(len(v.ids))) else v.ids
-        self.token_bytes = dict(zip(v.ids, v.tokens)) | v.unmerged | {i: name.encode() for name, i in v.added.items()}
+        self.token_bytes = dict(zip(v.ids, v.tokens)) | v.unmerged
+        self.token_bytes |= {token.id: content.encode() for content, token in v.added.items()}
         self.digest = json.dumps([v.pattern, v.forms, v.ids]).encode() + b"\0".join(v.tokens)
-        self.finish(v.path, v.added, v.special, v.bos_id, v.normalized)
+        self.finish(v.path, declared, v.added, v.bos_id)
+
+    def piece_id(self, content):
+        """The id of a piece of the vocabulary, or None."""
+        return next((i for i, text in self.token_bytes.items() if text == content.encode()), None)
+
+    def _run(self, encode, text):
+        """tiktoken's panics, which are no Exception, as ValueError."""
+        try:
+            return encode(text)
+        except BaseException as e:
+            if type(e).__name__ != "PanicException":
+                raise
+            raise ValueError(f"{self.path}: tiktoken cannot cut a text of {len(text)} characters with the pattern "
+                             f"{self.pattern[:200]!r} ({e})") from None
 
     def _ids(self, text, first=True):
-        ids = self.bpe.encode_ordinary(text)
-        return ids if self.id_of is None else [self.id_of[i] for i in ids]
+        ranks = self.ranks(text)
+        return ranks if self.id_of is None else [self.id_of[rank] for rank in ranks]
+
+    def ranks(self, text):
+        """Ranks of the tokens of a normalized text."""
+        if not self.lacking or _utf8(text).translate(None, self.lacking) == _utf8(text):
+            return self._run(self.bpe.encode_ordinary, text)
+        ranks = []
+        for word in self.words(text):
+            if data := _utf8(word).translate(None, self.lacking):
+                ranks += self.bpe._encode_single_piece(data)
+        return ranks
+
+    def words(self, text):
+        """The words of a normalized text, within which merges take place."""
+        return cut_words(self.path, self.pattern, text)
+
+
+def _utf8(text):
+    """UTF-8 of a text, where half of a surrogate pair is U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 # ---------------------------------------------------------------------- sentencepiece
@@ -255,122 +397,65 @@ class ByteBPE(Tokenizer):
 class SentencePiece(Tokenizer):
     """A sentencepiece model (tokenizer.model), or a tokenizer.json of its kind (BPE with byte fallback) turned into one."""
 
-    def __init__(self, folder, whole=None):
-        """whole: the content of tokenizer.json, when that is to be used."""
+    def __init__(self, path, declared, whole=None):
+        """whole: the content of tokenizer.json, if that is to be used."""
         import sentencepiece
-        folder, self.metaspace = Path(folder), None
-        path = folder / ("tokenizer.json" if whole else "tokenizer.model")
-        config = read_json(folder / "tokenizer_config.json", {})
-        added, special, bos = {}, [], None
         try:
-            if whole is None:
-                self.digest = path.read_bytes()
-                self.sp = sentencepiece.SentencePieceProcessor(model_proto=self.digest)
-                self.space = self.sp.encode(" ") != [] and self.sp.id_to_piece(self.sp.encode("a")[0]).startswith("\u2581")
-                bos = self.sp.bos_id() if self.sp.bos_id() >= 0 and config.get("add_bos_token", True) else None
-            else:
-                self.digest, self.space, self.metaspace = model_proto(path, whole)
-                added, special, bos = added_tokens(path, whole)
-                self.sp = sentencepiece.SentencePieceProcessor(model_proto=self.digest)
+            model = read_model(path) if whole is None else model_from_json(path, whole)
+            self.sp = sp = sentencepiece.SentencePieceProcessor(model_proto=model.proto)
         except (RuntimeError, OSError) as e:
             raise ValueError(f"{path}: not a sentencepiece model ({e})") from None
-        sp, n = self.sp, self.sp.vocab_size()
-        self.token_bytes = {i: bytes([int(sp.id_to_piece(i)[3:5], 16)]) if sp.is_byte(i)
-                       else sp.id_to_piece(i).replace("\u2581", " ").encode() for i in range(n)}
-        control = {sp.id_to_piece(i): i for i in range(n) if sp.is_control(i)}
+        self.digest, self.prefix_space, self.lossless = model.proto, model.prefix_space, model.lossless
+        self.token_bytes = {}
+        for i in range(sp.vocab_size()):
+            piece = sp.id_to_piece(i)
+            self.token_bytes[i] = bytes([int(piece[3:5], 16)]) if sp.is_byte(i) else piece.replace("\u2581", " ").encode()
+        added = dict(declared.added)
+        for content in (*declared.names.values(), *declared.special):
+            if content not in added and sp.is_control(sp.piece_to_id(content)):
+                added[content] = AddedToken(sp.piece_to_id(content), True, False)
         if whole is None:
-            more, marked = declared_tokens(folder, config, {})
-            added, special = control | {k: i for k, i in more.items() if i != sp.unk_id()}, [*control, *marked]
-        self.token_bytes |= {i: name.encode() for name, i in added.items()}
+            bos_id = sp.bos_id() if sp.bos_id() >= 0 and declared.config.get("add_bos_token", True) else None
+            pieces = {sp.id_to_piece(i): AddedToken(i, True, False) for i in range(sp.vocab_size()) if sp.is_control(i)}
+            pieces |= {c: AddedToken(sp.piece_to_id(c), False, False) for c in model.user_defined}
+            added = {c: token for c, token in (pieces | added).items() if token.id != sp.unk_id()}
+            for content, token in added.items():
+                if token.normalized and not token.special:
+                    raise ValueError(f"{path}: normalized=true of added token {content!r} is not implemented beside "
+                                     "sentencepiece; such a token is found behind spaces only")
+        else:
+            bos_id = find_bos(whole, declared)
+        self.token_bytes |= {token.id: content.encode() for content, token in added.items()}
         self.token_bytes[sp.unk_id()] = " \u2047 ".encode()
-        self.finish(path, added, [name for name in special if name in added], bos)
+        self.finish(path, declared, added, bos_id, model.user_defined)
+
+    def piece_id(self, content):
+        i = self.sp.piece_to_id(content)
+        return None if i == self.sp.unk_id() else i
 
     def _ids(self, text, first=True):
-        if (self.metaspace == "always" or (self.metaspace and first)) and not text.startswith((" ", "\u2581")):
+        if (self.prefix_space == "always" or (self.prefix_space == "first" and first)) and not text.startswith((" ", "\u2581")):
             text = " " + text
-        whole = text if text.isprintable() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self.sp.encode(whole)
-
-
-def train(texts, vocab_size, out):
-    """Train a sentencepiece BPE and write it to the folder `out`. texts: an iterable of lines.
-
-    Byte fallback: no text is unencodable. Digits are split, so numbers are spelled the same way in every language. No
-    normalisation: decode(encode(text)) == text.
-    """
-    import sentencepiece
-    made = io.BytesIO()  # with a file name or another number of threads the same pieces would have another fingerprint
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts), model_writer=made, vocab_size=vocab_size, model_type="bpe",
-            byte_fallback=True, split_digits=True, character_coverage=1.0, normalization_rule_name="identity",
-            add_dummy_prefix=False, remove_extra_whitespaces=False, control_symbols=[EOT, IM_START, IM_END],
-            bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, num_threads=16, max_sentence_length=1 << 16,
-            shuffle_input_sentence=False, minloglevel=2)
-    except RuntimeError as e:
-        raise ValueError(f"vocab_size={vocab_size} does not fit the text: {e}") from None
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tokenizer.model").write_bytes(made.getvalue())
-    sp = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
-    # the same for Hugging Face, which reads tokenizer.model only with one more package
-    vocab = {sp.id_to_piece(i): i for i in range(sp.vocab_size())}
-    normal = [p for p, i in vocab.items() if not (sp.is_control(i) or sp.is_byte(i) or sp.is_unknown(i))]
-    merges = [[p[:k], p[k:]] for p in sorted(normal, key=lambda p: -sp.get_score(vocab[p])) for k in range(1, len(p))
-              if p[:k] in vocab and p[k:] in vocab]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    decoders = [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
-    whole = {"version": "1.0", "added_tokens": [{"id": vocab[p], "content": p} | flags for p in ("<unk>", *QWEN_SPECIAL)],
-             "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, "pre_tokenizer": None,
-             "post_processor": None, "decoder": {"type": "Sequence", "decoders": decoders},
-             "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True,
-                       "vocab": vocab, "merges": merges}}
-    (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
-    (out / "tokenizer_config.json").write_text(json.dumps(
-        {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "eos_token": EOT, "unk_token": "<unk>",
-         "clean_up_tokenization_spaces": False}, indent=1))
+        if not text.isprintable():
+            text = _utf8(text).decode()
+        if not self.lossless or "\u2581" not in text:
+            return self.sp.encode(text)
+        ids, *parts = map(self.sp.encode, text.split("\u2581"))  # sentencepiece's own mark of a space: spelled in bytes
+        for part in parts:
+            ids += [self.sp.piece_to_id(f"<0x{byte:02X}>") for byte in "\u2581".encode()] + part
+        return ids
 
 
 # ---------------------------------------------------------------------- chat templates
 
 def write_template(folder, name):
-    """Give the tokenizer of a folder one of TEMPLATES; ValueError when it lacks a token that the template writes."""
+    """Give the tokenizer of a folder one of TEMPLATES; ValueError when it lacks a token that the template contains."""
     if name not in TEMPLATES:
         raise ValueError(f"template is one of {', '.join(TEMPLATES)}, got {name!r}")
     t = load(folder)
     lacking = sorted(set(re.findall(r"<\|\w+\|>|</s>", TEMPLATES[name])) - set(t.added_tokens))
-    lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and not t.config.get("bos_token") else []
+    lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and "bos_token" not in t.names else []
     if lacking:
-        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose another of "
-                         f"{', '.join(TEMPLATES)}")
+        raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose another "
+                         f"of {', '.join(TEMPLATES)}")
     (Path(folder) / "chat_template.jinja").write_text(TEMPLATES[name], encoding="utf-8")
-
-
-def _template(folder, config):
-    """The chat template of a folder, or None."""
-    if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    found = read_json(folder / "chat_template.json", {}).get("chat_template", config.get("chat_template"))
-    return {t["name"]: t["template"] for t in found}.get("default") if isinstance(found, list) else found
-
-
-@functools.lru_cache
-def _compiled(template):
-    """A Jinja template in its sandbox: it is a stranger's program. A loss mask's mark ({% generation %}) says nothing here."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def raise_exception(message):
-        raise ValueError(message)
-
-    template = re.sub(r"(\{%-?\s*)(end)?generation(\s*-?%\})", lambda m: m[1] + ("endif" if m[2] else "if true") + m[3], template)
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    env.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
-    env.globals |= {"raise_exception": raise_exception, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
-    return env.from_string(template)
-
-
-def _render(template, **variables):
-    try:
-        return _compiled(template).render(**variables)
-    except Exception as e:  # whatever a stranger's program may do
-        raise ValueError(f"the chat template refuses this conversation: {type(e).__name__}: {e}") from None

@@ -19,14 +19,23 @@ import torch
 import data
 import tokenizer
 from configs import load
-from data import IGNORE
 from hf.config import write_config
-from hf.folder import list_tokenizer_files
 from model import ModelConfig, Qwen2, local_rows
-from training import checkpoint, dpo
-from training.distributed import World, clip_grad_norm, shard_model, stop_flag
+from training import checkpoint
+from training.checks import (
+    check_folder,
+    check_learning_rate,
+    check_run,
+    check_settings,
+    resolve_model,
+    tokenizer_folder,
+)
+from training.distributed import World, clip_grad_norm, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
+from training.objectives import make_objectives
+
+MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Train:
     beta2: float = 0.95
     weight_decay: float = 0.1        # of matrices only
     grad_clip: float = 1.0           # maximum global gradient norm
+    on_nonfinite: str = "stop"       # or skip: leave out a step whose gradient is not finite, at most 3 in a row
+    allow_large_lr: bool = False     # above 1e-3 with more than 50 M parameters
     seed: int = 0                    # of random weights and of the data order
     dtype: str = "auto"              # compute dtype; auto: bfloat16 where the hardware is fast at it
     dpo_beta: float = 0.1            # dpo: strength of the KL penalty
@@ -57,64 +68,23 @@ class Train:
     first_new_id: int | None = None  # train only embeddings from this id on (recipes/extend_vocabulary.py); None: all
     activation_checkpointing: bool | str = False  # True: recompute layers; "selective": only their cheap operations
     compile: bool = False            # torch.compile each block
-    shard_size: int | None = None    # HSDP: processes that share one copy of the model; None: all of them
+    shard_size: int | None = None    # FSDP: processes that share one copy of the model; None: all GPUs, 1 on a CPU
     threads: int | None = None       # CPU threads per process; None: torch's default
     log_every: int = 10              # steps
     eval_every: int = 100            # steps between validations; there is always one at the end
     eval_tokens: int = 4096          # of each held-out source
-    save_every: int = 500            # steps between checkpoints; SIGTERM and SIGUSR1 save too
+    save_every: int = 500            # steps between checkpoints; also at the end, at SIGTERM, SIGHUP and SIGUSR1
     keep_checkpoints: int = 2        # newest ones kept
     verify_shards: bool = True       # compare the shards' SHA-256 before the first step
     max_epochs: float = 4.0          # warn when a source is repeated more often
     resume: bool = False             # continue from the newest valid checkpoint in OUT
 
     def __post_init__(self):
-        may_be_zero = ("seed", "min_lr_ratio", "warmup_ratio", "weight_decay", "label_smoothing")
-        problems = [f"{name} must be positive, got {value}" for name, value in asdict(self).items()
-                    if type(value) in (int, float) and value <= 0 and name not in may_be_zero]
-        if self.loss not in ("lm", "dpo"):
-            problems.append(f"loss must be lm or dpo, got {self.loss!r}")
-        if self.loss == "dpo" and not self.init:
-            problems.append("loss=dpo needs init=, the model to align: it is the reference, too")
-        if not 0 <= self.label_smoothing < 0.5:
-            problems.append(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
-        if self.lr_schedule not in ("cosine", "linear", "constant"):
-            problems.append(f"lr_schedule must be cosine, linear or constant, got {self.lr_schedule!r}")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            problems.append(f"dtype must be auto, float32 or bfloat16, got {self.dtype!r}")
-        if self.activation_checkpointing not in (False, True, "selective"):
-            problems.append("activation_checkpointing must be False, True or selective, got "
-                            f"{self.activation_checkpointing!r}")
-        if self.compile and self.activation_checkpointing == "selective":
-            problems.append("compile=True recomputes cheap operations by itself; set activation_checkpointing to False "
-                            "or True, not selective")
-        if not any(v > 0 for v in self.mixture.values()) or any(v < 0 for v in self.mixture.values()):
-            problems.append(f"mixture needs shares >= 0 and one above 0, got {self.mixture}")
-        if not problems and self.steps < 1:
-            problems.append(f"tokens={self.tokens} is less than one global batch, batch_size * seq_len = "
-                            f"{self.batch_size * self.seq_len}")
-        if problems:
-            raise ValueError("Train: " + "; ".join(problems))
+        check_settings(self)
 
     @property
     def steps(self):
         return self.tokens // (self.batch_size * self.seq_len)
-
-
-class LanguageModeling:
-    """The objective of pretraining and SFT (there, targets outside answers are IGNORE). DPO's is in training/dpo.py."""
-
-    def loss(self, model, batch):
-        """Minus the sum of the targets' log-probabilities."""
-        return -model(batch.tokens, batch.targets, batch.starts).sum()
-
-    def weight(self, batch):
-        """What the loss is divided by: supervised tokens."""
-        return int((batch.targets != IGNORE).sum())
-
-    def summary(self):
-        """Statistics to log beside the loss: none."""
-        return {}
 
 
 def learning_rate(step, c):
@@ -122,7 +92,7 @@ def learning_rate(step, c):
     warmup_steps = math.ceil(c.warmup_ratio * c.steps)
     if step < warmup_steps:
         return c.lr * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, c.steps - 1 - warmup_steps)
+    progress = min(1, (step - warmup_steps) / max(1, c.steps - 1 - warmup_steps))
     if c.lr_schedule == "cosine":
         decay = 0.5 * (1 + math.cos(math.pi * progress))
     else:
@@ -142,17 +112,22 @@ def main(argv=None):
     sources = data.open_sources(c.data)
     schedule = data.Schedule(sources, c.mixture, c.batch_size, c.seq_len, c.seed)
     held_out = [s for s in data.open_sources(c.data, "valid") if (s.kind == "preference") == schedule.has_pairs]
-    config = ModelConfig.from_pretrained(c.init) if c.init else model_config
-    check_settings(c, model_config, config, schedule)
+    config = resolve_model(c, model_config)
+    check_run(c, config, schedule)
+    warning = check_learning_rate(c, config)
+    if warning:
+        world.print0(warning)
     if c.verify_shards:
         for source in sources[world.rank::world.world_size]:
             source.verify()
 
     # the run folder: new, or resumed from its newest checkpoint
     out = Path(c.out)
+    check_folder(c, world)
     world.lock_folder(out)
-    resume_from = find_checkpoint(c, world)
-    logger = Logger(c, config, world)
+    resume_from = checkpoint.newest_checkpoint(out / "checkpoints", world) if c.resume else None
+    if c.resume and not resume_from:
+        world.print0(f"resume: no valid checkpoint in {out}/checkpoints, so this starts at step 0")
 
     # model, objective, optimizer
     model = build_model(config, c, world)
@@ -160,65 +135,76 @@ def main(argv=None):
         model.load_weights(c.init)
     elif not resume_from:
         model.init_weights(c.seed)
-    objective, held_out_objective, noise = LanguageModeling(), LanguageModeling(), None
-    if c.loss == "dpo":
-        objective, held_out_objective, noise = dpo.make_objectives(c, world, model, schedule, held_out)
+    objective, held_out_objective, facts = make_objectives(c, world, model, schedule, held_out)
     optimizer = make_optimizer(model, c)
     identity = checkpoint.run_identity(c, schedule, config)
-    step = checkpoint.restore(resume_from, model, optimizer, identity) if resume_from else 0
+    step = resume(c, world, resume_from, model, optimizer, identity) if resume_from else 0
 
+    logger = Logger(c, config, world)
     logger.start(schedule, resume_from)
     if world.is_main:
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
-        token_ids = tokenizer.generation_token_ids(tokenizer_folder(c))
-        write_config(out, asdict(config), torch.float32, c.init, tokenizer_folder(c), token_ids, override_eos=with_chats)
-    if c.loss == "dpo":
-        logger.write({"step": step, "noise": noise})
+        folder = tokenizer_folder(c, schedule)
+        token_ids = tokenizer.generation_token_ids(folder)
+        write_config(out, asdict(config), torch.float32, c.init, folder, token_ids, with_chats)
+    if facts:
+        logger.write({"step": step} | facts)
 
     # training loop
-    stop_requested = stop_flag()
+    stop_requested = stop_flag(world)
+    micro_batches, skipped = world.micro_batches(c), 0
     while True:
         # once in a while: validate
         if step % c.eval_every == 0 or step == c.steps:
-            validate(c, world, model, held_out, held_out_objective, logger, step)
+            validate(c, world, model, held_out, held_out_objective, logger, step, stop_requested)
         if step == c.steps:
             break
 
         # forward and backward: the sum over the global batch, divided by its weight on all processes
-        batches = list(world.batches(schedule, step, c.micro_batch_size))
+        batches = [schedule.batch(step, rows) for rows in micro_batches]
         weight, stop = world.all_reduce([sum(map(objective.weight, batches)), stop_requested()])
-        total_loss = 0.0
+        losses = []
         for i, batch in enumerate(batches):
-            if world.world_size > 1:  # replicas exchange gradients once, after the last micro-batch
+            if world.is_sharded:  # replicas exchange gradients once, after the last micro-batch
                 model.set_requires_all_reduce(i == len(batches) - 1)
             loss = objective.loss(model, batch.to(world.device))
-            (loss * (world.world_size / weight)).backward()  # FSDP averages over processes
-            total_loss += loss.detach()
+            (loss * (world.loss_scale / weight)).backward()
+            losses.append(loss.detach())
+        if world.world_size > 1 and not world.is_sharded:
+            sum_gradients(model)
 
-        # clip, set the learning rate, step
+        # clip and step; with a gradient that is not finite, no process does
         if c.first_new_id:
             zero_old_rows(model, c.first_new_id)
-        norm = clip_grad_norm(model, c.grad_clip)
-        if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"step {step}: the gradient norm is {norm}; the weights are unchanged. Lower lr or look at this step's "
-                f"rows; resume=True goes back to the newest checkpoint in {c.out}/checkpoints")
-        lr = learning_rate(step, c)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
+        norm, lr = clip_grad_norm(model, c.grad_clip), learning_rate(step, c)
+        finite = not world.any(not math.isfinite(norm))
+        if finite:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            skipped = 0
+        else:
+            skipped += 1
+            problem = describe_nonfinite(world, schedule, step, micro_batches, losses, norm)
+            if c.on_nonfinite == "stop" or skipped > MAX_SKIPPED:
+                raise FloatingPointError(f"{problem}. The weights are unchanged. Lower lr or look at these rows; "
+                                         f"resume=True goes back to the newest checkpoint in {c.out}/checkpoints")
+            logger.skip(step, problem)
+            objective.summary()  # drops statistics that are not finite
         optimizer.zero_grad()
         step += 1
 
         # once in a while: log
         logger.count(batches)
-        if step % c.log_every == 0 or step == c.steps:
-            mean_loss = world.all_reduce([float(total_loss)])[0] / weight
+        if finite and (step % c.log_every == 0 or step == c.steps):
+            mean_loss = world.all_reduce([float(sum(losses))])[0] / weight
             logger.step(step, mean_loss, norm, lr, objective.summary())
 
-        # once in a while, and when a signal asks to stop: save a checkpoint
-        if step % c.save_every == 0 or stop:
-            checkpoint.save(c, world, model, optimizer, step, identity)
+        # once in a while, at the end, and when a signal asks to stop: save a checkpoint
+        if step % c.save_every == 0 or step == c.steps or stop:
+            state = {"step": step, "identity": identity, "next_lr": learning_rate(step, c)}
+            checkpoint.save(c, world, model, optimizer, state)
+            stop = world.any(stop_requested())  # it may have come while saving
             logger.restart()
         if stop and step < c.steps:
             world.print0(f"stopped by a signal after step {step}, saved; continue with resume=True")
@@ -231,12 +217,18 @@ def main(argv=None):
 
 
 @torch.no_grad()
-def validate(c, world, model, held_out, objective, logger, step):
-    """Log bits per byte of each held-out source (of chats, their answers), or how preference pairs fare. Collective."""
+def validate(c, world, model, held_out, objective, logger, step, stop_requested):
+    """Log bits per byte of each held-out source (of chats, their answers), or how preference pairs fare. Collective.
+
+    A signal to stop ends it without a log line.
+    """
     losses, sizes = [], []
     for _, size, batches in data.validation_batches(held_out, c.seq_len, c.eval_tokens, c.micro_batch_size):
         loss = 0.0
         for i, counts in world.distribute(len(batches)):
+            if world.any(stop_requested()):
+                objective.summary()  # drops what it has counted
+                return
             batch = batches[i].to(world.device)
             if counts:
                 loss += float(objective.loss(model, batch))
@@ -250,6 +242,31 @@ def validate(c, world, model, held_out, objective, logger, step):
     logger.validation(step, bits_per_byte, objective.summary())
 
 
+def resume(c, world, path, model, optimizer, identity):
+    """Restore a checkpoint and return its step; note a learning rate that is not the one its run would have used."""
+    state = checkpoint.restore(path, model, optimizer, identity)
+    if state["step"] > c.steps:
+        raise ValueError(f"{path} is past the last step of this run, {c.steps}; set tokens= to at least "
+                         f"{state['step'] * c.batch_size * c.seq_len}")
+    lr = learning_rate(state["step"], c)
+    if abs(lr / state["next_lr"] - 1) > 0.01 if state["next_lr"] else lr > 0:
+        world.print0(f"note: the learning rate jumps from {state['next_lr']:.2e} to {lr:.2e} at step {state['step']}: "
+                     "tokens, lr or its schedule are not those of the run that saved the checkpoint")
+    return state["step"]
+
+
+def describe_nonfinite(world, schedule, step, micro_batches, losses, norm):
+    """Which rows, on which ranks, gave a loss that is not finite. Collective."""
+    places = []
+    for rows, loss in zip(micro_batches, losses):
+        if not torch.isfinite(loss):
+            names = sorted({schedule.sources[schedule.locate(step, r)[0]].name for r in rows})
+            places.append(f"rank {world.rank}, rows {rows[0]} to {rows[-1]} of the batch ({', '.join(names)})")
+    places = [place for of_rank in world.all_gather(places) for place in of_rank]
+    where = f"the loss is not finite on {'; '.join(places)}" if places else "every loss is finite"
+    return f"step {step}: the gradient norm is {norm}; {where}"
+
+
 # ---------------------------------------------------------------------- model and optimizer
 
 def build_model(config, c, world):
@@ -259,7 +276,7 @@ def build_model(config, c, world):
     if c.compile:
         for block in model.model.layers:
             block.compile()
-    if world.world_size > 1:
+    if world.is_sharded:
         shard_model(model, world)
     return model.materialize(world.device)
 
@@ -282,53 +299,6 @@ def zero_old_rows(model, first_new_id):
     for p in {model.model.embed_tokens.weight, model.lm_head.weight}:
         rows, first = local_rows(p.grad)
         rows[:max(0, first_new_id - first)] = 0
-
-
-# ---------------------------------------------------------------------- checks before the first step
-
-def check_settings(c, model_config, config, schedule):
-    """ValueError when settings, model and shards do not belong together."""
-    if c.init and model_config != ModelConfig():
-        raise ValueError(f"init={c.init} has its own config.json; remove the model's settings (hidden_size, ...)")
-    index = schedule.sources[0].index
-    if index["vocab_size"] > config.vocab_size:
-        raise ValueError(f"{c.data}: its tokenizer has {index['vocab_size']} ids, the model {config.vocab_size} rows; "
-                         f"set vocab_size={index['vocab_size']} or prepare with the model's own tokenizer")
-    if not tokenizer_folder(c).is_dir():
-        raise ValueError(f"{tokenizer_folder(c).parent}: no tokenizer folder beside the shards; copy everything that "
-                         "prepare.py wrote")
-    if c.init and list_tokenizer_files(c.init):
-        theirs = tokenizer.load(c.init).fingerprint
-        if theirs != index["tokenizer"]:
-            raise ValueError(f"{c.data} was prepared with tokenizer {index['tokenizer']}, {c.init} was trained with "
-                             f"{theirs}; run prepare.py with tokenizer={c.init}")
-    if c.first_new_id and not (c.init and c.first_new_id < config.vocab_size):
-        raise ValueError(f"first_new_id={c.first_new_id} needs init= a model with more rows than that, this one has "
-                         f"{config.vocab_size}")
-    if schedule.has_pairs and c.loss != "dpo":
-        raise ValueError(f"loss={c.loss}, and the mixture {c.mixture} reads preference pairs; set loss=dpo")
-    if c.loss == "dpo" and not schedule.has_pairs:
-        raise ValueError(f"loss=dpo, and the mixture {c.mixture} reads no preference pairs; name the category of some, "
-                         "or set loss=lm")
-
-
-def tokenizer_folder(c):
-    """The tokenizer that goes with the model: the one beside the (first) shards."""
-    return Path(c.data[0] if isinstance(c.data, list) else c.data) / "tokenizer"
-
-
-def find_checkpoint(c, world):
-    """The checkpoint to resume from, or None for a new run. ValueError for a folder in use without resume=True."""
-    out = Path(c.out)
-    if not c.resume:
-        made = ("log.jsonl", "run.json", "checkpoints", "model.safetensors")
-        if world.broadcast(any((out / name).exists() for name in made)):
-            raise ValueError(f"{out} already holds a run; set resume=True to continue it, or out= to another folder")
-        return None
-    newest = checkpoint.newest_checkpoint(out / "checkpoints", world)
-    if not newest:
-        world.print0(f"resume: no valid checkpoint in {out}/checkpoints, so this starts at step 0")
-    return newest
 
 
 if __name__ == "__main__":

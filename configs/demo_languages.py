@@ -3,8 +3,8 @@ import os
 
 from configs.language_table import MARCO, group
 
-# ten languages in seven scripts; of the five low-resource ones, Italian is written in Latin letters, Ukrainian and Kazakh in Cyrillic
-DEFAULT = "en zh ar de ja it uk kk th el"
+# ten languages in six scripts; four are low-resource: Italian in Latin letters, Ukrainian and Kazakh in Cyrillic, Greek
+DEFAULT = "en zh ar de fr ja it uk kk el"
 
 
 def chosen() -> list[str]:
@@ -26,6 +26,6 @@ def present(mixture: dict) -> dict:
 
 
 def has_chats(category: str) -> bool:
-    """Whether a category of instructions ("chat/en", or "chat" of the other high-resource languages) has any in the chosen languages."""
+    """Whether the chosen languages have instructions of a category: "chat/en", or "chat", of other high-resource ones."""
     language = category.partition("/")[2]
     return language in chosen() if language else any(group(code) == "high" for code in chosen())

@@ -1,7 +1,7 @@
 """One row per language: a code is known here or nowhere. Add a row to teach the project a language.
 
-group is Marco-LLM's own split (its Table 1): "high" and "low" resource; None for languages outside its 29. script is what
-Unicode calls it; several are joined by spaces. flores is the FLORES-200 code.
+group is Marco-LLM's own split (its Table 1): "high" and "low" resource; None for languages outside its 29. script is
+what Unicode calls it; several are joined by spaces. flores is the FLORES-200 code.
 """
 from typing import NamedTuple
 

@@ -20,7 +20,7 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     # train.py estimate=True
     "plan": "estimate",
     "node": "gpus_per_node",
-    # prepare.py
+    # prepare.py and eval.py
     "names": "language_names",
     "tokenizer_share": "tokenizer_alpha",
     "fix": "fix_encoding",
@@ -31,6 +31,12 @@ RENAMED = {  # old: new; where two programs renamed one setting differently, bot
     "valid": "valid_fraction",
 
     # eval.py and evaluation/
+    "name": "judge_name",
+    "again": "retry_errors",
+    "batch": "batch_size",
+    "draws": "resamples",
+    "first": "a_name",
+    "second": "b_name",
 
     # generate.py and tokenizer.py
     "max_new": "max_new_tokens",

@@ -9,7 +9,8 @@ from corpus.sources import dropped_file, has_chats, is_web, refused_file
 
 PLACE = ("file", "offset", "line", "reason")
 SAMPLES = 5  # of each source and reason in samples.jsonl
-FIELDS = ("records", "skipped", "read", "kept", "bytes", "dropped", "damaged", "control_tokens_as_text")
+FIELDS = ("records", "skipped", "read", "kept", "bytes", "dropped", "damaged", "control_tokens_as_text", "ignored_fields",
+          "unread_fields")
 
 
 def reject(file: TextIO, dropped: Counter, row: dict, reason: str):
@@ -112,5 +113,8 @@ def print_table(c, accounts: list[dict], sizes: list[dict]):
         if has_chats(source) and account.get("control_tokens_as_text"):
             print(f"note: {source['name']}: {account['control_tokens_as_text']} chats have control tokens in what is "
                   "said; they are ordinary text in the shards")
+        if account.get("ignored_fields"):
+            counts = ", ".join(f"{name} {n:,}" for name, n in account["ignored_fields"].items())
+            print(f"note: {source['name']}: fields removed by ignore_fields: {counts}")
     read, kept = (sum(account[k] for account in accounts) for k in ("read", "kept"))
     print(f"{c.out}: {read:,} documents in = {kept:,} kept + {read - kept:,} dropped (see {c.out}/dropped)")

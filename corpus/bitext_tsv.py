@@ -40,12 +40,13 @@ class Columns(NamedTuple):
 def read_tsv(path, source=None, target=None):
     """Yield the pairs of a file. source, target: codes, by which a header may name the columns."""
     columns = find_columns(path, source, target)
+    is_header = columns.header
     for number, offset, fields, problem in read_fields(path, columns.quoted):
         doc = Document("", line=number, offset=offset, reason=problem, file=str(path))
-        if problem is None and columns.header:
-            columns = columns._replace(header=False)
-            doc.text, doc.reason = "\t".join(fields), "header: the names of the columns"
-        elif problem is None:
+        if problem is None and is_header:
+            is_header = False
+            continue
+        if problem is None:
             fill_pair(doc, fields, columns)
         yield doc
 

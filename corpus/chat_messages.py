@@ -16,7 +16,7 @@ SWITCHES = ("weight", "loss_weight", "sample_weight", "train")  # 1 or 0, of a r
 UNSUPPORTED = ("functions", "function_call", "documents", "chat_template_kwargs", "image", "images", "video", "videos",
                "audio", "audios")
 RENDERED = ("tool_calls", "reasoning_content", "reasoning", "thinking", "name", "tool_call_id")  # for the chat template
-EMPTY = (None, "", [], {})
+EMPTY: tuple = (None, "", [], {})
 
 
 def check_messages(messages, row):

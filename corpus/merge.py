@@ -41,11 +41,14 @@ def merge_source(c, source: dict, stamp: Path):
                     continue
                 kept, size = kept + 1, size + len(row["text"].encode())
                 kept_rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+    fields = {name: sum((Counter(part[name]) for part in parts), Counter())
+              for name in ("ignored_fields", "unread_fields")}
     skipped = sum((Counter(part["skipped"]) for part in parts), Counter())
     read = sum(part["read"] for part in parts)
     jobs.write_stamp(stamp, inputs, outputs, records=read + skipped.total(), skipped=dict(sorted(skipped.items())),
                      read=read, kept=kept, bytes=size, dropped=dict(sorted(dropped.items())),
-                     damaged=[place for part in parts for place in part["damaged"]])
+                     damaged=[place for part in parts for place in part["damaged"]],
+                     **{name: dict(sorted(counts.items())) for name, counts in fields.items() if counts})
 
 
 def find_unique(c, source: dict, file_stamps: list[Path]) -> Iterator[tuple[dict, str | None]]:

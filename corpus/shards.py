@@ -198,5 +198,7 @@ class ShardWriter:
                  "shards": self.shards}
         if has_chats(self.source):
             index["kind"] = self.source["kind"]
+            # train.py gives the model the template that its chats were rendered with
+            index["chat_template"] = hashlib.sha256(self.t.chat_template.encode()).hexdigest()[:16]
         (self.folder / "index.tmp").write_text(json.dumps(index, indent=1))
         os.replace(self.folder / "index.tmp", self.folder / "index.json")

@@ -1,1 +1,1 @@
-"""The pieces of eval.py, one file each: a benchmark's rows, its documents and prompts, log-likelihoods, metrics; other judges."""
+"""eval.py's pieces. A benchmark, file -> score: tasks, files, documents, prompts, run, metrics, aggregate, results."""

@@ -1,77 +1,82 @@
-"""What a generated text is worth: question answering, numbers, mathematics, translation; and intervals for a score.
+"""Scores of one generated text: question answering, numbers, mathematics; loops and languages.
 
-Each scorer takes (response, right answers) and returns {metric: value}; sacreBLEU scores a whole set of translations.
+Each scorer takes (response, reference answers, language) and returns {metric: value}.
 """
 import functools
-import hashlib
-import math
-import os
 import re
-import statistics
 import string
 import sys
 import unicodedata
 from collections import Counter
-from pathlib import Path
-
-WAYS = {"zh": "zh", "zho": "zh", "ja": "ja-mecab", "jpn": "ja-mecab", "ko": "ko-mecab", "kor": "ko-mecab"}  # others: 13a
-
 
 # ---------------------------------------------------------------------- question answering
 
-def qa(response, answers, lang):
-    """F1 over the bag of words and exact match, the best over the answers, by SQuAD v1.1's rules in every language: lower case,
-    no ASCII punctuation, no English articles (XTREME and TyDiQA-GoldP report them so)."""
-    return overlap(response, answers, lambda s: re.sub(r"\b(a|an|the)\b", " ", s), string.punctuation)
+def squad(response, answers, lang):
+    """F1 over the bag of words and exact match, the best over the answers, by SQuAD v1.1's rules in every language.
+
+    Lower case, no ASCII punctuation, no English articles: XTREME and TyDiQA-GoldP report these.
+    """
+    return overlap(response, answers, string.punctuation, r"\b(a|an|the)\b")
 
 
-def qa_tydi(response, answers, lang):
-    """The same as lm-eval's tydiqa_goldp counts them: punctuation of every script, articles of English and Arabic."""
-    article = {"en": r"\b(a|an|the)\b", "ar": r"(?:^|\s)ال"}.get(lang)
-    return overlap(response, answers, lambda s: re.sub(article, " ", s) if article else s, punctuation())
+def squad_tydi(response, answers, lang):
+    """The same as lm-eval's tydiqa_goldp counts it: punctuation of every script, articles of English and Arabic."""
+    articles = {"en": r"\b(a|an|the)\b", "ar": r"(?:^|\s)ال"}.get(lang)
+    return overlap(response, answers, all_punctuation(), articles)
 
 
 @functools.cache
-def punctuation():
-    return "".join(c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c)[0] == "P") + string.punctuation
+def all_punctuation():
+    marks = [c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c).startswith("P")]
+    return "".join(marks) + string.punctuation
 
 
-def overlap(response, answers, strip_articles, marks):
-    table = str.maketrans("", "", marks)
-    words = lambda s: strip_articles(s.lower().translate(table)).split()
-    mine, scores = words(response), []
-    for theirs in map(words, answers):
-        same = sum((Counter(mine) & Counter(theirs)).values())
-        scores.append((2 * same / (len(mine) + len(theirs)) if same else 0.0, float(mine == theirs)))
-    return {"f1": max(f1 for f1, _ in scores), "em": max(em for _, em in scores)}
+def overlap(response, answers, punctuation, articles):
+    table = str.maketrans("", "", punctuation)
+
+    def words_of(text):
+        text = text.lower().translate(table)
+        return (re.sub(articles, " ", text) if articles else text).split()
+
+    words, f1, exact = words_of(response), 0.0, 0.0
+    for answer in map(words_of, answers):
+        common = sum((Counter(words) & Counter(answer)).values())
+        if common:
+            f1 = max(f1, 2 * common / (len(words) + len(answer)))
+        exact = max(exact, float(words == answer))
+    return {"f1": f1, "em": exact}
 
 
 # ---------------------------------------------------------------------- numbers and mathematics
 
-def number(response, answers, lang):
-    """The last number in the response (lm-eval's flexible-extract) against the right one, without case and ASCII punctuation."""
-    found = re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", response)
-    said = (found[-1][0] or found[-1][1]).strip() if found else "[invalid]"
-    plain = lambda s: s.lower().translate(str.maketrans("", "", string.punctuation))
-    return {"exact_match": float(plain(said) == plain(answers[0]))}
+def last_number(response, answers, lang):
+    """The last number of the response (lm-eval's flexible-extract) against the reference, without ASCII punctuation."""
+    numbers = re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", response)
+    answer = (numbers[-1][0] or numbers[-1][1]).strip() if numbers else "[invalid]"
+    table = str.maketrans("", "", string.punctuation)
+    answer, reference = (text.lower().translate(table) for text in (answer, answers[0]))
+    return {"exact_match": float(answer == reference)}
 
 
-def mathematics(response, answers, lang):
-    """AGIEval's equality of cloze answers: what is boxed, between dollars, behind the last "=" or the last number, then LaTeX
-    cleaned up. Where neither side holds any of these None equals None and counts as right, as it does in AGIEval and lm-eval."""
-    mine, right = final_answer(response), final_answer(answers[0])
+def math_answer(response, answers, lang):
+    """AGIEval's equality of cloze answers: the final answer of each side, in one spelling of its LaTeX.
+
+    Where neither side holds one, None equals None and counts as right, as it does in AGIEval and lm-eval.
+    """
+    answer, reference = final_answer(response), final_answer(answers[0])
     try:
-        return {"acc": float(plain_latex(mine) == plain_latex(right))}
-    except (IndexError, AttributeError, ValueError):  # a half-finished formula, two units, or None: compared as it stands
-        return {"acc": float(mine == right)}
+        return {"acc": float(normalize_latex(answer) == normalize_latex(reference))}
+    except (IndexError, AttributeError, ValueError):  # half a formula, two units, or None: compared as they are
+        return {"acc": float(answer == reference)}
 
 
 def final_answer(text):
+    """What is boxed, between dollars, behind the last "=", or the last number; None without any."""
     if "\\boxed" in text:
         return boxed(text)
-    dollars = re.findall(r"\$(.*)\$", text)
-    if dollars and dollars[-1]:
-        return after_equals(dollars[-1])
+    formulas = re.findall(r"\$(.*)\$", text)
+    if formulas and formulas[-1]:
+        return after_equals(formulas[-1])
     if "=" in text:
         return text.split("=")[-1].lstrip(" ").rstrip(".").split("\\n")[0]
     numbers = re.findall(r"(?:\$)?\d+(?:\.\d+)?(?![\w\d])", text)
@@ -83,36 +88,38 @@ def after_equals(text):
 
 
 def boxed(text):
-    """What the last \\boxed{...} holds, None where its braces do not close."""
+    """The content of the last \\boxed{...}; None where its braces do not close."""
     begin, depth = text.rfind("\\boxed"), 0
     for i in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if text[i] == "}" and depth == 0:
-            inner = text[begin:i + 1]
-            return after_equals(inner[len("\\boxed{"):-1]) if inner.startswith("\\boxed{") else None
+            command = text[begin:i + 1]
+            return after_equals(command[len("\\boxed{"):-1]) if command.startswith("\\boxed{") else None
     return None
 
 
-def plain_latex(s):
+def normalize_latex(s):
     """One spelling for formulas that differ in form only (the rules of Hendrycks' MATH)."""
-    for a, b in (("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac"), ("\\left", ""), ("\\right", ""),
-                 ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", "")):
-        s = s.replace(a, b)
+    for old, new in (("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac"), ("\\left", ""),
+                     ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", "")):
+        s = s.replace(old, new)
     if "\\text{ " in s:  # a unit on the right
         s, _ = s.split("\\text{ ")  # two units: ValueError
     s = s.replace("\\%", "").replace(" .", " 0.").replace("{.", "{0.")
-    s = "0" + s if s.startswith(".") else s
+    if s.startswith("."):
+        s = "0" + s
     if s.count("=") == 1 and len(s.split("=")[0]) <= 2:  # k = 3
         s = s.split("=")[1]
     s = re.sub(r"\\sqrt(?!\{)(.)", r"\\sqrt{\1}", s, flags=re.S).replace(" ", "")
-    s = fractions(s)
-    s = "\\frac{1}{2}" if s == "0.5" else s
-    whole = re.fullmatch(r"(-?(?:0|[1-9]\d*))/(-?(?:0|[1-9]\d*))", s)
-    return f"\\frac{{{whole[1]}}}{{{whole[2]}}}" if whole and "-0" not in whole.groups() else s
+    s = brace_fractions(s)
+    if s == "0.5":
+        s = "\\frac{1}{2}"
+    ratio = re.fullmatch(r"(-?(?:0|[1-9]\d*))/(-?(?:0|[1-9]\d*))", s)
+    return f"\\frac{{{ratio[1]}}}{{{ratio[2]}}}" if ratio and "-0" not in ratio.groups() else s
 
 
-def fractions(s):
-    """\\frac12 and \\frac1{72} with braces; a \\frac with fewer than two characters behind it leaves the text as it is."""
+def brace_fractions(s):
+    """\\frac12 and \\frac1{72} with braces; a \\frac before fewer than two characters leaves the text as it is."""
     first, *rest = s.split("\\frac")
     out = first
     for part in rest:
@@ -122,99 +129,34 @@ def fractions(s):
         elif len(part) < 2:
             return s
         else:
-            a, b, more = part[0], part[1], part[2:]
-            out += f"{{{a}}}{b}{more}" if b == "{" else f"{{{a}}}{{{b}}}{more}"
+            a, b, tail = part[0], part[1], part[2:]
+            out += f"{{{a}}}{b}{tail}" if b == "{" else f"{{{a}}}{{{b}}}{tail}"
     return out
 
 
-SCORERS = {"qa": qa, "qa_tydi": qa_tydi, "number": number, "math": mathematics}
+SCORERS = {"qa": squad, "qa_tydi": squad_tydi, "number": last_number, "math": math_answer}
 
 
-# ---------------------------------------------------------------------- translation
+# ---------------------------------------------------------------------- any text
 
-def translation(hypotheses, references, target, simple=False, resamples=1000):
-    """[(metric, score, stderr, low, high, signature)] by sacreBLEU: spBLEU, chrF++, BLEU with the target's tokenizer.
-
-    simple: chrF++ and BLEU, Japanese and Thai by characters (needs no Japanese analyser). Intervals: 95 %
-    by bootstrap. A metric whose tokenizer is not installed is left out, and said.
-    """
-    try:
-        from sacrebleu.metrics import BLEU, CHRF
-    except ImportError:
-        raise ValueError("translation scores need a package: pip install sacrebleu") from None
-    code = re.split("[_-]", target)[0]
-    way = {"zh": "zh", "ja": "char", "th": "char"}.get(code, "13a") if simple else WAYS.get(code, "13a")
-    wanted = [] if simple else [("spbleu", lambda: BLEU(tokenize="flores200"))]
-    wanted += [("chrf++", lambda: CHRF(word_order=2)), ("bleu", lambda: BLEU(tokenize=way))]
-    out = []
-    for name, make in wanted:
-        if name == "spbleu" and not flores_model().exists():
-            tell_once(f"spBLEU is left out: it needs {flores_model()} (sacreBLEU's flores200sacrebleuspm; set SACREBLEU to the "
-                      "folder that holds models/, or let `sacrebleu --tokenize flores200` download it)")
-            continue
-        try:
-            metric = make()
-        except (RuntimeError, ImportError):
-            tell_once(f"{name} into {target} is left out: its tokenizer {way} needs a package: pip install 'sacrebleu[ja,ko]'")
-            continue
-        score, signature = metric.corpus_score(hypotheses, [references]).score, str(metric.get_signature())
-        if name == "spbleu":
-            signature += "|spm:" + hashlib.sha256(flores_model().read_bytes()).hexdigest()[:16]
-        out.append((name, score, *spread(metric, hypotheses, references, resamples), signature))
-    return out
+LANGID_CODES = {  # py3langid's code of a three-letter code
+    "arb": "ar", "azj": "az", "ben": "bn", "ces": "cs", "cmn": "zh", "deu": "de", "ell": "el", "eng": "en", "fra": "fr",
+    "heb": "he", "hun": "hu", "ind": "id", "ita": "it", "jpn": "ja", "kaz": "kk", "kor": "ko", "nld": "nl", "npi": "ne",
+    "pol": "pl", "por": "pt", "ron": "ro", "rus": "ru", "spa": "es", "tha": "th", "tur": "tr", "ukr": "uk", "urd": "ur",
+    "vie": "vi", "zho": "zh", "zsm": "ms",
+}
 
 
-def spread(metric, hypotheses, references, resamples):
-    """(standard error, low, high) by sacreBLEU's bootstrap (its seed, 12345). Its own summary stops at mixed floats."""
-    from sacrebleu.significance import _bootstrap_resample
-    if len(hypotheses) < 2:
-        return None, None, None
-    stats = metric._extract_corpus_statistics(hypotheses, [references])
-    found = sorted(float(s.score) for s in _bootstrap_resample(stats, metric, resamples)[1])
-    cut = resamples // 40
-    return statistics.stdev(found), found[cut], found[-1 - cut]
-
-
-def flores_model():
-    """Where sacreBLEU looks for the sentencepiece model of spBLEU."""
-    return Path(os.environ.get("SACREBLEU", Path.home() / ".sacrebleu")) / "models" / "flores200sacrebleuspm"
-
-
-@functools.cache
-def tell_once(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-# ---------------------------------------------------------------------- texts and intervals
-
-def looping(text):
+def is_looping(text):
     """Whether a text ends in four or more repetitions of the same one to fifty characters."""
     return bool(re.search(r"(\S.{0,49}?)\1{3,}\s*$", text[-400:], re.S))
 
 
-def in_language(text, code):
-    """Whether py3langid takes a text for the language of a code (zh, zho_Hans, en-zh: the target's); None where it cannot say."""
+def in_language(text, lang):
+    """Whether py3langid finds the language (zh, zho_Hans, en-zh: the target); None where it is not installed."""
     try:
         import py3langid
     except ImportError:
         return None
-    short = {"cmn": "zh", "zho": "zh", "arb": "ar", "zsm": "ms", "azj": "az", "npi": "ne", "ell": "el", "deu": "de", "fra": "fr",
-             "ces": "cs", "nld": "nl", "ron": "ro", "eng": "en", "spa": "es", "por": "pt", "ita": "it", "jpn": "ja", "kor": "ko",
-             "tur": "tr", "ben": "bn", "heb": "he", "ind": "id", "pol": "pl", "rus": "ru", "tha": "th", "ukr": "uk", "urd": "ur",
-             "vie": "vi", "hun": "hu", "kaz": "kk"}
-    code = re.split("_", code.split("-")[-1])[0]
-    return py3langid.classify(text)[0] == short.get(code, code)
-
-
-def interval(values):
-    """(mean, standard error, low, high) at 95 %: Wilson's for rights and wrongs, else mean plus and minus 1.96 standard errors.
-
-    The standard error is the sample standard deviation / sqrt(n), as lm-eval reports it.
-    """
-    n, mean = len(values), math.fsum(values) / len(values)
-    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else None
-    if all(v in (0, 1) for v in values):
-        z = 1.96
-        middle, half = mean + z * z / (2 * n), z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
-        return mean, error, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return (mean, error, mean - 1.96 * error, mean + 1.96 * error) if n > 1 else (mean, None, None, None)
+    code = lang.split("-")[-1].split("_")[0]
+    return py3langid.classify(text)[0] == LANGID_CODES.get(code, code)

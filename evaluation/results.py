@@ -5,6 +5,8 @@ eval.py writes results.jsonl and samples.jsonl; compare, judge and report.py rea
 import fcntl
 import hashlib
 import json
+import os
+from pathlib import Path
 
 from configs import language_table
 
@@ -42,6 +44,10 @@ def read_rows(path, required):
             yield row
 
 
+def json_line(row):
+    return json.dumps(row) + "\n"
+
+
 def open_locked(path):
     """Open a file to append to; ValueError while another process holds it."""
     f = open(path, "a+b")
@@ -64,6 +70,76 @@ def open_resumable(path):
 def fingerprint(*facts):
     """A 64-bit hex hash of JSON values."""
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+
+
+# ---------------------------------------------------------------------- eval.py's two files
+
+def output_paths(out):
+    """(results file, samples file) of out=, a folder or a .jsonl file."""
+    if out is None:
+        return None, None
+    results = Path(out) if str(out).endswith(".jsonl") else Path(out) / "results.jsonl"
+    return results, results.with_name("samples.jsonl")
+
+
+def append_rows(path, rows):
+    """Add rows to a file and flush them to disk; a line that a kill has cut is ended first."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as f:
+        if f.tell():
+            f.seek(-1, os.SEEK_END)
+            if f.read() != b"\n":
+                text = "\n" + text
+        f.write(text.encode())
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def complete_lines(path):
+    """Yield (row, line) of the whole JSON objects of a file; a line that a kill has cut is skipped."""
+    if not path or not Path(path).exists():
+        return
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                yield row, line
+
+
+def finished_results(results, samples, identity):
+    """{(task, language, prompt, setup): rows} of the results that are complete for a model.
+
+    identity: fields that a row must have (checkpoint, weights, ...). Samples of incomplete results are removed, as they
+    are computed again.
+    """
+    by_key = {}
+    for row, _ in complete_lines(results):
+        if all(row.get(k) == v for k, v in identity.items()):
+            by_key.setdefault(result_key(row), {})[row["metric"]] = row
+    complete = {key: list(rows.values()) for key, rows in by_key.items()
+                if len(rows) >= max(row.get("lines", 1) for row in rows.values())}
+    if samples and Path(samples).exists():
+        with open(f"{samples}.new", "w", encoding="utf-8") as f:
+            for row, line in complete_lines(samples):
+                of_other_model = any(row.get(k) != identity[k] for k in ("checkpoint", "weights"))
+                if of_other_model or result_key(row) in complete:
+                    f.write(line if line.endswith("\n") else line + "\n")
+        os.replace(f"{samples}.new", samples)
+    return complete
+
+
+def result_key(row):
+    return tuple(row.get(k) for k in ("task", "lang", "prompt", "setup"))
+
+
+def lock_results(path):
+    """Lock a results file: one eval.py at a time writes to it. Hold the file that is returned."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return open_locked(f"{path}.lock")
 
 
 # ---------------------------------------------------------------------- languages, groups, benchmarks

@@ -1,5 +1,5 @@
-"""Log-likelihoods as EleutherAI's lm-evaluation-harness defines them, for less: shared beginnings run once, only scored positions
-reach the vocabulary, and choices that differ in their last token only (A, B, C, D) are one text.
+"""Log-likelihoods as EleutherAI's lm-evaluation-harness defines them, for less: shared prefixes run once, only scored
+positions reach the vocabulary, and choices that differ in their last token only (A, B, C, D) are one sequence.
 """
 import json
 from pathlib import Path
@@ -7,24 +7,29 @@ from pathlib import Path
 import torch
 
 from generate import batch_by_length, prefill_prefixes, run_suffixes, suffix_lengths
+from model import IGNORE
 
-WINDOW = 4       # batches of texts whose shared beginnings are alive together
-CHUNK = 1 << 22  # logits made at a time
+WINDOW = 4       # batches of sequences whose shared prefixes are kept at the same time
+CHUNK = 1 << 22  # logits computed at a time
 
+
+# ---------------------------------------------------------------------- text -> ids
 
 def encode(t, text):
-    """Ids of a prompt as the harness has them: control tokens in it count; BOS stands first unless the text begins with it."""
+    """Ids of a prompt as in lm-eval: control tokens in it count; BOS comes first unless the text begins with it."""
     ids = t.encode(text, special=True)
     return ids if t.bos_id is None or ids[:1] == [t.bos_id] else [t.bos_id, *ids]
 
 
-def opener(t):
-    """The id that stands for an empty context: the declared BOS, else EOS (the harness's prefix_token_id)."""
-    found = [declared(t, name) for name in ("bos_token", "eos_token")]
-    return next((i for i in found if i is not None), t.prefix_token_id)
+def empty_context_id(t):
+    """The id that stands for an empty context: the declared BOS, else EOS (lm-eval's prefix_token_id)."""
+    for name in ("bos_token", "eos_token"):
+        if (i := declared_id(t, name)) is not None:
+            return i
+    return t.prefix_token_id
 
 
-def declared(t, name):
+def declared_id(t, name):
     """The id of a special token that tokenizer_config.json names, or None."""
     token = t.config.get(name)
     return t.added_tokens.get(token.get("content") if isinstance(token, dict) else token)
@@ -32,98 +37,141 @@ def declared(t, name):
 
 def eos_ids(t, folder):
     """Ids that end a generation: generation_config.json's, else config.json's, and the tokenizer's EOS."""
-    ends = {t.eot_id if declared(t, "eos_token") is None else declared(t, "eos_token")}
+    eos = declared_id(t, "eos_token")
+    ids = {t.eot_id if eos is None else eos}
     for name in ("generation_config.json", "config.json"):
         path = Path(folder) / name
-        given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
-        if given is not None:
-            return ends | set(given if isinstance(given, list) else [given])
-    return ends
+        declared = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.exists() else None
+        if declared is not None:
+            return ids | set(declared if isinstance(declared, list) else [declared])
+    return ids
 
 
 def encode_pair(t, context, continuation):
-    """Ids of context and of continuation as they stand in the joined text, split by the length of the context's ids; white space
-    at the end of the context moves to the continuation. An empty context is one id, `opener`."""
+    """Ids of a context and its continuation as they are in the joined text.
+
+    The split is at the length of the context's own ids; white space at the end of the context moves to the
+    continuation. An empty context is one id, `empty_context_id`.
+    """
     if context == "":
-        ids, first = t.encode(continuation, special=True), opener(t)
+        ids, first = t.encode(continuation, special=True), empty_context_id(t)
         return (ids[:1], ids[1:]) if ids[:1] == [first] else ([first], ids)
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped):] + continuation
-    ids = encode(t, context)
-    if not ids:  # blanks alone, no BOS
-        return [opener(t)], encode(t, continuation)
-    return ids, encode(t, context + continuation)[len(ids):]
+    context_ids = encode(t, context)
+    if not context_ids:  # white space only, and no BOS
+        return [empty_context_id(t)], encode(t, continuation)
+    return context_ids, encode(t, context + continuation)[len(context_ids):]
 
+
+# ---------------------------------------------------------------------- log-likelihoods of continuations
 
 @torch.inference_mode()
 def loglikelihoods(model, pairs, batch_tokens, max_length=None):
-    """Pairs of id lists -> [(sum of log p(continuation | context), whether every id of it is the likeliest)], float32.
+    """Pairs of id lists -> [(sum of log p(continuation | context), whether greedy decoding gives it)], float32.
 
-    The input is (context + continuation)[-(max_length + 1):-1]: too long ones lose their beginning. ValueError where a
+    The input is (context + continuation)[-(max_length + 1):-1]: a long context loses its beginning. ValueError where a
     continuation is empty or alone longer than max_length (default: the model's max_position_embeddings).
     """
-    L, members = max_length or model.config.max_position_embeddings, {}
+    max_length = max_length or model.config.max_position_embeddings
+    members = {}  # {input ids: indices of the pairs that share them}
     for i, (context, continuation) in enumerate(pairs):
-        if not 0 < len(continuation) <= L or not context:
-            raise ValueError(f"pair {i}: a context of {len(context)} and a continuation of {len(continuation)} ids; at least one "
-                             f"each, and at most max_length={L} in the continuation")
-        members.setdefault(tuple((*context, *continuation)[-(L + 1):-1]), []).append(i)
-    texts, out = sorted(members), [None] * len(pairs)
-    while texts:
-        n, size = 0, 0
-        while n < len(texts) and (not n or size < WINDOW * batch_tokens):
-            size, n = size + len(texts[n]), n + 1
-        window, texts = texts[:n], texts[n:]
-        tails = [max(len(pairs[i][1]) for i in members[text]) for text in window]
-        parents = prefill_prefixes(model, window, [len(text) - tail for text, tail in zip(window, tails)], batch_tokens)
+        if not 0 < len(continuation) <= max_length or not context:
+            raise ValueError(f"pair {i}: a context of {len(context)} and a continuation of {len(continuation)} ids; at "
+                             f"least one each, and at most max_length={max_length} in the continuation")
+        members.setdefault(tuple((*context, *continuation)[-(max_length + 1):-1]), []).append(i)
+    inputs, results = sorted(members), [None] * len(pairs)
+    while inputs:
+        window, inputs = split_window(inputs, WINDOW * batch_tokens)
+        scored = [max(len(pairs[i][1]) for i in members[ids]) for ids in window]
+        prefix_caps = [len(ids) - n for ids, n in zip(window, scored)]
+        parents = prefill_prefixes(model, window, prefix_caps, batch_tokens)
         for rows in batch_by_length(suffix_lengths(window, parents), batch_tokens):
-            x, _, _ = run_suffixes(model, [window[r] for r in rows], [parents[r] for r in rows])
-            asked = [(row, i) for row, r in enumerate(rows) for i in members[window[r]]]
-            for (_, i), result in zip(asked, score(model, x, [(row, pairs[i][1]) for row, i in asked])):
-                out[i] = result
-    return out
+            hidden, _, _ = run_suffixes(model, [window[r] for r in rows], [parents[r] for r in rows])
+            requests = [(row, i) for row, r in enumerate(rows) for i in members[window[r]]]
+            answers = score_continuations(model, hidden, [(row, pairs[i][1]) for row, i in requests])
+            for (_, i), answer in zip(requests, answers):
+                results[i] = answer
+    return results
 
 
-def score(model, x, asked):
-    """x (B, m, C): states that end where the inputs end; asked: (row, continuation) -> [(sum of log p, all likeliest)]."""
-    place, target = [], []  # one position for all continuations that ask for it
-    for row, ids in asked:
-        place += [row * x.shape[1] + x.shape[1] - len(ids) + j for j in range(len(ids))]
-        target += ids
-    place, slot = torch.tensor(place, device=x.device).unique(return_inverse=True)
-    x, target = x.flatten(0, 1)[place], torch.tensor(target, device=x.device)
-    logp, top = torch.empty(len(target), device=x.device), torch.empty(len(target), dtype=torch.bool, device=x.device)
+def split_window(inputs, max_tokens):
+    """(the first inputs that hold at most max_tokens, at least one; the others)."""
+    n, size = 0, 0
+    while n < len(inputs) and (n == 0 or size < max_tokens):
+        size += len(inputs[n])
+        n += 1
+    return inputs[:n], inputs[n:]
+
+
+def score_continuations(model, hidden, requests):
+    """[(sum of log p, all ids greedy)] of requests (row, continuation).
+
+    hidden (B, m, C): states that end where the inputs end, so the last len(continuation) positions predict it.
+    """
+    m = hidden.shape[1]
+    positions, targets = [], []  # a position that several continuations need is computed once
+    for row, ids in requests:
+        positions += [row * m + m - len(ids) + j for j in range(len(ids))]
+        targets += ids
+    positions, slot = torch.tensor(positions, device=hidden.device).unique(return_inverse=True)
+    hidden, targets = hidden.flatten(0, 1)[positions], torch.tensor(targets, device=hidden.device)
+    logprobs = torch.empty(len(targets), device=hidden.device)
+    greedy = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
     size = max(1, CHUNK // len(model.lm_head.weight))
-    for begin in range(0, len(x), size):
-        logits = model.lm_head(x[begin:begin + size]).float()  # (n, V)
+    for begin in range(0, len(hidden), size):
+        logits = model.lm_head(hidden[begin:begin + size]).float()  # (n, V)
         total, best = logits.logsumexp(-1), logits.argmax(-1)
-        mine = ((slot >= begin) & (slot < begin + size)).nonzero()[:, 0]
-        at = slot[mine] - begin
-        logp[mine] = logits[at, target[mine]] - total[at]
-        top[mine] = best[at] == target[mine]
-    sizes = [len(ids) for _, ids in asked]
-    return [(float(a.sum()), bool(b.all())) for a, b in zip(logp.split(sizes), top.split(sizes))]
+        chunk = ((slot >= begin) & (slot < begin + size)).nonzero()[:, 0]
+        at = slot[chunk] - begin
+        logprobs[chunk] = logits[at, targets[chunk]] - total[at]
+        greedy[chunk] = best[at] == targets[chunk]
+    sizes = [len(ids) for _, ids in requests]
+    return [(float(a.sum()), bool(b.all())) for a, b in zip(logprobs.split(sizes), greedy.split(sizes))]
 
+
+# ---------------------------------------------------------------------- log-probabilities of documents
 
 @torch.inference_mode()
-def total_logprobs(model, documents, batch_tokens, opener):
-    """Log-probability of each whole document (list of ids), its first id predicted from `opener`. Documents stand one
-    behind the other in one row without padding; `starts` keeps them apart."""
-    out, order = [0.0] * len(documents), sorted((i for i, d in enumerate(documents) if d), key=lambda i: len(documents[i]))
-    device = model.lm_head.weight.device
-    while order:
+def total_logprobs(model, documents, batch_tokens, prefix_id, max_length=None):
+    """Log-probability of each whole document (list of ids); its first id is predicted from prefix_id.
+
+    A document longer than max_length (default: the model's max_position_embeddings) is scored in windows. Windows are
+    packed into one row without padding; `starts` keeps them apart.
+    """
+    max_length = max_length or model.config.max_position_embeddings
+    windows = []  # (document, inputs, targets)
+    for i, ids in enumerate(documents):
+        windows += [(i, *window) for window in rolling_windows(ids, prefix_id, max_length)]
+    windows.sort(key=lambda window: len(window[1]))
+    totals, device = [0.0] * len(documents), model.lm_head.weight.device
+    while windows:
         batch, size = [], 0
-        while order and (not batch or size + len(documents[order[-1]]) <= batch_tokens):
-            batch.append(order.pop())
-            size += len(documents[batch[-1]])
+        while windows and (not batch or size + len(windows[-1][1]) <= batch_tokens):
+            batch.append(windows.pop())
+            size += len(batch[-1][1])
         tokens, targets, starts, ends = [], [], [], []
-        for i in batch:
-            begin = len(tokens)
-            tokens += [opener, *documents[i][:-1]]
-            targets += documents[i]
-            starts += [begin] * len(documents[i])
+        for _, inputs, outputs in batch:
+            starts += [len(tokens)] * len(inputs)
+            tokens += inputs
+            targets += outputs
             ends.append(len(tokens))
-        logp = model(*(torch.tensor([x], device=device) for x in (tokens, targets, starts)))[0]
-        for i, piece in zip(batch, torch.tensor_split(logp, ends[:-1])):
-            out[i] = float(piece.sum())
-    return out
+        logprobs = model(*(torch.tensor([x], device=device) for x in (tokens, targets, starts)))[0]
+        for (i, _, _), piece in zip(batch, torch.tensor_split(logprobs, ends[:-1])):
+            totals[i] += float(piece.sum())
+    return totals
+
+
+def rolling_windows(ids, prefix_id, max_length):
+    """(inputs, targets) of the windows of a document, as lm-eval's loglikelihood_rolling cuts them.
+
+    Every id is a target once. The windows follow each other without overlap; only the last one reaches back, to have
+    max_length inputs: targets that an earlier window has scored are IGNORE.
+    """
+    sequence, windows, scored = [prefix_id, *ids], [], 0
+    while scored < len(ids):
+        end = min(scored + max_length, len(ids))
+        begin = max(0, end - max_length)
+        windows.append((sequence[begin:end], [IGNORE] * (scored - begin) + ids[scored:end]))
+        scored = end
+    return windows

@@ -73,98 +73,129 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: DocumentMask) -> Tensor:
             return decode(q, k, v, mask.starts)
     if S != T or q.device.type != "cpu" or mask.ends is not None:  # a KV cache, or a GPU without a kernel for D
         return attention_reference(q, k, v, mask.starts)
-    if mask.buckets is None:
-        return _causal(q, k, v)
-    return _bucketed(q, k, v, mask.buckets)
+    buckets = mask.buckets or [torch.arange(q.shape[0] * T).view(-1, T)]  # one document per row
+    return _PackedAttention.apply(q, k, v, buckets)
 
 
-def _bucketed(q, k, v, buckets):
-    """Packed documents on the CPU: gather each bucket, attend, scatter back."""
-    (B, T, H, D), K = q.shape, k.shape[2]
-    qkv = torch.cat([q, k, v], 2).flatten(0, 1)  # (B*T, H+2K, D): one gather instead of three
-    qkv = torch.cat([qkv, qkv.new_zeros(1, *qkv.shape[1:])])  # padding reads row B*T
-    outputs, positions = [], []
-    for index in buckets:
-        o = _causal(*qkv[index].split([H, K, K], 2))  # (N, L, H, D)
-        is_real = index < B * T
-        outputs.append(o[is_real])
-        positions.append(index[is_real])
-    out = q.new_empty(B * T, H, D)
-    return out.index_copy(0, torch.cat(positions), torch.cat(outputs)).view(B, T, H, D)
+# ---------------------------------------------------------------------- CPU
 
+class _PackedAttention(torch.autograd.Function):
+    """Causal attention of the documents in each bucket, with few passes over memory.
 
-def _causal(q, k, v):
-    """Dense causal attention on the CPU, (N, L, H, D).
+    Every position is in exactly one bucket, so gradients are written and never added up. Padding reads and writes an
+    extra position B*T, which is zero. With P = softmax(q k' / sqrt(D)) and dP = do v':
 
-    Up to MAX_DENSE tokens in the textbook form: saving the softmax costs less than computing it twice. Longer
-    documents go tile by tile; torch's flash kernel takes 1.2 to 2 times as long on a CPU (forward and backward).
-    """
-    N, L, H, D = q.shape
-    K = k.shape[2]
-    # the H/K query heads of a group are adjacent at every position, so that a tile of positions is a tile of rows
-    q = (q * D ** -0.5).view(N, L, K, H // K, D).transpose(1, 2).reshape(N * K, -1, D)  # (N*K, L*H/K, D)
-    k, v = (x.transpose(1, 2).reshape(N * K, L, D) for x in (k, v))
-    if L <= MAX_DENSE:
-        scores = torch.baddbmm(_causal_bias(L, H // K, q.dtype), q, k.mT)
-        o = torch.bmm(torch.softmax(scores, -1), v)
-    else:
-        o = _Tiled.apply(q, k, v)
-    return o.view(N, K, L, H // K, D).transpose(1, 2).reshape(N, L, H, D)
-
-
-def _causal_bias(n, group, dtype):
-    """-inf where a key is ahead of a query, else 0; (n * group, n)."""
-    return torch.full((n, n), float("-inf"), dtype=dtype).triu(1).repeat_interleave(group, 0)
-
-
-def _tile_softmax(q, k, bias):
-    """softmax(q k') of one tile. q (P, n * group, D), k (P, S, D); its last n positions are those of the queries."""
-    scores = torch.bmm(q, k.mT)  # (P, n * group, S)
-    scores[:, :, -bias.shape[1]:] += bias
-    return torch.softmax(scores, -1)
-
-
-class _Tiled(torch.autograd.Function):
-    """Causal attention on the CPU, TILE query positions at a time over the keys up to their end.
-
-    Keys ahead of a tile are never computed, and the backward recomputes each tile's softmax: memory stays O(L).
-    q (P, L * group, D), scaled; k, v (P, L, D). With P = softmax(q k') and dP = do v':
-
-        dv = P' do,  dS = P * (dP - rowsum(P * dP)),  dq = dS k,  dk = dS' q
+        dv = P' do,  dS = P * (dP - rowsum(P * dP)),  dq = dS k / sqrt(D),  dk = dS' q / sqrt(D)
     """
 
     @staticmethod
-    def forward(ctx, q, k, v):
-        ctx.save_for_backward(q, k, v)
-        o = torch.empty_like(q)
-        for rows, end, bias in _tiles(q, k):
-            o[:, rows] = torch.bmm(_tile_softmax(q[:, rows], k[:, :end], bias), v[:, :end])
-        return o
+    def forward(ctx, q, k, v, buckets):
+        (B, T, H, D), K = q.shape, k.shape[2]
+        q_rows, k_rows, v_rows = _rows(q * D ** -0.5), _rows(k), _rows(v)
+        out, saved = torch.empty_like(q_rows), []
+        for positions in buckets:
+            q_index, k_index = _head_rows(positions, H, K, B * T)
+            bucket = _gather(q_rows, q_index), _gather(k_rows, k_index), _gather(v_rows, k_index)
+            o, p = _attend(*bucket, positions.shape[1])
+            _scatter(out, q_index, o)
+            saved += [q_index, k_index, *bucket, p]
+        ctx.save_for_backward(*saved)
+        ctx.K, ctx.lengths = K, [positions.shape[1] for positions in buckets]
+        return out[:-H].view(B, T, H, D)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, do):
-        q, k, v = ctx.saved_tensors
-        dq = torch.empty_like(q)
-        dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (k, v))  # sums over the tiles
-        for rows, end, bias in _tiles(q, k):
-            p = _tile_softmax(q[:, rows], k[:, :end], bias)
-            dv[:, :end] += torch.bmm(p.mT, do[:, rows])
-            dp = torch.bmm(do[:, rows], v[:, :end].mT)
-            ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-            dq[:, rows] = torch.bmm(ds, k[:, :end])
-            dk[:, :end] += torch.bmm(ds.mT, q[:, rows])
-        return dq, dk.to(k.dtype), dv.to(v.dtype)
+        (B, T, H, D), K = do.shape, ctx.K
+        do = _rows(do)
+        dq, dk, dv = (do.new_empty((B * T + 1) * heads, D) for heads in (H, K, K))
+        for i, L in enumerate(ctx.lengths):
+            q_index, k_index, q, k, v, p = ctx.saved_tensors[6 * i:6 * i + 6]
+            dq_bucket, dk_bucket, dv_bucket = _attend_backward(q, k, v, p, _gather(do, q_index), L)
+            _scatter(dq, q_index, dq_bucket)
+            _scatter(dk, k_index, dk_bucket)
+            _scatter(dv, k_index, dv_bucket)
+        dq = dq[:-H].view(B, T, H, D) * D ** -0.5
+        return dq, dk[:-K].view(B, T, K, D), dv[:-K].view(B, T, K, D), None
 
 
-def _tiles(q, k):
-    """Yield (rows of q, end of the keys they attend to, bias of their own positions) of every tile."""
-    L = k.shape[1]
-    group = q.shape[1] // L
+def _rows(x):
+    """(B, T, heads, D) -> (B*T*heads + heads, D); the last position is zero."""
+    return torch.cat([x.flatten(0, 1), x.new_zeros(1, *x.shape[2:])]).flatten(0, 1)
+
+
+def _gather(rows, index):
+    return rows.index_select(0, index.flatten()).view(*index.shape, -1)
+
+
+def _scatter(rows, index, values):
+    rows.index_copy_(0, index.flatten(), values.flatten(0, 1))
+
+
+def _head_rows(positions, H, K, padding):
+    """positions (N, L) in B*T -> rows of q, (N*K, L*G), and of k and v, (N*K, S); the G = H / K heads of a group are
+    adjacent.
+
+    S is L rounded up to a multiple of 32: softmax takes twice as long on rows of other lengths.
+    """
+    N, L = positions.shape
+    q_index = positions[:, None, :, None] * H + torch.arange(H).view(K, 1, H // K)  # (N, K, L, G)
+    keys = F.pad(positions, (0, -L % 32), value=padding)
+    k_index = keys[:, None] * K + torch.arange(K)[:, None]  # (N, K, S)
+    return q_index.view(N * K, -1), k_index.view(N * K, -1)
+
+
+def _attend(q, k, v, L):
+    """q (P, L*G, D), scaled, k and v (P, S, D) -> (o (P, L*G, D), its softmax).
+
+    A document above MAX_DENSE goes tile by tile and keeps no softmax: keys ahead of a tile are never computed, and
+    memory stays O(L). torch's flash kernel takes 1.2 to 2 times as long on a CPU (forward and backward).
+    """
+    if L <= MAX_DENSE:
+        p = _tile_softmax(q, k, 0, q.shape[1] // L)
+        return torch.bmm(p, v), p
+    o = torch.empty_like(q)
+    for begin, rows, keys in _tiles(q, k, L):
+        o[:, rows] = torch.bmm(_tile_softmax(q[:, rows], k[:, keys], begin, q.shape[1] // L), v[:, keys])
+    return o, q.new_empty(0)
+
+
+def _attend_backward(q, k, v, p, do, L):
+    """Gradients of q, k and v; the softmax of a tile is computed again."""
+    if L <= MAX_DENSE:
+        return _tile_backward(q, k, v, p, do)
+    dq = torch.empty_like(q)
+    dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (k, v))  # sums over the tiles
+    for begin, rows, keys in _tiles(q, k, L):
+        p = _tile_softmax(q[:, rows], k[:, keys], begin, q.shape[1] // L)
+        dq[:, rows], dk_tile, dv_tile = _tile_backward(q[:, rows], k[:, keys], v[:, keys], p, do[:, rows])
+        dk[:, keys] += dk_tile
+        dv[:, keys] += dv_tile
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
+
+
+def _tiles(q, k, L):
+    """Yield (first position, rows of q, keys that they attend to) of every tile."""
+    G = q.shape[1] // L
     for begin in range(0, L, TILE):
-        end = min(begin + TILE, L)
-        yield slice(begin * group, end * group), end, _causal_bias(end - begin, group, q.dtype)
+        yield begin, slice(begin * G, (begin + TILE) * G), slice(0, min(begin + TILE, k.shape[1]))
 
+
+def _tile_softmax(q, k, begin, G):
+    """softmax(q k') of the queries (P, n*G, D) from position `begin` on, over the keys (P, end, D)."""
+    scores = torch.bmm(q, k.mT)  # (P, n*G, end)
+    future = torch.full((q.shape[1] // G, k.shape[1] - begin), float("-inf"), dtype=q.dtype).triu(1)
+    scores[:, :, begin:].add_(future.repeat_interleave(G, 0))
+    return torch.softmax(scores, -1)
+
+
+def _tile_backward(q, k, v, p, do):
+    dp = torch.bmm(do, v.mT)
+    ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
+    return torch.bmm(ds, k), torch.bmm(ds.mT, q), torch.bmm(p.mT, do)
+
+
+# ---------------------------------------------------------------------- any device
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, prefix: Tensor | None = None) -> Tensor:
     """The definition, with the mask written out: (B, T, S). Also the path of a KV cache on the CPU.

@@ -105,16 +105,18 @@ def _chunk(x, w, targets, g, dx, dw, buffers):
     torch.mm(x, w.T, out=rounded)
     if logits is not rounded:
         logits.copy_(rounded)  # (n, V)
-    picked = logits.gather(1, targets[:, None])
     torch.softmax(logits, -1, out=p)
-    lse = logits.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest probability never underflows
+    logp = p.gather(1, targets[:, None]).log_()
+    tiny = logp[:, 0] < -60  # the probability may have underflowed
+    if bool(tiny.any()):
+        logp[tiny] = logits[tiny].log_softmax(-1).gather(1, targets[tiny, None])
     if dx is not None:
-        p.scatter_add_(1, targets[:, None], picked.new_full(picked.shape, -1.0))  # softmax - onehot: minus the gradient
+        p.scatter_add_(1, targets[:, None], torch.full_like(logp, -1.0))  # softmax - onehot: minus the gradient
         rounded.copy_(p if g is None else p.mul_(g[:, None]))
         torch.mm(rounded, w, out=dx)
         dx.neg_()
         dw -= rounded.T @ x
-    return (picked - lse)[:, 0]
+    return logp[:, 0]
 
 
 def _triton_chunk(x, w, targets, g, dx, dw, logits):

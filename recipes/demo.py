@@ -4,8 +4,8 @@
     LANGUAGES=all make demo                    # all 29
     python recipes/demo.py                     # what make demo runs, in the environment you have
 
-Every step is a command of this repository that you could type yourself; this file only runs them in order, shows one line of
-progress for each, and keeps what they print in out/demo/logs/.
+Every step is a command of this repository that you could type yourself. This file only runs them in order, shows one
+line of progress for each, and keeps what they print in out/demo/logs/.
 """
 import os
 import shutil
@@ -24,7 +24,8 @@ BASE = "tinyworld/base"
 def steps() -> list[tuple[str, list[str]]]:
     """(what happens, the command) in order."""
     found = [
-        ("write the small world's documents, translations and benchmarks", [*PYTHON, "-m", "tinyworld", "configs/tiny/world.py"]),
+        ("write the small world's documents, translations and benchmarks",
+         [*PYTHON, "-m", "tinyworld", "configs/tiny/world.py"]),
         ("clean, deduplicate, tokenize", [*PYTHON, "prepare.py", "configs/tiny/data.py"]),
         ("continual pretraining, stage I (Table 2's mixture)", [*TRAIN, "configs/tiny/stage1.py"]),
         ("continual pretraining, stage II (Table 3's mixture)", [*TRAIN, "configs/tiny/stage2.py"]),
@@ -33,10 +34,11 @@ def steps() -> list[tuple[str, list[str]]]:
         ("preference alignment (DPO)", [*TRAIN, "configs/tiny/dpo.py"]),
     ]
     for name, model in (("base", BASE), ("stage2", f"{OUT}/stage2"), ("dpo", f"{OUT}/dpo")):
-        found.append((f"benchmarks of {name}", [*PYTHON, "eval.py", "configs/tiny/eval.py", f"model={model}", f"checkpoint={name}"]))
+        command = [*PYTHON, "eval.py", "configs/tiny/eval.py", f"model={model}", f"checkpoint={name}"]
+        found.append((f"benchmarks of {name}", command))
     for name in ("sft", "dpo"):
-        found.append((f"conversations with {name}", [*PYTHON, "eval.py", "configs/tiny/chat_eval.py", f"model={OUT}/{name}",
-                                                     f"out={OUT}/answers/{name}"]))
+        command = [*PYTHON, "eval.py", "configs/tiny/chat_eval.py", f"model={OUT}/{name}", f"out={OUT}/answers/{name}"]
+        found.append((f"conversations with {name}", command))
     judge = [*PYTHON, "-m", "tinyworld", "judge", f"raw={OUT}/raw", f"out={OUT}/results.jsonl"]
     samples = f"{OUT}/answers/{{}}/samples.jsonl"
     return found + [
@@ -49,7 +51,7 @@ def steps() -> list[tuple[str, list[str]]]:
 
 
 def run(title: str, command: list[str], number: int, total: int) -> str:
-    """Run a command and return what it printed; on a terminal its last line is shown while it works. SystemExit where it fails."""
+    """Run a command and return what it printed; a terminal shows its last line meanwhile. SystemExit if it fails."""
     log = OUT / "logs" / f"{number:02}.txt"
     begin, output = time.time(), []
     print(f"[{number}/{total}] {title}", end="" if sys.stdout.isatty() else "\n", flush=True)
@@ -79,7 +81,7 @@ def run(title: str, command: list[str], number: int, total: int) -> str:
 def main() -> None:
     os.chdir(Path(__file__).parent.parent)
     if not Path(BASE, "config.json").exists():
-        raise SystemExit(f"{BASE} is missing; it comes with the repository, or make base trains it (about an hour and a half)")
+        raise SystemExit(f"{BASE} is missing; it comes with the repository, or make base trains it (two hours)")
     shutil.rmtree(OUT, ignore_errors=True)
     (OUT / "logs").mkdir(parents=True)
     begin, todo = time.time(), steps()
@@ -87,7 +89,7 @@ def main() -> None:
     print(f"\n{answers['report'].strip()}")
     for title in ("ask the base", "ask the aligned model"):
         print(f"\n{title}:\n{answers[title].strip()}")
-    print(f"\n{time.time() - begin:.0f} s; the report is {OUT}/report.html (and report.md), what was printed is in {OUT}/logs")
+    print(f"\n{time.time() - begin:.0f} s; report: {OUT}/report.html and report.md; what the steps printed: {OUT}/logs")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python recipes/extend_preferences.py pairs='raw/preferences/en/*' translations='mt/en-kk.tsv' out=OUT
     python recipes/extend_preferences.py questions='raw/chat/kk/*' model=runs/sft judge=exact out=OUT
-    python recipes/extend_preferences.py ... judge=FOLDER          # or https://host/v1 with name=; key: $OPENAI_API_KEY
+    python recipes/extend_preferences.py ... judge=FOLDER          # or https://host/v1 with name=; key: $API_KEY_HOST
 
 The first command translates existing pairs. The others sample several answers to each question and let a judge rate
 them; the best and the worst become a pair. It writes OUT/preferences.jsonl (the pairs), OUT/rejects.jsonl (file, line
@@ -128,7 +128,11 @@ def translate_pairs(c):
 def sample_pairs(c):
     """Yield (Document, pair or None): the best and the worst answer to each question, if far enough apart."""
     docs = [doc for path in files_of(c.questions) for doc in chat.read_chats(path, "chat")]
-    chats = [doc.more["messages"] for doc in docs if doc.reason is None]
+    for doc in docs:
+        if "tools" in doc.more:
+            doc.reason = "chat: 'tools' are not sampled"
+    chats = [[{name: value for name, value in m.items() if name != "train"} for m in doc.more["messages"]]
+             for doc in docs if doc.reason is None]
     settings = {name: value for name, value in asdict(c).items()
                 if name in ("questions", "model", "samples", "temperature", "max_new", "batch", "seed")}
     settings["asked"] = sha256(chats)

@@ -13,7 +13,6 @@ import glob
 import heapq
 import json
 import sys
-import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +26,8 @@ from configs import load
 from corpus import read
 from hf.config import read_config_fields, write_config
 from hf.folder import list_tokenizer_files
-from hf.tokenizer_files import GPT2_PATTERN, byte_characters
+from hf.merges import byte_characters
+from hf.words import GPT2_PATTERN
 from hf.weights import open_weights, write_weights
 
 
@@ -100,15 +100,11 @@ def documents(pattern, max_bytes):
 
 def count_words(t, texts):
     """{ranks of a word's tokens: its count}, words as the tokenizer cuts them."""
-    import regex  # tiktoken needs it too
-    cut, words = regex.compile(t.pattern), Counter()
+    words, counts = Counter(), Counter()
     for text in texts:
-        for form in t.forms:
-            text = unicodedata.normalize(form, text)
-        words.update(match[0] for match in cut.finditer(text))
-    counts = Counter()
+        words.update(t.words(t.normalize(text)))
     for word, n in words.items():
-        counts[tuple(t.bpe.encode_ordinary(word))] += n
+        counts[tuple(t.ranks(word))] += n
     return {word: n for word, n in counts.items() if len(word) > 1}
 
 

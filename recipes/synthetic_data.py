@@ -1,7 +1,7 @@
 """Synthetic text: prompts from keywords and personas, answered by a checkpoint or an endpoint, then filtered.
 
     python recipes/synthetic_data.py keywords=kw.txt personas=p.txt seeds=seeds.jsonl language=kk n=1000 out=OUT model=M
-    python recipes/synthetic_data.py ... endpoint=http://localhost:8000/v1 name=M        # key: $OPENAI_API_KEY
+    python recipes/synthetic_data.py ... endpoint=http://localhost:8000/v1 name=M        # key: $API_KEY_LOCALHOST
 
 It writes OUT/synthetic.jsonl (what is kept), OUT/rejects.jsonl (the rest) and OUT/account.json (the counts).
 OUT/raw.jsonl gets every answer as it comes: after a kill the same command resumes. The first three files do not depend

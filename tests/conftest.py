@@ -32,7 +32,7 @@ def on_the_cpu():
 @pytest.fixture
 def own_handlers():
     """A run in this process takes SIGTERM over; give it back."""
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     yield
     for s, handler in before.items():
         signal.signal(s, handler)

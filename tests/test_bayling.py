@@ -16,8 +16,8 @@ import configs
 from configs import language_table
 from recipes import bayling_data as recipe
 from recipes.bayling_languages import NAMES, PIVOTS, PROMPTS, find_code
-from tinyworld import world as w
-from tinyworld.grammar import language
+from tinyworld.grammar import load_language, render_sentence
+from tinyworld.world import KEYS
 
 ROOT = Path(__file__).parent.parent
 ROWS = [{"question": {"en": f"Who {i}?", "kk": f"Кім {i}?", "zh": f"谁{i}？"},
@@ -82,7 +82,8 @@ SCRIPTS = {"Latn": "LATIN", "Cyrl": "CYRILLIC", "Arab": "ARABIC", "Hans": "CJK",
 @pytest.mark.parametrize("code", language_table.NAMES)
 def test_scripts_of_the_29(code):
     """The FLORES code names the script that the tinyworld writes the language in."""
-    text = "".join(w.say(language(code), ("building", {"city": "miren", "place": k})) for k in w.KEYS["place"])
+    messages = [("building", {"city": "miren", "place": place}) for place in KEYS["place"]]
+    text = "".join(render_sentence(load_language(code), message) for message in messages)
     names = [unicodedata.name(ch) for ch in text if ch.isalpha()]
     assert sum(name.startswith(SCRIPTS[NAMES[code][2][4:]]) for name in names) > len(names) / 5
 

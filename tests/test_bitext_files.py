@@ -4,8 +4,10 @@ import bz2
 import csv
 import io
 import json
+import runpy
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from test_bitext import TMX, rows, verdict
@@ -66,10 +68,10 @@ def test_columns_of_numbers_only_are_pairs(tmp_path):
     (("id", "EN", "id", "DE"), (range(5), EN, range(5), DE), False),
     (("lang1", "text", "translation"), (["en"] * 5, EN, DE), False)])
 def test_headers(tmp_path, header, columns, swapped):
-    """A header is no pair, and is counted; the order of the languages that it names counts."""
+    """A header is no pair; the order of the languages that it names counts."""
     path = write(tmp_path / "a.tsv", *([name, *column] for name, column in zip(header, columns)))
-    assert pairs(path) == PAIRS and reasons(path) == ["header: the names of the columns"]
-    assert [d.line for d in bitext_files.read_pairs(path, "en", "de")] == [1, 2, 3, 4, 5, 6]
+    assert pairs(path) == PAIRS and reasons(path) == []
+    assert [d.line for d in bitext_files.read_pairs(path, "en", "de")] == [2, 3, 4, 5, 6]
     if "score" in header:
         assert all(d.more["score"] == 1.5 for d in bitext_files.read_pairs(path, "en", "de") if d.reason is None)
 
@@ -99,7 +101,7 @@ ODD = [("She said \"come in\".", "Sie sagte „herein“."), ("a\ttab", "ein\tTa
 @pytest.mark.parametrize("header", [[], [("en", "de")]])
 def test_the_quotes_of_a_spreadsheet_are_undone(tmp_path, quoting, header):
     path = spreadsheet(tmp_path / "a.tsv", [*header, *PAIRS, *ODD], quoting)
-    assert pairs(path) == [*PAIRS, *ODD] and len(reasons(path)) == len(header)
+    assert pairs(path) == [*PAIRS, *ODD] and reasons(path) == []
     places = [(d.line, d.offset) for d in bitext_files.read_pairs(path, "en", "de")]
     raw = path.read_bytes()
     assert places == sorted(places) and all(offset == 0 or raw[offset - 1:offset] == b"\n" for _, offset in places)
@@ -167,6 +169,30 @@ def test_files_of_another_kind_are_refused(tmp_path):
     (tmp_path / "README").write_text("pairs\n")
     with pytest.raises(ValueError, match="README: unknown format '' of sentence pairs; expected .tsv"):
         pairs(tmp_path / "README")
+
+
+def own_sources(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    config = Path(__file__).parent.parent / "configs/own/data.py"
+    return {s["name"]: (s["path"], s["language"], s["target"]) for s in runpy.run_path(str(config))["sources"]}
+
+
+def test_own_bitext(tmp_path, monkeypatch):
+    """configs/own/data.py: a README beside the pairs is no source, and aligned files may be compressed."""
+    (tmp_path / "own/bitext").mkdir(parents=True)
+    for name in ("README", "README.md", ".hidden", "notes.txt", "en-kk.tsv", "de-en.de.gz", "de-en.en.gz", "en-ru.en",
+                 "en-ru.ru",
+                 "en-fr.tmx.bz2"):
+        (tmp_path / "own/bitext" / name).write_text("")
+    assert own_sources(tmp_path, monkeypatch) == {
+        "bitext-en-kk": ("bitext/en-kk.tsv", "en", "kk"), "bitext-en-fr": ("bitext/en-fr.tmx.bz2", "en", "fr"),
+        "bitext-de-en": ("bitext/de-en.de.gz|bitext/de-en.en.gz", "de", "en"),
+        "bitext-en-ru": ("bitext/en-ru.en|bitext/en-ru.ru", "en", "ru")}
+    for name in ("pairs.tsv", "a-b-c.jsonl"):
+        (tmp_path / "own/bitext" / name).write_text("")
+        with pytest.raises(ValueError, match=f"{name}: name it after its two languages, like en-kk.tsv"):
+            own_sources(tmp_path, monkeypatch)
+        (tmp_path / "own/bitext" / name).unlink()
 
 
 # ---------------------------------------------------------------------- words and years

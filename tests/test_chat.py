@@ -330,7 +330,7 @@ def test_our_templates_word_for_word(folder):
     turn = "<|start_header_id|>{}<|end_header_id|>\n\n{}<|eot_id|>".format
     system = turn("system", "I am BayLing developed by the NLP Group of ICT/CAS.")
     expected = "<|begin_of_text|>" + system + turn("user", "Hi there") + turn("assistant", "Hello.")
-    assert text("bayling-llama3", TURNS[:2], reply=False) == expected
+    assert text("bayling-llama3", TURNS[:2], add_generation_prompt=False) == expected
     expected = "<|begin_of_text|>" + turn("system", "S") + turn("user", "Hi there")
     expected += "<|start_header_id|>assistant<|end_header_id|>\n\n"
     assert text("llama3", [("system", " S "), *TURNS[:1]]) == expected
@@ -345,10 +345,10 @@ def test_our_templates_word_for_word(folder):
     # thinking is dropped from all but the last answer, as Qwen3's does: the first would be learned as it is never asked
     ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content | upper "
      "}}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-     "otherwise than it asks"),
+     "differently than after its own prompt"),
     # the prompt ends in a newline which the answer's own newline joins
     ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '\n' + m.content }}<|im_end|>{% endfor %}"
-     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "otherwise than it asks"),
+     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "differently than after its own prompt"),
     ("{{ raise_exception('no') }}", "refuses this conversation")])
 def test_templates_from_which_nothing_can_be_learned(folder, template, message):
     t = tokenizer.load(folder("chatml", template))

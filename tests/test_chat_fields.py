@@ -2,12 +2,17 @@
 silently."""
 import json
 import re
+import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 from test_chat import folder, messages_of, read, write  # noqa: F401
 
+import prepare
 import tokenizer
+import train
 from corpus import chat, chat_tokens
 
 Q, A = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Four."}
@@ -301,3 +306,78 @@ def test_a_shared_system_prompt_is_rendered(tmp_path, plain):
                    "preference")[0]
     for text, _, _ in learned(plain, row):
         assert text.startswith("<|im_start|>system\nBe a pirate.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n")
+
+
+# ---------------------------------------------------------------------- prepare.py and train.py
+
+def prepare_rows(out, rows, folder, kind="chat", **settings):
+    """prepare.py on one source of rows: (folder, account of the source)."""
+    out.mkdir()
+    write(out / "x.jsonl", rows)
+    source = dict(name=f"{kind}-{out.name}", path="x.jsonl", category=kind, language="en", **(
+        {} if kind == "text" else {"kind": kind}))
+    given = dict(raw=str(out), out=str(out / "data"), sources=[source], language_names={}, valid_fraction=0.0,
+                 langid=False,
+                 workers=1, tokenizer=str(folder), thresholds={"*": {"chars": (1, 1000)}}) | settings
+    prepare.main([f"{k}={v!r}" for k, v in given.items()])
+    return out / "data", json.loads((out / "data/account.json").read_text())[source["name"]]
+
+
+def test_the_account_names_the_fields(tmp_path, folder):
+    rows = [{"messages": [Q, A], "weight": 0.5, "id": 1}, {"messages": [Q, A | {"content": "4"}], "id": 2},
+            {"messages": [Q, A | {"content": "5"}], "images": ["a.png"]},
+            {"messages": CALLED, "tools": [ADD]}, {"system": "Be a pirate.", "messages": [Q, A | {"content": "Arr"}]}]
+    data, account = prepare_rows(tmp_path / "a", rows, folder("chatml"), ignore_fields=["weight"])
+    assert account["dropped"] == {"chat: the field 'images' is not supported": 1,
+                                  "template: the chat template does not render 'tools'": 1}
+    assert (account["kept"], account["ignored_fields"], account["unread_fields"]) == (3, {"weight": 1}, {"id": 2})
+    t = tokenizer.load(data / "tokenizer")
+    ids = np.fromfile(data / "chat-a/shard-00000.bin", "uint16")
+    assert "<|im_start|>system\nBe a pirate.<|im_end|>" in t.decode(ids.tolist(), special=True)
+    data, account = prepare_rows(tmp_path / "b", rows, folder("chatml", TOOLS))
+    assert account["dropped"] == {"chat: the field 'images' is not supported": 1,
+                                  "chat: 'weight' is neither 0 nor 1": 1}
+    assert account["kept"] == 3 and "ignored_fields" not in account and account["unread_fields"] == {"id": 1}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, folder):
+    """{name: folder of shards}: text, and chats by two templates of one tokenizer."""
+    root, first = tmp_path_factory.mktemp("shards"), folder("chatml")
+    chats = [{"messages": [Q, A | {"content": f"Four {i}."}]} for i in range(40)]
+    out = {"chats": prepare_rows(root / "chats", chats, first)[0]}
+    other = shutil.copytree(first, root / "other")
+    (other / "chat_template.jinja").write_text(tokenizer.TEMPLATES["chatml"].replace("<|im_end|>\\n",
+                                                                                     "<|im_end|>\\n\\n"))
+    out["others"] = prepare_rows(root / "others", chats, other)[0]
+    (other / "chat_template.jinja").unlink()
+    out["text"] = prepare_rows(root / "text", [{"text": f"Some text, number {i}, of a few words."} for i in range(40)],
+                               other, "text")[0]
+    return out
+
+
+def train_on(folders, out, mixture):
+    train.main([f"{k}={v!r}" for k, v in dict(
+        data=[str(f) for f in folders], out=str(out), mixture=mixture, tokens=2 * 2 * 64, seq_len=64, batch_size=2,
+        micro_batch_size=2, lr=1e-3, threads=1, dtype="float32", vocab_size=512, hidden_size=32, intermediate_size=64,
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1).items()])
+
+
+def test_the_model_gets_the_template_of_the_chats(tmp_path, shards, monkeypatch):
+    """Whatever the order of the folders: the first one here is of text, and its tokenizer has no template."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for i, folders in enumerate(([shards["text"], shards["chats"]], [shards["chats"], shards["text"]])):
+        train_on(folders, tmp_path / f"run{i}", {"text": 1, "chat": 1})
+        assert tokenizer.load(tmp_path / f"run{i}").chat_template == tokenizer.TEMPLATES["chatml"]
+    train_on([shards["text"], shards["chats"]], tmp_path / "text", {"text": 1})  # no chat is read
+    assert tokenizer.load(tmp_path / "text").chat_template is None
+
+
+def test_two_templates_are_refused(tmp_path, shards, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    indexes = [json.loads((shards[name] / f"chat-{name}/index.json").read_text()) for name in ("chats", "others")]
+    assert indexes[0]["tokenizer"] == indexes[1]["tokenizer"]
+    assert indexes[0]["chat_template"] != indexes[1]["chat_template"]
+    with pytest.raises(ValueError, match="chats/data and .*others/data were rendered by different chat templates"):
+        train_on([shards["chats"], shards["others"]], tmp_path / "run", {"chat": 1})
+    assert not (tmp_path / "run/config.json").exists()

@@ -160,7 +160,8 @@ def schemas():
     import train
     from model import ModelConfig
     from tinyworld import __main__ as tinyworld
-    return {"train": (train.Train, ModelConfig, train.Estimate), "prepare": (prepare.Prepare,), "eval": (evaluate.Eval,),
+    return {"train": (train.Train, ModelConfig, train.Estimate), "prepare": (prepare.Prepare,),
+            "eval": (evaluate.Eval,),
             "generate": (generate.Sample, generate.Decoding), "tinyworld": (tinyworld.Sizes,)}
 
 
@@ -215,7 +216,8 @@ def test_the_demo_in_some_languages(languages, monkeypatch):
     for name in ("stage1", "stage2", "sft"):
         mixture = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["mixture"]
         assert {k for k in mixture if k in ("en", "zh", "high", "low")} == groups
-        assert ("chat" in mixture) == (name == "sft" and "high" in groups) and ("chat/zh" in mixture) == (name == "sft" and "zh" in codes)
+        assert ("chat" in mixture) == (name == "sft" and "high" in groups)
+        assert ("chat/zh" in mixture) == (name == "sft" and "zh" in codes)
 
 
 @pytest.mark.parametrize("languages, message", [("en xx", "LANGUAGES: unknown xx"), ("kk zh", "en must be among them")])

@@ -122,6 +122,32 @@ def test_index_without_a_field(tmp_path, write_source, of_shard, fields):
         refused((folder / "index.json", field), open_sources, tmp_path)
 
 
+@pytest.mark.parametrize("change, needle", [
+    (dict(dtype="float32"), "float32"), (dict(dtype="int16"), "int16"), (dict(dtype=">u2"), ">u2"),
+    (dict(dtype=["u"]), "u"), (dict(kind="chats"), "chats"), (dict(eot=64), "eot 64"), (dict(eot="0"), "eot"),
+    (dict(eot=-1), "eot"),
+    (dict(vocab_size=0), "of 0 ids"), (dict(vocab_size=True), "vocab_size"), (dict(shards={}), "index.json")])
+def test_index_with_other_values(tmp_path, write_source, change, needle):
+    folder = write_source(tmp_path / "a", documents(3))
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | change))
+    refused((folder / "index.json", needle, "prepare.py"), Source, folder)
+
+
+def test_ids_outside_the_vocabulary(tmp_path, write_source):
+    """Named with file and place, when the shards are verified and when such a token is read."""
+    docs = documents(9)
+    docs[4][0] = 77
+    s = Source(write_source(tmp_path / "a", docs, per_shard=3))
+    place = len(flat(docs[3:4]))
+    needles = (tmp_path / "a/shard-00001.bin", f"token {place} is id 77", "vocab_size=64")
+    refused(needles, s.verify)
+    begin = len(flat(docs[:4]))
+    assert len(s.read(0, begin)) == begin
+    refused(needles, s.read, begin - 1, 2)
+    refused(needles, Schedule([s], {"en": 1}, 1, 200, 0).batch, 0, [0])
+
+
 @pytest.mark.parametrize("damage", ["truncated", "longer", "missing"])
 def test_shard_of_another_size(tmp_path, write_source, damage):
     folder = write_source(tmp_path / "a", documents(9), per_shard=3)
@@ -263,9 +289,27 @@ def test_one_epoch_reads_every_window_once(source):
     for s, positions in zip(sources, read):
         n = max(1, s.tokens // 8)
         epochs = [positions[k:k + n] for k in range(0, len(positions) - n + 1, n)]
-        assert len(epochs) >= 3 and all(sorted(e) == list(range(0, 8 * n, 8)) for e in epochs)
+        assert len(epochs) >= 3
+        for e, epoch in enumerate(epochs):  # each begins where the last one ended
+            assert sorted(epoch) == sorted((e * n + k) * 8 % s.tokens for k in range(n))
         if n > 10:
-            assert epochs[0] != epochs[1] and epochs[0] != sorted(epochs[0])
+            shifted = [(position - 8 * n) % s.tokens for position in epochs[1]]
+            assert epochs[0] != shifted and epochs[0] != sorted(epochs[0])
+
+
+@pytest.mark.parametrize("tokens", [9, 15, 16, 17, 30, 37, 64, 3035])
+@pytest.mark.parametrize("seq_len", [8, 512])
+def test_every_token_is_a_target_within_two_epochs(source, tokens, seq_len):
+    """The tail of a source, too, which is a large part of a small one."""
+    s, = source(("a", "x", tokens))
+    schedule = Schedule([s], {"a": 1}, batch_size=1, seq_len=seq_len, seed=0)
+    n = max(1, tokens // seq_len)
+    for first in (0, 1, 2):  # any two epochs that follow one another
+        seen = Counter()
+        for step in range(first * n, (first + 2) * n):
+            _, begin = schedule.locate(step, 0)
+            seen.update({position % tokens for position in range(begin + 1, begin + seq_len + 1)})
+        assert set(seen) == set(range(tokens)) and max(seen.values()) <= 2
 
 
 def test_epochs_go_on_behind_the_period(source):

@@ -128,6 +128,7 @@ def test_the_gradient_of_dpo(go, chat_data, base, tmp_path, changes):
         with safe_open(file, "pt") as f:
             facts, logp = f.metadata(), f.get_tensor("logp")
         noise = torch.randn(logp.shape, generator=torch.Generator().manual_seed(1))
+        facts["sha256"] = dpo.tensor_sha256(logp + noise)
         save_file({"logp": logp + noise}, file, metadata=facts)
     go(tmp_path / "run", steps=1, save_every=1, reference_dir=tmp_path / "once/reference", **DPO, **changes)
     c = settings(**{k: v for k, v in changes.items() if k != "micro_batch_size"})
@@ -224,7 +225,7 @@ def test_a_cache_of_other_weights_is_refused(go, chat_data, base, tmp_path):
     message = "preference-en.safetensors: reference log-probabilities of other weights .*delete the file"
     with pytest.raises(ValueError, match=message):
         go(tmp_path / "b", steps=1, init=other, reference_dir=tmp_path / "a/reference", **DPO)
-    with pytest.raises(ValueError, match="of other length"):
+    with pytest.raises(ValueError, match="of other seq_len"):
         go(tmp_path / "c", steps=1, seq_len=48, tokens=4 * 48, reference_dir=tmp_path / "a/reference", **DPO)
     change_cache(tmp_path / "a", shards="0")
     with pytest.raises(ValueError, match="of other shards"):
@@ -232,6 +233,74 @@ def test_a_cache_of_other_weights_is_refused(go, chat_data, base, tmp_path):
     (tmp_path / "a/reference/preference-en.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="preference-en.safetensors: cannot be read .* delete it"):
         go(tmp_path / "e", steps=1, reference_dir=tmp_path / "a/reference", **DPO)
+
+
+def damage_cache(out, change, name="preference-en"):
+    """Replace the numbers of a cache file; its metadata stays."""
+    file = Path(out) / "reference" / f"{name}.safetensors"
+    with safe_open(file, "pt") as f:
+        facts, logp = f.metadata(), f.get_tensor("logp")
+    save_file({"logp": change(logp).contiguous()}, file, metadata=facts)
+
+
+def flip_a_bit(logp):
+    logp.view(torch.int32)[3, 1] ^= 1
+    return logp
+
+
+DAMAGES = {"a flipped bit": (flip_a_bit, "another SHA-256 .* damaged; delete it"),
+           "swapped sides": (lambda x: x.flip(1), "SHA-256"),
+           "too few pairs": (lambda x: x[:-1], r"shape \(59, 2\), must be float32 of \(60, 2\)"),
+           "one side": (lambda x: x[:, :1], r"shape \(60, 1\)"),
+           "float64": (lambda x: x.double(), "holds torch.float64")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_refused(go, tmp_path, damage):
+    change, message = DAMAGES[damage]
+    go(tmp_path / "a", steps=1, **DPO)
+    damage_cache(tmp_path / "a", change)
+    with pytest.raises(ValueError, match=f"preference-en.safetensors: .*{message}"):
+        go(tmp_path / "b", steps=1, reference_dir=tmp_path / "a/reference", **DPO)
+
+
+@pytest.mark.parametrize("field, value", [("rms_norm_eps", 1e-3), ("rope_theta", 5.0)])
+def test_a_cache_of_another_config_is_refused(go, base, tmp_path, field, value):
+    """The same weights under another config.json are another model."""
+    go(tmp_path / "a", steps=1, **DPO)
+    other = shutil.copytree(base, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config.pop("rope_parameters", None)  # transformers 5 has rope_theta there
+    (other / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(ValueError, match="of other config"):
+        go(tmp_path / "b", steps=1, init=other, reference_dir=tmp_path / "a/reference", **DPO)
+
+
+def test_a_reference_that_is_not_finite_is_refused(go, base, tmp_path):
+    other = shutil.copytree(base, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="log-probability of pair 0 is not finite; look at the weights of init="):
+        go(tmp_path / "a", steps=1, init=other, **DPO)
+    assert not list((tmp_path / "a/reference").glob("*.safetensors"))
+
+
+def test_skipped_steps_leave_no_trace_in_the_statistics(go, tmp_path, monkeypatch):
+    """A margin that is nan in step 1 is not in the log of step 2."""
+    loss, calls = dpo.DPO.loss, []
+
+    def poisoned(self, model, batch):
+        calls.append(torch.is_grad_enabled())
+        if sum(calls) == 2 and calls[-1]:
+            self.totals[:, 1:4] += float("nan")
+            return loss(self, model, batch) * float("nan")
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(dpo.DPO, "loss", poisoned)
+    go(tmp_path / "run", steps=3, log_every=3, on_nonfinite="skip", **DPO)
+    row = [r for r in log_of(tmp_path / "run") if "languages" in r][-1]
+    assert all(math.isfinite(v) for values in row["languages"].values() for v in values.values())
 
 
 # ---------------------------------------------------------------------- runs
@@ -283,12 +352,13 @@ def test_chats_longer_than_a_row_are_noted(go, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard_size", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind):
-    more = dict(lr=1e-4, micro_batch_size=1, log_every=4) | KINDS[kind]
+def test_two_processes_equal_one(root, chat_data, base, go, tmp_path, kind, shard_size):
+    more = dict(lr=1e-4, micro_batch_size=1, log_every=4, shard_size=shard_size) | KINDS[kind]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(root / "train.py")]
     arguments = [sys.executable, *launch, *words(chat_data, base, tmp_path / "two", **more)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     go(tmp_path / "one", **more)
     a, b = (load_file(tmp_path / x / "model.safetensors") for x in ("one", "two"))

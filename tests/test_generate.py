@@ -833,13 +833,18 @@ def test_decoding_on_the_command_line(folders, texts, say, words):
     assert printed == expected + "\n" != greedy + "\n"
 
 
-@pytest.mark.parametrize("main", ["generate", "eval"])
-def test_typed_lines_without_a_template(folders, texts, say, main):
+def test_typed_lines_without_a_template(folders, texts, say):
     """Each line is a prompt of its own."""
     expected = "".join(text + "\n" for text in complete(*texts["bytes"], TEXTS, 8))
-    name, run = ("model", generate_main) if main == "generate" else ("sample", evaluate.main)
-    assert say([f"{name}={folders['bytes']}", "max_new_tokens=8"], TEXTS, run) == expected
-    assert say([f"{name}={folders['bytes']}", "max_new_tokens=8"], [], run) == ""
+    assert say([f"model={folders['bytes']}", "max_new_tokens=8"], TEXTS) == expected
+    assert say([f"model={folders['bytes']}", "max_new_tokens=8"], []) == ""
+
+
+def test_eval_refers_to_generate(folders):
+    with pytest.raises(ValueError, match="python generate.py model=FOLDER"):
+        evaluate.main([f"sample={folders['bytes']}", "max_new_tokens=8"])
+    with pytest.raises(ValueError, match="python generate.py model=FOLDER"):
+        evaluate.main([str(folders["bytes"]), "chat=True"])
 
 
 @pytest.mark.parametrize("system", [None, "Қысқа."])
@@ -890,26 +895,22 @@ def test_a_folder_that_is_not_there(tmp_path, say):
         say([f"model={tmp_path / 'nowhere'}", "prompt=a"])
 
 
-PROGRAMS = [("generate.py", "model"), ("eval.py", "sample")]
-
-
-@pytest.mark.parametrize("program, name", [PROGRAMS[0], pytest.param(*PROGRAMS[1], marks=pytest.mark.slow)])
-def test_as_a_process(chatty, program, name):
-    ran = subprocess.run([sys.executable, ROOT / program, f"{name}={chatty}", "max_new_tokens=8"], capture_output=True,
+def test_as_a_process(chatty):
+    ran = subprocess.run([sys.executable, ROOT / "generate.py", f"model={chatty}", "max_new_tokens=8"],
+                         capture_output=True,
                          input="".join(x + "\n" for x in TURNS).encode(), cwd=chatty.parent)
     assert (ran.returncode, ran.stderr.decode()) == (0, "")
     assert ran.stdout.decode() == "".join(x + "\n" for x in conversation(chatty, TURNS, 8))
 
 
-@pytest.mark.parametrize("program, name", PROGRAMS)
-def test_as_a_program(chatty, monkeypatch, capsys, program, name):
-    """A valid command prints the answer, an invalid one a line with the error and no traceback."""
-    monkeypatch.setattr(sys, "argv", [program, f"{name}={chatty}", "prompt=fox", "max_new_tokens=8"])
-    runpy.run_path(str(ROOT / program), run_name="__main__")
+def test_as_a_program(chatty, monkeypatch, capsys):
+    """A good command leaves its answer and a wrong one a line that says what is wrong, without a traceback."""
+    monkeypatch.setattr(sys, "argv", ["generate.py", f"model={chatty}", "prompt=fox", "max_new_tokens=8"])
+    runpy.run_path(str(ROOT / "generate.py"), run_name="__main__")
     assert capsys.readouterr().out == conversation(chatty, ["fox"], 8)[0] + "\n"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "top_p=2.0"])
     with pytest.raises(SystemExit, match="^ValueError: .*top_p"):
-        runpy.run_path(str(ROOT / program), run_name="__main__")
+        runpy.run_path(str(ROOT / "generate.py"), run_name="__main__")
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -962,3 +963,65 @@ def test_an_impossible_batch(ours, batch):
 def test_stop_strings_without_a_tokenizer(ours):
     with pytest.raises(ValueError, match="tokenizer"):
         generate(ours, [[1]], 2, stop_strings=("a",))
+
+
+# ---------------------------------------------------------------------- faults that users met
+
+def with_stop_in_output(texts, stop):
+    """What generate returns of a script with <|im_end|> in its middle when `stop` is the only stop string."""
+    model, t = texts["bytes"]
+    script = [*t.encode("The fox"), *t.encode(tokenizer.IM_END, special=True), *t.encode(" jumps")]
+    return t, script, generate_script(model, t, script, [stop], [1, 2])
+
+
+@pytest.mark.parametrize("stop, kept", [("<|im_end|>", 1), ("fox<|im_end|>", 1), ("<|im_end|> ", 2), ("im_e", 1)])
+def test_stop_strings_among_control_tokens(texts, stop, kept):
+    """A stop string may be a control token, or contain one; kept: ids from the control token on."""
+    t, script, output = with_stop_in_output(texts, stop)
+    begin = len(t.encode("The fox"))
+    assert kept == 1 or t.decode(script[begin:begin + 2], special=True).startswith(stop)
+    assert output == script[:begin + kept]
+
+
+def test_a_control_token_that_is_no_stop_string(texts):
+    _, script, output = with_stop_in_output(texts, "<|im_start|>")
+    assert output == script
+
+
+@pytest.mark.parametrize("file, as_list", [("generation_config.json", True), ("generation_config.json", False),
+                                           ("config.json", True)])
+def test_the_folders_eos_ids_stop_a_text(folders, texts, tmp_path, say, file, as_list):
+    """A list of eos ids, or one, of ids that no list of names would guess."""
+    _, t = texts["bytes"]
+    shutil.copytree(folders["bytes"], tmp_path / "model")
+    free = generate(texts["bytes"][0], [t.encode("dog. T")], 12, t.stop_ids)[0]
+    ends = [free[7], free[4]] if as_list else free[4]
+    path = tmp_path / "model" / file
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(settings | {"eos_token_id": ends}))
+    if file == "config.json":  # generation_config.json goes first
+        (tmp_path / "model" / "generation_config.json").unlink(missing_ok=True)
+    printed = say([f"model={tmp_path / 'model'}", "prompt=dog. T", "max_new_tokens=12"])
+    stop = ends if as_list else [ends]
+    assert len(cut(free, stop)) < len(free) and printed == t.decode(cut(free, stop)) + "\n"
+
+
+@pytest.mark.parametrize("prompt", ["42", "[1, 2]", "1e-3", "True", "{'a': 1}", "'quoted'", "(1,)", "a=b"])
+def test_a_prompt_is_text(folders, texts, say, prompt):
+    """Even where it looks like a number, a list or another Python literal."""
+    expected = complete(*texts["bytes"], [prompt], 8)[0]
+    assert say([f"model={folders['bytes']}", "max_new_tokens=8", f"prompt={prompt}"]) == expected + "\n"
+    assert say([f"model={folders['bytes']}", "max_new_tokens=8", f"--prompt={prompt}"]) == expected + "\n"
+
+
+def test_several_prompts_on_the_command_line(folders, texts, say):
+    expected = complete(*texts["bytes"], ["a", "b"], 8)
+    printed = say([f"model={folders['bytes']}", "max_new_tokens=8", "prompt=['a', 'b']"])
+    assert printed == "".join(f"> {prompt}\n{text}\n" for prompt, text in zip("ab", expected))
+
+
+@pytest.mark.parametrize("setting, value", [("prompt", [1, 2]), ("prompt", ["a", None]), ("stop", [3])])
+def test_lists_that_are_not_of_strings(folders, tmp_path, say, setting, value):
+    (tmp_path / "config.py").write_text(f"{setting} = {value!r}\n")
+    with pytest.raises(ValueError, match=f"{setting} must be a list of strings"):
+        say([f"model={folders['bytes']}", str(tmp_path / "config.py")])

@@ -1,7 +1,7 @@
-"""eval.py against lm-evaluation-harness: prompts, log-likelihoods, argmax and generated text of every document, on a tiny random model.
+"""eval.py against lm-evaluation-harness: prompts, log-likelihoods, argmax and generated text of every document.
 
-Where lm-eval is installed it runs beside ours (slow; with STORE=1 it also writes tests/data/harness.json). The default tests compare
-with that file: what lm-eval 0.4.13 gave for the same model and the same invented rows.
+On a tiny random model. Where lm-eval is installed it runs beside ours (slow; with STORE=1 it also writes
+tests/data/harness.json). The default tests compare with that file, what lm-eval 0.4.13 gave for the same model.
 """
 import csv
 import hashlib
@@ -14,17 +14,18 @@ from pathlib import Path
 import pytest
 
 import eval as evaluate
-from model import ModelConfig, Qwen2
 from hf.tokenizer_files import QWEN2_PATTERN
+from model import ModelConfig, Qwen2
 
 STORED = Path(__file__).parent / "data" / "harness.json"
-WORDS = """river stone house the a of green walks reads Haus grün läuft maison verte rivière дом река зелёный 房子 河流 绿色 读书 বাড়ি নদী
-    บ้าน แม่น้ำ منزل نهر nyumba mto kijani 3.5 17 1,200 "quoted" it's café naïve""".split()
-CHAT = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+WORDS = """river stone house the a of green walks reads Haus grün läuft maison verte rivière дом река зелёный
+    房子 河流 绿色 读书 বাড়ি নদী บ้าน แม่น้ำ منزل نهر nyumba mto kijani 3.5 17 1,200 "quoted" it's café naïve""".split()
+CHAT = ("{% for m in messages %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
-# ---------------------------------------------------------------------- a model and a tokenizer, the same on every machine
+# ---------------------------------------------------------------------- the same model and tokenizer on every machine
 
 def byte_letters():
     """The printable letter that stands for each byte in a byte-level vocabulary."""
@@ -36,7 +37,8 @@ def byte_letters():
 def byte_bpe(text, merges):
     """A byte-level BPE learned by counting pairs of neighbours: (vocabulary, merges)."""
     letters = byte_letters()
-    words = Counter(tuple(letters[b] for b in w.encode()) for w in text.replace("\n", " \n ").replace(" ", " \0").split("\0"))
+    pieces = text.replace("\n", " \n ").replace(" ", " \0").split("\0")
+    words = Counter(tuple(letters[b] for b in piece.encode()) for piece in pieces)
     vocab, made = list(letters), []
     for _ in range(merges):
         pairs = Counter()
@@ -58,7 +60,8 @@ def byte_bpe(text, merges):
 
 def write_model(folder, bos):
     """A tiny random model with a trained byte-level BPE; bos: whether texts begin with a BOS."""
-    vocab, merges = byte_bpe(" ".join(WORDS) + " Question: Answer: A. B. C. D.\n" + " ".join(a + b for a in WORDS for b in WORDS[:4]), 160)
+    joined = " ".join(a + b for a in WORDS for b in WORDS[:4])
+    vocab, merges = byte_bpe(" ".join(WORDS) + " Question: Answer: A. B. C. D.\n" + joined, 160)
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [{"id": len(vocab) + i, "content": s} | flags for i, s in enumerate(special)]
@@ -66,11 +69,14 @@ def write_model(folder, bos):
     split = {"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated", "invert": False}
     whole = {"version": "1.0", "added_tokens": added, "normalizer": {"type": "NFC"}, "decoder": level,
              "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]}, "post_processor": None,
-             "model": {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": None, "dropout": None, "fuse_unk": False,
-                       "byte_fallback": False, "continuing_subword_prefix": "", "end_of_word_suffix": ""}}
+             "model": {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": None, "dropout": None,
+                       "fuse_unk": False, "byte_fallback": False, "continuing_subword_prefix": "",
+                       "end_of_word_suffix": ""}}
     if bos:
-        template = lambda *ids: [{"SpecialToken": {"id": "<s>", "type_id": 0}},
-                                 *({"Sequence": {"id": x, "type_id": 0}} for x in ids)]
+        def template(*ids):
+            sequences = [{"Sequence": {"id": x, "type_id": 0}} for x in ids]
+            return [{"SpecialToken": {"id": "<s>", "type_id": 0}}, *sequences]
+
         whole["post_processor"] = {"type": "TemplateProcessing", "single": template("A"), "pair": template("A", "B"),
                                    "special_tokens":
                                    {"<s>": {"id": "<s>", "ids": [len(vocab) + 3], "tokens": ["<s>"]}}}
@@ -99,8 +105,12 @@ def folders(tmp_path_factory):
 def benchmark_files(base):
     """Files of sixteen benchmarks; rows vary in length, some end in blanks, some share their beginnings."""
     rng = random.Random(7)
-    say = lambda a, b: " ".join(rng.choices(WORDS, k=rng.randint(a, b)))
-    lettered = lambda q, keys, gold: {q: say(4, 12) + rng.choice(["", " ", "?\n"]), **{k: say(1, 4) for k in keys}, **gold}
+
+    def say(a, b):
+        return " ".join(rng.choices(WORDS, k=rng.randint(a, b)))
+
+    def lettered(q, keys, gold):
+        return {q: say(4, 12) + rng.choice(["", " ", "?\n"]), **{k: say(1, 4) for k in keys}, **gold}
 
     def lines(path, found):
         (base / path).parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +123,9 @@ def benchmark_files(base):
             out.writeheader()
             out.writerows(found)
 
-    letter = lambda: rng.choice("ABCD")
+    def letter():
+        return rng.choice("ABCD")
+
     for split in ("val", "test"):
         lines(f"xcopa/{split}.sw.jsonl", [dict(premise=say(3, 6) + rng.choice([".", ". ", "。"]),
                                                choice1=say(2, 5).capitalize(), choice2=say(
@@ -124,12 +136,14 @@ def benchmark_files(base):
                                            **lettered("question", [f"mc_answer{k}" for k in "1234"], dict(
         correct_answer_num=str(rng.randint(1, 4))))) for i in range(8)])
     for split, n in (("dev", 5), ("test", 7)):
-        cells(f"cmmlu/{split}/agronomy.csv", [{"": i, **lettered("Question", "ABCD", dict(Answer=letter()))} for i in range(n)])
+        cells(f"cmmlu/{split}/agronomy.csv",
+              [{"": i, **lettered("Question", "ABCD", dict(Answer=letter()))} for i in range(n)])
         lines(f"mmlu/virology/{split}.jsonl", [dict(question=say(4, 12), subject="virology",
                                                     choices=[say(1, 3) for _ in range(4)],
                                                     answer=rng.randrange(4)) for _ in range(n)])
-        lines(f"global_mmlu/ny/{split}.jsonl", [dict(subject=rng.choice(["virology", "anatomy"]), answer=letter(), **lettered(
-            "question", [f"option_{k}" for k in "abcd"], {})) for _ in range(3 * n)])
+        lines(f"global_mmlu/ny/{split}.jsonl",
+              [dict(subject=rng.choice(["virology", "anatomy"]), answer=letter(),
+                    **lettered("question", [f"option_{k}" for k in "abcd"], {})) for _ in range(3 * n)])
     cells("mmmlu/mmlu_BN-BD.csv", [{"": i, **lettered("Question", "ABCD", dict(Answer=letter(), Subject=rng.choice(
         ["virology", "anatomy"])))} for i in range(14)])
     for split, n in (("train", 6), ("val", 5), ("test", 6)):
@@ -137,9 +151,12 @@ def benchmark_files(base):
                                                     dict(answer=letter())) for _ in range(n)])
         lines(f"arc/ARC-Challenge/{split}.jsonl", [dict(id=str(i), question=say(5, 9),
                                                         choices=dict(text=[say(1, 4) for _ in range(3 + i % 3)],
-              label=["ABCDE", "12345"][i % 2][:3 + i % 3]), answerKey=["ABCDE", "12345"][i % 2][i % 3]) for i in range(n)])
-        lines(f"paws-x/de/{split}.jsonl", [dict(id=i, sentence1=say(3, 6) + " n't ( x ) .", sentence2=say(3, 5).capitalize(),
-                                                label=rng.randrange(2)) for i in range(n)])
+                                                                     label=["ABCDE", "12345"][i % 2][:3 + i % 3]),
+                                                        answerKey=["ABCDE", "12345"][i % 2][i % 3])
+                                                   for i in range(n)])
+        lines(f"paws-x/de/{split}.jsonl", [dict(id=i, sentence1=say(3, 6) + " n't ( x ) .",
+                                                sentence2=say(3, 5).capitalize(), label=rng.randrange(2))
+                                           for i in range(n)])
         lines(f"xnli/th/{split}.jsonl", [dict(premise=say(3, 6), hypothesis=say(2, 4),
                                               label=rng.randrange(3)) for _ in range(n)])
         lines(f"hellaswag/hellaswag_{split}.jsonl", [dict(activity_label=say(1, 2),
@@ -176,7 +193,8 @@ TASKS = {
     "xcopa_sw": ("xcopa/default_sw.yaml", dict(validation="xcopa/val.sw.jsonl", test="xcopa/test.sw.jsonl")),
     "belebele_fra_Latn": ("belebele/belebele_fra_Latn.yaml", dict(test="belebele/fra_Latn.jsonl")),
     "cmmlu_agronomy": ("cmmlu/cmmlu_agronomy.yaml", dict(dev="cmmlu/dev/agronomy.csv", test="cmmlu/test/agronomy.csv")),
-    "mmlu_virology": ("mmlu/default/mmlu_virology.yaml", dict(dev="mmlu/virology/dev.jsonl", test="mmlu/virology/test.jsonl")),
+    "mmlu_virology": ("mmlu/default/mmlu_virology.yaml",
+                      dict(dev="mmlu/virology/dev.jsonl", test="mmlu/virology/test.jsonl")),
     "mmmlu_bn_bd_virology": ("openai-mmmlu/default/mmmlu_bn_bd_virology.yaml", dict(test="mmmlu/mmlu_BN-BD.csv")),
     "m_mmlu_uk": ("okapi/mmlu_multilingual/m_mmlu_uk.yaml", {s: f"m_mmlu/uk/{s}.jsonl" for s in ("train", "test")}),
     "global_mmlu_full_ny_virology": ("global_mmlu/full/ny/global_mmlu_full_ny_virology.yaml",
@@ -197,7 +215,7 @@ TASKS = {
     "tydiqa_goldp_sw": ("tydiqa/tydiqa_goldp_sw.yaml", dict(train="tydiqa-goldp/train.jsonl",
                                                             validation="tydiqa-goldp/val.jsonl")),
 }
-FIRST = [name for name in TASKS if "wino" not in name and "include" not in name]  # those whose pool does not hold the answer
+FIRST = [name for name in TASKS if "wino" not in name and "include" not in name]  # no few-shot example is measured
 # (model, tasks, settings): what is measured
 CASES = {
     "zero": ("plain", list(TASKS), dict(shots=0)),
@@ -218,7 +236,7 @@ def ours(folder, data, out, names, **settings):
 
 
 def theirs(folder, data, work, names, shots, apply_chat_template=False, max_length=None):
-    """The harness's samples of local files: {task: [[prompt, continuation, log-likelihood, is_greedy] ...] or [prompt, text]}, acc."""
+    """lm-eval's samples of local files: {task: [{"pairs": ...} or {"context", "response"}, with its metrics]}."""
     import lm_eval
     import lm_eval.tasks
     import yaml
@@ -228,7 +246,8 @@ def theirs(folder, data, work, names, shots, apply_chat_template=False, max_leng
         source, files = TASKS[name]
         kind = "csv" if ".csv" in str(files) else "json"
         (work / f"{name}.yaml").write_text(yaml.safe_dump(
-            {"include": str(tasks / source), "task": f"{name}_local", "tag": None, "dataset_path": kind, "dataset_name": None,
+            {"include": str(tasks / source), "task": f"{name}_local", "tag": None, "dataset_path": kind,
+             "dataset_name": None,
              "dataset_kwargs": {"data_files": {split: str(data / file) for split, file in files.items()}}},
             sort_keys=False))
     lm = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4, max_length=max_length)
@@ -237,10 +256,13 @@ def theirs(folder, data, work, names, shots, apply_chat_template=False, max_leng
                                     task_manager=lm_eval.tasks.TaskManager(include_path=str(work)))["samples"]
     out = {}
     for name in names:
-        rows = sorted((s for s in found[f"{name}_local"] if s["filter"] != "remove_whitespace"), key=lambda s: s["doc_id"])
+        rows = [s for s in found[f"{name}_local"] if s["filter"] != "remove_whitespace"]
+        rows.sort(key=lambda s: s["doc_id"])
         out[name] = []
         for s in rows:
-            asked = [s["arguments"][k] for k in sorted(s["arguments"])] if isinstance(s["arguments"], dict) else s["arguments"]
+            asked = s["arguments"]
+            if isinstance(asked, dict):
+                asked = [asked[k] for k in sorted(asked)]
             asked = [[a["arg_0"], a["arg_1"]] if isinstance(a, dict) else list(a) for a in asked]
             right = {k: float(s[k]) for k in ("acc", "acc_norm", "exact_match", "f1") if k in s}
             if isinstance(asked[0][1], str):
@@ -274,14 +296,18 @@ def compare(mine, other, key=short):
                 n += 1
             for metric in ("acc", "acc_norm", "exact_match", "f1"):
                 if metric in b:
-                    assert a.get(metric, a.get("em") if metric == "exact_match" else None) == pytest.approx(b[metric]), (name,
-                                                                                                                         a, b)
+                    value = a.get(metric, a.get("em") if metric == "exact_match" else None)
+                    assert value == pytest.approx(b[metric]), (name, a, b)
     return n
 
 
 def shortened(found):
-    return {name: [doc | ({"pairs": [[short(a), b, round(x, 5), y] for a, b, x, y in doc["pairs"]]} if "pairs" in doc else
-                          {"context": short(doc["context"])}) for doc in docs] for name, docs in found.items()}
+    def shorten(doc):
+        if "pairs" in doc:
+            return doc | {"pairs": [[short(a), b, round(x, 5), y] for a, b, x, y in doc["pairs"]]}
+        return doc | {"context": short(doc["context"])}
+
+    return {name: [shorten(doc) for doc in docs] for name, docs in found.items()}
 
 
 @pytest.mark.parametrize("case", CASES)

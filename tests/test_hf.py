@@ -1221,7 +1221,7 @@ def torchrun(root, words):
 @pytest.mark.parametrize("tied", [True, False])
 def test_export_from_two_processes(tmp_path, root, data, tied):
     """Each process wrote its own rows, in its own files; one process puts them together."""
-    torchrun(root, [root / "train.py", *run_words(data, tmp_path / "run", tie_word_embeddings=tied)])
+    torchrun(root, [root / "train.py", *run_words(data, tmp_path / "run", tie_word_embeddings=tied, shard_size=2)])
     step = tmp_path / "run" / "checkpoints" / "step-00000003"
     assert len(list(step.rglob("*.safetensors"))) >= 2
     export(step, tmp_path / "last", max_bytes=20_000)

@@ -1,4 +1,5 @@
 """The Triton kernels: interpreted (kernels_interpreted.py), compiled for GPUs that need not be here, run on a GPU."""
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from test_kernels import definition, example, naive, random_rows, starts_of  # n
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
+from bench import gpu_report  # noqa: E402
 from kernels import (  # noqa: E402
     attention,
     attention_triton,
@@ -54,6 +56,41 @@ def test_in_the_interpreter():
 @pytest.mark.slow
 def test_in_the_interpreter_at_length():
     interpret("-m", "slow")
+
+
+# ---------------------------------------------------------------------- make gpu
+
+@pytest.mark.slow
+def test_make_gpu_dry(tmp_path):
+    """The checks of bench/gpu_report.py pass in the interpreter, so that the script works when there is a GPU."""
+    run = subprocess.run([sys.executable, "-m", "bench.gpu_report", "dry=True", f"out={tmp_path}/gpu.jsonl"], cwd=ROOT,
+                         env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    device, *checks = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert device["torch"] == torch.__version__ and len(checks) == 5 and all(c["passed"] for c in checks)
+
+
+def test_make_gpu_names_a_failed_check(tmp_path, monkeypatch, capsys):
+    """The checks after it still run, and its error is in the file."""
+    def check_wrong(setup):
+        gpu_report.compare([torch.ones(3)], [torch.zeros(3)], setup.tolerance)
+
+    def check_right(setup):
+        return {"difference": gpu_report.compare([torch.ones(3)], [torch.ones(3)], setup.tolerance)}
+
+    monkeypatch.setattr(gpu_report, "CHECKS", [check_wrong, check_right])
+    monkeypatch.setattr(gpu_report.kernels_device, "INTERPRETED", True)
+    assert gpu_report.main(["dry=True", f"out={tmp_path}/gpu.jsonl"]) == 1
+    _, wrong, right = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert not wrong["passed"] and "relative difference" in wrong["error"]
+    assert right == {"check": "right", "passed": True, "difference": 0.0} and "1 of 2" in capsys.readouterr().out
+
+
+def test_make_gpu_without_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for words in ([], ["dry=True"]):
+        with pytest.raises(ValueError, match="CUDA device"):
+            gpu_report.main([*words, f"out={tmp_path}/gpu.jsonl"])
 
 
 # ---------------------------------------------------------------------- compiled

@@ -785,7 +785,7 @@ def test_bad_settings(words, tmp_path, more, said):
 @pytest.mark.parametrize("key, sent", [(" sk-a\n", "Bearer sk-a"), ("sk-\nb", "Bearer sk-b"), ("", None), (None, None)])
 @pytest.mark.parametrize("end", ["", "/", "/chat/completions"])
 def test_the_address_and_the_key(words, serve, tmp_path, monkeypatch, key, sent, end):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False) if key is None else monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.delenv("API_KEY_127_0_0_1") if key is None else monkeypatch.setenv("API_KEY_127_0_0_1", key)
     url, seen = serve(lambda number, body: reply(answer(body["messages"][0]["content"])))
     recipe.main([*words, *told(url + end, body={"max_tokens": None, "top_p": 0.5}), f"out={tmp_path}/out", "n=4"])
     assert {path for path, _, _ in seen} == {"/v1/chat/completions"}

@@ -1,8 +1,9 @@
-"""tinyworld/chat.py, parse.py, judge.py: instructions, preferences, two-turn questions, and marks by rule in 29 languages."""
+"""tinyworld: instructions, preferences, two-turn questions, parsing, and marks by rule in 29 languages."""
 import json
 import os
 import random
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -12,15 +13,17 @@ import numpy as np
 import pytest
 
 from configs import language_table
-from tinyworld import __main__ as tinyworld
-from tinyworld import chat, judge, parse
-from tinyworld import world as w
-from tinyworld.grammar import ASKS, language, render
+from tinyworld import benchmarks, instructions, judge, tasks, world
+from tinyworld.__main__ import main
+from tinyworld.grammar import ASKS, load_language, render_pattern, render_question, render_sentence
+from tinyworld.marks import mark_answer, score
+from tinyworld.parse import is_in_language, parse_text
+from tinyworld.tasks import make_answer_task, render_prompt, render_reply
 
 ROOT, CODES = Path(__file__).parent.parent, list(language_table.MARCO)
 SMALL = ["web={'en': 2, 'zh': 2, 'high': 2, 'low': 2}", "pairs=2", "knowledge=1", "synthetic=1", "items=2", "heldout=1"]
-WORLD, TEST = w.World(0), w.test_messages(0, 64)
-POOLS = chat.split(WORLD, 0)
+FACTS, TEST = world.make_facts(0), benchmarks.sample_test_messages(0, 64)
+POOLS = tasks.split_pools(FACTS, 0)
 FACT = ("capital", {"country": "karvia", "city": "miren"})
 HOME = ("home", {"person": "anna", "city": "miren"})
 
@@ -28,7 +31,7 @@ HOME = ("home", {"person": "anna", "city": "miren"})
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("chat") / "raw"
-    tinyworld.main([f"out={out}", *SMALL, "chat={'en': 60, 'zh': 60, 'high': 40}", "crosslingual=40", "preferences=40"])
+    main([f"out={out}", *SMALL, "chat={'en': 60, 'zh': 60, 'high': 40}", "crosslingual=40", "preferences=40"])
     return out
 
 
@@ -38,32 +41,37 @@ def rows(path):
 
 def tasks_of(code, seed=0, each=2, pool="train"):
     """Some tasks of every kind."""
-    r = random.Random(f"{seed}/{code}")
-    return [task for kind in chat.KINDS for _ in range(each) for task in chat.turns(POOLS[pool], r, kind, [code])]
+    rng = random.Random(f"{seed}/{code}")
+    turns = []
+    for kind in tasks.KINDS:
+        for _ in range(each):
+            turns += tasks.sample_turns(POOLS[pool], rng, kind, [code])
+    return turns
 
 
-# ---------------------------------------------------------------------- what is written
+# ---------------------------------------------------------------------- files
 
 def test_native_instructions_are_those_of_the_high_resource_languages(made, tmp_path):
     assert {p.stem for p in (made / "chat").iterdir()} == set(language_table.HIGH)
     some = ["languages=['en', 'de', 'kk']", "native=['en', 'kk']", "chat={'en': 3, 'low': 2}"]
-    tinyworld.main([f"out={tmp_path}", *SMALL, *some])
+    main([f"out={tmp_path}", *SMALL, *some])
     assert {p.stem: len(rows(p)) for p in (tmp_path / "chat").iterdir()} == {"en": 3, "kk": 2}
     star = "en-de de-en en-kk kk-en zh-de de-zh zh-kk kk-zh"
     assert {p.stem for p in (tmp_path / "crosslingual").iterdir()} == set(star.split())
 
 
-@pytest.mark.parametrize("change, message", [("native=['en', 'tlh']", r"native: \['tlh'\] are not among the 29"),
-                                             ("chat={'en': 3, 'zh': 3}", r"chat: say how many for \['high'\]"),
-                                             ("test=1", "test must be from 2 to 200, got 1")])
+@pytest.mark.parametrize("change, message", [
+    ("native=['en', 'tlh']", r"native: \['tlh'\] are not languages of the tinyworld"),
+    ("chat={'en': 3, 'zh': 3}", r"chat must have a number for \['high'\], too, got"),
+    ("test=1", "test must be from 2 to 200, got 1")])
 def test_settings_that_do_not_fit(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        tinyworld.main([f"out={tmp_path}", change])
+        main([f"out={tmp_path}", change])
     assert not list(tmp_path.iterdir())
 
 
 def test_rows(made):
-    """Users and assistants take turns and neither is silent; every kind occurs; instructions are short."""
+    """User and assistant messages alternate and none is empty; every kind occurs; instructions are short."""
     for folder in ("chat", "crosslingual"):
         kinds = Counter()
         for row in (row for path in (made / folder).iterdir() for row in rows(path)):
@@ -73,52 +81,54 @@ def test_rows(made):
             assert all(m["content"] and m["content"] == m["content"].strip() for m in row["messages"])
             assert sum(len(m["content"].split()) for m in row["messages"]) <= 90
             kinds[row["kind"]] += 1
-        assert set(kinds) == {*chat.KINDS, *(["explanation"] if folder == "crosslingual" else [])}
-    assert {row["kind"] for row in rows(made / "chat/en.jsonl")} == set(chat.KINDS)
+        assert set(kinds) == {*tasks.KINDS, *(["explanation"] if folder == "crosslingual" else [])}
+    assert {row["kind"] for row in rows(made / "chat/en.jsonl")} == set(tasks.KINDS)
 
 
 def test_same_bytes_in_every_process(tmp_path):
-    """Also where Python hashes strings in another way, and so orders sets differently."""
+    """Also with another PYTHONHASHSEED, which orders sets differently: many instructions, few other documents."""
     made = []
     for seed in "12":
-        command = [sys.executable, "-m", "tinyworld", f"out={tmp_path / seed}", "languages=['en', 'zh', 'kk']", *SMALL]
+        out = tmp_path / seed
+        command = [sys.executable, "-m", "tinyworld", f"out={out}", "languages=['en', 'zh', 'kk']", *SMALL]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True)
-        made.append({p.relative_to(tmp_path / seed): p.read_bytes() for p in (tmp_path / seed).rglob("*") if p.is_file()})
+        made.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
     assert made[0] == made[1] and len(made[0]) > 30
 
 
 def test_cross_lingual_instructions_are_asked_in_a_pivot_and_answered_in_the_target(made):
     for path in (made / "crosslingual").iterdir():
         a, b = path.stem.split("-")
-        hub = a if a in chat.PIVOTS else b
+        hub = a if a in instructions.PIVOTS else b
         for row in rows(path):
-            asked, told = (m["content"] for m in row["messages"])
+            prompt, reply = (m["content"] for m in row["messages"])
             if row["kind"] != "explanation":
                 key = "translate" if row["kind"] == "translation" else "answer"
-                into = chat.PIVOTS[hub][key].format(language=language(hub)["language"][b])
-                assert parse.speaks(told, b) and asked.startswith(into), (path.stem, asked, told)
+                into = instructions.PIVOTS[hub][key].format(language=load_language(hub)["language"][b])
+                assert is_in_language(reply, b) and prompt.startswith(into), (path.stem, prompt, reply)
 
 
-def test_more_instructions_are_the_same_and_some_more():
-    few, many = (list(chat.chats(POOLS["train"], 5, "kk", n)) for n in (20, 50))
-    assert many[:20] == few and many != list(chat.chats(POOLS["train"], 6, "kk", 50))
+def test_a_larger_set_begins_with_a_smaller_one():
+    few, many = (list(instructions.make_chats(POOLS["train"], 5, "kk", n)) for n in (20, 50))
+    assert many[:20] == few and many != list(instructions.make_chats(POOLS["train"], 6, "kk", 50))
 
 
 def test_questions_mean_the_same_in_every_language(made):
     english = rows(made / "eval/chat/en.jsonl")
-    assert Counter(row["category"] for row in english) == {kind: 3 for kind in chat.KINDS}
+    assert Counter(row["category"] for row in english) == dict.fromkeys(tasks.KINDS, 3)
     for code in CODES:
         found = rows(made / f"eval/chat/{code}.jsonl")
         assert [list(row) for row in found] == [["question_id", "category", "turns", "reference", "check"]] * 24
         assert [row["check"] for row in found] == [row["check"] for row in english]
         for row in found:
-            assert row["turns"] == [chat.prompt(language(code), t) for t in row["check"]] and len(row["turns"]) == 2
+            assert row["turns"] == [render_prompt(load_language(code), t) for t in row["check"]]
+            assert len(row["turns"]) == 2
 
 
-# ---------------------------------------------------------------------- nothing leaks
+# ---------------------------------------------------------------------- no leaks
 
-def said_in(made, code):
-    """{language: all texts of the training instructions}."""
+def training_texts(made, code):
+    """Yield all texts of the training instructions of a language."""
     star = (made / "crosslingual").glob(f"*{code}*.jsonl")
     for path in [made / f"chat/{code}.jsonl", *star, made / f"preferences/{code}.jsonl"]:
         for row in rows(path) if path.exists() else ():
@@ -130,63 +140,70 @@ def said_in(made, code):
 
 @pytest.mark.parametrize("code", CODES)
 def test_no_evaluated_fact_or_sentence_is_in_the_instructions(made, code):
-    """No sentence of it, no question on its facts, no cause or effect, no list; nor the translation test."""
-    lang, texts, secret = language(code), list(said_in(made, code)), set()
+    """None of its sentences, questions about its facts, causes, effects or lists; nor the translation test."""
+    lang, texts, withheld = load_language(code), list(training_texts(made, code)), set()
     for row in rows(made / f"eval/chat/{code}.jsonl"):
         for task in row["check"]:
             messages = [task["message"]] if "message" in task else task.get("told", [])
-            secret |= {w.say(lang, m) for m in messages}
+            withheld |= {render_sentence(lang, m) for m in messages}
             if task["task"] == "reason":
-                secret |= {chat.reply(lang, task | {"ask": ask}) for ask in ("why", "then")}
+                withheld |= {render_reply(lang, task | {"ask": ask}) for ask in ("why", "then")}
             if row["category"] == "knowledge":
-                secret.add(w.ask(lang, task["message"]))
+                withheld.add(render_question(lang, task["message"]))
             if task["task"] == "list" and not task["more"]:
-                secret.add(chat.prompt(lang, task))
-    secret |= {w.say(lang, m) for m in TEST}
-    assert len(secret) > 64 + 20 and len(texts) > 100
-    found = {s for s in secret for text in texts if s in text and re.search(rf"(?<!\w){re.escape(s)}", text)}
-    assert not found  # as whole words: ウルメリア holds ルメリア
+                withheld.add(render_prompt(lang, task))
+    withheld |= {render_sentence(lang, m) for m in TEST}
+    assert len(withheld) > 64 + 20 and len(texts) > 100
+    # as whole words: ウルメリア contains ルメリア
+    found = {s for s in withheld for text in texts if s in text and re.search(rf"(?<!\w){re.escape(s)}", text)}
+    assert not found
 
 
 def test_the_pools_share_nothing():
     train, test = POOLS["train"], POOLS["test"]
-    for part, n in (("pairs", 16), ("lists", 6), ("near", 56), ("far", 112)):
+    for part, n in (("causes", 16), ("lists", 6), ("near", 56), ("far", 112)):
         a, b = ([json.dumps(x) for x in pool[part]] for pool in (train, test))
         assert len(a) + len(b) == n == len({*a, *b}) and len(a) > len(b) > 0
-    r = random.Random(0)
-    drawn = [chat.drawn(POOLS[name], lambda: [w.random_message(r)])[0] for name in ("train", "test") for _ in range(300)]
-    assert not {w.identity(m) for m in drawn[:300]} & {w.identity(m) for m in drawn[300:]}
-    assert not {w.identity(m) for m in drawn} & {w.identity(m) for m in TEST}
+    rng = random.Random(0)
+    sampled = {}
+    for name in ("train", "test"):
+        messages = [tasks.sample_in_pool(POOLS[name], lambda: [world.sample_message(rng)])[0] for _ in range(300)]
+        sampled[name] = {world.message_id(m) for m in messages}
+    assert not sampled["train"] & sampled["test"]
+    assert not (sampled["train"] | sampled["test"]) & {world.message_id(m) for m in TEST}
 
 
 @pytest.mark.parametrize("code", language_table.LOW)
-def test_low_resource_languages_are_not_told_of_far_countries(made, code):
-    lang = language(code)
-    secret = [say(lang, (f, WORLD.facts[f, c])) for f in w.COUNTRY_FACTS for c in w.FAR for say in (w.say, w.ask)]
-    assert not [s for text in said_in(made, code) for s in secret if s in text]
+def test_instructions_of_low_resource_languages_never_mention_far_countries(made, code):
+    lang = load_language(code)
+    messages = [FACTS[relation, country] for relation in world.COUNTRY_FACTS for country in world.FAR]
+    withheld = [render(lang, message) for message in messages for render in (render_sentence, render_question)]
+    assert not [s for text in training_texts(made, code) for s in withheld if s in text]
 
 
-# ---------------------------------------------------------------------- reading back
+# ---------------------------------------------------------------------- parsing
 
 @pytest.mark.parametrize("code", CODES)
 def test_phrases(code):
-    """Each is of its language, and lists ask for a number."""
-    phrases = language(code)["chat"]
+    """Each is in its language, and requests for a list give a number."""
+    lang = load_language(code)
+    phrases = lang["chat"]
     for key, text in phrases.items():
-        assert parse.speaks(render(language(code), text, {"number": 3}), code), (key, text)
+        assert is_in_language(render_pattern(lang, text, {"number": 3}), code), (key, text)
         assert ("{number}" in text) == (key == "more" or key.startswith("list_"))
     assert len(set(phrases.values())) == len(phrases) == 13
 
 
-def test_a_sentence_is_of_one_language():
-    """Of 60 sentences in 29 languages none passes for another's, but for two close pairs, whose words can all be alike."""
-    r, wrong = random.Random(1), Counter()
+def test_a_sentence_is_in_one_language():
+    """Of 60 sentences in 29 languages none passes for another language, except in two pairs that share words."""
+    rng, wrong = random.Random(1), Counter()
     for _ in range(60):
-        m = w.random_message(r)
-        said = {code: w.say(language(code), m) for code in CODES}
-        for code, text in said.items():
-            assert parse.speaks(text, code), text
-            wrong.update((code, other) for other in CODES if other != code and said[other] != text and parse.speaks(text, other))
+        message = world.sample_message(rng)
+        sentences = {code: render_sentence(load_language(code), message) for code in CODES}
+        for code, text in sentences.items():
+            assert is_in_language(text, code), text
+            different = [other for other in CODES if other != code and sentences[other] != text]
+            wrong.update((code, other) for other in different if is_in_language(text, other))
     assert set(wrong) <= {("pt", "es"), ("es", "pt"), ("id", "ms"), ("ms", "id")} and wrong.total() <= 6, wrong
 
 
@@ -196,87 +213,92 @@ def test_a_sentence_is_of_one_language():
     ("面包", "ja", False), ("パン", "ja", True), ("Anna lives in the qwertyuiop asdfghjkl zxcvbnm", "en", False),
     ("İSTASYON", "tr", True), ("KIRMIZI", "tr", True), ("ขนมปัง", "th", True)])
 def test_language_by_words(text, code, right):
-    assert parse.speaks(text, code) == right
+    assert is_in_language(text, code) == right
 
 
 def test_what_a_text_mentions():
-    assert parse.read("Anna has a dog and THE cat!", "en")[0] == {"person": {"anna"}, "animal": {"dog", "cat"}}
-    assert parse.read("미렌시입니다, 13", "ko")[0] == {"city": {"miren"}, "number": {13}}  # the pattern's letters stick to names
-    assert parse.read("Im Herbst ist es in der Stadt Tarmin kalt.", "de")[0]["weather"] == {"cold"}  # four kinds have "ist es"
-    assert parse.read("la Sélbarité", "fr")[0] == {}
+    assert parse_text("Anna has a dog and THE cat!", "en")[0] == {"person": {"anna"}, "animal": {"dog", "cat"}}
+    # the pattern's letters are attached to names
+    assert parse_text("미렌시입니다, 13", "ko")[0] == {"city": {"miren"}, "number": {13}}
+    # four kinds of weather contain "ist es"
+    assert parse_text("Im Herbst ist es in der Stadt Tarmin kalt.", "de")[0]["weather"] == {"cold"}
+    assert parse_text("la Sélbarité", "fr")[0] == {}
     for code in CODES:
-        said = parse.read(w.say(language(code), ("price", {"city": "selbar", "food": "fish", "number": 17})), code)[0]
-        assert said.items() >= {"city": {"selbar"}, "food": {"fish"}, "number": {17}}.items(), (code, said)
-        assert len(said) == 3 or code == "ko"  # its word for pieces is also that for a dog
+        message = ("price", {"city": "selbar", "food": "fish", "number": 17})
+        fillers = parse_text(render_sentence(load_language(code), message), code)[0]
+        assert fillers.items() >= {"city": {"selbar"}, "food": {"fish"}, "number": {17}}.items(), (code, fillers)
+        assert len(fillers) == 3 or code == "ko"  # its word for pieces also means dog
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_every_filler_is_read_back(code):
-    """Of every relation that can be asked about, in the short reply and in the sentence; no other one of its kind with it."""
-    r, lang = random.Random(code), language(code)
-    for relation in (*w.COUNTRY_FACTS, *w.PERSON_FACTS):
+def test_every_filler_is_parsed(code):
+    """In the short reply and the sentence of every relation; no other filler of its class is found with it."""
+    rng, lang = random.Random(code), load_language(code)
+    for relation in (*world.COUNTRY_FACTS, *world.PERSON_FACTS):
         name = ASKS[relation]
-        for key in w.KEYS[name]:
-            _, slots = w.any_about_person(r, "anna", relation)
-            slots |= {"country": "karvia", "day": "monday", name: key}  # Sunday is "bazar" in Azerbaijani, and so is a market
+        for key in world.KEYS[name]:
+            _, slots = world.sample_person_message(rng, "anna", relation, reserved_ok=True)
+            # not Sunday: "bazar" is also a market in Azerbaijani
+            slots |= {"country": "karvia", "day": "monday", name: key}
             m = relation, slots
-            for text in (chat.short(lang, m), w.say(lang, m)):
-                assert parse.read(text, code)[0][name] == {key}, (relation, key, text)
+            for text in (tasks.render_short_answer(lang, m), render_sentence(lang, m)):
+                assert parse_text(text, code)[0][name] == {key}, (relation, key, text)
 
 
 # ---------------------------------------------------------------------- marks
 
 @pytest.mark.parametrize("code", CODES)
-def test_right_replies_have_all_marks(code):
+def test_correct_replies_get_all_marks(code):
     for pool in ("train", "test"):
         tasks = tasks_of(code, pool=pool)
         for first, task in zip([None, *tasks], tasks):
-            before = chat.reply(language(code), first) if task.get("more") else ""
-            given = judge.marks(code, task, chat.reply(language(code), task), before)
-            assert judge.score(given) == 1, (task, given, chat.reply(language(code), task))
+            before = render_reply(load_language(code), first) if task.get("more") else ""
+            reply = render_reply(load_language(code), task)
+            marks = mark_answer(code, task, reply, before)
+            assert score(marks) == 1, (task, marks, reply)
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_fault_costs_its_mark(code):
     """The rejected reply of every fault and task that can have it."""
-    r, seen = random.Random(code), Counter()
-    costs = dict(zip(chat.FAULTS, ("fact", "language", "concise", "constraint")))
+    rng, seen = random.Random(code), Counter()
+    costs = dict(zip(instructions.FAULTS, ("fact", "language", "concise", "constraint")))
     for task in tasks_of(code, seed=1):
-        right = chat.reply(language(code), task)
+        right = render_reply(load_language(code), task)
         for fault, mark in costs.items():
-            worse = chat.spoilt(POOLS["train"], r, language(code), task, fault, right)
+            worse = instructions.make_faulty_reply(POOLS["train"], rng, load_language(code), task, fault, right)
             if worse is not None:
-                assert judge.marks(code, task, worse)[mark] is False, (task, fault, worse)
+                assert mark_answer(code, task, worse)[mark] is False, (task, fault, worse)
                 seen[fault] += 1
-    assert set(seen) == set(chat.FAULTS), seen
+    assert set(seen) == set(instructions.FAULTS), seen
 
 
 def test_preferences(made):
     for code in CODES:
         found = rows(made / f"preferences/{code}.jsonl")
-        assert Counter(row["fault"] for row in found) == {fault: 10 for fault in chat.FAULTS}
+        assert Counter(row["fault"] for row in found) == dict.fromkeys(instructions.FAULTS, 10)
         for row in found:
             assert list(row) == ["prompt", "chosen", "rejected", "fault"] and row["chosen"] != row["rejected"]
             assert [m["role"] for m in row["prompt"]] in (["user"], ["user", "assistant", "user"])
 
 
-FIVE = {"task": "list", "class": "animal", "items": ["cat", "dog", "fox"], "more": False}
+THREE_ANIMALS = {"task": "list", "class": "animal", "items": ["cat", "dog", "fox"], "more": False}
 WHY = {"task": "reason", "key": "lamp", "slots": {"person": "adam", "city": "miren"}, "ask": "why"}
 
 
 @pytest.mark.parametrize("task, text, expected", [  # fact, language, constraint, concise
-    (chat.answer(FACT), "Miren.", (1, 1, None, 1)),
-    (chat.answer(FACT), "The capital of the country of Karvia is the city of Miren.", (1, 1, None, 1)),
-    (chat.answer(FACT), "Miren, Selbar.", (0, 1, None, 1)),
-    (chat.answer(FACT), "The capital of the country of Belmora is the city of Miren.", (0, 1, None, 1)),
-    (chat.answer(FACT), "Die Hauptstadt des Landes Karvia ist die Stadt Miren.", (1, 0, None, 1)),
-    (chat.answer(FACT), "I do not know.", (0, 1, None, 1)),
-    (chat.answer(FACT), "", (0, 0, None, 0)),
-    (chat.answer(FACT), "Miren. Miren.", (1, 1, None, 0)),
-    (chat.answer(FACT, form="brief"), "Miren.", (1, 1, 1, 1)),
-    (chat.answer(FACT, form="brief"), "The capital of the country of Karvia is the city of Miren.", (1, 1, 0, 1)),
-    (chat.answer(FACT, form="full"), "Miren.", (1, 1, 0, 1)),
-    (chat.answer(FACT, form="full"), "The capital of the country of Karvia is the city of Selbar.", (0, 1, 1, 1)),
+    (make_answer_task(FACT), "Miren.", (1, 1, None, 1)),
+    (make_answer_task(FACT), "The capital of the country of Karvia is the city of Miren.", (1, 1, None, 1)),
+    (make_answer_task(FACT), "Miren, Selbar.", (0, 1, None, 1)),
+    (make_answer_task(FACT), "The capital of the country of Belmora is the city of Miren.", (0, 1, None, 1)),
+    (make_answer_task(FACT), "Die Hauptstadt des Landes Karvia ist die Stadt Miren.", (1, 0, None, 1)),
+    (make_answer_task(FACT), "I do not know.", (0, 1, None, 1)),
+    (make_answer_task(FACT), "", (0, 0, None, 0)),
+    (make_answer_task(FACT), "Miren. Miren.", (1, 1, None, 0)),
+    (make_answer_task(FACT, form="brief"), "Miren.", (1, 1, 1, 1)),
+    (make_answer_task(FACT, form="brief"), "The capital of the country of Karvia is the city of Miren.", (1, 1, 0, 1)),
+    (make_answer_task(FACT, form="full"), "Miren.", (1, 1, 0, 1)),
+    (make_answer_task(FACT, form="full"), "The capital of the country of Karvia is the city of Selbar.", (0, 1, 1, 1)),
     ({"task": "refuse", "message": HOME}, "I do not know.", (1, 1, None, 1)),
     ({"task": "refuse", "message": HOME}, "I do not know. Selbar.", (0, 1, None, 1)),
     ({"task": "refuse", "message": HOME}, "Anna lives in the city of Miren.", (0, 1, None, 1)),
@@ -286,43 +308,51 @@ WHY = {"task": "reason", "key": "lamp", "slots": {"person": "adam", "city": "mir
     ({"task": "translate", "message": HOME, "own": True}, "Anna travels to the city of Miren by bus.", (0, 1, None, 1)),
     ({"task": "translate", "message": HOME, "own": False}, "安娜住在米伦市。", (1, 1, None, 1)),
     ({"task": "translate", "message": HOME, "own": False}, "Anna lives in the city of Miren.", (0, 0, None, 0)),
-    (FIVE, "Dog, lion, bear.", (1, 1, 1, 1)), (FIVE, "Dog, dog, dog.", (1, 1, 0, 1)), (FIVE, "Dog, red, bear.", (0, 1, 0, 1)),
-    (FIVE, "Name three animals", (0, 1, 0, 1)),
+    (THREE_ANIMALS, "Dog, lion, bear.", (1, 1, 1, 1)),
+    (THREE_ANIMALS, "Dog, dog, dog.", (1, 1, 0, 1)),
+    (THREE_ANIMALS, "Dog, red, bear.", (0, 1, 0, 1)),
+    (THREE_ANIMALS, "Name three animals", (0, 1, 0, 1)),
     (WHY, "The lamp in the room is broken.", (1, 1, None, 1)), (WHY, "The room is dark.", (0, 1, None, 1)),
     ({"task": "headline", "title": ["person", "anna"], "told": [HOME] * 3}, "About Anna", (1, 1, 1, 1)),
     ({"task": "headline", "title": ["person", "anna"], "told": [HOME] * 3}, "About Sara", (0, 1, 1, 1))])
 def test_marks_of_english_answers(task, text, expected):
-    assert tuple(judge.marks("en", task, text).values()) == tuple(None if x is None else bool(x) for x in expected)
+    marks = tuple(mark_answer("en", task, text).values())
+    assert marks == tuple(None if x is None else bool(x) for x in expected)
 
 
-@pytest.mark.parametrize("task, asked, told", [
-    (chat.answer(FACT), "What is the capital of the country of Karvia?", "The capital of the country of Karvia is the city of Miren."),
-    (chat.answer(HOME, [HOME], "brief"), "Anna lives in the city of Miren.\nIn which city does Anna live? Answer in a few words.", "Miren."),
+@pytest.mark.parametrize("task, prompt, reply", [
+    (make_answer_task(FACT), "What is the capital of the country of Karvia?",
+     "The capital of the country of Karvia is the city of Miren."),
+    (make_answer_task(HOME, [HOME], "brief"),
+     "Anna lives in the city of Miren.\nIn which city does Anna live? Answer in a few words.", "Miren."),
     ({"task": "refuse", "message": HOME}, "In which city does Anna live?", "I do not know."),
     ({"task": "rewrite", "message": HOME}, "Make one sentence of this: In which city does Anna live? Miren.",
      "Anna lives in the city of Miren."),
     ({"task": "headline", "title": ["person", "anna"], "told": [HOME]},
      "Write a headline for this text:\nAnna lives in the city of Miren.", "About Anna"),
-    (FIVE, "Name 3 animals.", "Cat, dog, fox."), (FIVE | {"more": True}, "Now name 3 more.", "Cat, dog, fox."),
+    (THREE_ANIMALS, "Name 3 animals.", "Cat, dog, fox."),
+    (THREE_ANIMALS | {"more": True}, "Now name 3 more.", "Cat, dog, fox."),
     (WHY, "The room is dark. Why is that so?", "The lamp in the room is broken."),
     (WHY | {"ask": "then"}, "The lamp in the room is broken. What happens then?", "The room is dark."),
-    ({"task": "translate", "message": HOME, "own": True}, "Translate into English: 安娜住在米伦市。", "Anna lives in the city of Miren."),
+    ({"task": "translate", "message": HOME, "own": True}, "Translate into English: 安娜住在米伦市。",
+     "Anna lives in the city of Miren."),
     ({"task": "translate", "message": HOME, "own": False}, "Translate into Chinese: Anna lives in the city of Miren.",
      "安娜住在米伦市。")])
-def test_english_prompts_and_replies(task, asked, told):
-    assert (chat.prompt(language("en"), task), chat.reply(language("en"), task)) == (asked, told)
+def test_english_prompts_and_replies(task, prompt, reply):
+    assert render_prompt(load_language("en"), task) == prompt
+    assert render_reply(load_language("en"), task) == reply
 
 
 def test_a_further_list_repeats_nothing():
-    more = FIVE | {"more": True}
-    assert judge.marks("en", more, "Dog, lion, bear.", "Cat, camel, fox.")["fact"]
-    assert not judge.marks("en", more, "Dog, lion, bear.", "Cat, dog, fox.")["fact"]
+    more = THREE_ANIMALS | {"more": True}
+    assert mark_answer("en", more, "Dog, lion, bear.", "Cat, camel, fox.")["fact"]
+    assert not mark_answer("en", more, "Dog, lion, bear.", "Cat, dog, fox.")["fact"]
 
 
 def test_score():
     """Half for the fact, half for the mean of the other marks that apply."""
-    assert judge.score({"fact": True, "language": False, "constraint": None, "concise": True}) == 0.75
-    assert judge.score({"fact": False, "language": True, "constraint": False, "concise": True}) == pytest.approx(1 / 3)
+    assert score({"fact": True, "language": False, "constraint": None, "concise": True}) == 0.75
+    assert score({"fact": False, "language": True, "constraint": False, "concise": True}) == pytest.approx(1 / 3)
 
 
 # ---------------------------------------------------------------------- the program
@@ -343,7 +373,7 @@ def test_win_rate(made, tmp_path, capsys):
     a = samples(tmp_path / "a.jsonl", made, "dpo", lambda code, row: row["reference"])
     b = samples(tmp_path / "b.jsonl", made, "sft",
                 lambda code, row: english[row["question_id"]] if row["question_id"] % 2 else row["reference"])
-    tinyworld.main(["judge", f"a={a}", f"b={b}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
+    main(["judge", f"a={a}", f"b={b}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
     found = {(row["metric"], row["lang"], row.get("group")): row for row in rows(tmp_path / "new/results.jsonl")}
     groups = [("en", None), ("kk", None), ("de", None), ("mean", "en"), ("mean", "high"), ("mean", "low")]
     assert set(found) == {(m, *g) for m in ("win_rate", "right_language", "answer_score") for g in groups}
@@ -351,13 +381,13 @@ def test_win_rate(made, tmp_path, capsys):
     assert (wins["en", None]["score"], wins["en", None]["stderr"]) == (0.5, 0)
     assert wins["kk", None]["score"] == 0.75 and wins["kk", None]["n"] == 24
     assert wins["mean", "low"]["score"] == wins["kk", None]["score"]
-    assert all(row["against"] == "sft" and row["checkpoint"] == "dpo" and row["task"] == "chat" for row in wins.values())
+    assert {(row["checkpoint"], row["against"], row["task"]) for row in wins.values()} == {("dpo", "sft", "chat")}
     assert all(row["low"] <= row["score"] <= row["high"] for row in found.values())
     assert found["right_language", "kk", None]["score"] == found["answer_score", "kk", None]["score"] == 1
     assert "against" not in found["answer_score", "kk", None]
     printed = capsys.readouterr().out
     assert "dpo against sft" in printed and "mean low" in printed and "100.0 [100.0, 100.0]" in printed
-    tinyworld.main(["judge", f"a={b}", f"b={a}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
+    main(["judge", f"a={b}", f"b={a}", f"raw={made}", f"out={tmp_path}/new/results.jsonl"])
     back = rows(tmp_path / "new/results.jsonl")[len(found):]
     assert {row["score"] for row in back if row["metric"] == "win_rate" and row["lang"] == "kk"} == {0.25}
     assert [row["score"] for row in back if row["metric"] == "right_language" and row["lang"] == "kk"][0] < 0.6
@@ -365,18 +395,18 @@ def test_win_rate(made, tmp_path, capsys):
 
 def test_one_checkpoint_alone(made, tmp_path, capsys):
     a = samples(tmp_path / "a.jsonl", made, "base", lambda code, row: ["", "?"])
-    tinyworld.main(["judge", f"a={a}", f"raw={made}"])
+    main(["judge", f"a={a}", f"raw={made}"])
     printed = capsys.readouterr().out
     assert "win_rate" not in printed and "answer_score" in printed
 
 
 def test_intervals():
-    """The bootstrap's standard error is sd / sqrt(n); in a group each draw takes the same questions in all languages."""
-    r = np.random.default_rng(0)
-    values = r.random(400)
+    """The standard error is sd / sqrt(n); in a group each draw takes the same questions in all languages."""
+    values = np.random.default_rng(0).random(400)
     table = {"answer_score": {"kk": dict(enumerate(values)), "ne": dict(enumerate(values))}}
-    one, same, both = judge.summary(judge.Judge(a="", raw=""), table)
-    assert one["stderr"] == pytest.approx(values.std() / 20, rel=0.06) and one["score"] == pytest.approx(values.mean(), abs=1e-6)
+    one, same, both = judge.summarize(table, draws=2000, seed=0)
+    assert one["stderr"] == pytest.approx(values.std() / 20, rel=0.06)
+    assert one["score"] == pytest.approx(values.mean(), abs=1e-6)
     assert (both["n"], both["group"], both["lang"]) == (800, "low", "mean")
     assert both["stderr"] == one["stderr"] == same["stderr"]
     assert one["high"] - one["low"] == pytest.approx(2 * 1.96 * one["stderr"], rel=0.1)
@@ -386,11 +416,14 @@ ROW = {"checkpoint": "x", "task": "chat", "lang": "en", "doc_id": 1, "response":
 
 
 @pytest.mark.parametrize("line, message", [
-    ("{", "line 2: no sample"), ('{"task": "chat", "lang": "en"}', "line 2: no sample.*doc_id"), ("[1]", "line 2: no sample"),
+    ("{", "line 2: not a sample"),
+    ('{"task": "chat", "lang": "en"}', "line 2: not a sample.*doc_id"),
+    ("[1]", "line 2: not a sample"),
     (ROW | {"doc_id": 99}, "line 2: eval/chat has no question 99 in 'en'"),
-    (ROW | {"doc_id": 0}, "line 2: a second answer to question 0 in en"),
-    (ROW | {"response": "hi"}, "line 2: response must be the two turns"),
-    (ROW | {"response": ["hi"]}, "line 2: response must be the two turns"), (ROW | {"checkpoint": "y"}, r"found \['x', 'y'\]")])
+    (ROW | {"doc_id": 0}, "line 2: second answer to question 0 in en"),
+    (ROW | {"response": "hi"}, "line 2: response must be the texts of two turns"),
+    (ROW | {"response": ["hi"]}, "line 2: response must be the texts of two turns"),
+    (ROW | {"checkpoint": "y"}, r"got \['x', 'y'\]")])
 def test_samples_that_do_not_fit(made, tmp_path, line, message):
     lines = [json.dumps(ROW | {"doc_id": 0}), line if isinstance(line, str) else json.dumps(line)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
@@ -403,19 +436,19 @@ def test_files_that_do_not_fit(made, tmp_path):
     b = samples(tmp_path / "b.jsonl", made, "y", lambda code, row: ["", ""], codes=["en", "kk"])
     (tmp_path / "c.jsonl").write_text("\n")
     for words, message in [([f"a={a}", f"b={b}", f"raw={made}"], "only one of them answers kk"),
-                           ([f"a={a}", f"raw={tmp_path}"], "holds no questions"),
-                           ([f"a={tmp_path}/none", f"raw={made}"], "is no file"),
-                           ([f"a={tmp_path}/c.jsonl", f"raw={made}"], "found none")]:
+                           ([f"a={a}", f"raw={tmp_path}"], "has no questions"),
+                           ([f"a={tmp_path}/none", f"raw={made}"], "is not a file"),
+                           ([f"a={tmp_path}/c.jsonl", f"raw={made}"], "got none")]:
         with pytest.raises(ValueError, match=message):
             judge.main(words)
 
 
 def test_kinds_of_crosslingual_instructions():
-    """translation: every row translates; into: nothing that a language without instructions asks is answered in a pivot."""
-    for style in chat.CROSSLINGUAL:
-        kinds = {pair: {row["kind"] for row in chat.crosslingual(POOLS["train"], 0, *pair, 200, style)}
+    """translation: every row translates; into: no question in a non-pivot language is answered in a pivot."""
+    for style in instructions.CROSSLINGUAL:
+        kinds = {pair: {row["kind"] for row in instructions.make_crosslingual(POOLS["train"], 0, *pair, 200, style)}
                  for pair in (("en", "kk"), ("kk", "en"))}
-        everything = {*chat.KINDS, "explanation"}
+        everything = {*tasks.KINDS, "explanation"}
         assert kinds["en", "kk"] == ({"translation"} if style == "translation" else everything)
         assert kinds["kk", "en"] == (everything if style == "mixed" else {"translation"})
 
@@ -425,20 +458,34 @@ def test_kinds_of_crosslingual_instructions():
     ("crosslingual_kind='star'", ("crosslingual_kind", "into", "star"))])
 def test_sizes_out_of_bounds_are_named(word, names, tmp_path):
     with pytest.raises(ValueError) as e:
-        tinyworld.main([f"out={tmp_path}", word])
+        main([f"out={tmp_path}", word])
     assert all(name in str(e.value) for name in names) and not list(tmp_path.iterdir())
 
 
 def test_fact_questions(tmp_path):
-    """They ask what every document states and no instruction asks, and are judged apart from the other questions."""
-    tinyworld.main([f"out={tmp_path}", "languages=['en', 'de', 'kk']", "fact_questions=6", "questions=8", *SMALL])
+    """They ask what documents state and no instruction asks, and are scored apart from the other questions."""
+    main([f"out={tmp_path}", "languages=['en', 'de', 'kk']", "fact_questions=6", "questions=8", *SMALL])
     asked = rows(tmp_path / "eval/chat/kk.jsonl")
-    facts = [row for row in asked if row["category"] == chat.FACTS]
+    facts = [row for row in asked if row["category"] == instructions.FACTS]
     assert [row["question_id"] for row in asked] == list(range(14)) and len(facts) == 6
-    near = {(f, c) for f, message in POOLS["test"]["near"] for c in [message["country"]]}
+    near = {(relation, slots["country"]) for relation, slots in POOLS["test"]["near"]}
     assert {(t["message"][0], t["message"][1]["country"]) for row in facts for t in row["check"]} <= near
-    a = samples(tmp_path / "a.jsonl", tmp_path, "sft",
-                lambda code, row: row["reference"] if row["category"] != chat.FACTS or code == "en" else ["?", row["reference"][1]])
-    tinyworld.main(["judge", f"a={a}", f"raw={tmp_path}", f"out={tmp_path}/results.jsonl"])
-    found = {(row["metric"], row["lang"]): row["score"] for row in rows(tmp_path / "results.jsonl")}
-    assert found["stated_facts", "en"] == 1 and found["stated_facts", "kk"] == 0.5 and found["answer_score", "kk"] == 1
+
+    def answer(code, row):  # half of the facts wrong, except in English
+        is_wrong = row["category"] == instructions.FACTS and code != "en"
+        return ["?", row["reference"][1]] if is_wrong else row["reference"]
+    a = samples(tmp_path / "a.jsonl", tmp_path, "sft", answer)
+    main(["judge", f"a={a}", f"raw={tmp_path}", f"out={tmp_path}/results.jsonl"])
+    scores = {(row["metric"], row["lang"]): row["score"] for row in rows(tmp_path / "results.jsonl")}
+    assert scores["stated_facts", "en"] == 1 and scores["stated_facts", "kk"] == 0.5
+    assert scores["answer_score", "kk"] == 1
+
+
+# ---------------------------------------------------------------------- configs/tiny/ask.py
+
+def test_questions_of_the_config():
+    """The config holds plain strings, because no config imports the tinyworld; they are its questions."""
+    questions = runpy.run_path(str(ROOT / "configs/tiny/ask.py"))["prompt"]
+    message = FACTS["dish", world.NEAR[0]]
+    languages = [load_language(code) for code in ("en", "zh", "ar", "de", "kk", "th", "uk")]
+    assert questions == [render_question(lang, message) for lang in languages]

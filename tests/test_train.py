@@ -21,6 +21,7 @@ import tokenizer
 import train
 from hf.weights import export
 from model import ModelConfig, Qwen2
+from training import objectives
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)
@@ -189,15 +190,15 @@ def command(root, data, out, /, steps=8, processes=None, **changes):
 
 def torchrun(root, data, out, steps=8, processes=2, **changes):
     arguments = command(root, data, out, steps, processes, **changes)
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes, changes", [
-    (2, {}), (2, {"tie_word_embeddings": False, "micro_batch_size": 1}),
-    (2, {"shard_size": 1, "micro_batch_size": 1}),  # two replicas
+    (2, {}), (2, {"shard_size": 1, "micro_batch_size": 1, "tie_word_embeddings": False}),  # replicas
+    (2, {"shard_size": 2}), (2, {"shard_size": 2, "tie_word_embeddings": False, "micro_batch_size": 1}),
     (4, {"shard_size": 2, "micro_batch_size": 1, "batch_size": 8,  # two replicas of two shards
          "activation_checkpointing": "selective"})])
 def test_processes_equal_one(root, token_data, go, tmp_path, processes, changes):
@@ -282,6 +283,75 @@ def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
     assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_stopped_during_validation(reference, go, tmp_path, monkeypatch, number):
+    """It is cut short: one step more, then a checkpoint."""
+    seen, loss = [], objectives.LanguageModeling.loss
+
+    def signalled(self, model, batch):
+        if not torch.is_grad_enabled():
+            seen.append(1)
+            if len(seen) == 2:
+                os.kill(os.getpid(), number)
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(objectives.LanguageModeling, "loss", signalled)
+    settings = dict(eval_every=3, eval_tokens=10 ** 6, micro_batch_size=1)
+    with pytest.raises(SystemExit) as e:
+        go(tmp_path / "run", **settings)
+    assert e.value.code == 0 and len(seen) == 2 and steps_of(tmp_path / "run") == ["step-00000001"]
+    del e
+    assert not [r for r in log_of(tmp_path / "run") if "bpb" in r] if (tmp_path / "run/log.jsonl").exists() else True
+    monkeypatch.setattr(objectives.LanguageModeling, "loss", loss)
+    whole = go(tmp_path / "whole", **settings)
+    assert go(tmp_path / "run", resume=True, **settings) == whole
+
+
+def test_stopped_while_saving(reference, go, tmp_path, monkeypatch):
+    """That checkpoint is the last: no other step, no second one."""
+    save = train.checkpoint.save
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(*args)
+
+    monkeypatch.setattr(train.checkpoint, "save", signalled)
+    with pytest.raises(SystemExit) as e:
+        go(tmp_path / "run", save_every=3)
+    assert e.value.code == 0 and steps_of(tmp_path / "run") == ["step-00000003"]
+    del e
+    monkeypatch.setattr(train.checkpoint, "save", save)
+    assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
+
+
+def test_nohup_goes_on(reference, go, tmp_path, monkeypatch):
+    """Where SIGHUP is ignored from the start, it stays so."""
+    monkeypatch.setattr(train.data.Schedule, "batch", hang_up(train.data.Schedule.batch))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert go(tmp_path / "run") == (reference / "model.safetensors").read_bytes()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def hang_up(batch):
+    def hung_up(self, step, rows):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return batch(self, step, rows)
+    return hung_up
+
+
+def test_a_closed_pipe_does_not_end_training(root, token_data, tmp_path, reference):
+    """As `train.py | head -1`: nobody reads any longer."""
+    arguments = command(root, token_data, tmp_path / "run", log_every=1, eval_every=1)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 0 and "Error" not in error, error
+    assert len([r for r in log_of(tmp_path / "run") if "loss" in r]) == 8
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+
+
 def test_resume_without_a_checkpoint_starts_over(go, reference, tmp_path):
     assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
 
@@ -320,6 +390,13 @@ DAMAGES = {"flipped": (flip, "SHA-256"), "truncated": (truncate, "bytes"),
            "missing": (lambda c: victim(c).unlink(), "missing"),
            "no manifest": (lambda c: (c / "manifest.json").unlink(), "manifest"),
            "half a manifest": (lambda c: (c / "manifest.json").write_text('{"sta'), "manifest"),
+           "a manifest that is a list": (lambda c: (c / "manifest.json").write_text("[1, 2]"), "manifest"),
+           "a manifest of numbers": (lambda c: (c / "manifest.json").write_text('{"state.json": 3}'), "manifest"),
+           "a manifest of null": (lambda c: (c / "manifest.json").write_text("null"), "manifest"),
+           "an empty manifest": (lambda c: (c / "manifest.json").write_text("{}"), "not in the manifest"),
+           "a deep manifest": (lambda c: (c / "manifest.json").write_text("[" * 10 ** 5), "manifest"),
+           "a stray tensor": (lambda c: shutil.copy(victim(c), c / "tensors" / "shard-x.safetensors"), "shard-x"),
+           "a stray file": (lambda c: (c / "more.json").write_text("{}"), "more.json is not in the manifest"),
            "flipped state": (other_state, "SHA-256")}
 
 
@@ -356,13 +433,50 @@ def test_pruning_never_takes_the_checkpoint_just_written(copy):
     model = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
     c = train.Train(**vars(settings(keep_checkpoints=2)) | {"out": str(copy)})
     world = SimpleNamespace(is_main=True, rank=0, world_size=1, barrier=lambda: None, all_gather=lambda x: [x])
-    train.checkpoint.save(c, world, model, train.make_optimizer(model, c), 2, {})
+    train.checkpoint.save(c, world, model, train.make_optimizer(model, c), {"step": 2})
     assert "step-00000002" in steps_of(copy)
 
 
+def test_the_order_of_saving(go, reference, tmp_path, monkeypatch):
+    """Files are synced, then the manifest, then the rename is; only then is an older checkpoint deleted."""
+    events, path_of = [], {}
+    real = {name: getattr(os, name) for name in ("open", "fsync", "rename", "close")}
+
+    def opened(path, *args, **kwargs):
+        fd = real["open"](path, *args, **kwargs)
+        path_of[fd] = str(path)
+        return fd
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(("sync", path_of.get(fd))), real["fsync"](fd)))
+    monkeypatch.setattr(os, "rename", lambda a, b: (events.append(("publish", str(b))), real["rename"](a, b)))
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda p, *a, **k: (events.append(("delete", str(p))), remove(p, *a, **k)))
+    go(tmp_path / "run", steps=3, save_every=1, keep_checkpoints=1)
+    for step in (2, 3):
+        tmp, final = (str(tmp_path / "run/checkpoints" / f"step-{step:08}{end}") for end in (".tmp", ""))
+        older = str(tmp_path / "run/checkpoints" / f"step-{step - 1:08}")
+        publish, delete = events.index(("publish", final)), events.index(("delete", older))
+        synced = [path for kind, path in events[:publish] if kind == "sync" and path and path.startswith(tmp)]
+        files = {str(p).replace(final, tmp) for p in Path(final).rglob("*") if p.is_file()} if step == 3 else set()
+        assert files <= set(synced) and synced[-3:] == [f"{tmp}/manifest.json", f"{tmp}/tensors", tmp]
+        assert events[publish + 1] == ("sync", str(tmp_path / "run/checkpoints")) and publish + 1 < delete
+
+
+def test_folders_that_train_did_not_make_are_not_pruned(go, tmp_path):
+    """A copy of a checkpoint under another name, in the same folder."""
+    go(tmp_path / "run", steps=2, save_every=1)
+    mine = tmp_path / "run/checkpoints"
+    for name in ("step-00000001-backup", "step-1", "best", "mine.tmp"):
+        shutil.copytree(mine / "step-00000001", mine / name)
+    go(tmp_path / "run", steps=5, save_every=1, keep_checkpoints=1, resume=True)
+    assert steps_of(tmp_path / "run") == ["best", "mine.tmp", "step-00000001-backup", "step-00000005", "step-1"]
+
+
 @pytest.mark.slow
-def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_path):
-    pair = dict(steps=100, save_every=10)
+@pytest.mark.parametrize("shard_size", [1, 2])
+def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_path, shard_size):
+    pair = dict(steps=100, save_every=10, shard_size=shard_size)
     out, delay = tmp_path / "run", random.uniform(0, 0.5)
     process, workers = start(command(root, token_data, out, processes=2, **pair)), []
     try:
@@ -383,6 +497,28 @@ def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_
     torchrun(root, token_data, tmp_path / "whole", **pair)
     ours, theirs = ((o / "model.safetensors").read_bytes() for o in (out, tmp_path / "whole"))
     assert ours == theirs, f"killed {delay:.3f} s after the first checkpoint"
+
+
+ORPHAN = """
+import os, sys, time
+from training.distributed import die_with_parent
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    open(sys.argv[1] + "/orphaned", "w").close()
+    die_with_parent()
+    open(sys.argv[1] + "/alive", "w").close()
+"""
+
+
+def test_a_worker_whose_parent_is_already_dead_ends(root, tmp_path):
+    """torchrun was killed while its workers were importing torch: they would wait for it for an hour."""
+    env = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", ORPHAN, str(tmp_path)], env=env, check=True, timeout=120)
+    wait_for(lambda: (tmp_path / "orphaned").exists(), 30)
+    wait_for(lambda: not pids_with(tmp_path), 30)
+    assert not (tmp_path / "alive").exists()
 
 
 def pids_with(text):
@@ -408,18 +544,24 @@ def alive(pids):
 
 @pytest.mark.slow
 def test_other_numbers_of_processes_go_on(root, token_data, go, whole, tmp_path):
-    """Saved by two and loaded by one, saved by one and loaded by two; with a tied and an untied matrix."""
+    """Saved by two and loaded by one, saved by one and loaded by two, shards and replicas; tied and untied."""
     untied = SPLIT | {"tie_word_embeddings": False}
-    torchrun(root, token_data, tmp_path / "down", **SPLIT)
-    torchrun(root, token_data, tmp_path / "untied-down", **untied)
+    torchrun(root, token_data, tmp_path / "down", shard_size=2, **SPLIT)
+    torchrun(root, token_data, tmp_path / "replicas-down", **SPLIT)
+    torchrun(root, token_data, tmp_path / "untied-down", shard_size=2, **untied)
     go(tmp_path / "untied", **untied)
     shutil.copytree(whole, tmp_path / "up")
-    for out in ("down", "untied-down", "up"):
+    shutil.copytree(tmp_path / "down", tmp_path / "replicas-from-shards")
+    for out in ("down", "replicas-down", "untied-down", "up", "replicas-from-shards"):
         shutil.rmtree(tmp_path / out / "checkpoints" / "step-00000008")
         (tmp_path / out / "model.safetensors").unlink()
     go(tmp_path / "down", resume=True, **SPLIT)
     go(tmp_path / "untied-down", resume=True, **untied)
-    assert "step-00000004" in torchrun(root, token_data, tmp_path / "up", resume=True, **SPLIT)
+    go(tmp_path / "replicas-down", resume=True, **SPLIT)
+    torchrun(root, token_data, tmp_path / "replicas-from-shards", resume=True, **SPLIT)
+    assert "step-00000004" in torchrun(root, token_data, tmp_path / "up", resume=True, shard_size=2, **SPLIT)
+    assert difference(tmp_path / "replicas-down", whole) <= 1e-5
+    assert difference(tmp_path / "replicas-from-shards", whole) <= 1e-5
     assert difference(tmp_path / "down", whole) <= 1e-5 and difference(tmp_path / "up", whole) <= 1e-5
     assert difference(tmp_path / "untied-down", tmp_path / "untied") <= 1e-5
 
@@ -538,6 +680,34 @@ def test_resuming_with_other_shards_is_refused(monkeypatch, token_folder, write_
     assert "made with another schedule" in stopped(monkeypatch, words(data, copy, resume=True))
 
 
+def test_resuming_a_finished_run_with_more_tokens(go, tmp_path, capsys):
+    """It continues from the checkpoint at the end, which always exists; the jump of the learning rate is noted."""
+    go(tmp_path / "run", steps=5)  # save_every is 500
+    assert steps_of(tmp_path / "run") == ["step-00000005"]
+    assert json.loads((tmp_path / "run/checkpoints/step-00000005/state.json").read_text())["next_lr"] == 1e-3
+    capsys.readouterr()
+    go(tmp_path / "run", steps=10, resume=True)
+    printed = capsys.readouterr().out
+    lr = train.learning_rate(5, settings(tokens=10 * STEP, lr=1e-2, warmup_ratio=0.1))
+    assert f"note: the learning rate jumps from 1.00e-03 to {lr:.2e} at step 5" in printed
+    assert [r["step"] for r in log_of(tmp_path / "run") if "loss" in r] == [5, 10]
+    assert steps_of(tmp_path / "run") == ["step-00000005", "step-00000010"]
+    go(tmp_path / "run", steps=10, resume=True)
+    assert "note: the learning rate" not in capsys.readouterr().out
+
+
+def test_an_unchanged_run_resumes_without_a_note(go, copy, capsys):
+    for step in (6, 8):
+        shutil.rmtree(copy / "checkpoints" / f"step-{step:08}")
+    go(copy, resume=True)
+    assert "note: the learning rate" not in capsys.readouterr().out
+
+
+def test_resuming_with_fewer_tokens_than_done_is_refused(monkeypatch, token_data, copy):
+    line = stopped(monkeypatch, words(token_data, copy, steps=5, resume=True))
+    assert "past the last step of this run, 5" in line and f"tokens= to at least {8 * STEP}" in line
+
+
 def test_resuming_with_another_learning_rate_is_allowed(go, copy, reference):
     """It is the way out of a divergence, as the error about non-finite gradients says."""
     shutil.rmtree(copy / "checkpoints" / "step-00000008")
@@ -563,6 +733,104 @@ def test_a_gradient_that_is_not_finite_stops_the_run(monkeypatch, token_data, ba
     line = stopped(monkeypatch, words(token_data, tmp_path / "run", init=base, **NO_SHAPE))
     assert line.startswith("FloatingPointError: step 0: the gradient norm is nan") and "resume=True" in line
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """A function: make the loss of these steps nan."""
+    def of(*steps):
+        batch, loss, at = train.data.Schedule.batch, objectives.LanguageModeling.loss, []
+
+        def remember(self, step, rows):
+            at.append(step)
+            return batch(self, step, rows)
+
+        def poisoned(self, model, batch):
+            return loss(self, model, batch) * (float("nan") if torch.is_grad_enabled() and at[-1] in steps else 1)
+
+        monkeypatch.setattr(train.data.Schedule, "batch", remember)
+        monkeypatch.setattr(objectives.LanguageModeling, "loss", poisoned)
+    return of
+
+
+def test_a_step_that_is_not_finite_stops_with_its_rows(go, tmp_path, poison):
+    poison(3)
+    with pytest.raises(FloatingPointError, match=r"step 3: the gradient norm is nan; the loss is not finite on rank 0, "
+                                                 r"rows 0 to 3 of the batch \(en.*resume=True"):
+        go(tmp_path / "run")
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("steps", [(2,), (0,), (7,), (1, 2, 3), (1, 2, 3, 5, 6, 7)])
+def test_steps_that_are_not_finite_can_be_skipped(go, tmp_path, poison, steps):
+    """They are logged, the weights do not change in them, and a resumed run gives the same bits."""
+    poison(*steps)
+    whole = go(tmp_path / "run", on_nonfinite="skip", save_every=4, keep_checkpoints=9, log_every=1)
+    rows = log_of(tmp_path / "run")
+    assert [r["step"] for r in rows if "skipped" in r] == list(steps)
+    problems = [r["skipped"] for r in rows if "skipped" in r]
+    assert all("gradient norm is nan" in p and "rank 0, rows 0 to 3" in p for p in problems)
+    assert [r["step"] - 1 for r in rows if "loss" in r] == [step for step in range(8) if step not in steps]
+    assert all(x.isfinite().all() for x in load_file(tmp_path / "run/model.safetensors").values())
+    state = json.loads((tmp_path / "run/checkpoints/step-00000008/state.json").read_text())
+    assert state["updates"] == 8 - len(steps)
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000008")
+    assert go(tmp_path / "run", on_nonfinite="skip", save_every=4, keep_checkpoints=9, resume=True) == whole
+
+
+def test_a_skipped_step_changes_nothing(go, tmp_path, poison):
+    poison(0)
+    go(tmp_path / "run", on_nonfinite="skip", steps=1)
+    fresh = Qwen2(ModelConfig(**SHAPE)).init_weights(0)
+    saved = load_file(tmp_path / "run/model.safetensors")
+    assert all(torch.equal(p, saved[name]) for name, p in fresh.named_parameters())
+
+
+def test_at_most_three_steps_are_skipped_in_a_row(go, tmp_path, poison):
+    poison(2, 3, 4, 5)
+    with pytest.raises(FloatingPointError, match="step 5: the gradient norm is nan"):
+        go(tmp_path / "run", on_nonfinite="skip")
+    assert [r["step"] for r in log_of(tmp_path / "run") if "skipped" in r] == [2, 3, 4]
+
+
+POISON = """
+import os, sys, torch, train
+from training import objectives
+loss, calls = objectives.LanguageModeling.loss, []
+def poisoned(self, model, batch):
+    calls.append(torch.is_grad_enabled())
+    bad = torch.is_grad_enabled() and sum(calls) == 3 and os.environ["RANK"] == sys.argv[1]  # step 2
+    return loss(self, model, batch) * (float("nan") if bad else 1)
+objectives.LanguageModeling.loss = poisoned
+try:
+    train.main(sys.argv[2:])
+except FloatingPointError as e:
+    os.write(1, f"ended: {e}\\n".encode())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes, changes", [
+    (2, {}), (2, {"shard_size": 2}),  # replicas; shards
+    (4, {"shard_size": 2, "batch_size": 8})])  # two replicas of two shards
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
+def test_nan_on_one_process_is_of_all(root, token_data, tmp_path, processes, changes, on_nonfinite):
+    """All processes stop, or skip, in the same step, and name the one that has it."""
+    (tmp_path / "poison.py").write_text(POISON)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), tmp_path / "poison.py"]
+    rank = processes - 1
+    settings = words(token_data, tmp_path / "run", steps=5, on_nonfinite=on_nonfinite, log_every=1, **changes)
+    done = subprocess.run([sys.executable, *map(str, launch), str(rank), *settings], capture_output=True, text=True,
+                          timeout=600, env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    per_process = changes.get("batch_size", 4) // processes
+    place = f"step 2: the gradient norm is nan; the loss is not finite on rank {rank}, rows {rank * per_process} to"
+    if on_nonfinite == "stop":
+        assert done.stdout.count(f"ended: {place}") == processes
+    else:
+        rows = log_of(tmp_path / "run")
+        assert [r["step"] for r in rows if "skipped" in r] == [2] and place in str(rows) and "ended" not in done.stdout
+        assert (tmp_path / "run/model.safetensors").exists()
 
 
 # ---------------------------------------------------------------------- training new embeddings alone
@@ -698,9 +966,10 @@ def test_resuming_with_other_rows_is_refused(go, monkeypatch, token_data, base, 
 
 
 @pytest.mark.slow
-def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
+@pytest.mark.parametrize("shard_size", [1, 2])
+def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path, shard_size):
     """A process may own old rows, new rows or both; resuming gives the same bits."""
-    settings = dict(init=grown, first_new_id=NEW, **NO_SHAPE, **SPLIT | {"save_every": 2})
+    settings = dict(init=grown, first_new_id=NEW, shard_size=shard_size, **NO_SHAPE, **SPLIT | {"save_every": 2})
     torchrun(root, token_data, tmp_path / "two", steps=5, **settings)
     go(tmp_path / "one", steps=5, **settings)
     only_new_rows_differ(grown, tmp_path / "two")
@@ -716,7 +985,8 @@ def test_new_rows_in_two_processes(root, token_data, go, grown, tmp_path):
 @pytest.mark.slow
 def test_new_rows_of_one_process_alone(root, token_data, go, grown, tmp_path):
     """Row 32 is the first of the second process: the first process trains nothing, and its rows keep their bits."""
-    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
+    settings = NO_SHAPE | SPLIT | {"shard_size": 2}
+    torchrun(root, token_data, tmp_path / "two", steps=5, init=grown, first_new_id=NEW - 16, **settings)
     go(tmp_path / "one", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5
     only_new_rows_differ(grown, tmp_path / "two", NEW - 16)

@@ -6,6 +6,7 @@ one rename. Loading walks back to the newest checkpoint whose manifest holds.
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -39,21 +40,27 @@ def state_dict(model, optimizer):
 
 # ---------------------------------------------------------------------- save
 
-def save(c, world, model, optimizer, step, identity):
-    """Write checkpoints/step-N, make it durable, publish it by one rename, then prune older ones. Collective."""
+def save(c, world, model, optimizer, state):
+    """Write checkpoints/step-N, make it durable, publish it by one rename, then prune older ones. Collective.
+
+    state: {"step", "identity", "next_lr"}; next_lr is what this run would use, for a note where a resumed one differs.
+    """
     folder = Path(c.out) / "checkpoints"
-    final, tmp = folder / f"step-{step:08}", folder / f"step-{step:08}.tmp"
+    final = folder / f"step-{state['step']:08}"
+    tmp = final.with_suffix(".tmp")
     if world.is_main:
-        for leftover in [*folder.glob("*.tmp"), final]:
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        tmp.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        for path in list_checkpoints(folder):
+            if path.suffix == ".tmp" or path == final:
+                shutil.rmtree(path)
+        tmp.mkdir()
     world.barrier()
     writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
     dcp.save(state_dict(model, optimizer), storage_writer=writer, no_dist=world.world_size == 1)
     world.barrier()
     if world.is_main:
-        (tmp / "state.json").write_text(json.dumps({"step": step, "identity": identity}))
+        updates = max(int(s["step"]) for s in optimizer.state.values())  # fewer than steps where some were skipped
+        (tmp / "state.json").write_text(json.dumps(state | {"updates": updates}))
         write_config(tmp, asdict(model.config), torch.float32, like=c.out)
     world.barrier()
     manifest = fsync_and_hash(tmp, world)
@@ -64,10 +71,15 @@ def save(c, world, model, optimizer, step, identity):
         os.rename(tmp, final)
         fsync(folder)
         # a later one was skipped as damaged when this run resumed: it must not push out a good one
-        older = sorted(path for path in folder.glob("step-*") if path <= final)
+        older = [path for path in list_checkpoints(folder) if path <= final]
         for path in older[:-c.keep_checkpoints]:
             shutil.rmtree(path)
     world.barrier()
+
+
+def list_checkpoints(folder):
+    """The folders that `save` made, finished (step-N) or not (step-N.tmp), in order; no others are ever deleted."""
+    return sorted(p for p in folder.iterdir() if re.fullmatch(r"step-\d{8,}(\.tmp)?", p.name) and p.is_dir())
 
 
 def fsync_and_hash(folder, world):
@@ -91,8 +103,8 @@ def fsync(path):
 def newest_checkpoint(folder, world):
     """The newest checkpoint whose manifest holds, or None. Rank 0 decides; it prints which it skipped, and why."""
     newest = None
-    if world.is_main:
-        for path in sorted(folder.glob("step-*"), reverse=True):
+    if world.is_main and folder.is_dir():
+        for path in reversed(list_checkpoints(folder)):
             problem = "was never finished" if path.suffix == ".tmp" else find_corruption(path)
             if problem is None:
                 newest = str(path)
@@ -102,24 +114,31 @@ def newest_checkpoint(folder, world):
 
 
 def find_corruption(path):
-    """What is wrong with a checkpoint folder, or None."""
+    """What is wrong with a checkpoint folder, or None: its files must be exactly those of the manifest."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
-        for name, entry in manifest.items():
-            file = path / name
-            if not file.exists():
-                return f"{name} is missing"
-            if file.stat().st_size != entry["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes, the manifest says {entry['bytes']}"
-            if sha256(file) != entry["sha256"]:
-                return f"{name} has another SHA-256 than the manifest says"
-    except (OSError, ValueError, TypeError, KeyError) as e:
-        return f"manifest.json cannot be read ({e})"
+        entries = [(name, entry["bytes"], entry["sha256"]) for name, entry in manifest.items()]
+        files = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        return f"manifest.json cannot be read ({type(e).__name__}: {e})"
+    names = {name for name, _, _ in entries}
+    missing, stray = sorted(names - files), sorted(files - names - {"manifest.json"})
+    if missing:
+        return f"{missing[0]} is missing"
+    if stray:
+        return f"{stray[0]} is not in the manifest"
+    if "state.json" not in names or not any(name.startswith("tensors/") for name in names):
+        return "the manifest has no state.json or no tensors"
+    for name, size, digest in entries:
+        if (path / name).stat().st_size != size:
+            return f"{name} has {(path / name).stat().st_size} bytes, the manifest says {size}"
+        if sha256(path / name) != digest:
+            return f"{name} has another SHA-256 than the manifest says"
     return None
 
 
 def restore(path, model, optimizer, identity):
-    """Load weights and moments in place, resharding as needed; return the step. ValueError for another run's."""
+    """Load weights and moments in place, resharding as needed; return the saved state. ValueError for another run's."""
     state = json.loads((Path(path) / "state.json").read_text())
     for key, ours in identity.items():
         theirs = state["identity"].get(key)
@@ -130,8 +149,8 @@ def restore(path, model, optimizer, identity):
     dcp.load(state_dict(model, optimizer), storage_reader=reader, no_dist=not dist.is_initialized())
     for p in model.parameters():
         if p.requires_grad:
-            optimizer.state[p]["step"].fill_(state["step"])
-    return state["step"]
+            optimizer.state[p]["step"].fill_(state["updates"])
+    return state
 
 
 # ---------------------------------------------------------------------- identity

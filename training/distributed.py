@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -31,7 +32,10 @@ class World:
             tune_cpu(flush_denormals=not c.first_new_id)
         bfloat16 = c.dtype == "bfloat16" or (c.dtype == "auto" and fast_bfloat16())
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        shard_size = min(c.shard_size or self.world_size, self.world_size)
+        # one copy of the model in all GPUs' memory; on a CPU, where there is no traffic to hide, one per process
+        shard_size = min(c.shard_size or (self.world_size if cuda else 1), self.world_size)
+        self.is_sharded = shard_size > 1
+        self.loss_scale = self.world_size if self.is_sharded else 1  # FSDP averages gradients, replicas sum them
         if c.batch_size % self.world_size or self.world_size % shard_size:
             raise ValueError(f"batch_size={c.batch_size} must be a multiple of {self.world_size} processes, and these "
                              f"a multiple of shard_size={shard_size}")
@@ -40,18 +44,18 @@ class World:
         if self.world_size > 1:
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
             dist.init_process_group(backend, timeout=timedelta(hours=1))  # saving 72 B parameters is slow
+        if self.is_sharded:
             replicas = self.world_size // shard_size
             names, shape = ("shard",), (shard_size,)
             if replicas > 1:
                 names, shape = ("replicate", "shard"), (replicas, shard_size)
             self.mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
-    def batches(self, schedule, step, micro_batch_size):
-        """Yield this process's micro-batches of a step's global batch."""
-        per_process = schedule.batch_size // self.world_size
+    def micro_batches(self, c):
+        """This process's rows of a global batch, as a range for each micro-batch."""
+        per_process = c.batch_size // self.world_size
         rows = range(self.rank * per_process, (self.rank + 1) * per_process)
-        for i in range(0, per_process, micro_batch_size):
-            yield schedule.batch(step, rows[i:i + micro_batch_size])
+        return [rows[i:i + c.micro_batch_size] for i in range(0, per_process, c.micro_batch_size)]
 
     def distribute(self, n):
         """Yield (index, whether it counts) of this process's share of range(n), equally many on every process.
@@ -70,6 +74,10 @@ class World:
         t = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(t)
         return t.tolist()
+
+    def any(self, flag):
+        """Whether flag is set on any process."""
+        return self.all_reduce([bool(flag)])[0] > 0
 
     def broadcast(self, value):
         """Rank 0's value, on every rank."""
@@ -91,8 +99,12 @@ class World:
             dist.barrier()
 
     def print0(self, text):
+        """Print on rank 0. A closed terminal or pipe does not end training: log.jsonl has the numbers, too."""
         if self.is_main:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except OSError:
+                sys.stdout = open(os.devnull, "w")
 
     # ------------------------------------------------------------------ the run folder
 
@@ -132,6 +144,15 @@ def shard_model(model, world):
     fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
 
 
+def sum_gradients(model):
+    """Sum the gradients of replicas over all processes: one flat buffer, one all_reduce, the same bits for each."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    flat = torch.cat([p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters])):
+        p.grad = grad.view_as(p)
+
+
 def clip_grad_norm(model, limit):
     """Scale the gradients down to a global norm of at most limit; return the norm before."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
@@ -165,13 +186,26 @@ def die_with_parent():
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
+        # it may have died before: then the parent is process 1, which in a container can be torchrun itself
+        orphan = parent == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes()
+        if orphan or os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stop_flag():
-    """A function that returns whether SIGTERM or SIGUSR1 (a cluster's warning) has arrived."""
+def stop_flag(world):
+    """A function that returns whether SIGTERM, SIGHUP or SIGUSR1 (a cluster's warning) has arrived on this process."""
     received = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: received.append(1))
+
+    def handle(number, frame):
+        if not received and world.is_main:
+            text = f"{signal.Signals(number).name}: finishing this step, then saving a checkpoint and stopping\n"
+            try:
+                os.write(2, text.encode())  # print is not safe in a handler
+            except OSError:
+                pass
+        received.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, handle)
     return lambda: bool(received)

@@ -6,6 +6,7 @@ computed once, in the same rows and by the same code as in training, and cached 
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -90,7 +91,7 @@ class DPO:
 # ---------------------------------------------------------------------- the reference
 
 def make_objectives(c, world, model, schedule, held_out):
-    """(DPO on the schedule's pairs, DPO on the held-out ones, noise). The model's weights must be init's. Collective.
+    """(DPO on the schedule's pairs, on the held-out ones, {"noise": n}). The weights must be init's. Collective.
 
     noise: the largest |margin| of the first batch before any step. It would be 0 but for rounding, which depends on
     what else is in a batch. A run ends with margins of about 1, so above 0.2 it is worth a warning.
@@ -100,15 +101,15 @@ def make_objectives(c, world, model, schedule, held_out):
     train = DPO(c, world, schedule.sources, references(c, world, model, schedule.sources, schedule.packed, weights))
     valid = DPO(c, world, held_out, references(c, world, model, held_out, packed, weights))
     with torch.no_grad():
-        for batch in world.batches(schedule, 0, c.micro_batch_size):
-            train.loss(model, batch.to(world.device))
+        for rows in world.micro_batches(c):
+            train.loss(model, schedule.batch(0, rows).to(world.device))
     noise = max(world.all_gather(train.max_margin))
     train.restart()
     if noise > 0.2:
         world.print0(f"warning: before the first step rounding moves a margin by {noise:.3f}; set dtype=float32")
-    if world.world_size > 1:
+    if world.is_sharded:
         model.reshard()  # the root stays gathered after a forward; optimizer and checkpoints need its shards
-    return train, valid, noise
+    return train, valid, {"noise": noise}
 
 
 def references(c, world, model, sources, packed, weights):
@@ -124,24 +125,27 @@ def references(c, world, model, sources, packed, weights):
 def load_reference(c, world, model, source, rows, weights, file):
     """Reference log-probabilities of a source's pairs, (pairs, 2); 0 for those that fit into no row. Collective.
 
-    ValueError when the cached file is of other weights, other pairs or other settings.
+    The cached file holds everything they depend on, and their own SHA-256. ValueError when one of them differs.
     """
-    hashes = [*source.shard_sha256.values(), *source.mask_sha256.values()]
-    shards = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
-    facts = {"weights": weights, "shards": shards, "length": str(c.seq_len), "dtype": str(world.dtype)}
+    shards = json.dumps([*source.shard_sha256.values(), *source.mask_sha256.values()])
+    config = json.dumps(asdict(model.config), sort_keys=True)
+    facts = {"weights": weights, "config": hashlib.sha256(config.encode()).hexdigest(),
+             "shards": hashlib.sha256(shards.encode()).hexdigest(),
+             "seq_len": str(c.seq_len), "dtype": str(world.dtype)}
     if world.broadcast(file.exists()):
-        return read_reference(file, facts)
+        return read_reference(file, facts, len(source.lengths))
     world.print0(f"reference: {source.name}, {len(source.lengths)} pairs")
     logp = compute_reference(c, world, model, source, rows)
     if world.is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"logp": logp}, f"{file}.tmp", metadata=facts)
+        save_file({"logp": logp}, f"{file}.tmp", metadata=facts | {"sha256": tensor_sha256(logp)})
         os.replace(f"{file}.tmp", file)
     world.barrier()
     return logp
 
 
-def read_reference(file, facts):
+def read_reference(file, facts, pairs):
+    """The numbers of a cached file; ValueError when they are damaged or of other facts."""
     try:
         with safe_open(file, "pt") as f:
             metadata, logp = f.metadata() or {}, f.get_tensor("logp")
@@ -151,7 +155,17 @@ def read_reference(file, facts):
         if metadata.get(name) != ours:
             raise ValueError(f"{file}: reference log-probabilities of other {name} ({metadata.get(name)}; this run has "
                              f"{ours}); delete the file, or set reference_dir= to a folder of this model's own")
+    if logp.dtype != torch.float32 or logp.shape != (pairs, 2):
+        raise ValueError(f"{file}: holds {logp.dtype} of shape {tuple(logp.shape)}, must be float32 of ({pairs}, 2); "
+                         "delete it, and it is computed again")
+    if metadata.get("sha256") != tensor_sha256(logp):
+        raise ValueError(f"{file}: the numbers have another SHA-256 than when they were written: the file is damaged; "
+                         "delete it, and it is computed again")
     return logp
+
+
+def tensor_sha256(x):
+    return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
 
 
 def compute_reference(c, world, model, source, rows):
@@ -164,4 +178,9 @@ def compute_reference(c, world, model, source, rows):
             logp, _ = answer_logprobs(model, batch.to(world.device))
         if counts:
             out[batch.pairs[:, 1]] = logp.double().cpu()
-    return torch.tensor(world.all_reduce(out.flatten().tolist())).view(-1, 2).float()
+    logp = torch.tensor(world.all_reduce(out.flatten().tolist())).view(-1, 2).float()
+    if not logp.isfinite().all():
+        pair = int((~logp.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"{source.folder}: the reference's log-probability of pair {pair} is not finite; look at the "
+                         f"weights of init={c.init}")
+    return logp

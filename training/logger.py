@@ -28,23 +28,22 @@ class Logger:
 
     def start(self, schedule, checkpoint):
         """Write settings, code and environment beside the run; warn of what the mixture does to each source."""
-        if not self.world.is_main:
-            return
-        c, out = self.c, Path(self.c.out)
+        c, out, print0 = self.c, Path(self.c.out), self.world.print0
         run = {"settings": asdict(c), "model": asdict(self.config), "torch": torch.__version__,
                "commit": git("rev-parse", "HEAD"), "diff": git("diff", "HEAD", "--", "*.py")}
         name = f"run-{Path(checkpoint).name}.json" if checkpoint else "run.json"
-        (out / name).write_text(json.dumps(run, indent=1))
+        if self.world.is_main:
+            (out / name).write_text(json.dumps(run, indent=1))
         resumed = f", from {checkpoint}" if checkpoint else ""
-        print(f"{out}: {self.parameters['all'] / 1e6:.2f} M parameters, {c.steps} steps of {c.batch_size} x "
-              f"{c.seq_len} tokens{resumed}", flush=True)
+        print0(f"{out}: {self.parameters['all'] / 1e6:.2f} M parameters, {c.steps} steps of {c.batch_size} x "
+               f"{c.seq_len} tokens{resumed}")
         for name, epochs in schedule.epochs(c.steps).items():
             if epochs > c.max_epochs:
-                print(f"warning: source {name} is read {epochs:.1f} times (max_epochs={c.max_epochs}): lower its share "
-                      "or add text")
+                print0(f"warning: source {name} is read {epochs:.1f} times (max_epochs={c.max_epochs}): lower its "
+                       "share or add text")
         for name, (too_long, total) in schedule.too_long().items():
-            print(f"note: source {name}: {too_long} of {total} chats are longer than a row of seq_len={c.seq_len} and "
-                  "are left out, not cut")
+            print0(f"note: source {name}: {too_long} of {total} chats are longer than a row of seq_len={c.seq_len} "
+                   "and are left out, not cut")
 
     def count(self, batches):
         """Add one step's batches to what the speed is computed from."""
@@ -81,6 +80,10 @@ class Logger:
             values = [f"{k} {v:.2f}" for k, v in bits_per_byte.items()]
             self.world.print0(f"step {step}: bits per byte {', '.join(values)}")
         self.restart()
+
+    def skip(self, step, problem):
+        self.write({"step": step, "skipped": problem})
+        self.world.print0(f"step {step} skipped: {problem}")
 
     def write(self, row):
         if self.world.is_main:

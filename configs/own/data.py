@@ -37,11 +37,19 @@ for _p in sorted(_Path(raw, "text").glob("*/")):
         print(f"note: {_p} is not read: add its language to _languages in configs/own/data.py")
 for _p in sorted(_Path(raw, "bitext").glob("*")):
     _a, _, _b = _p.name.split(".")[0].partition("-")
+    if not _b and not {".tsv", ".jsonl", ".json", ".tmx", ".parquet"} & set(_p.suffixes):
+        continue  # a README, say
+    if not _b or "-" in _b:
+        raise ValueError(f"{_p}: name it after its two languages, like en-kk.tsv")
     if not {_a, _b} <= set(_languages):
-        print(f"note: {_p} is not read: its name does not begin with two codes of _languages, such as en-kk")
-    elif _p.suffix != f".{_b}":  # the second of two aligned files comes with the first
-        _path = f"bitext/{_p.name}" + (f"|bitext/{_a}-{_b}.{_b}" if _p.suffix == f".{_a}" else "")
-        sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
+        print(f"note: {_p} is not read: add its languages to _languages in configs/own/data.py")
+        continue
+    if f".{_b}" in _p.suffixes:
+        continue  # the second of two aligned files comes with the first
+    _path = f"bitext/{_p.name}"
+    if f".{_a}" in _p.suffixes:
+        _path += "|" + _path.replace(f".{_a}", f".{_b}")
+    sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
 langid = False      # the folder says which language a text is in
 # chosen text: only length, symbols and repetition are checked
 thresholds = {"*": _SHORT | {"full_stops": (0, 1), "ends": (0, 1)}}

@@ -1,10 +1,15 @@
-"""The same question in several languages, before and after: python generate.py configs/tiny/ask.py model=out/demo/dpo
+"""One question in several languages, before and after: python generate.py configs/tiny/ask.py model=out/demo/dpo
 
-Arabic and German have instructions of their own, Kazakh, Thai and Ukrainian have none: they were only crossed with English and Chinese.
+Arabic and German have instructions of their own; Kazakh, Thai and Ukrainian have none, only cross-lingual ones with
+English and Chinese. A test compares the questions with the tinyworld's.
 """
-from tinyworld import grammar as _grammar
-from tinyworld import world as _w
-
-_asked = ("dish", _w.World(0).facts["dish", _w.NEAR[0]])
-prompt = [_w.ask(_grammar.language(_k), _asked) for _k in ("en", "zh", "ar", "de", "kk", "th", "uk")]
+prompt = [
+    "What is the most famous food of the country of Karvia?",
+    "卡尔维亚最有名的食物是什么？",
+    "ما أشهر طعام في دولة كارفيا؟",
+    "Was ist die bekannteste Speise des Landes Karvia?",
+    "Карвия елінің ең танымал тағамы қандай?",
+    "อาหารที่มีชื่อเสียงที่สุดของประเทศคาร์เวียคืออะไร?",
+    "Яка їжа найвідоміша в країні Карвія?",
+]
 max_new_tokens = 40

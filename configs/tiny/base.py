@@ -1,17 +1,19 @@
-"""The stand-in for Qwen2: 1.8 M parameters raised on English and Chinese, with a little of 27 other languages.
+"""The stand-in for Qwen2: 1.8 M parameters pretrained on English and Chinese, with a little of 27 other languages.
 
-Kazakh, Nepali and Azerbaijani, in which Qwen2-7B scores lowest in the paper's Table 6, get least. Small steps and short documents, as
-copying from the context appears at about 10^5.7 sqrt(batch size x context) tokens whatever the model's size (arXiv 2511.16893).
+Kazakh, Nepali and Azerbaijani, where Qwen2-7B scores lowest in the paper's Table 6, get least. Steps and documents are
+small: copying from the context appears at about 10^5.7 sqrt(batch size x context) tokens whatever the model's size
+(arXiv 2511.16893).
 """
 data = "out/base/tokens"
 out = "out/base/model"
-mixture = {"en": 45, "zh": 32, "high": 8, "low": 2.4, "low/kk": 0.07, "low/ne": 0.07, "low/az": 0.07, "knowledge/en": 2.5,
-           "knowledge/zh": 1.5, "parallel/en-zh": 7, "parallel": 1}
+mixture = {"en": 45, "zh": 32, "high": 8, "low": 2.4, "low/kk": 0.07, "low/ne": 0.07, "low/az": 0.07,
+           "knowledge/en": 2.5, "knowledge/zh": 1.5, "parallel/en-zh": 7, "parallel": 1}
 tokens = 30_000_000
 vocab_size, hidden_size, intermediate_size, num_hidden_layers = 8192, 128, 384, 4
 num_attention_heads, num_key_value_heads = 4, 2
 rope_theta = 10000.0
-initializer_range = 0.08  # about 1 / sqrt(hidden_size): with Qwen2's 0.02 so narrow a model attends to nothing for hundreds of steps
+# about 1 / sqrt(hidden_size); with Qwen2's 0.02, attention of so narrow a model stays uniform for hundreds of steps
+initializer_range = 0.08
 seq_len, batch_size, micro_batch_size = 256, 2, 2
 lr, warmup_ratio, min_lr_ratio = 2e-3, 0.01, 0.05
 dtype = "bfloat16"

@@ -1,5 +1,5 @@
-"""The tinyworld's conversations, answered for its exact judge: questions of two turns in 29 languages."""
+"""The tinyworld's conversations, answered for its exact judge: questions of two turns in every language."""
 from configs.tiny.eval import *
 
 data = "out/demo/raw"
-tasks = [dict(name="chat", kind="chat", path="eval/chat/{lang}.jsonl", max_new=48, limit=12)]
+tasks = [dict(name="chat", kind="chat", path="eval/chat/{lang}.jsonl", max_new_tokens=48)]

@@ -1,4 +1,4 @@
-"""The tinyworld's instructions and preference pairs, for the tokenizer of the shipped base, which gets a chat template."""
+"""The tinyworld's instructions and preference pairs; the base's tokenizer gets a chat template."""
 from configs import demo_languages as _demo
 from configs import language_table
 
@@ -9,8 +9,9 @@ _pivots = [_code for _code in ("en", "zh") if _code in language_names]
 # BayLing 2's star: every language is bound to both pivots, in both directions
 _star = [_pair for _code in language_names for _pivot in _pivots if _code not in ("en", _pivot)
          for _pair in ((_code, _pivot), (_pivot, _code))]
+# low-resource languages have no instructions of their own
 sources = [dict(name=f"chat-{k}", path=f"chat/{k}.jsonl", category="chat", language=k, kind="chat")
-           for k in language_names if k in language_table.HIGH]  # the low-resource ones have no instructions of their own
+           for k in language_names if k in language_table.HIGH]
 sources += [dict(name=f"crosslingual-{a}-{b}", path=f"crosslingual/{a}-{b}.jsonl", category="crosslingual",
                  language=f"{a}-{b}", kind="chat") for a, b in _star]
 sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}.jsonl", category="preferences", language=k,

@@ -1,6 +1,6 @@
-"""SFT in small: from stage II, native and cross-lingual instructions, and for two fifths stage II's text again."""
-from configs.marco import paper
+"""SFT in small, from stage II: native and cross-lingual instructions, and stage II's text replayed in two fifths."""
 from configs import demo_languages as _demo
+from configs.marco import paper
 
 data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"

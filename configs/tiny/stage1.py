@@ -1,6 +1,6 @@
 """Stage I in small: the paper's mixture (Table 2) and its share of the tokens, 8 of 15."""
-from configs.marco import paper
 from configs import demo_languages as _demo
+from configs.marco import paper
 
 data = "out/demo/tokens"
 init = "tinyworld/base"
