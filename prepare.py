@@ -114,6 +114,8 @@ def main(argv: list[str] | None = None):
     ranks, error = jobs.Ranks(Path(c.out) / "work", rank, world_size), None
     try:
         check_inputs(c)  # before anything is written
+        if rank == 0 and c.evaluation:
+            decontaminate.print_counts(c)
         with ExitStack() as held:
             if rank == 0:
                 sources.check_output(c)
@@ -128,19 +130,17 @@ def main(argv: list[str] | None = None):
 
 
 def check_inputs(c):
-    """ValueError for what no stage can work with: missing files, unreadable evaluation text, unknown languages."""
+    """ValueError for what no stage can work with: missing files, no chat template, unknown languages."""
     for source in c.sources:
         sources.find_files(c, source)
     check_chat_template(c)
     if c.langid and not all(map(sources.has_chats, c.sources)):
         check_languages(c)
-    if c.evaluation:
-        decontaminate.print_counts(c)
+    decontaminate.find_evaluation_files(c)
 
 
 def run_stages(c, ranks: jobs.Ranks):
-    """Every stage is a list of tasks with a stamp each, shared by all ranks; it begins when the one before has ended.
-    """
+    """Every stage is a list of tasks with a stamp each, shared by all ranks; it begins when the one before ends."""
     out = Path(c.out)
     if ranks.world_size > 1:
         jobs.exit_with_parent(os.getppid())
@@ -151,7 +151,7 @@ def run_stages(c, ranks: jobs.Ranks):
 
     with (jobs.errors_name(out),
           ProcessPoolExecutor(c.workers or os.cpu_count(), initializer=jobs.exit_with_parent,
-                              initargs=[os.getpid()]) as pool):
+                              initargs=(os.getpid(),)) as pool):
         run = partial(jobs.run_tasks, pool, ranks)
         # each file, or part of a large one: read, run the steps, write what passed and what was dropped
         parts = [(source, *part) for source in c.sources for part in sources.find_parts(c, source)]

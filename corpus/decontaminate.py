@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,8 +55,8 @@ def read_texts(path: Path) -> Iterator[str]:
     lines = (checked(text, problem, path, number) for number, _, text, problem in read_lines(path))
     if suffix == ".csv":
         csv.field_size_limit(files.MAX_LINE)
-        for row in csv.reader(io.StringIO("\n".join(lines), newline="")):
-            yield from row
+        for fields in csv.reader(io.StringIO("\n".join(lines), newline="")):
+            yield from fields
     elif suffix == ".jsonl":
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -68,7 +69,7 @@ def read_texts(path: Path) -> Iterator[str]:
                 yield from line.split("\t")
 
 
-def read_json_texts(path):
+def read_json_texts(path: Path) -> Iterator[str]:
     """A .json file is one value, or one value per line."""
     lines, size = [], 0
     for number, _, text, problem in read_lines(path):
@@ -87,7 +88,7 @@ def read_json_texts(path):
             yield from strings_of(checked(value, at_line, path, number))
 
 
-def checked(value, problem, path, number):
+def checked(value: Any, problem: str | None, path: Path, number: int) -> Any:
     if problem:
         raise ValueError(f"evaluation: {path}, line {number}: {problem}; text that cannot be read cannot be kept out "
                          "of the corpus: repair the file")

@@ -123,10 +123,10 @@ def detect_encoding(head: bytes) -> tuple[str, int]:
     declared = XML_ENCODING.match(head)
     if declared:
         label = declared[1].decode()
-        codec = find_codec(label)
-        if codec is None:
+        declared_codec = find_codec(label)
+        if declared_codec is None:
             raise UnicodeError(f"unknown encoding {label!r}; convert the file to UTF-8")
-        return ("utf-8" if codec in ("utf-16", "ascii") else codec), 0  # without a mark it cannot be UTF-16
+        return "utf-8" if declared_codec.startswith("utf-16") else declared_codec, 0  # without a mark it is not UTF-16
     controls = [sum(byte < 9 for byte in head[i::2]) for i in (0, 1)]  # the high bytes of UTF-16 in many scripts
     if max(controls) > max(2, len(head) // 50) and not min(controls):
         raise UnicodeError("it looks like UTF-16 without a byte order mark; convert it to UTF-8")

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,9 +64,9 @@ class Ranks:
     those of this.
     """
 
-    def __init__(self, folder: Path, rank: int, world_size: int):
+    def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder, self.rank, self.world_size = folder, rank, world_size
-        self.seen: dict = {}  # rank: (its last heartbeat, when it was first seen here)
+        self.seen: dict[int, tuple] = {}  # rank: (its last heartbeat, when it was first seen here)
         self.stop, self.started = threading.Event(), False
 
     def start(self):
@@ -78,7 +78,7 @@ class Ranks:
                     path.unlink(missing_ok=True)
             for path in self.folder.rglob("*.json"):
                 os.replace(path, path.with_suffix(".old"))  # until `up_to_date` finds that it still holds
-            words: list[str] = []
+            words = []
             begin = time.monotonic()
             while len(words) < self.world_size - 1 or not all(words):
                 self.check()
@@ -150,21 +150,28 @@ def exit_with_parent(parent: int):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_tasks(pool: Executor, ranks: Ranks, name: str, f: Callable, tasks: Iterable[tuple], stamps: list[Path]):
+def run_tasks(pool: ProcessPoolExecutor, ranks: Ranks, name: str, f: Callable, tasks: Iterable[tuple],
+              stamps: list[Path]):
     """Run f(*task, stamp) once for every task, this rank its share of them, and wait until all ranks have finished."""
     begin, finished = time.time(), 0
     own = list(zip(tasks, stamps))[ranks.rank::ranks.world_size]
     futures = {pool.submit(f, *task, path) for task, path in own}
-    while futures:
-        done, futures = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
-        ranks.check()
-        finished += len(done)
-        elapsed = time.time() - begin
-        if done and elapsed > 10:
-            print(f"{name}: {finished} of {len(own)}, {elapsed / finished * len(futures):.0f} s left", flush=True)
-    ranks.wait_for(stamps)
+    try:
+        while futures:
+            done, futures = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            ranks.check()
+            finished += len(done)
+            elapsed = time.time() - begin
+            if done and elapsed > 10:
+                print(f"{name}: {finished} of {len(own)}, {elapsed / finished * len(futures):.0f} s left", flush=True)
+        ranks.wait_for(stamps)
+    except BaseException:  # what is still running has left no stamp and is done again by the next run
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
 
 
 # ---------------------------------------------------------------------- errors

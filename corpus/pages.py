@@ -128,11 +128,11 @@ def decode_page(headers: dict[str, str], body: bytes) -> str | None:
     for match in (in_header, in_meta, in_xml):
         if match:
             label = match[1] if isinstance(match[1], str) else match[1].decode("ascii", "replace")
-            codec = files.find_codec(label)
-            if codec and match is not in_header and codec.startswith("utf-16"):
-                codec = "utf-8"  # it was read as bytes of ASCII
-            if codec:
-                codecs.append(codec)
+            found = files.find_codec(label)
+            if found and match is not in_header and found.startswith("utf-16"):
+                found = "utf-8"  # the declaration itself was readable as ASCII
+            if found:
+                codecs.append(found)
     for codec in [*codecs, "utf-8"]:
         try:
             return body.decode(codec)

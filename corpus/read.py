@@ -90,8 +90,8 @@ def _read_json(path):
 
 def is_array(path: str | Path) -> bool:
     """Whether a .json file holds one array."""
-    for _, _, text, problem in read_lines(path):
-        if problem:
+    for _, _, text, _ in read_lines(path):
+        if text is None:
             return False
         if text.strip():
             line, not_json = files.parse_json(text)
@@ -106,13 +106,15 @@ def read_array(path: str | Path) -> tuple[list, str | None]:
         if problem:
             begin = "" if problem.startswith("unreadable") else f"unreadable from here on: line {number}: "
             return [], begin + problem
-        lines.append(text)
-        size += len(text)
+        lines.append(text or "")
+        size += len(lines[-1])
         if size > MAX_ARRAY:
             return [], (f"unreadable from here on: an array of more than {MAX_ARRAY >> 30} GiB; "
                         "write one object per line")
     rows, problem = files.parse_json("\n".join(lines))
-    return (rows, None) if problem is None else ([], f"unreadable from here on: {problem}")
+    if problem or not isinstance(rows, list):
+        return [], f"unreadable from here on: {problem or 'not an array'}"
+    return rows, None
 
 
 def _read_parquet(path):

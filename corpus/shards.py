@@ -146,6 +146,10 @@ class ShardWriter:
         self.dtype = np.uint16 if t.vocab_size <= 1 << 16 else np.uint32  # Qwen2's 151,646 ids need 32 bits
         self.ids, self.masks, self.pending_tokens, self.pending_bytes, self.shards = [], [], 0, 0, []
         self.tokens = self.bytes = self.documents = 0
+        for path in self.folder.glob("*"):
+            if not path.name.startswith(("shard-", "index.")):
+                raise ValueError(f"{path} was not made by prepare.py; move it away, or give source {source['name']} "
+                                 "another name")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, documents):

@@ -63,7 +63,7 @@ def skip(f, size, number):
 def read_wet(path: str | Path) -> Iterator[tuple[str, str, int, int, str | None]]:
     """Yield (text, url, number, offset, problem) of every record; those that hold no text are skipped by type."""
     for headers, raw, number, offset, problem in read_records(path):
-        text = ""
+        text = None
         if not problem and headers["warc-type"] != "conversion":
             problem = f"{SKIPPED}record of type {headers['warc-type'] or 'none'}"
         elif not problem:
