@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 8 eval.py MODEL data=DIR out=OUT  # documents are divided among the processes
     python eval.py configs/tiny/eval.py model=out/demo/stage2   # tasks of one's own (evaluation/custom_tasks.py)
     python eval.py compare A/samples.jsonl B/samples.jsonl      # two models on the same documents
-    python eval.py judge a=A/samples.jsonl b=B/samples.jsonl judge=https://HOST/v1 name=MODEL out=OUT
+    python eval.py judge a=A/samples.jsonl b=B/samples.jsonl judge=https://HOST/v1 judge_name=MODEL out=OUT
 
 The way of a task, file -> score: select_tasks, load_documents (read_documents, format_prompts), a runner of
 evaluation/run.py, score_samples. No benchmark's name is known here: they are data, in evaluation/tasks. DIR holds a
@@ -217,6 +217,18 @@ def measure(c, task, documents, complaints, key, identity, model, t, rank, world
     return rows, [{**common, "doc_id": i, **sample} for i, sample in enumerate(samples)]
 
 
+def score_task(c, task, finished, identity, model, t, rank, world_size):
+    """(rows of results, samples, complaints); no samples of a finished task, no rows of one without documents."""
+    documents, complaints, prompt_hash = load_documents(c, task, t)
+    if not documents:
+        return [], [], complaints
+    key = {"task": task["name"], "lang": task["lang"], "prompt": prompt_hash, "setup": hash_setup(c, task, model, t)}
+    rows = finished.get(tuple(key.values()))
+    if rows is not None:
+        return rows, [], complaints
+    return *measure(c, task, documents, complaints, key, identity, model, t, rank, world_size), complaints
+
+
 def rounded(number):
     return None if number is None else round(number, 5)
 
@@ -257,46 +269,59 @@ def hash_weights(folder):
     return h.hexdigest()[:16]
 
 
+def broadcast(value, world_size):
+    """Rank 0's value, on every rank."""
+    box = [value]
+    if world_size > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def lock_results(path, rank, world_size):
+    """Lock the results file in rank 0; all ranks refuse when another eval.py holds it."""
+    lock = refusal = None
+    if path and rank == 0:
+        try:
+            lock = results.lock_results(path)
+        except ValueError as e:
+            refusal = str(e)
+    refusal = broadcast(refusal, world_size)
+    if refusal:
+        raise ValueError(refusal)
+    return lock
+
+
 def evaluate(c):
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1:
         die_with_parent()
     if c.threads:
         torch.set_num_threads(c.threads)
-    results_file, samples_file = results.output_paths(c.out)
-    lock = results.lock_results(results_file) if c.out and rank == 0 else None
     tasks = select_tasks(c)
     if world_size > 1:
         dist.init_process_group("gloo")
+    results_file, samples_file = results.output_paths(c.out)
+    lock = lock_results(results_file, rank, world_size)
     model, t, identity = open_model(c)
-    finished = [results.finished_results(results_file, samples_file, identity) if rank == 0 else None]
-    if world_size > 1:
-        dist.broadcast_object_list(finished)
-    finished, rows_by_task, failures, begin = finished[0], {}, [], time.time()
+    finished = results.finished_results(results_file, samples_file, identity) if rank == 0 else None
+    finished = broadcast(finished, world_size)
+    rows_by_task, failures, begin = {}, [], time.time()
     for i, task in enumerate(tasks):
         try:
-            documents, complaints, prompt_hash = load_documents(c, task, t)
-            if not documents:
-                continue
-            key = {"task": task["name"], "lang": task["lang"], "prompt": prompt_hash,
-                   "setup": hash_setup(c, task, model, t)}
-            rows = finished.get(tuple(key.values()))
-            is_new = rows is None
-            if is_new:
-                rows, samples = measure(c, task, documents, complaints, key, identity, model, t, rank, world_size)
+            rows, samples, complaints = score_task(c, task, finished, identity, model, t, rank, world_size)
         except ValueError as e:  # the same on all ranks: of the files, the settings, or all documents
             failures.append(str(e))
             if rank == 0:
                 print(f"failed: {e}", file=sys.stderr, flush=True)
             continue
-        rows_by_task.setdefault(task["name"], []).extend(rows)
-        if rank == 0:
-            if is_new and c.out:
+        if rows:
+            rows_by_task.setdefault(task["name"], []).extend(rows)
+        if rows and rank == 0:
+            if samples and c.out:
                 results.append_rows(samples_file, samples)
                 results.append_rows(results_file, rows)
-            if is_new:
-                print_failed_documents(task, samples)
-            print_scores(task, rows, complaints, is_new, i, len(tasks), begin)
+            print_failed_documents(task, samples)
+            print_scores(task, rows, complaints, bool(samples), i, len(tasks), begin)
     if rank == 0:
         for row in group_means(rows_by_task, tasks):
             if c.out and (row["task"], "mean", row["prompt"], row["setup"]) not in finished:

@@ -26,8 +26,8 @@ class Measurement(NamedTuple):
 def read_samples(path, checkpoint, patterns="*", keep=dict):
     """({(task, lang): {doc_id: sample}}, the checkpoint's name).
 
-    Of a checkpoint its newest weights count, of a task its newest prompts, of a document the last sample. keep(sample)
-    is what stays in memory. ValueError names file and line.
+    Of a checkpoint its newest weights count, of a task its newest prompts and setup, of a document the last sample.
+    Documents without a score are left out. keep(sample) is what stays in memory. ValueError names file and line.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing; eval.py writes samples.jsonl beside results.jsonl")
@@ -42,13 +42,17 @@ def read_samples(path, checkpoint, patterns="*", keep=dict):
     samples = [sample for sample in samples if sample["checkpoint"] == checkpoint]
     newest_weights = samples[-1].get("weights")
     samples = [sample for sample in samples if sample.get("weights") == newest_weights]
-    newest_prompts = {(sample["task"], sample["lang"]): sample.get("prompt") for sample in samples}
+    newest = {sample_key(sample)[:2]: sample_key(sample) for sample in samples}
     by_task = {}
     for sample in samples:
-        key = sample["task"], sample["lang"]
-        if sample.get("prompt") == newest_prompts[key]:
-            by_task.setdefault(key, {})[sample["doc_id"]] = sample
+        key = sample_key(sample)
+        if key == newest[key[:2]] and "failed" not in sample:
+            by_task.setdefault(key[:2], {})[sample["doc_id"]] = sample
     return by_task, checkpoint
+
+
+def sample_key(sample):
+    return sample["task"], sample["lang"], sample.get("prompt"), sample.get("setup")
 
 
 def without_texts(sample):

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -773,6 +775,57 @@ def test_two_evals_in_one_folder_are_refused(folder, data, tmp_path):
         evaluate.main(words(folder, data, tmp_path / "r.jsonl", tasks=TASKS[:1]))
     lock.close()
     evaluate.main(words(folder, data, tmp_path / "r.jsonl", tasks=TASKS[:1]))
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+def is_running(pid):
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
+def test_a_rank_does_not_outlive_its_parent(folder, data, tmp_path):
+    """Rank 0 of two waits for rank 1 forever; its parent is killed."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1",
+           "MASTER_PORT": free_port()}
+    launcher = ("import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(600)")
+    line = words(folder, data, tmp_path / "r.jsonl", tasks=TASKS[:1])
+    parent = subprocess.Popen([sys.executable, "-c", launcher, sys.executable, str(ROOT / "eval.py"), *line],
+                              stdout=subprocess.PIPE, env=env, text=True)
+    pid, port = int(parent.stdout.readline()), int(env["MASTER_PORT"])
+    for _ in range(600):  # until it waits at its port
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
+    assert is_running(pid)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not is_running(pid):
+            break
+        time.sleep(0.1)
+    assert not is_running(pid)
+
+
+@pytest.mark.slow
+def test_all_ranks_refuse_a_folder_in_use(folder, data, tmp_path):
+    """Also those that torchrun does not watch end within seconds, with the reason."""
+    lock = results_.lock_results(tmp_path / "r.jsonl")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+           "MASTER_PORT": free_port()}
+    line = [sys.executable, str(ROOT / "eval.py"), *words(folder, data, tmp_path / "r.jsonl", tasks=TASKS[:1])]
+    ranks = [subprocess.Popen(line, env=env | {"RANK": str(i)}, stderr=subprocess.PIPE, text=True) for i in range(2)]
+    for rank in ranks:
+        _, err = rank.communicate(timeout=300)
+        assert rank.returncode == 1 and "r.jsonl.lock is in use by another process" in err
+    lock.close()
 
 
 def test_labels_from_a_file(folder, data, tmp_path):
