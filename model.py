@@ -2,13 +2,11 @@
 
     python model.py export CHECKPOINT OUT      # a Hugging Face folder for transformers, vLLM, llama.cpp
 
-Parameters and config fields have Hugging Face's names, so loading and saving need no mapping. One call serves all
-training:
+Parameters and config fields have Hugging Face's names. One call serves all training:
 
     model(tokens, targets, starts) -> the log-probability of every target, (B, T) float32, 0 where the target is IGNORE
 
-The pretraining loss is minus its mean, the score of an answer its sum over the answer, bits per byte its sum over
-bytes.
+The pretraining loss is minus its mean, an answer's score its sum, bits per byte its sum over bytes.
 
 Legend: B rows, T positions, S positions in the KV cache, C hidden size, H query heads, K key/value heads, D head size,
 I intermediate size, L layers, V vocabulary.

@@ -298,7 +298,7 @@ def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: P
     if jobs.up_to_date(stamp, inputs, outputs):
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    fields: dict = {"ignored_fields": Counter(), "unread_fields": Counter()}
+    fields = {"ignored_fields": Counter(), "unread_fields": Counter()}
     documents = read_source(c, source, path, start, end, fields)
     if scored:
         documents = pair_scores.score_pairs(c, source, path, documents)
@@ -309,8 +309,7 @@ def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: P
     jobs.write_stamp(stamp, inputs, outputs, **result, **fields)
 
 
-def read_source(c, source: dict, path: str, start: int, end: int | None,
-                fields: dict[str, Counter]) -> Iterator[Document]:
+def read_source(c, source: dict, path: str, start: int, end: int | None, fields: dict) -> Iterator[Document]:
     """The documents of one file of a source, or of a part of it, unreadable ones with their reason.
 
     fields: counts the fields of chats that were not used.

@@ -3,11 +3,7 @@
     python recipes/extend_vocabulary.py model=models/Qwen2-1.5B text='kk/*.txt' pieces=4000 out=out/qwen2-kk
     python train.py CONFIG init=out/qwen2-kk first_new_id=151646 ...   # first the new rows alone, then everything
 
-Byte-level BPE training resumes where it stopped: the text is tokenized by the old tokenizer, and the most frequent pair
-of neighboring tokens becomes a new token, again and again. New merges come after all old ones, so text without new
-tokens keeps its ids. A new row is the mean of the rows of the old tokens it replaces (the start of Chinese-LLaMA, with
-the pieces the model knows); no other row changes, and neither do the rows beyond the tokenizer's ids that published
-checkpoints are padded with. Until it is trained, the new model gives old tokens the logits it gave them before.
+Byte-level BPE training continues from the old merges: old ids stay. A new row is the mean of the rows it replaces.
 """
 import glob
 import heapq

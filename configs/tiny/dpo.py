@@ -8,5 +8,6 @@ mixture = {"preferences": 1}
 tokens = 200_000
 seq_len, batch_size, micro_batch_size = 256, 8, 8
 lr, warmup_ratio = 2e-5, 0.1
+threads = 1
 seed = 4
 log_every, eval_every, eval_tokens, save_every = 20, 10_000, 4096, 5000

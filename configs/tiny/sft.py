@@ -11,5 +11,6 @@ mixture = {_k: _v for _k, _v in _native.items() if _demo.has_chats(_k)} | {"cros
 tokens = 700_000
 seq_len, batch_size, micro_batch_size = 256, 4, 4
 lr, warmup_ratio = 5e-4, 0.05
+threads = 1
 seed = 3
 log_every, eval_every, eval_tokens, save_every = 50, 10_000, 1024, 5000

@@ -7,5 +7,5 @@ init = "out/demo/stage1"
 out = "out/demo/stage2"
 mixture = _demo.present(paper.STAGE2)
 tokens = 1_400_000
-lr = 0.9e-3  # lr of stage I times 0.6, as in the paper
+lr = 0.72e-3  # lr of stage I times 0.6, as in the paper
 seed = 2
