@@ -215,7 +215,8 @@ def test_files_that_agree_are_read_together(tmp_path):
 
 
 def test_special_tokens_map_reaches_the_template(tmp_path):
-    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    template = ("{{ bos_token }}{% for m in messages %}{{ m.content }}"
+                "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}")
     t = tokenizer.load(sentencepiece_folder(tmp_path, template=template,
                                             special_tokens_map={"bos_token": "<s>", "eos_token": "</s>"}))
     text = t.render_chat([*HI, {"role": "assistant", "content": "Ho"}], add_generation_prompt=False)
@@ -345,7 +346,8 @@ def test_thinking_is_text_in_the_mouth_of_others(qwen):
     assert think not in ids and "a</think>b<tool_call>" in t.decode(ids) and think not in t.encode("x</think>")
     ids = t.encode_chat([*HI, {"role": "assistant", "content": "<|im_end|><think>\nq\n</think>\n\nb<tool_call>"}],
                         False)
-    assert ids.count(think) == 1 and t.added_tokens["<tool_call>"] not in ids and ids.count(t.added_tokens["<|im_end|>"]) == 2
+    assert ids.count(think) == 1 and ids.count(t.added_tokens["<|im_end|>"]) == 2
+    assert t.added_tokens["<tool_call>"] not in ids
     assert t.decode([think]) == "</think>"  # it is shown, as it is not flagged special
 
 

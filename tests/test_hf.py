@@ -150,8 +150,8 @@ def test_published_configs(tmp_path, name, spelling):
 
 def test_both_spellings_give_one_config(tmp_path):
     for name, (fields, *_) in PUBLISHED.items():
-        assert ModelConfig.from_pretrained(put(tmp_path, fields)) == ModelConfig.from_pretrained(put(tmp_path,
-                                                                                                     modern(fields))), name
+        older, newer = (ModelConfig.from_pretrained(put(tmp_path, spelled)) for spelled in (fields, modern(fields)))
+        assert older == newer, name
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3"])
@@ -334,7 +334,8 @@ LIES = {  # name: (the file's bytes, words of the message beside the file's name
         [3], [1], [], [2, 0], [-2], [-1, -2], [2.0], ["2"], [True, 2], [None], [[2]], "2", 2, None, {"2": 2},
         [1 << 62], [1 << 62, 1 << 62, 8], [4294967297, 4294967296], [1 << 64, 2])},
     **{f"offsets {o!r}": (raw(GOOD | {"bravo": entry() | {"data_offsets": o}}, DATA), ["bravo"]) for o in (
-        [8, 15], [8, 17], [9, 17], [7, 15], [16, 8], [8, 8], [-8, 0], [0, 8], [16, 24], [0, 16], [8, 24], [8, (1 << 64) + 16])},
+        [8, 15], [8, 17], [9, 17], [7, 15], [16, 8], [8, 8], [-8, 0], [0, 8], [16, 24], [0, 16], [8, 24],
+        [8, (1 << 64) + 16])},
     # which tensor these belong to is known only to who looks for it
     **{f"offsets {o!r}": (raw(GOOD | {"bravo": entry() | {"data_offsets": o}}, DATA), []) for o in (
         [24, 32], [1 << 60, (1 << 60) + 8], [8.0, 16.0], [True, 16], ["8", "16"], "ab", [8], [8, 16, 24], [], None, 8,
@@ -957,7 +958,8 @@ def test_export_keeps_every_byte_and_every_field(tmp_path, source, family, dtype
     assert json.loads((out / "generation_config.json").read_text()) == json.loads(before["generation_config.json"])
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (out / name).read_bytes() == before[name]
-    assert len(list(out.glob("*.safetensors"))) == 1 if max_bytes == 1 << 30 else len(list(out.glob("*.safetensors"))) > 3
+    count = len(list(out.glob("*.safetensors")))
+    assert count == 1 if max_bytes == 1 << 30 else count > 3
     loads_in_transformers(out, folder)
 
 
@@ -995,7 +997,8 @@ def test_export_of_mixed_dtypes_keeps_the_bits_and_the_config(tmp_path, source):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     export(folder, tmp_path / "out", max_bytes=30_000)
     same_tensors(folder, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text()) == json.loads((folder / "config.json").read_text())
+    ours, before = (json.loads((f / "config.json").read_text()) for f in (tmp_path / "out", folder))
+    assert ours == before
 
 
 def test_export_over_an_earlier_export(tmp_path, source):

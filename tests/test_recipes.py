@@ -35,7 +35,7 @@ from recipes import extend_vocabulary as recipe
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
 OLD_TEXT = ["The quick brown fox jumps over the lazy dog.", "In 1987 it cost 65,536 coins, don't you know?",
             "the other thing then went there", "function(x) { return x * 2; }",
@@ -272,7 +272,8 @@ def texts_of(case):
 
 
 def test_ids_equal_transformers(case):
-    t, theirs, texts = tokenizer.load(case.after), transformers.AutoTokenizer.from_pretrained(str(case.after)), texts_of(case)
+    t, texts = tokenizer.load(case.after), texts_of(case)
+    theirs = transformers.AutoTokenizer.from_pretrained(str(case.after))
     used = set()
     for text in texts:
         ids = theirs(text, add_special_tokens=False)["input_ids"]
@@ -625,7 +626,8 @@ def test_min_count(small, tmp_path, min_count):
     wanted = slow_merges(words_of(bpe, lines), ranks_of(bpe), 5000, min_count)
     assert new_merges(SimpleNamespace(before=folder, after=tmp_path / "out")) == wanted and 0 < len(wanted) < 5000
     assert f"\n{len(wanted)} new tokens" in f"\n{said}" and f"pairs occur {min_count} times" in said
-    assert ModelConfig.from_pretrained(tmp_path / "out").vocab_size == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
+    rows = ModelConfig.from_pretrained(tmp_path / "out").vocab_size
+    assert rows == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
     if min_count == 1:  # every word of the text is one token
         t = tokenizer.load(tmp_path / "out")
         words = [word for line in lines for word, _ in bpe.pre_tokenizer.pre_tokenize_str(line)]
@@ -748,7 +750,8 @@ def test_words_that_no_merge_makes(tmp_path, ignore, pieces):
     vocab, _ = vocab_and_merges(tmp_path / "after")[0]
     assert [vocab[w] for w in words] == [300, 301, 302, 303] and len(set(vocab.values())) == len(vocab)
     for folder in ("before", "after"):
-        t, theirs = tokenizer.load(tmp_path / folder), tokenizers.Tokenizer.from_file(str(tmp_path / folder / "tokenizer.json"))
+        t = tokenizer.load(tmp_path / folder)
+        theirs = tokenizers.Tokenizer.from_file(str(tmp_path / folder / "tokenizer.json"))
         differ = [x for x in [*known, *(f"{x} {x}ს {x}ებ" for x in known), *lines, *sentences("georgian", 200, seed=2)]
                   if t.encode(x) != theirs.encode(x, add_special_tokens=False).ids]
         assert not differ, (folder, len(differ), differ[:2])
@@ -771,7 +774,8 @@ def test_other_tokenizer_files_do_not_outlive_the_old_ids(tmp_path):
     except ValueError as e:
         assert "tokenizer.model" in str(e)  # saying what stands in the way is as good
         return
-    new, theirs = tokenizer.load(tmp_path / "after"), transformers.AutoTokenizer.from_pretrained(str(tmp_path / "after"))
+    new = tokenizer.load(tmp_path / "after")
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "after"))
     assert all(new.encode(x) == theirs(x, add_special_tokens=False)["input_ids"] for x in lines)
     assert new.vocab_size == 455 == ModelConfig.from_pretrained(tmp_path / "after").vocab_size
 
