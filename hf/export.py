@@ -63,7 +63,7 @@ def assign_files(shapes, max_bytes):
 
 
 def safetensors_header(shapes):
-    """({name: (begin, end)}, the header's bytes), in the safetensors library's layout: wide dtypes first, then by name."""
+    """({name: (begin, end)}, the header's bytes) as the safetensors library orders them: wide dtypes first, by name."""
     order = ["F32", "BF16", "F16"]
     kinds = {name: next(kind for kind in order if DTYPES[kind] == dtype) for name, (dtype, _) in shapes.items()}
     offsets, header, position = {}, {"__metadata__": {"format": "pt"}}, 0

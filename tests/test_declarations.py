@@ -1,4 +1,5 @@
-"""What a folder declares about its tokenizer: control tokens, ends, flags and names in any of its files; limits on all of it."""
+"""What a folder declares about its tokenizer: control tokens, ends, flags and names in any of its files; limits on all
+of it."""
 import io
 import json
 import sys
@@ -74,7 +75,8 @@ def test_white_space_among_user_defined_symbols_stays_text(tmp_path):
     assert t.decode(t.encode("hello\n\nthere  old")) == "hello\n\nthere  old"
 
 
-@pytest.mark.parametrize("where", ["template", "eos_token", "pad_token", "additional", "extra as a map", "special_tokens_map"])
+@pytest.mark.parametrize("where", ["template", "eos_token", "pad_token", "additional", "extra as a map",
+                                   "special_tokens_map"])
 def test_tokens_with_a_role_are_control_though_not_flagged(tmp_path, where):
     """special: false in tokenizer.json, and a role in another file."""
     name = "<|turn|>"
@@ -91,7 +93,8 @@ def test_tokens_with_a_role_are_control_though_not_flagged(tmp_path, where):
 
 
 def test_a_pad_token_that_is_a_word_stays_text(tmp_path):
-    t = tokenizer.load(byte_level(tmp_path, ["<|endoftext|>"], tokenizer_config={"pad_token": "!", "unk_token": "<|endoftext|>"}))
+    t = tokenizer.load(byte_level(tmp_path, ["<|endoftext|>"],
+                                  tokenizer_config={"pad_token": "!", "unk_token": "<|endoftext|>"}))
     assert len(t.encode("a!")) == 2 and t.decode(t.encode("a!")) == "a!" and not t.contains_control_text("!")
 
 
@@ -118,8 +121,10 @@ def test_ends_of_generation_config(tmp_path):
 
 
 @pytest.mark.parametrize("files", [
-    {"tokenizer_config": {"eos_token": "<｜end▁of▁sentence｜>"}}, {"special_tokens_map": {"eos_token": "<｜end▁of▁sentence｜>"}},
-    {"tokenizer_config": {"eos_token": {"content": "<｜end▁of▁sentence｜>", "lstrip": False}}}, {"config": {"eos_token_id": 256}},
+    {"tokenizer_config": {"eos_token": "<｜end▁of▁sentence｜>"}},
+                                   {"special_tokens_map": {"eos_token": "<｜end▁of▁sentence｜>"}},
+    {"tokenizer_config": {"eos_token": {"content": "<｜end▁of▁sentence｜>", "lstrip": False}}},
+                                   {"config": {"eos_token_id": 256}},
     {"generation_config": {"eos_token_id": [256]}}], ids=str)
 def test_an_end_of_any_name(tmp_path, files):
     t = tokenizer.load(byte_level(tmp_path, ["<｜end▁of▁sentence｜>", "<|User|>"], **files))
@@ -152,7 +157,8 @@ def test_no_end_is_refused_with_what_to_set(tmp_path):
 # ---------------------------------------------------------------------- D: one reader, and files that agree
 
 @pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
-@pytest.mark.parametrize("where", ["tokenizer.json", "tokenizer.model", "vocab.json", "special_tokens_map.json", "eos_token"])
+@pytest.mark.parametrize("where", ["tokenizer.json", "tokenizer.model", "vocab.json", "special_tokens_map.json",
+                                   "eos_token"])
 def test_flags_are_refused_wherever_they_are_declared(tmp_path, flag, where):
     token = {"content": "<|endoftext|>", "special": True, flag: True}
     decoder = {"tokenizer_config": {"added_tokens_decoder": {"400": token}}}
@@ -186,12 +192,14 @@ def test_normalized_tokens_beside_sentencepiece_are_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("files, words", [
-    ({"tokenizer_config": {"added_tokens_decoder": added(300, "<|im_end|>")}}, ["<|im_end|>", "300", "258", "tokenizer.json"]),
+    ({"tokenizer_config": {"added_tokens_decoder": added(300, "<|im_end|>")}},
+     ["<|im_end|>", "300", "258", "tokenizer.json"]),
     ({"added_tokens": {"<|im_start|>": 258}}, ["<|im_start|>", "258", "257"]),
     ({"added_tokens": {"<|new|>": 258}}, ["<|new|>", "258", "<|im_end|>"]),
     ({"tokenizer_config": {"eos_token": "<|im_end|>"}, "special_tokens_map": {"eos_token": "<|endoftext|>"}},
      ["eos_token", "<|im_end|>", "<|endoftext|>", "special_tokens_map.json", "tokenizer_config.json"]),
-    ({"tokenizer_config": {"bos_token": "<|im_end|>"}, "special_tokens_map": {"bos_token": {"content": "<|im_start|>"}}},
+    ({"tokenizer_config": {"bos_token": "<|im_end|>"},
+      "special_tokens_map": {"bos_token": {"content": "<|im_start|>"}}},
      ["bos_token", "<|im_end|>", "<|im_start|>"])], ids=str)
 def test_files_that_disagree_are_refused_by_name(tmp_path, files, words):
     with pytest.raises(ValueError) as e:
@@ -207,7 +215,8 @@ def test_files_that_agree_are_read_together(tmp_path):
 
 
 def test_special_tokens_map_reaches_the_template(tmp_path):
-    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    template = ("{{ bos_token }}{% for m in messages %}{{ m.content }}"
+                "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}")
     t = tokenizer.load(sentencepiece_folder(tmp_path, template=template,
                                             special_tokens_map={"bos_token": "<s>", "eos_token": "</s>"}))
     text = t.render_chat([*HI, {"role": "assistant", "content": "Ho"}], add_generation_prompt=False)
@@ -247,7 +256,8 @@ CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", 
     "name": "weather", "arguments": {"city": "Алматы"}}}]}
 # In the shape of Qwen2.5's and Qwen3's: tools first, calls and thinking of answers, thinking of earlier turns dropped
 QWEN = (
-    "{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n<tools>' }}{%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}"
+    "{%- if tools %}{{- '<|im_start|>system\\n# Tools\\n<tools>' }}{%- for tool in tools %}{{- '\\n' }}{{- tool | "
+    "tojson }}"
     "{%- endfor %}{{- '\\n</tools><|im_end|>\\n' }}{%- endif %}{%- set ns = namespace(last=0) %}"
     "{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
     "{%- for m in messages %}{%- set content = m.content if m.content is string else '' %}"
@@ -255,12 +265,15 @@ QWEN = (
     "{%- set thinking = m.reasoning_content %}{%- elif '</think>' in content %}"
     "{%- set thinking = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}"
     "{%- set content = content.split('</think>')[-1].lstrip('\\n') %}{%- endif %}{{- '<|im_start|>assistant\\n' }}"
-    "{%- if loop.index0 > ns.last %}{{- '<think>\\n' + thinking.strip('\\n') + '\\n</think>\\n\\n' }}{%- endif %}{{- content }}"
+    "{%- if loop.index0 > ns.last %}{{- '<think>\\n' + thinking.strip('\\n') + '\\n</think>\\n\\n' }}{%- endif %}{{- "
+    "content }}"
     "{%- if m.tool_calls %}{%- for call in m.tool_calls %}{{- '<tool_call>\\n{\"name\": \"' + call.function.name }}"
-    "{{- '\", \"arguments\": ' }}{{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}{%- endif %}"
+    "{{- '\", \"arguments\": ' }}{{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}{%- "
+    "endif %}"
     "{{- '<|im_end|>\\n' }}{%- else %}{{- '<|im_start|>' + m.role + '\\n' + content + '<|im_end|>\\n' }}{%- endif %}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}")
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif "
+    "%}{%- endif %}")
 MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
 
 
@@ -271,14 +284,16 @@ def qwen(tmp_path):
 
 @pytest.mark.parametrize("template", [
     "{% if tools is not none %}T{% endif %}{% if documents is not none %}D{% endif %}{{ messages[0].content }}",
-    "{{ tools is defined }}{{ documents is defined }}{{ eos_token is defined }}{{ cls_token is defined }}{{ foo_token is defined }}",
+    "{{ tools is defined }}{{ documents is defined }}{{ eos_token is defined }}{{ cls_token is defined }}{{ foo_token "
+    "is defined }}",
     "{{ messages | tojson(indent=2) }}{{ tools | tojson(ensure_ascii=True) }}{{ tools | tojson(sort_keys=True) }}",
     "{{ messages | tojson(separators=(',', ':')) }}{{ messages[0].name is defined }}", QWEN,
     "{% generation %}{% set x = 1 %}{{ x }}{% endgeneration %}{{ x is defined }}{{ dict(a=1).a }}"])
 @pytest.mark.parametrize("tools", [None, [TOOL]])
 def test_variables_and_filters_are_those_of_transformers(tmp_path, template, tools):
     where = byte_level(tmp_path, CHATML, MARKS, template=template,
-                       tokenizer_config={"eos_token": "<|im_end|>", "foo_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"})
+                       tokenizer_config={"eos_token": "<|im_end|>", "foo_token": "<|im_end|>",
+                                         "tokenizer_class": "PreTrainedTokenizerFast"})
     t, messages = tokenizer.load(where), [{"role": "user", "content": "é", "name": None}]
     variables = {} if tools is None else {"tools": tools}
     assert t.render_chat(messages, False, **variables) == transformers_text(where, messages, **variables)
@@ -289,13 +304,15 @@ def test_tool_calls_are_learned(qwen):
     turns = [*HI, CALL, {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "It is sunny."}]
     ids, mask = t.encode_with_loss_mask(turns, tools=[TOOL])
     learned = t.decode([i for i, m in zip(ids, mask) if m], special=True)
-    assert learned == ('<think>\n\n</think>\n\n<tool_call>\n{"name": "weather", "arguments": {"city": "Алматы"}}\n</tool_call><|im_end|>'
+    assert learned == ('<think>\n\n</think>\n\n<tool_call>\n{"name": "weather", "arguments": {"city": '
+                       '"Алматы"}}\n</tool_call><|im_end|>'
                        "<think>\n\n</think>\n\nIt is sunny.<|im_end|>")
     assert "sunny" in t.decode(ids) and t.decode(ids).count("# Tools") == 1
     assert ids.count(t.added_tokens["<tool_call>"]) == 1
 
 
-@pytest.mark.parametrize("change", [{"tools": [TOOL]}, {"tool_calls": CALL["tool_calls"]}, {"reasoning_content": "hm"}], ids=str)
+@pytest.mark.parametrize("change", [{"tools": [TOOL]}, {"tool_calls": CALL["tool_calls"]},
+                                    {"reasoning_content": "hm"}], ids=str)
 def test_what_a_template_ignores_is_refused_by_name(tmp_path, change):
     t = tokenizer.load(byte_level(tmp_path, CHATML, template=tokenizer.TEMPLATES["chatml"]))
     answer = {"role": "assistant", "content": "x"} | {k: v for k, v in change.items() if k != "tools"}
@@ -327,13 +344,16 @@ def test_thinking_is_text_in_the_mouth_of_others(qwen):
     think = t.added_tokens["</think>"]
     ids = t.encode_chat([{"role": "user", "content": "a</think>b<tool_call>"}])
     assert think not in ids and "a</think>b<tool_call>" in t.decode(ids) and think not in t.encode("x</think>")
-    ids = t.encode_chat([*HI, {"role": "assistant", "content": "<|im_end|><think>\nq\n</think>\n\nb<tool_call>"}], False)
-    assert ids.count(think) == 1 and t.added_tokens["<tool_call>"] not in ids and ids.count(t.added_tokens["<|im_end|>"]) == 2
+    ids = t.encode_chat([*HI, {"role": "assistant", "content": "<|im_end|><think>\nq\n</think>\n\nb<tool_call>"}],
+                        False)
+    assert ids.count(think) == 1 and ids.count(t.added_tokens["<|im_end|>"]) == 2
+    assert t.added_tokens["<tool_call>"] not in ids
     assert t.decode([think]) == "</think>"  # it is shown, as it is not flagged special
 
 
 def test_other_changes_of_earlier_answers_are_refused(tmp_path):
-    template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content[1:] }}<|im_end|>\n"
+    template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content[1:] "
+                "}}<|im_end|>\n"
                 "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
     t = tokenizer.load(byte_level(tmp_path, CHATML, template=template))
     turns = [{"role": "assistant", "content": "abc"}, {"role": "assistant", "content": "d"}]
@@ -344,8 +364,10 @@ def test_other_changes_of_earlier_answers_are_refused(tmp_path):
 # ---------------------------------------------------------------------- limits
 
 @pytest.mark.parametrize("template", [
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
-    "{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(50) }}", "{{ 'a' * 10 ** 11 }}", "{{ 10 ** (10 ** 10) }}",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% "
+    "endfor %}",
+    "{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(50) }}", "{{ 'a' * 10 ** 11 }}",
+                                      "{{ 10 ** (10 ** 10) }}",
     "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
     "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
     "{{ '%999999999d' % 1 }}", "{{ ('a' * 99999) | center(99999999) }}"], ids=lambda x: x[:40])
@@ -391,7 +413,8 @@ def test_too_many_added_tokens(tmp_path, count):
     assert time.process_time() - began < 5
 
 
-PATTERNS = [r"(?=(a+))\1+b", r"(?<=(a+))b", r"(a|aa)+(?=x)", r"x*", r"a{0,100000}", r"(\p{L}{1000}){1000}", "(", r"(?P<n>a)(?P=n)",
+PATTERNS = [r"(?=(a+))\1+b", r"(?<=(a+))b", r"(a|aa)+(?=x)", r"x*", r"a{0,100000}", r"(\p{L}{1000}){1000}", "(",
+            r"(?P<n>a)(?P=n)",
             r"(?>a+)b", r"(?!(a+)+b)c", "a" * 5000]
 
 

@@ -1,8 +1,9 @@
-"""recipes/: new words for a new language. What changes is what should, to the byte; what is learned is what a slow trainer
-learns; ids are those that transformers reads from the folder written.
+"""recipes/: new words for a new language. What changes is what should, to the byte; what is learned is what a slow
+trainer learns; ids are those that transformers reads from the folder written.
 
-The tokenizers are trained and the models made here, by the tokenizers package and transformers, in the shapes that Qwen2 and
-Llama 3 are published in. The new language is a generated one of real stems and endings, in a script the tokenizer has not seen.
+The tokenizers are trained and the models made here, by the tokenizers package and transformers, in the shapes that
+Qwen2 and Llama 3 are published in. The new language is a generated one of real stems and endings, in a script the
+tokenizer has not seen.
 """
 import base64
 import contextlib
@@ -42,7 +43,8 @@ OLD_TEXT = ["The quick brown fox jumps over the lazy dog.", "In 1987 it cost 65,
 
 # stems, endings, and what stands between words
 LANGUAGES = {
-    "kazakh": ("бала кітап мектеп үй дала жол өзен тау қала сөз ағаш әке", "лар дар ым ға дан ның мен да ларымыз ңіз", " "),
+    "kazakh": ("бала кітап мектеп үй дала жол өзен тау қала сөз ағаш әке", "лар дар ым ға дан ның мен да ларымыз ңіз",
+               " "),
     "thai": ("ครู บ้าน โรงเรียน น้ำ เด็ก หนังสือ รถไฟ ต้นไม้ ผู้หญิง", "ดี ใหญ่ ของ ที่ กำลัง แล้ว ไม่", ""),
     "amharic": ("ቤት ልጅ መጽሐፍ መንገድ ተማሪ ከተማ ወንዝ ሰው ዛፍ", "ኦች ን ው ዎች ኣችን ም ኣቸው", " "),
     "georgian": ("სახლ წიგნ ბავშვ ქალაქ გზა მდინარ სიტყვ ხე", "ი ის ს ში ზე ები ებს ებში მა", " "),
@@ -87,7 +89,8 @@ def train_bpe(size, pattern=QWEN, form="NFC"):
 
 
 def all_merges(vocab):
-    """Every way to make a token of two others, as transformers writes Llama 3's ranks: 280,147 merges for 128,000 tokens."""
+    """Every way to make a token of two others, as transformers writes Llama 3's ranks: 280,147 merges for 128,000
+    tokens."""
     out = []
     for t in sorted(vocab, key=vocab.get):
         pairs = [[t[:k], t[k:]] for k in range(1, len(t)) if t[:k] in vocab and t[k:] in vocab]
@@ -96,8 +99,8 @@ def all_merges(vocab):
 
 
 def write_tokenizer(folder, size, family="qwen2", files="json", merges="pairs", named=True, plain=(), words=()):
-    """A folder with a tokenizer. files: json (tokenizer.json), parts (vocab.json and merges.txt) or both; merges: pairs, text or
-    all; named: whether tokenizer_config.json is there; words: tokens that no merge makes."""
+    """A folder with a tokenizer. files: json (tokenizer.json), parts (vocab.json and merges.txt) or both; merges:
+    pairs, text or all; named: whether tokenizer_config.json is there; words: tokens that no merge makes."""
     qwen = family == "qwen2"
     special = QWEN_SPECIAL if qwen else LLAMA_SPECIAL
     whole = json.loads((train_bpe(size) if qwen else train_bpe(size, LLAMA, None)).to_str())
@@ -116,11 +119,13 @@ def write_tokenizer(folder, size, family="qwen2", files="json", merges="pairs", 
               "chat_template": "{{ messages }}"}
     if qwen:
         config["added_tokens_decoder"] = {
-            str(bpe.token_to_id(x)): {"content": x, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+            str(bpe.token_to_id(x)): {"content": x, "lstrip": False, "normalized": False, "rstrip": False,
+                                      "single_word": False,
                                       "special": x in special} for x in (*special, *plain)}
     else:
         bos = special[0]
-        bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(
+        bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False),
+                                                  processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, bpe.token_to_id(bos))])])
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": special[1]}
     if files != "parts":
@@ -136,8 +141,10 @@ def write_tokenizer(folder, size, family="qwen2", files="json", merges="pairs", 
 def write_model(folder, rows, family="qwen2", tie=True, dtype=torch.float32, eos=None):
     name = "Qwen2" if family == "qwen2" else "Llama"
     config = getattr(transformers, f"{name}Config")(
-        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=4096, tie_word_embeddings=tie, initializer_range=0.3, bos_token_id=eos, eos_token_id=eos,
+        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                                                    num_key_value_heads=2,
+        max_position_embeddings=4096, tie_word_embeddings=tie, initializer_range=0.3, bos_token_id=eos,
+                                                    eos_token_id=eos,
         pad_token_id=None)
     torch.manual_seed(rows)
     getattr(transformers, f"{name}ForCausalLM")(config).to(dtype).save_pretrained(folder)
@@ -156,8 +163,8 @@ def write_lines(path, lines):
     return path
 
 
-# Every kind of tokenizer folder with every shape of model at least once. padding: rows beyond the tokenizer's ids; 60 tokens are
-# added, so that 0 and 25 do not hold them and 90 does.
+# Every kind of tokenizer folder with every shape of model at least once. padding: rows beyond the tokenizer's ids; 60
+# tokens are added, so that 0 and 25 do not hold them and 90 does.
 CASES = {
     "qwen2": dict(size=400, language="kazakh", padding=90),
     "qwen2 small, grown": dict(size=300, language="thai", padding=0, merges="text", tie=False, dtype=torch.bfloat16),
@@ -189,7 +196,8 @@ def extended(tmp_path_factory):
             lines = sentences(case["language"], 200)
             said = extend(base / "before", write_lines(base / "text.txt", lines), base / "after", pieces=PIECES)
             made[name] = SimpleNamespace(
-                **{"family": "qwen2", "files": "json", "named": True, "plain": (), "tie": True, "merges": "pairs"} | case,
+                **{"family": "qwen2", "files": "json", "named": True, "plain": (), "tie": True, "merges": "pairs"}
+                                         | case,
                 before=base / "before", after=base / "after", bpe=bpe, ids=bpe.get_vocab_size(), lines=lines, said=said,
                 special=LLAMA_SPECIAL if case.get("family") == "llama" else QWEN_SPECIAL)
         return made[name]
@@ -254,7 +262,8 @@ def raw(tensor):
 def texts_of(case):
     """Old and new language, other text, and the tokenizer's own control tokens between them."""
     fresh, others = sentences(case.language, 30, seed=2), [sentences(x, 3, seed=3) for x in LANGUAGES]
-    control = (*case.special, *case.plain) if case.named else case.special[:1]  # without its file transformers knows no more
+    # without its file transformers knows no more
+    control = (*case.special, *case.plain) if case.named else case.special[:1]
     mixed = [a + token + b for token in control for a, b in zip(fresh[:4], OLD_TEXT)]
     mixed += ["".join(control), " ".join(control) + fresh[0], f"{control[0]}{control[-1]} {fresh[1]}\n\n{OLD_TEXT[0]}"]
     edges = ["", " ", "   a  \n\n b\r\n\t", "👩‍👩‍👧 e\u0301 é 0123456789", "<|im_end", "a\x00b", fresh[0] * 30,
@@ -263,7 +272,8 @@ def texts_of(case):
 
 
 def test_ids_equal_transformers(case):
-    t, theirs, texts = tokenizer.load(case.after), transformers.AutoTokenizer.from_pretrained(str(case.after)), texts_of(case)
+    t, texts = tokenizer.load(case.after), texts_of(case)
+    theirs = transformers.AutoTokenizer.from_pretrained(str(case.after))
     used = set()
     for text in texts:
         ids = theirs(text, add_special_tokens=False)["input_ids"]
@@ -302,7 +312,9 @@ def test_text_survives(case):
 def test_old_ids_stay(case):
     """Pieces, specials, and every text in which no new token is found."""
     old, new = tokenizer.load(case.before), tokenizer.load(case.after)
-    assert new.added_tokens == old.added_tokens and new.control_ids == old.control_ids and (new.bos_id, new.eot_id) == (old.bos_id, old.eot_id)
+    assert new.added_tokens == old.added_tokens and new.control_ids == old.control_ids and (new.bos_id,
+                                                                                            new.eot_id) == (old.bos_id,
+                                                                                                            old.eot_id)
     assert all(new.decode([i], special=True) == old.decode([i], special=True) for i in range(case.ids))
     apart = 0
     for text in texts_of(case):
@@ -323,11 +335,13 @@ def test_the_files_hold_the_old_ones(case):
         assert set(more.values()) - set(vocab.values()) <= set(range(len(vocab), case.ids + PIECES))
         assert len(set(longer)) == len(longer) and all(a in more and b in more and a + b in more for a, b in longer)
         if case.merges == "all":  # every way to make a token of two others, also of the new ones
-            assert set(merges) <= set(longer) and {a + b for a, b in longer} - {a + b for a, b in merges} == set(new_pieces(case))
+            assert set(merges) <= set(longer) and {a + b for a, b in longer} - {a + b for a,
+                                                                                b in merges} == set(new_pieces(case))
         else:
             assert longer[:len(merges)] == merges and [a + b for a, b in longer[len(merges):]] == new_pieces(case)
     if case.files != "parts":
-        before, after = (json.loads((x / "tokenizer.json").read_text(encoding="utf-8")) for x in (case.before, case.after))
+        before, after = (json.loads((x / "tokenizer.json").read_text(encoding="utf-8"))
+                         for x in (case.before, case.after))
         assert {type(m) for m in before["model"]["merges"]} in ({type(m) for m in after["model"]["merges"]}, set())
         for whole in (before, after):
             del whole["model"]["vocab"], whole["model"]["merges"]
@@ -362,7 +376,8 @@ def test_both_forms_are_one_tokenizer(extended, tmp_path):
 # ---------------------------------------------------------------------- the weights
 
 def test_a_new_row_is_the_mean_of_those_it_replaces(case):
-    """Of the old tokenizer's tokens for the same bytes, found here by the tokenizers package; in float32, rounded once."""
+    """Of the old tokenizer's tokens for the same bytes, found here by the tokenizers package; in float32, rounded
+    once."""
     before, after = weights(case.before), weights(case.after)
     rows = max(case.ids + case.padding, case.ids + PIECES)
     names = {"model.embed_tokens.weight"} | ({"lm_head.weight"} if not case.tie else set())
@@ -432,7 +447,8 @@ def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_pa
         shutil.copy(file, tmp_path / "data" / "tokenizer")
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)}
     train.main([f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", f"init={case.after}", f"first_new_id={first}",
-                "mixture={'en': 1}", "tokens=640", "seq_len=32", "batch_size=4", "micro_batch_size=4", "dtype=float32", "threads=1"])
+                "mixture={'en': 1}", "tokens=640", "seq_len=32", "batch_size=4", "micro_batch_size=4", "dtype=float32",
+                "threads=1"])
     for s, handler in handlers.items():
         signal.signal(s, handler)
     before, start, after = weights(case.before), weights(case.after), weights(tmp_path / "out")
@@ -448,8 +464,9 @@ def test_training_the_new_rows_as_the_recipe_says(extended, write_source, tmp_pa
 # ---------------------------------------------------------------------- what is learned
 
 def slow_merges(counts, order, pieces, min_count=2):
-    """BPE training as one would explain it: count every pair in every word, join the most frequent, count everything again.
-    counts: {word as a tuple of pieces: how often}; order: {piece: rank}, of equals the pair of smaller ranks is taken."""
+    """BPE training as one would explain it: count every pair in every word, join the most frequent, count everything
+    again. counts: {word as a tuple of pieces: how often}; order: {piece: rank}, of equals the pair of smaller ranks is
+    taken."""
     order, merges = dict(order), []
     while len(merges) < pieces:
         pairs = Counter()
@@ -499,7 +516,8 @@ def ranks_file(bpe):
 
 def test_what_is_learned_equals_a_slow_trainer(case):
     """The tenth documents are held out."""
-    wanted = slow_merges(words_of(case.bpe, [x for i, x in enumerate(case.lines) if i % 10]), ranks_of(case.bpe), PIECES)
+    wanted = slow_merges(words_of(case.bpe, [x for i, x in enumerate(case.lines) if i % 10]), ranks_of(case.bpe),
+                         PIECES)
     assert new_pieces(case) == [a + b for a, b in wanted]
     if case.merges == "all":
         assert set(wanted) <= set(vocab_and_merges(case.after)[0][1])
@@ -517,7 +535,8 @@ def test_learn_equals_a_slow_trainer_on_any_words(small, letters, words, longest
     ranks = {t.tokens.index(x): x for x in LETTERS[:letters]}
     for seed in range(60):
         r = random.Random(seed)
-        counts = {tuple(r.choice(list(ranks)) for _ in range(r.randint(2, longest))): r.randint(1, 5) for _ in range(words)}
+        counts = {tuple(r.choice(list(ranks)) for _ in range(r.randint(2, longest))): r.randint(1, 5)
+                  for _ in range(words)}
         pieces, least = r.choice((3, 10, 1000)), r.choice((1, 2, 2, 6))
         got, made = recipe.learn_merges(t, dict(counts), pieces, least), list(t.tokens)
         for a, b in got:
@@ -539,7 +558,8 @@ def test_learn_leaves_its_input_alone(small):
 
 @pytest.mark.parametrize("pattern", [QWEN, QWEN.replace("(?i:", "(").replace(r"\p{N}|", r"(\p{N})|")])
 def test_words_are_cut_as_the_tokenizer_cuts_them(tmp_path, pattern):
-    """Also by a pattern with groups, of which findall would give the groups alone; composed first, as the tokenizer does."""
+    """Also by a pattern with groups, of which findall would give the groups alone; composed first, as the tokenizer
+    does."""
     bpe = train_bpe(300, pattern)
     bpe.add_special_tokens(list(QWEN_SPECIAL))
     bpe.save(str(tmp_path / "tokenizer.json"))
@@ -548,7 +568,8 @@ def test_words_are_cut_as_the_tokenizer_cuts_them(tmp_path, pattern):
     ours = recipe.count_words(t, texts)
     ids = bpe.get_vocab()
     wanted = {tuple(ids[x] for x in word): n for word, n in words_of(bpe, texts).items()}
-    assert {word: n for word, n in ours.items() if len(word) > 1} == {word: n for word, n in wanted.items() if len(word) > 1}
+    assert {word: n for word, n in ours.items() if len(word) > 1} == {word: n for word, n in wanted.items()
+                                                                      if len(word) > 1}
 
 
 # ---------------------------------------------------------------------- what is printed
@@ -564,7 +585,8 @@ def table(said):
 def counted(folder, texts):
     """The same numbers, of ids that transformers finds."""
     theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
-    tokens, size = sum(map(len, theirs(texts, add_special_tokens=False)["input_ids"])), sum(len(x.encode()) for x in texts)
+    tokens, size = sum(map(len, theirs(texts, add_special_tokens=False)["input_ids"])), sum(len(x.encode())
+                                                                                            for x in texts)
     words = sum(len(x.split()) for x in texts)
     return round(tokens / words, 3), round(1000 * tokens / size, 1), len(texts), size
 
@@ -589,7 +611,8 @@ def test_held_out_text_is_measured_and_not_learned(extended, tmp_path):
     assert table(said)["before"] == counted(case.before, other.read_text(encoding="utf-8").splitlines())
     assert table(said)["after"] == counted(tmp_path / "out", other.read_text(encoding="utf-8").splitlines())
     found = SimpleNamespace(before=case.before, after=tmp_path / "out")
-    assert new_merges(found) == slow_merges(words_of(case.bpe, case.lines), ranks_of(case.bpe), PIECES)  # all of the text
+    # all of the text
+    assert new_merges(found) == slow_merges(words_of(case.bpe, case.lines), ranks_of(case.bpe), PIECES)
 
 
 # ---------------------------------------------------------------------- settings
@@ -603,17 +626,20 @@ def test_min_count(small, tmp_path, min_count):
     wanted = slow_merges(words_of(bpe, lines), ranks_of(bpe), 5000, min_count)
     assert new_merges(SimpleNamespace(before=folder, after=tmp_path / "out")) == wanted and 0 < len(wanted) < 5000
     assert f"\n{len(wanted)} new tokens" in f"\n{said}" and f"pairs occur {min_count} times" in said
-    assert ModelConfig.from_pretrained(tmp_path / "out").vocab_size == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
+    rows = ModelConfig.from_pretrained(tmp_path / "out").vocab_size
+    assert rows == tokenizer.load(tmp_path / "out").vocab_size == 303 + len(wanted)
     if min_count == 1:  # every word of the text is one token
         t = tokenizer.load(tmp_path / "out")
         words = [word for line in lines for word, _ in bpe.pre_tokenizer.pre_tokenize_str(line)]
-        assert len(t.encode("".join(lines[:1]))) == sum(w in words for w, _ in bpe.pre_tokenizer.pre_tokenize_str(lines[0]))
+        assert len(t.encode("".join(lines[:1]))) == sum(w in words for w,
+                                                        _ in bpe.pre_tokenizer.pre_tokenize_str(lines[0]))
 
 
 def test_text_that_repeats_nothing(small, tmp_path):
     """No token is added; the model is the old one."""
     folder, _ = small
-    said = extend(folder, write_lines(tmp_path / "text.txt", sentences("thai", 20)), tmp_path / "out", min_count=10 ** 6)
+    said = extend(folder, write_lines(tmp_path / "text.txt", sentences("thai", 20)), tmp_path / "out",
+                  min_count=10 ** 6)
     assert "pairs occur 1000000 times" in said and table(said)["before"] == table(said)["after"]
     ours, theirs = weights(tmp_path / "out"), weights(folder)
     assert all(raw(ours[k]) == raw(theirs[k]) for k in theirs)
@@ -641,7 +667,8 @@ def test_where_text_comes_from(small, tmp_path, form):
         text = tmp_path / ("**" if "nested" in form else "a") / "*.txt"
     said = extend(folder, text, tmp_path / "out", pieces=20, **settings)
     found = SimpleNamespace(before=folder, after=tmp_path / "out")
-    assert new_merges(found) == slow_merges(words_of(bpe, [x for i, x in enumerate(lines) if i % 10]), ranks_of(bpe), 20)
+    assert new_merges(found) == slow_merges(words_of(bpe, [x for i, x in enumerate(lines) if i % 10]), ranks_of(bpe),
+                                            20)
     assert table(said)["after"] == counted(tmp_path / "out", lines[::10])
 
 
@@ -653,7 +680,8 @@ def test_a_file_name_with_brackets(small, tmp_path):
 
 def test_a_single_document(small, tmp_path, monkeypatch):
     """Nothing would be left to learn from, unless other text is there to measure on."""
-    folder, text = small[0], write_lines(tmp_path / "text.txt", ["бала балалар балаға балаларға мектеп мектепке мектептер"])
+    folder, text = small[0], write_lines(tmp_path / "text.txt",
+                                         ["бала балалар балаға балаларға мектеп мектепке мектептер"])
     line = stopped(monkeypatch, folder, text, tmp_path / "out")
     assert str(text) in line and "single document" in line and "held_out=" in line and not (tmp_path / "out").exists()
     said = extend(folder, text, tmp_path / "out", pieces=5, held_out=text)
@@ -670,7 +698,8 @@ def test_two_documents(small, tmp_path):
 
 # ---------------------------------------------------------------------- again, and again the same
 
-@pytest.mark.parametrize("name", ["qwen2.5, overflowing", "qwen2 in parts", "qwen2 in both", "llama3", "llama3, all merges"])
+@pytest.mark.parametrize("name", ["qwen2.5, overflowing", "qwen2 in parts", "qwen2 in both", "llama3",
+                                  "llama3, all merges"])
 def test_extending_twice(extended, tmp_path, name):
     """A second language on top: the first one's tokens are old ones now, and a piece may be made of them."""
     case, more = extended(name), sentences("georgian" if extended(name).language != "georgian" else "thai", 15, seed=7)
@@ -686,8 +715,10 @@ def test_extending_twice(extended, tmp_path, name):
     middle, old, new = tokenizer.load(case.after), weights(case.after), weights(tmp_path / "twice")
     embedding = "model.embed_tokens.weight"
     alone = tokenizers.Tokenizer.from_str(json.dumps({  # the pieces of the first extension, from its own files
-        "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
-        "model": {"type": "BPE", "vocab": (v := vocab_and_merges(case.after)[0])[0], "merges": [list(p) for p in v[1]]}}))
+        "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+                                                      "decoder": None,
+        "model": {"type": "BPE", "vocab": (v := vocab_and_merges(case.after)[0])[0],
+                  "merges": [list(p) for p in v[1]]}}))
     replaced = [[x.id for x in alone.model.tokenize(piece)] for piece in new_pieces(again)]
     assert len(replaced) == PIECES
     assert len({max(ids) >= case.ids for ids in replaced}) == 2  # some are made of the first one's tokens, some are not
@@ -703,7 +734,8 @@ def test_extending_twice(extended, tmp_path, name):
 @pytest.mark.parametrize("pieces", [15, 400])
 @pytest.mark.parametrize("ignore", [True, False])
 def test_words_that_no_merge_makes(tmp_path, ignore, pieces):
-    """A vocabulary may hold words that no merge leads to; new merges may. The id stays, and ours stays transformers' reading."""
+    """A vocabulary may hold words that no merge leads to; new merges may. The id stays, and ours stays transformers'
+    reading."""
     known = ["სახლი", "ქალაქში", "წიგნები", "გზა"]
     words = ["".join(STAND_IN[b] for b in x.encode()) for x in known]
     (tmp_path / "before").mkdir()
@@ -718,7 +750,8 @@ def test_words_that_no_merge_makes(tmp_path, ignore, pieces):
     vocab, _ = vocab_and_merges(tmp_path / "after")[0]
     assert [vocab[w] for w in words] == [300, 301, 302, 303] and len(set(vocab.values())) == len(vocab)
     for folder in ("before", "after"):
-        t, theirs = tokenizer.load(tmp_path / folder), tokenizers.Tokenizer.from_file(str(tmp_path / folder / "tokenizer.json"))
+        t = tokenizer.load(tmp_path / folder)
+        theirs = tokenizers.Tokenizer.from_file(str(tmp_path / folder / "tokenizer.json"))
         differ = [x for x in [*known, *(f"{x} {x}ს {x}ებ" for x in known), *lines, *sentences("georgian", 200, seed=2)]
                   if t.encode(x) != theirs.encode(x, add_special_tokens=False).ids]
         assert not differ, (folder, len(differ), differ[:2])
@@ -726,7 +759,8 @@ def test_words_that_no_merge_makes(tmp_path, ignore, pieces):
 
 
 def test_other_tokenizer_files_do_not_outlive_the_old_ids(tmp_path):
-    """Llama 3 is published with its tiktoken file under tokenizer.model too: left as it is, it would hide the new tokens."""
+    """Llama 3 is published with its tiktoken file under tokenizer.model too: left as it is, it would hide the new
+    tokens."""
     (tmp_path / "before").mkdir()
     bpe = write_tokenizer(tmp_path / "before", 430, "llama", merges="all")
     (tmp_path / "before" / "tokenizer.model").write_bytes(ranks_file(bpe))
@@ -740,7 +774,8 @@ def test_other_tokenizer_files_do_not_outlive_the_old_ids(tmp_path):
     except ValueError as e:
         assert "tokenizer.model" in str(e)  # saying what stands in the way is as good
         return
-    new, theirs = tokenizer.load(tmp_path / "after"), transformers.AutoTokenizer.from_pretrained(str(tmp_path / "after"))
+    new = tokenizer.load(tmp_path / "after")
+    theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "after"))
     assert all(new.encode(x) == theirs(x, add_special_tokens=False)["input_ids"] for x in lines)
     assert new.vocab_size == 455 == ModelConfig.from_pretrained(tmp_path / "after").vocab_size
 
@@ -750,7 +785,8 @@ def test_two_runs_write_the_same_bytes(root, extended, tmp_path):
     case, runs = extended("qwen2 in both"), []
     text = write_lines(tmp_path / "text.txt", case.lines)
     for seed in ("1", "2"):
-        command = [sys.executable, str(root / "recipes" / "extend_vocabulary.py"), f"model={case.before}", f"text={text}",
+        command = [sys.executable, str(root / "recipes" / "extend_vocabulary.py"), f"model={case.before}",
+                   f"text={text}",
                    f"pieces={PIECES}", f"out={tmp_path / seed}"]
         runs.append(subprocess.Popen(command, env=os.environ | {"PYTHONHASHSEED": seed}, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, text=True, cwd=tmp_path))
@@ -849,7 +885,8 @@ def test_the_model_is_not_overwritten(tmp_path, monkeypatch, text, small, spelli
 
 
 @pytest.mark.parametrize("settings, needles", [
-    (dict(pieces="many"), ("pieces must be int", "many")), (dict(pieces=0), ("pieces", "0")), (dict(pieces=-5), ("pieces", "-5")),
+    (dict(pieces="many"), ("pieces must be int", "many")), (dict(pieces=0), ("pieces", "0")),
+                                               (dict(pieces=-5), ("pieces", "-5")),
     (dict(min_count=0), ("min_count", "0")), (dict(max_bytes=0), ("max_bytes", "0")),
     (dict(piece=5), ("did you mean 'pieces'",))])
 def test_settings_that_mean_nothing(small, tmp_path, monkeypatch, text, settings, needles):
@@ -882,7 +919,8 @@ def test_a_second_run_into_the_same_folder(small, tmp_path, text):
 
 @pytest.mark.parametrize("kind", ["parts", "sentencepiece"])
 def test_another_tokenizer_in_the_folder_written_to(small, tmp_path, text, kind):
-    """A tokenizer of another kind left there would be read first, or beside the new one: it goes, or the run is refused."""
+    """A tokenizer of another kind left there would be read first, or beside the new one: it goes, or the run is
+    refused."""
     out = tmp_path / "out"
     if kind == "parts":
         (tmp_path / "other").mkdir()

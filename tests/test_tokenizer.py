@@ -1,7 +1,8 @@
-"""tokenizer.py: ids equal those of tokenizers, transformers and sentencepiece; text survives; text never becomes control tokens.
+"""tokenizer.py: ids equal those of tokenizers, transformers and sentencepiece; text survives; text never becomes
+control tokens.
 
-Every oracle is computed here: tiny tokenizers are trained in session fixtures and written as Hugging Face folders, which both
-sides read. Lines come from a seeded generator over the blocks of more than forty scripts.
+Every oracle is computed here: tiny tokenizers are trained in session fixtures and written as Hugging Face folders,
+which both sides read. Lines come from a seeded generator over the blocks of more than forty scripts.
 """
 import base64
 import codecs
@@ -19,8 +20,10 @@ import tokenizer
 from hf import tokenizer_files
 from hf.merges import byte_characters
 
-CORPUS = ["The quick brown fox jumps over the lazy dog.", "Сәлем, әлем! Бұл қысқа мәтін.", "这是一个很短的句子。", "これは短い文です。",
-          "नमस्ते दुनिया, यह एक छोटा वाक्य है।", "سلام دنیا، یہ ایک چھوٹا جملہ ہے۔", "Γειά σου Κόσμε!", "שלום עולם", "안녕하세요 세계",
+CORPUS = ["The quick brown fox jumps over the lazy dog.", "Сәлем, әлем! Бұл қысқа мәтін.", "这是一个很短的句子。",
+          "これは短い文です。",
+          "नमस्ते दुनिया, यह एक छोटा वाक्य है।", "سلام دنیا، یہ ایک چھوٹا جملہ ہے۔", "Γειά σου Κόσμε!", "שלום עולם",
+          "안녕하세요 세계",
           "สวัสดีชาวโลก",
           "In 1987 it cost 65,536 coins.", "don't we'll it's I'M", "function(x) { return x * 2; }"] * 3
 
@@ -33,16 +36,22 @@ SCRIPTS = {
     "vietnamese": "Tiếng Việt rất đẹp",
     "indonesian": "Selamat pagi, dunia", "greek": "Ξεσκεπάζω την ψυχοφθόρα", "russian": "Съешь ещё этих булок",
     "ukrainian": "Ґанок, їжак і єнот",
-    "kazakh": "Қазақ тілі: әіңғүұқөһ", "arabic": "اللُّغَةُ العَرَبِيَّة", "urdu": "اُردو زبان ۔", "hebrew": "שָׁלוֹם עוֹלָם",
-    "bengali": "আমার সোনার বাংলা", "nepali": "नेपाली भाषा क्ष त्र ज्ञ", "thai": "น้ำใจไมตรีกำลัง", "chinese": "天地玄黄，宇宙洪荒。",
-    "japanese": "ひらがな、カタカナ、漢字。ガ", "korean": "다람쥐 헌 쳇바퀴에", "georgian": "საქართველო", "armenian": "Հայաստան", "amharic": "አማርኛ",
+    "kazakh": "Қазақ тілі: әіңғүұқөһ", "arabic": "اللُّغَةُ العَرَبِيَّة", "urdu": "اُردو زبان ۔",
+           "hebrew": "שָׁלוֹם עוֹלָם",
+    "bengali": "আমার সোনার বাংলা", "nepali": "नेपाली भाषा क्ष त्र ज्ञ", "thai": "น้ำใจไมตรีกำลัง",
+           "chinese": "天地玄黄，宇宙洪荒。",
+    "japanese": "ひらがな、カタカナ、漢字。ガ", "korean": "다람쥐 헌 쳇바퀴에",
+    "georgian": "საქართველო", "armenian": "Հայաստան",
+           "amharic": "አማርኛ",
     "tamil": "தமிழ் மொழி", "burmese": "မြန်မာဘာသာ", "khmer": "ភាសាខ្មែរ", "tibetan": "བོད་སྐད་", "cherokee": "ᏣᎳᎩ",
     "gothic": "𐌲𐌿𐍄𐌹𐍃𐌺",
-    "emoji": "😀 👍🏽 🇰🇿", "joined emoji": "👨‍👩‍👧‍👦 🏳️‍🌈", "joiners": "क्‍ष می‌خواهم", "combining": "z̷a̴l̵g̶o e\u0301 \u0301",
+    "emoji": "😀 👍🏽 🇰🇿", "joined emoji": "👨‍👩‍👧‍👦 🏳️‍🌈", "joiners": "क्‍ष می‌خواهم",
+           "combining": "z̷a̴l̵g̶o e\u0301 \u0301",
     "right to left": "a\u200fb\u202ec\u202c",
 }
 EDGES = {
-    "empty": "", "space": " ", "spaces": "   a    b  ", "tabs": "\ta\t\tb", "newlines": "\n\na\n\n\nb\n", "windows": "a\r\nb\r",
+    "empty": "", "space": " ", "spaces": "   a    b  ", "tabs": "\ta\t\tb", "newlines": "\n\na\n\n\nb\n",
+         "windows": "a\r\nb\r",
     "mixed": " \n \t\n x",
     "digits": "0123456789 3.14 1,000,000", "other digits": "٠١٢٣ ०१२३ 二〇二六 ½ ²",
     "code": "def f(x):\n    return x['a'] != 3  # ok\n",
@@ -55,7 +64,8 @@ EDGES = {
 }
 ALL = SCRIPTS | EDGES
 
-QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+        r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 LLAMA = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")  # Llama 3 keeps up to three digits together
 QWEN_SPECIAL = (tokenizer.EOT, tokenizer.IM_START, tokenizer.IM_END)
 LLAMA_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|start_header_id|>",
@@ -69,36 +79,44 @@ KINDS = {
     "qwen2 bytes": dict(size=256, pattern=QWEN, form="NFC", special=QWEN_SPECIAL),
     "qwen2.5": dict(size=700, pattern=QWEN, form="NFC", special=QWEN_SPECIAL, plain=TOOLS, merges="text"),
     "qwen2.5 large": dict(size=4000, pattern=QWEN, form="NFC", special=QWEN_SPECIAL, plain=TOOLS),
-    "llama3": dict(size=1500, pattern=LLAMA, form=None, special=LLAMA_SPECIAL, ignore_merges=True, bos=LLAMA_SPECIAL[0]),
+    "llama3": dict(size=1500, pattern=LLAMA, form=None, special=LLAMA_SPECIAL, ignore_merges=True,
+                   bos=LLAMA_SPECIAL[0]),
     "llama3 text": dict(size=400, pattern=LLAMA, form=None, special=LLAMA_SPECIAL, ignore_merges=True, merges="text"),
     "gpt2": dict(size=1500, pattern=None, form=None, special=(tokenizer.EOT,)),
     "gpt2 nfc": dict(size=300, pattern=None, form="NFC", special=(tokenizer.EOT,), merges="text"),
 }
 
-# The first code points of most of Unicode's scripts: letters with their marks and digits, and a few unassigned ones between
+# The first code points of most of Unicode's scripts: letters with their marks and digits, and a few unassigned ones
+# between
 BLOCKS = [tuple(int(x, 16) for x in b.split("-")) for b in """
-    61-7A 41-5A C0-FF 100-24F 250-2AF 370-3FF 400-52F 531-58A 591-5F4 600-6FF 700-74F 780-7B1 7C0-7FA 904-97F 985-9FE A05-A76
-    A85-AF1 B05-B77 B85-BFA C05-C7F C85-CF2 D05-D7F D85-DF4 E01-E5B E81-EDF F00-FDA 1000-109F 10A0-10FF 1100-11FF 1200-139F
-    13A0-13FF 1401-167F 1681-169C 16A0-16F8 1700-1715 1780-17F9 1800-18AA 1900-194F 1950-1974 1B00-1B7C 1C00-1C4F 1E00-1FFE
+    61-7A 41-5A C0-FF 100-24F 250-2AF 370-3FF 400-52F 531-58A 591-5F4 600-6FF 700-74F 780-7B1 7C0-7FA 904-97F 985-9FE
+    A05-A76 A85-AF1 B05-B77 B85-BFA C05-C7F C85-CF2 D05-D7F D85-DF4 E01-E5B E81-EDF F00-FDA 1000-109F 10A0-10FF
+    1100-11FF 1200-139F
+    13A0-13FF 1401-167F 1681-169C 16A0-16F8 1700-1715 1780-17F9 1800-18AA 1900-194F 1950-1974 1B00-1B7C 1C00-1C4F
+    1E00-1FFE
     2C00-2C5F 2D30-2D7F 3041-309F 30A0-30FF 3105-312F 4E00-4E7F A000-A07F A500-A5FF AC00-AC7F 10330-1034A 10400-1049D
     12000-1207F 13000-1307F 1D400-1D4FF 1E900-1E95F 20000-2007F""".split()]
 MARKS = [chr(c) for c in (*range(0x300, 0x370), *range(0x20d0, 0x20f1), 0xfe0f, 0x200c, 0x200d, 0x93c, 0x94d, 0x3099)]
-SPACES = [*" " * 6, *"\t\n\r\x0b\x0c\x1c\x85\u00a0\u1680\u180e\u2000\u2003\u2009\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"]
+SPACES = [*" " * 6,
+          *"\t\n\r\x0b\x0c\x1c\x85\u00a0\u1680\u180e\u2000\u2003\u2009\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"]
 ZEROS = [0x30] * 6 + [0x660, 0x6f0, 0x966, 0x9e6, 0xe50, 0xff10, 0x1d7ce, 0x2160, 0xb2, 0xbc, 0x3021, 0x1369, 0x4e00]
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¿«»·—–…、。「！؟،।€©™∀→"
 EMOJI = "😀 👍🏽 🇰🇿 👨‍👩‍👧‍👦 🏳️‍🌈 ❤️ 1️⃣ 🧑🏿‍🚀".split()
 CONTRACTIONS = "'s 't 're 've 'm 'll 'd 'S 'LL 'Re \u2019s '\u017f 'x".split()
 
-# The combining marks that Unicode 10 to 14 added, and one composed vowel. The tokenizers package normalises by Unicode 9, where
-# none of them is a mark yet, so it orders a run of marks with one of them otherwise than Python does.
+# The combining marks that Unicode 10 to 14 added, and one composed vowel. The tokenizers package normalises by Unicode
+# 9, where none of them is a mark yet, so it orders a run of marks with one of them otherwise than Python does.
 NEWER_MARKS = {c for r in """
-    7FD 898-89F 8CA-8D3 9FE C3C D3B-D3C EBA 1715 1ABF-1ACE 1DF6-1DFA A82C 10D24-10D27 10EAB-10EAC 10F46-10F50 10F82-10F85 11070
-    1133B 1145E 11839-1183A 11938 1193D-1193E 11943 119E0 11A34 11A47 11A99 11D42 11D44-11D45 11D97 16FF0-16FF1 1E130-1E136 1E2AE
+    7FD 898-89F 8CA-8D3 9FE C3C D3B-D3C EBA 1715 1ABF-1ACE 1DF6-1DFA A82C 10D24-10D27 10EAB-10EAC 10F46-10F50
+    10F82-10F85 11070
+    1133B 1145E 11839-1183A 11938 1193D-1193E 11943 119E0 11A34 11A47 11A99 11D42 11D44-11D45 11D97 16FF0-16FF1
+    1E130-1E136 1E2AE
     1E2EC-1E2EF""".split() for c in range(int(r.split("-")[0], 16), int(r.split("-")[-1], 16) + 1)}
 
 
 def generate(count, seed, between=()):
-    """Lines of words, digits, spaces, marks, emoji, contractions, cut samples, stray code points and the strings `between`."""
+    """Lines of words, digits, spaces, marks, emoji, contractions, cut samples, stray code points and the strings
+    `between`."""
     r, samples = random.Random(seed), list(ALL.values())
 
     def some(characters, most):
@@ -123,7 +141,8 @@ def generate(count, seed, between=()):
     if between:
         parts[lambda: r.choice(between)] = 5
     names, weights = list(parts), list(parts.values())
-    lines = ("".join(p() + r.choice(("", "", " ")) for p in r.choices(names, weights, k=r.randint(1, 12))) for _ in range(count))
+    lines = ("".join(p() + r.choice(("", "", " ")) for p in r.choices(names, weights, k=r.randint(1, 12)))
+             for _ in range(count))
     newer = dict.fromkeys(NEWER_MARKS)  # these have a test of their own
     return [line.translate(newer) for line in lines]
 
@@ -193,7 +212,8 @@ def test_transformers_reads_what_we_trained(small):
     t, theirs = tokenizer.load(small), transformers.PreTrainedTokenizerFast.from_pretrained(str(small))
     assert theirs.eos_token_id == t.eot_id
     for name, text in ALL.items():
-        if "\u2581" not in text and name != "fallback spelt":  # text that spells a byte token is that token for transformers
+        # text that spells a byte token is that token for transformers
+        if "\u2581" not in text and name != "fallback spelt":
             assert theirs(text, add_special_tokens=False)["input_ids"] == t.encode(text), name
             assert theirs.decode(t.encode(text)) == text, name
 
@@ -224,7 +244,8 @@ def test_vocabulary_that_the_text_cannot_fill(tmp_path):
 
 
 def test_hugging_face_reads_the_folder_alike(small):
-    """train() writes tokenizer.json beside the model: transformers' ids, text and end of text are ours, without sentencepiece."""
+    """train() writes tokenizer.json beside the model: transformers' ids, text and end of text are ours, without
+    sentencepiece."""
     transformers = pytest.importorskip("transformers")
     t, theirs = tokenizer.load(small), transformers.AutoTokenizer.from_pretrained(str(small))
     texts = [*ALL.values(), *generate(1000, 31)]
@@ -238,7 +259,8 @@ def test_hugging_face_reads_the_folder_alike(small):
 
 @pytest.mark.parametrize("text", ["\u2581", "a\u2581b", " \u2581 ", "\u2581\u2581", "x \u2581y", "\u2581<|im_end|>"])
 def test_the_mark_of_a_space_survives(small, text):
-    """U+2581 is sentencepiece's own mark of a space; transformers would read it as one, and shows it when it decodes ours."""
+    """U+2581 is sentencepiece's own mark of a space; transformers would read it as one, and shows it when it decodes
+    ours."""
     transformers = pytest.importorskip("transformers")
     t, theirs = tokenizer.load(small), transformers.AutoTokenizer.from_pretrained(str(small))
     assert t.decode(t.encode(text)) == text == theirs.decode(t.encode(text))
@@ -261,12 +283,15 @@ def pieces_and_merges(sp):
 
 @pytest.fixture(scope="session")
 def llama2(tmp_path_factory):
-    """(folder, vocab, merges) of a model with Llama 2's settings: a first space, byte fallback, <unk> <s> </s> as 0 1 2."""
+    """(folder, vocab, merges) of a model with Llama 2's settings: a first space, byte fallback, <unk> <s> </s> as 0 1
+    2."""
     import sentencepiece
     folder = tmp_path_factory.mktemp("llama2")
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*CORPUS, *SCRIPTS.values(), *["    if x:        y"] * 9]), vocab_size=1100, model_type="bpe",
-        model_prefix=str(folder / "tokenizer"), byte_fallback=True, split_digits=True, character_coverage=0.98, num_threads=1,
+        sentence_iterator=iter([*CORPUS, *SCRIPTS.values(), *["    if x:        y"] * 9]), vocab_size=1100,
+                                             model_type="bpe",
+        model_prefix=str(folder / "tokenizer"), byte_fallback=True, split_digits=True, character_coverage=0.98,
+                                             num_threads=1,
         normalization_rule_name="identity", add_dummy_prefix=True, remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2)
     (folder / "tokenizer.vocab").unlink()
@@ -291,13 +316,15 @@ def published(vocab, merges, normalizer=None, pre_tokenizer=None):
 
 def test_llama2_ids_equal_the_published_pipeline(llama2):
     folder, *made = llama2
-    t, theirs, texts = tokenizer.load(folder), published(*made), generate(3000, 11, ("<s>", "</s>")) + list(ALL.values())
+    t, theirs, texts = tokenizer.load(folder), published(*made), generate(3000, 11,
+                                                                          ("<s>", "</s>")) + list(ALL.values())
     theirs.encode_special_tokens = True
     wanted = [e.ids for e in theirs.encode_batch_fast(texts, add_special_tokens=False)]
     assert first_difference(texts, [t.encode(x) for x in texts], wanted) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], theirs.decode_batch(wanted)) is None
     assert first_difference(texts, [t.decode(x) for x in wanted], texts) is None
-    assert (t.bos_id, t.eot_id, t.vocab_size) == (1, 2, 1100) and t.added_tokens.items() >= {"<s>": 1, "</s>": 2}.items()
+    assert (t.bos_id, t.eot_id, t.vocab_size) == (1, 2, 1100) and t.added_tokens.items() >= {"<s>": 1,
+                                                                                             "</s>": 2}.items()
 
 
 def test_llama2_ids_equal_transformers(llama2):
@@ -314,7 +341,8 @@ def test_llama2_ids_equal_transformers(llama2):
 @pytest.mark.parametrize("text", ["a<s>b", "<s>a</s>", "<s> a </s> b<s>", "a<s><s>", "</s>", "x <unk> y",
                                   "<s>[INST] a [/INST] b </s><s>c"])
 def test_llama2_special_tokens_in_text(llama2, text):
-    """As Llama 2's published tokenizer.json: each piece between special tokens is a text of its own, with its own first space."""
+    """As Llama 2's published tokenizer.json: each piece between special tokens is a text of its own, with its own
+    first space."""
     folder, *made = llama2
     t, theirs = tokenizer.load(folder), published(*made)
     if "<unk>" not in text:  # never made on purpose
@@ -349,12 +377,14 @@ def test_transformers_reads_the_llama2_folder_alike(llama2):
 
 @pytest.mark.parametrize("first", ["prepend", "never", "metaspace first", "metaspace always", "metaspace never"])
 def test_tokenizer_json_of_sentencepiece_kind(llama2, tmp_path, first):
-    """The same BPE with byte fallback written as tokenizer.json, in the ways transformers writes it: equal ids, or refused."""
+    """The same BPE with byte fallback written as tokenizer.json, in the ways transformers writes it: equal ids, or
+    refused."""
     pytest.importorskip("tokenizers")
     from tokenizers import normalizers, pre_tokenizers
     _, vocab, merges = llama2
     space = first.rpartition(" ")[2]
-    theirs = published(vocab, merges, normalizer=normalizers.Replace(" ", "▁") if "never" in first else None, pre_tokenizer=(
+    theirs = published(vocab, merges, normalizer=normalizers.Replace(" ", "▁") if "never" in first else None,
+                       pre_tokenizer=(
         pre_tokenizers.Metaspace("▁", prepend_scheme=space, split=False) if "metaspace" in first else None))
     theirs.save(str(tmp_path / "tokenizer.json"))
     texts = generate(500, 13, ("<s>", "</s>")) + list(ALL.values()) + ["", " ", "▁a", " a", "<s> a</s>b <s>"]
@@ -387,12 +417,14 @@ def write_byte_level(folder, size, pattern, form, special, plain=(), ignore_merg
     whole = json.loads(bpe.to_str())
     assert len(whole["model"]["vocab"]) == size
     if ignore_merges:
-        whole["model"] |= {"ignore_merges": True, "vocab": whole["model"]["vocab"] | {x: size + i for i, x in enumerate(LATER)}}
+        whole["model"] |= {"ignore_merges": True, "vocab": whole["model"]["vocab"] | {x: size + i for i,
+                                                                                      x in enumerate(LATER)}}
     bpe = tokenizers.Tokenizer.from_str(json.dumps(whole))
     bpe.add_special_tokens([tokenizers.AddedToken(x, special=True, normalized=False) for x in special])
     bpe.add_tokens([tokenizers.AddedToken(x, normalized=False) for x in plain])
     if bos:
-        bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(
+        bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False),
+                                                  processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, bpe.token_to_id(bos))])])
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": special[1]}
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -451,15 +483,18 @@ def test_byte_level_ids_equal_the_tokenizers_package(byte_level, lines, kind):
         assert first_difference(texts, [t.decode(x, special=True) for x in wanted], again) is None
     assert not found[0] and found[1]
     assert t.added_tokens == {x: bpe.token_to_id(x) for x in (*about["special"], *about.get("plain", ()))}
-    assert t.vocab_size == bpe.get_vocab_size() and t.bos_id == (bpe.token_to_id(about["bos"]) if "bos" in about else None)
+    assert t.vocab_size == bpe.get_vocab_size() and t.bos_id == (bpe.token_to_id(about["bos"]) if "bos" in about
+                                                                 else None)
     assert t.eot_id == bpe.token_to_id(tokenizer.EOT if tokenizer.EOT in about["special"] else "<|end_of_text|>")
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama3"])
 def test_every_code_point(byte_level, kind):
-    """Each assigned one once, between letters: the libraries' tables of letters, digits, spaces and compositions agree."""
+    """Each assigned one once, between letters: the libraries' tables of letters, digits, spaces and compositions
+    agree."""
     bpe, folder = byte_level(kind)
-    t, every = tokenizer.load(folder), [c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    t, every = tokenizer.load(folder), [c for c in range(0x110000)
+                                        if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
     texts = ["\n".join(f"a{chr(c)}b 1" for c in every[i:i + 40]) for i in range(0, len(every), 40)]
     assert first_difference(texts, [t.encode(x) for x in texts], theirs_ids(bpe, texts, False)) is None
 
@@ -467,8 +502,10 @@ def test_every_code_point(byte_level, kind):
 def test_normalisation_by_another_version_of_unicode(byte_level):
     """Runs of marks: only the marks that the tokenizers package does not know yet may be ordered otherwise."""
     bpe, folder = byte_level("qwen2")
-    t, every = tokenizer.load(folder), [c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
-    every = [c for c in every if unicodedata.combining(chr(c)) or unicodedata.decomposition(chr(c)) and not 0xac00 <= c < 0xd7a4]
+    t, every = tokenizer.load(folder), [c for c in range(0x110000)
+                                        if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    every = [c for c in every if unicodedata.combining(chr(c)) or unicodedata.decomposition(chr(c))
+             and not 0xac00 <= c < 0xd7a4]
     texts = [f"\u0345{chr(c)}\u0334 {unicodedata.normalize('NFD', chr(c))}\u0300" for c in every]
     differ = {c for c, x, ids in zip(every, texts, theirs_ids(bpe, texts, False)) if t.encode(x) != ids}
     assert len(every) > 2500
@@ -493,7 +530,8 @@ def test_transformers_reads_the_folders_alike(byte_level, lines):
     transformers = pytest.importorskip("transformers")
     for kind in ("qwen2.5", "llama3", "gpt2"):
         folder = byte_level(kind)[1]
-        t, theirs = tokenizer.load(folder), transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        t = tokenizer.load(folder)
+        theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         first = [] if t.bos_id is None else [t.bos_id]
         assert [[*first, *t.encode(x, special=True)] for x in lines[:500]] == theirs(lines[:500])["input_ids"]
         assert [t.decode(t.encode(x)) for x in lines[:200]] == theirs.batch_decode([t.encode(x) for x in lines[:200]])
@@ -539,7 +577,8 @@ def equal_or_refused(bpe, folder, texts):
         assert str(folder) in str(e)  # the message says which file
         return False
     for special in (False, True):
-        assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
+        assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                theirs_ids(bpe, texts, special)) is None
     return True
 
 
@@ -554,7 +593,8 @@ def test_ids_need_not_be_ranks(byte_level, tmp_path, lines):
 
 
 def test_ids_without_a_token(byte_level, tmp_path):
-    """A model's matrix is often padded past the tokenizer: such an id is no error in the middle of a stream, and has no text."""
+    """A model's matrix is often padded past the tokenizer: such an id is no error in the middle of a stream, and has
+    no text."""
     def move(whole):
         for token in whole["added_tokens"]:
             token["id"] += 1000
@@ -582,11 +622,12 @@ def test_few_letters_many_merges(tmp_path):
 
 
 @pytest.mark.parametrize("merges", [
-    [("x", "y"), ("q", "x"), ("qx", "y")], [("q", "q"), ("q", "qq")], [("x", "y"), ("x", "x"), ("xx", "y"), ("q", "xxy")],
+    [("x", "y"), ("q", "x"), ("qx", "y")], [("q", "q"), ("q", "qq")],
+                                    [("x", "y"), ("x", "x"), ("xx", "y"), ("q", "xxy")],
     [("q", "x"), ("x", "q"), ("qx", "q"), ("q", "xq")]])
 def test_merges_that_training_never_makes(byte_level, tmp_path, merges):
-    """The first list joins x+y before q+x, so q+x+y is never reached, though q, xy and qxy are tokens: a vocabulary extended by
-    hand. In the second, of two equal pairs the left one is joined first."""
+    """The first list joins x+y before q+x, so q+x+y is never reached, though q, xy and qxy are tokens: a vocabulary
+    extended by hand. In the second, of two equal pairs the left one is joined first."""
     def extend(whole):
         letters = {p: i for p, i in whole["model"]["vocab"].items() if len(p) == 1}
         made = dict.fromkeys(a + b for a, b in merges)
@@ -594,11 +635,13 @@ def test_merges_that_training_never_makes(byte_level, tmp_path, merges):
         for i, token in enumerate(whole["added_tokens"]):
             token["id"] = 256 + len(made) + i
     bpe, folder = edited(byte_level, tmp_path, "qwen2 bytes", extend)
-    equal_or_refused(bpe, folder, ["".join(letters) for n in range(1, 6) for letters in itertools.product("qxy", repeat=n)])
+    equal_or_refused(bpe, folder, ["".join(letters) for n in range(1, 6)
+                                   for letters in itertools.product("qxy", repeat=n)])
 
 
 @pytest.mark.parametrize("pattern", ["qwen2", "gpt2"])
-@pytest.mark.parametrize("lacking", ["a", "aeo\u0120", "\u010a", "\u00c3\u00a9", "".join(map(chr, range(0x100, 0x121)))])
+@pytest.mark.parametrize("lacking", ["a", "aeo\u0120", "\u010a", "\u00c3\u00a9",
+                                     "".join(map(chr, range(0x100, 0x121)))])
 def test_bytes_without_a_token_are_dropped(byte_level, tmp_path, lines, pattern, lacking):
     """SmolLM lacks 21 of 256. transformers drops them before it merges: their neighbours may be joined."""
     def drop(whole):
@@ -632,7 +675,8 @@ def test_a_token_that_no_merge_makes(byte_level, tmp_path, ignore):
     equal_or_refused(bpe, folder, texts)
 
 
-@pytest.mark.parametrize("names", [("<x>", "<x>y"), ("<x>y", "<x>"), ("ab", "bc"), ("bc", "ab"), ("zq", "zqx"), (" ", "  "),
+@pytest.mark.parametrize("names", [("<x>", "<x>y"), ("<x>y", "<x>"), ("ab", "bc"), ("bc", "ab"), ("zq", "zqx"),
+                                   (" ", "  "),
                                    ("\n",)])
 def test_overlapping_added_tokens(byte_level, tmp_path, names):
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
@@ -641,7 +685,8 @@ def test_overlapping_added_tokens(byte_level, tmp_path, names):
         ids = dict(whole["model"]["vocab"])
         ids |= {x: 1503 + i for i, x in enumerate(x for x in names if x not in ids)}
         whole["added_tokens"] += [{"id": ids[x], "content": x} | flags for x in names]
-    texts = ["<x>yz", "a<x>", "<x>y<x>", "abc", "aabcbc", "zqxzqzqx", "a   b    ", "\n\na\n", "<|im_end|>ab<x><|im_start|>"]
+    texts = ["<x>yz", "a<x>", "<x>y<x>", "abc", "aabcbc", "zqxzqzqx", "a   b    ", "\n\na\n",
+             "<|im_end|>ab<x><|im_start|>"]
     equal = equal_or_refused(*edited(byte_level, tmp_path, "qwen2", add), texts)
     assert equal or "ab" in names  # which the vocabulary has, too; no published tokenizer does that
 
@@ -649,7 +694,8 @@ def test_overlapping_added_tokens(byte_level, tmp_path, names):
 @pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
 @pytest.mark.parametrize("name", ["<tool>", "caf\u00e9", "\u212bngstrom", "ab"])
 def test_flags_of_added_tokens(byte_level, tmp_path, flag, name):
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False} | {flag: True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+             "special": False} | {flag: True}
 
     def add(whole):
         whole["added_tokens"].append({"id": whole["model"]["vocab"].get(name, 1503), "content": name} | flags)
@@ -707,14 +753,16 @@ NORMALIZERS = {
 @pytest.mark.parametrize("name", NORMALIZERS)
 def test_other_normalizers(byte_level, tmp_path, lines, name):
     normalizer, texts = NORMALIZERS[name], [*lines[:300], *ALL.values()]
-    if equal_or_refused(*edited(byte_level, tmp_path, "qwen2", lambda whole: whole.update(normalizer=normalizer)), texts):
+    if equal_or_refused(*edited(byte_level, tmp_path, "qwen2", lambda whole: whole.update(normalizer=normalizer)),
+                        texts):
         assert name in ("two", "none in a sequence")
 
 
 # ---------------------------------------------------------------------- byte-level BPE: other files than tokenizer.json
 
 def parts(byte_level, kind, folder, config=None, added=None):
-    """A kind's vocab.json and merges.txt (as the tokenizers package writes them), with or without the files beside them."""
+    """A kind's vocab.json and merges.txt (as the tokenizers package writes them), with or without the files beside
+    them."""
     byte_level(kind)[0].model.save(str(folder))
     for name, content in (("tokenizer_config.json", config), ("added_tokens.json", added)):
         if content is not None:
@@ -732,8 +780,10 @@ def test_vocab_and_merges_without_a_configuration(byte_level, tmp_path, lines):
     bpe, whole = byte_level("qwen2")
     t, same, texts = tokenizer.load(parts(byte_level, "qwen2", tmp_path)), tokenizer.load(whole), lines[:2000]
     for special in (False, True):
-        assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
-    assert (t.vocab_size, t.eot_id, t.bos_id, t.added_tokens) == (1503, 1500, None, same.added_tokens) and t.fingerprint == same.fingerprint
+        assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                theirs_ids(bpe, texts, special)) is None
+    assert (t.vocab_size, t.eot_id, t.bos_id) == (1503, 1500, None)
+    assert t.added_tokens == same.added_tokens and t.fingerprint == same.fingerprint
 
 
 @pytest.mark.parametrize("beside", ["tokenizer_config.json", "added_tokens.json"])
@@ -745,11 +795,13 @@ def test_vocab_and_merges_with_added_tokens(byte_level, tmp_path, lines, beside)
                   "added_tokens_decoder": declared(QWEN_SPECIAL, 700) | declared(TOOLS, 703, False)}
         folder, kept = parts(byte_level, "qwen2.5", tmp_path, config), TOOLS
     else:  # names alone: <|...|> is special
-        folder = parts(byte_level, "qwen2.5", tmp_path, None, {x: 700 + i for i, x in enumerate((*QWEN_SPECIAL, *TOOLS[:2]))})
+        folder = parts(byte_level, "qwen2.5", tmp_path, None,
+                       {x: 700 + i for i, x in enumerate((*QWEN_SPECIAL, *TOOLS[:2]))})
         kept = TOOLS[:2]
     t, texts = tokenizer.load(folder), [x for x in lines[:2000] if TOOLS[2] not in x or TOOLS[2] in kept]
     for special in (False, True):
-        assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
+        assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                theirs_ids(bpe, texts, special)) is None
     assert t.added_tokens == {x: bpe.token_to_id(x) for x in (*QWEN_SPECIAL, *kept)}
     if beside == "tokenizer_config.json":
         assert t.fingerprint == tokenizer.load(whole).fingerprint
@@ -776,7 +828,8 @@ def test_gpt2_vocab_and_merges(byte_level, tmp_path, lines, named):
     (folder / "vocab.json").write_text(json.dumps(vocab | {tokenizer.EOT: 1500}), encoding="utf-8")
     t, texts = tokenizer.load(folder), lines[:2000]
     for special in (False, True):
-        assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
+        assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                theirs_ids(bpe, texts, special)) is None
     assert (t.eot_id, t.vocab_size, t.added_tokens) == (1500, 1501, {tokenizer.EOT: 1500})
     if named:
         theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
@@ -807,7 +860,8 @@ def test_fingerprint_follows_what_ids_depend_on(byte_level, tmp_path, kind):
     assert all(len(x) == 16 and int(x, 16) >= 0 for x in seen)
 
     def respell(whole):
-        whole["model"]["merges"] = [" ".join(m) if isinstance(m, list) else m.split(" ") for m in whole["model"]["merges"]]
+        whole["model"]["merges"] = [" ".join(m) if isinstance(m, list) else m.split(" ")
+                                    for m in whole["model"]["merges"]]
     edited(byte_level, tmp_path, kind, respell)
     if KINDS[kind].get("bos"):
         shutil.copy(byte_level(kind)[1] / "tokenizer_config.json", tmp_path)
@@ -842,7 +896,8 @@ def test_fingerprint_follows_what_ids_depend_on(byte_level, tmp_path, kind):
 def write_ranks(bpe, size, path):
     """The first `size` tokens as lines of base64 and rank."""
     to_byte = {char: byte for byte, char in byte_characters().items()}
-    pieces = sorted((i, bytes(to_byte[c] for c in p)) for p, i in bpe.get_vocab(with_added_tokens=False).items() if i < size)
+    pieces = sorted((i, bytes(to_byte[c] for c in p)) for p, i in bpe.get_vocab(with_added_tokens=False).items()
+                    if i < size)
     path.write_bytes(b"".join(base64.b64encode(p) + b" %d\n" % i for i, p in pieces))
 
 
@@ -866,13 +921,15 @@ def test_qwen_tiktoken(byte_level, tmp_path, lines, monkeypatch):
     bpe = from_ranks(tmp_path / "qwen.tiktoken", QWEN, [*QWEN_SPECIAL, *(f"<|extra_{i}|>" for i in range(205))], "NFC")
     t, texts = tokenizer.load(tmp_path), lines[:2000] + ["<|extra_0|>a<|extra_204|>"]
     for special in (False, True):
-        assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
+        assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                theirs_ids(bpe, texts, special)) is None
     assert (t.eot_id, t.bos_id, t.vocab_size) == (1500, None, 1708) and t.added_tokens["<|extra_204|>"] == 1707
 
 
 # Llama 3.1's names, ids counted from the last rank
 LLAMA3_SPECIAL = {
-    "<|begin_of_text|>": 0, "<|end_of_text|>": 1, "<|finetune_right_pad_id|>": 4, "<|start_header_id|>": 6, "<|end_header_id|>": 7,
+    "<|begin_of_text|>": 0, "<|end_of_text|>": 1, "<|finetune_right_pad_id|>": 4, "<|start_header_id|>": 6,
+                  "<|end_header_id|>": 7,
     "<|eom_id|>": 8, "<|eot_id|>": 9, "<|python_tag|>": 10} | {
     f"<|reserved_special_token_{i}|>": i + (2 if i < 2 else 3 if i == 2 else 8) for i in range(248)}
 
@@ -886,23 +943,27 @@ def test_llama3_tiktoken(byte_level, tmp_path, lines, named, monkeypatch):
     bpe = from_ranks(tmp_path / named, LLAMA, names)
     t, texts = tokenizer.load(tmp_path), lines[:2000]
     for special in (False, True):
-        assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
+        assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                theirs_ids(bpe, texts, special)) is None
     assert t.added_tokens == {x: 1500 + i for x, i in LLAMA3_SPECIAL.items()} == {x: bpe.token_to_id(x) for x in names}
     assert (t.bos_id, t.eot_id, t.vocab_size) == (1500, 1501, 1756)
 
 
 def test_a_vocabulary_of_two_trainings(byte_level, tmp_path, lines, monkeypatch):
-    """Llama 3's way: another training's tokens were added behind the first one's. Many of them are tokens that no order of merges
-    reaches and that are found only as whole words (ignore_merges), though every way to make them is listed as a merge."""
+    """Llama 3's way: another training's tokens were added behind the first one's. Many of them are tokens that no order
+    of merges reaches and that are found only as whole words (ignore_merges), though every way to make them is listed as
+    a merge."""
     import tokenizers
     to_byte = {char: byte for byte, char in byte_characters().items()}
     vocabs = [byte_level(kind)[0].get_vocab(with_added_tokens=False) for kind in ("llama3 text", "qwen2.5 large")]
     pieces = [bytes(to_byte[c] for c in p) for vocab in vocabs for p in sorted(vocab, key=vocab.get) if p not in LATER]
-    words = {w for x in (*SCRIPTS.values(), *lines[:200]) for w in x.split(" ") if 3 < len(w.encode()) < 25 and "<" not in w}
+    words = {w for x in (*SCRIPTS.values(), *lines[:200]) for w in x.split(" ") if 3 < len(w.encode()) < 25
+             and "<" not in w}
     words = sorted(words, key=lambda w: (len(w.encode()), w))  # a token comes after its parts
     pieces = list(dict.fromkeys([*pieces, *(w.encode() for w in words)]))
     monkeypatch.setitem(tokenizer_files.FAMILIES, len(pieces), tokenizer_files.FAMILIES[128000])
-    (tmp_path / "tokenizer.model").write_bytes(b"".join(base64.b64encode(p) + b" %d\n" % i for i, p in enumerate(pieces)))
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(base64.b64encode(p) + b" %d\n" % i for i,
+                                                        p in enumerate(pieces)))
     bpe = from_ranks(tmp_path / "tokenizer.model", LLAMA, sorted(LLAMA3_SPECIAL, key=LLAMA3_SPECIAL.get))
     (tmp_path / "json").mkdir()
     bpe.save(str(tmp_path / "json" / "tokenizer.json"))
@@ -914,7 +975,8 @@ def test_a_vocabulary_of_two_trainings(byte_level, tmp_path, lines, monkeypatch)
     for folder in (tmp_path, tmp_path / "json"):
         t = tokenizer.load(folder)
         for special in (False, True):
-            assert first_difference(texts, [t.encode(x, special=special) for x in texts], theirs_ids(bpe, texts, special)) is None
+            assert first_difference(texts, [t.encode(x, special=special) for x in texts],
+                                    theirs_ids(bpe, texts, special)) is None
 
 
 @pytest.mark.parametrize("ranks, eot, bos, size", [(151643, 151643, None, 151851), (128000, 128001, 128000, 128256)])
@@ -937,7 +999,8 @@ def characters(raw):
 @pytest.mark.parametrize("kind", ["qwen2", "qwen2 bytes", "llama3", "gpt2", "small", "llama2"])
 def test_streams_show_whole_characters(byte_level, small, llama2, kind):
     """Pushed one by one: no half character, nothing held back, nothing lost."""
-    t = tokenizer.load({"small": small, "llama2": llama2[0]}[kind] if kind in ("small", "llama2") else byte_level(kind)[1])
+    t = tokenizer.load({"small": small, "llama2": llama2[0]}[kind] if kind in ("small", "llama2")
+                       else byte_level(kind)[1])
     for text in [*ALL.values(), *generate(300, 21)]:
         ids, s = t.encode(text), t.stream()
         shown = [s.push(i) for i in ids]
@@ -974,7 +1037,8 @@ def test_a_stream_after_bos_alone(llama2):
     """Nothing but BOS in front: the text has not begun, its first space is still the tokenizer's."""
     t = tokenizer.load(llama2[0])
     s = t.stream(prefix=[t.bos_id])
-    assert "".join(map(s.push, t.encode("Hello world"))) + s.end() == "Hello world" == t.decode([t.bos_id, *t.encode("Hello world")])
+    assert "".join(map(s.push, t.encode("Hello world"))) + s.end() == "Hello world"
+    assert t.decode([t.bos_id, *t.encode("Hello world")]) == "Hello world"
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "small"])
@@ -1022,8 +1086,10 @@ CHATS = {"qwen2.5": (CHATML, {"eos_token": tokenizer.IM_END, "pad_token": tokeni
          "llama3": (LLAMA3_CHAT, {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})}
 CONVERSATIONS = [
     [("user", "Salam!")], [("system", "Be short."), ("user", "Сәлем")],
-    [("system", ""), ("user", "a"), ("assistant", "b"), ("user", "  c\n\n"), ("assistant", "d"), ("user", "\ne 1234 e\u0301")],
-    [("user", ""), ("assistant", "")], [("user", "def f():\n    return {'a': \"b\"}\n"), ("assistant", "<b>&amp;</b> 'x'")],
+    [("system", ""), ("user", "a"), ("assistant", "b"), ("user", "  c\n\n"), ("assistant", "d"),
+     ("user", "\ne 1234 e\u0301")],
+    [("user", ""), ("assistant", "")], [("user", "def f():\n    return {'a': \"b\"}\n"),
+                                        ("assistant", "<b>&amp;</b> 'x'")],
     [("user", "<tool_call>\n{\"name\": \"f\"}\n</tool_call>")], [("user", x) for x in SCRIPTS.values()],
     [("tool", "42"), ("user", "{{ x }} {% if %}")]]
 
@@ -1034,11 +1100,13 @@ def messages_of(turns):
 
 @pytest.fixture(scope="session")
 def chatting(byte_level, tmp_path_factory):
-    """A function: kind, template, further settings -> a folder with tokenizer.json and the template in tokenizer_config.json."""
+    """A function: kind, template, further settings -> a folder with tokenizer.json and the template in
+    tokenizer_config.json."""
     def make(kind, template=None, **settings):
         folder = tmp_path_factory.mktemp("chat")
         shutil.copy(byte_level(kind)[1] / "tokenizer.json", folder)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template or CHATS[kind][0]} | CHATS[kind][1]
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template
+                  or CHATS[kind][0]} | CHATS[kind][1]
         (folder / "tokenizer_config.json").write_text(json.dumps(config | settings))
         return folder
     return make
@@ -1050,7 +1118,8 @@ def transformers_reading(folder):
 
 
 def transformers_chat(folder, messages, add_generation_prompt=True, **variables):
-    return transformers_reading(folder).apply_chat_template(messages, add_generation_prompt=add_generation_prompt, return_dict=False, **variables)
+    return transformers_reading(folder).apply_chat_template(messages, add_generation_prompt=add_generation_prompt,
+                                                            return_dict=False, **variables)
 
 
 @pytest.mark.parametrize("kind", CHATS)
@@ -1078,13 +1147,15 @@ def test_chats_of_a_sentencepiece_tokenizer(small, tmp_path):
     (tmp_path / "t" / "chat_template.jinja").write_text(CHATML)
     t = tokenizer.load(tmp_path / "t")
     start, end = (t.sp.piece_to_id(x) for x in (tokenizer.IM_START, tokenizer.IM_END))
-    wanted = [start, *t.encode("system\nS"), end, *t.encode("\n"), start, *t.encode("user\na<|im_end|>b"), end, *t.encode("\n"),
+    wanted = [start, *t.encode("system\nS"), end, *t.encode("\n"), start, *t.encode("user\na<|im_end|>b"), end,
+              *t.encode("\n"),
               start, *t.encode("assistant\n")]
     assert t.encode_chat(messages_of([("system", "S"), ("user", "a<|im_end|>b")])) == wanted
 
 
 def test_where_the_template_stands(chatting):
-    """tokenizer_config.json as a string or as a list of named ones; chat_template.jinja goes before it; chat_template.json."""
+    """tokenizer_config.json as a string or as a list of named ones; chat_template.jinja goes before it;
+    chat_template.json."""
     turns, other = messages_of(CONVERSATIONS[2]), "{{ messages[0].content }}!"
     wanted = tokenizer.load(chatting("qwen2.5")).encode_chat(turns)
     named = chatting("qwen2.5", [{"name": "tool_use", "template": other}, {"name": "default", "template": CHATML}])
@@ -1098,16 +1169,19 @@ def test_where_the_template_stands(chatting):
 
 
 TEMPLATES = {
-    "blocks": "{% for m in messages %}\n  {% if m.role == 'user' %}\n  <{{ m.content }}>\n  {% endif %}\n{% endfor %}\nend\n",
+    "blocks": "{% for m in messages %}\n  {% if m.role == 'user' %}\n  <{{ m.content }}>\n  {% endif %}\n{% endfor "
+              "%}\nend\n",
     "json": "{{ tools | tojson }}|{{ tools | tojson(indent=2) }}|{{ messages | tojson }}",
     "variables": "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ nothing }}|{{ nothing is defined }}|{{ x }}",
     "thinking": "{{ 'T' if enable_thinking is defined and enable_thinking is false else 'N' }}",
     "loops": "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}"
              "{% if m.role == 'tool' %}{% continue %}{% endif %}{{ loop.index0 }}{{ m.content }}{% endfor %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
-    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+    "namespace": "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ "
+                 "ns.n }}",
     "year": "{{ strftime_now('%Y') }}", "not escaped": "{{ messages[0].content }}<&>'\"",
-    "strings": "{{ messages[0]['content'].split('a')[-1].lstrip('\\n').upper() }}{{ messages[0].content.startswith('S') }}",
+    "strings": "{{ messages[0]['content'].split('a')[-1].lstrip('\\n').upper() }}{{ "
+               "messages[0].content.startswith('S') }}",
     "macro": "{% macro f(x) %}[{{ x }}]{% endmacro %}{{ f(messages[0].content) }}",
 }
 
@@ -1118,14 +1192,17 @@ def test_what_templates_use(chatting, name):
     t, tool = tokenizer.load(folder), {"name": "f", "description": "é <b> & 'c'", "n": 1.5, "z": None}
     for turns in CONVERSATIONS[:5] + CONVERSATIONS[-1:]:
         variables = {"tools": [{"type": "function", "function": tool}], "enable_thinking": False, "x": [1, "a"]}
-        assert t.encode_chat(messages_of(turns), **variables) == transformers_chat(folder, messages_of(turns), **variables), turns
+        assert t.encode_chat(messages_of(turns), **variables) == transformers_chat(folder, messages_of(turns),
+                                                                                   **variables), turns
 
 
 def test_templates_that_read_what_was_thought(chatting):
-    """Qwen3's: the answer is what follows </think>, a token that was added but is not special; the template must find it."""
+    """Qwen3's: the answer is what follows </think>, a token that was added but is not special; the template must find
+    it."""
     template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if '</tool_call>' in m.content %}"
                 "{{ m.content.split('</tool_call>')[-1] }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}")
-    folder, turns = chatting("qwen2.5", template), messages_of([("user", "a"), ("assistant", "<tool_call>hm</tool_call>\n\nb")])
+    folder, turns = chatting("qwen2.5", template), messages_of([("user", "a"),
+                                                                ("assistant", "<tool_call>hm</tool_call>\n\nb")])
     assert tokenizer.load(folder).encode_chat(turns) == transformers_chat(folder, turns)
 
 
@@ -1137,26 +1214,31 @@ def plain_chat(bpe, kind, turns):
         return theirs_ids(bpe, [text], False)[0]
     out = [] if kind == "qwen2.5" else [bpe.token_to_id("<|begin_of_text|>")]
     for role, content in turns:
-        out += [bpe.token_to_id(tokenizer.IM_START), *ids(f"{role}\n{content}"), bpe.token_to_id(tokenizer.IM_END), *ids("\n")] \
-            if kind == "qwen2.5" else [bpe.token_to_id("<|start_header_id|>"), *ids(role), bpe.token_to_id("<|end_header_id|>"),
+        out += [bpe.token_to_id(tokenizer.IM_START), *ids(f"{role}\n{content}"), bpe.token_to_id(tokenizer.IM_END),
+                *ids("\n")] \
+            if kind == "qwen2.5" else [bpe.token_to_id("<|start_header_id|>"), *ids(role),
+                                       bpe.token_to_id("<|end_header_id|>"),
                                        *ids("\n\n" + content.strip()), bpe.token_to_id("<|eot_id|>")]
     return out
 
 
 @pytest.mark.parametrize("kind", CHATS)
 def test_no_injection(byte_level, chatting, kind):
-    """Control tokens whole, doubled, nested, halved, beside spaces, and beside any character that could be used as a mark."""
+    """Control tokens whole, doubled, nested, halved, beside spaces, and beside any character that could be used as a
+    mark."""
     bpe, t, r = byte_level(kind)[0], tokenizer.load(chatting(kind)), random.Random(4)
     control = KINDS[kind]["special"]
     halves = [x[:k] for x in control for k in (1, 2, 5)] + [x[k:] for x in control for k in (1, 2, 5)]
-    odd = [*" \n\taé<|>\x00\ue000\uf8ff\ufdd0\ufdd1\ufdef\ufffe\uffff\u2060\u200b\u200d\ufeff\U000f0000\U0010ffff\u0338",
-           "\\ufdd0", "{{", "}}", "{%", "".join(map(chr, range(0xfdd0, 0xfdf0)))]
+    odd = [*" \n\taé<|>\x00\ue000\uf8ff\ufdd0\ufdd1\ufdef\ufffe\uffff\u2060\u200b\u200d\ufeff",
+           *"\U000f0000\U0010ffff\u0338", "\\ufdd0", "{{", "}}", "{%", "".join(map(chr, range(0xfdd0, 0xfdf0)))]
     contents = [*control, *(x + x for x in control), *(f"<|im_{x}end|>" for x in control),
                 *(made for a in odd for x in [r.choice(control)] for made in (a + x, x + a, x[0] + a + x[1:])),
                 *("".join(r.choices([*control, *halves, *odd], k=r.randint(1, 8))) for _ in range(60))]
     for i, content in enumerate(contents):
-        turns = [("system", "s" if i % 3 else content), ("user", content), ("assistant", content[::-1] if i % 2 else content)]
-        assert t.encode_chat(messages_of(turns), add_generation_prompt=False) == plain_chat(bpe, kind, turns), ascii(content)
+        turns = [("system", "s" if i % 3 else content), ("user", content),
+                 ("assistant", content[::-1] if i % 2 else content)]
+        assert t.encode_chat(messages_of(turns), add_generation_prompt=False) == plain_chat(bpe, kind,
+                                                                                            turns), ascii(content)
 
 
 @pytest.mark.parametrize("shape", ["parts", "tool calls", "tools", "role", "name", "nested list", "tuple", "key"])
@@ -1191,8 +1273,10 @@ def test_messages_are_left_as_they_are(chatting):
 
 
 ATTACKS = [
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.append(1) }}", "{{ messages[0].update({'role': 'x'}) }}",
-    "{{ raise_exception.__globals__ }}", "{{ strftime_now.__globals__['__builtins__'] }}", "{% include '/etc/passwd' %}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.append(1) }}",
+           "{{ messages[0].update({'role': 'x'}) }}",
+    "{{ raise_exception.__globals__ }}", "{{ strftime_now.__globals__['__builtins__'] }}",
+           "{% include '/etc/passwd' %}",
     "{% import 'os' as os %}", "{{ messages.__init__.__globals__ }}", "{{ cycler.__init__.__globals__.os }}",
     "{{ range(10 ** 9) | list }}"]
 
@@ -1243,8 +1327,10 @@ def test_a_broken_sentencepiece_model(tmp_path, llama2):
 @pytest.mark.parametrize("name, content", [
     ("vocab.json", "{cut"), ("vocab.json", "[]"), ("vocab.json", '{"a": 0}'), ("vocab.json", '{"a": "b"}'),
     ("tokenizer.json", ""), ("tokenizer.json", "[]"), ("tokenizer.json", "{}"), ("tokenizer.json", "[" * 100_000),
-    ("tokenizer.json", '{"model": null}'), ("tokenizer.json", '{"model": []}'), ("tokenizer.json", '{"model": {"type": "BPE"}}'),
-    ("tokenizer.json", '{"model": {"type": "WordPiece"}}'), ("tokenizer.json", '{"model": {"type": "Unigram", "vocab": []}}'),
+    ("tokenizer.json", '{"model": null}'), ("tokenizer.json", '{"model": []}'),
+                                           ("tokenizer.json", '{"model": {"type": "BPE"}}'),
+    ("tokenizer.json", '{"model": {"type": "WordPiece"}}'),
+                                           ("tokenizer.json", '{"model": {"type": "Unigram", "vocab": []}}'),
     ("tokenizer.json", '{"model": {"type": "WordLevel", "vocab": {}}}'),
     ("tokenizer.json", '{"model": {"type": "BPE", "byte_fallback": true}}'),
     ("qwen.tiktoken", "!!! 0\n"), ("qwen.tiktoken", "IQ==\n"), ("qwen.tiktoken", "IQ== x\n"), ("qwen.tiktoken", ""),
@@ -1332,7 +1418,8 @@ def test_a_broken_tokenizer_json_is_refused(byte_level, tmp_path, name):
 
 
 def test_text_that_is_no_unicode(byte_level, small):
-    """Half of a surrogate pair has no bytes: an error that says so, or the replacement character, and no other crash."""
+    """Half of a surrogate pair has no bytes: an error that says so, or the replacement character, and no other
+    crash."""
     for folder in (byte_level("qwen2")[1], byte_level("llama3")[1], small):
         t = tokenizer.load(folder)
         try:
