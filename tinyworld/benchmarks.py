@@ -11,7 +11,7 @@ from tinyworld import grammar, world
 
 def sample_options(rng: random.Random, slot: str, correct: str,
                    excluded: Sequence[str] = ()) -> tuple[list[str], int]:
-    """Return four values of a slot in random order, none of them in excluded, and the index of the correct one."""
+    """Return four values of a slot in random order, no wrong one in excluded, and the index of the correct one."""
     wrong = rng.sample([key for key in world.KEYS[slot] if key != correct and key not in excluded], 3)
     options = rng.sample([correct, *wrong], 4)
     return options, options.index(correct)
