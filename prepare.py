@@ -298,7 +298,7 @@ def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: P
     if jobs.up_to_date(stamp, inputs, outputs):
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    fields = {"ignored_fields": Counter(), "unread_fields": Counter()}
+    fields: dict = {"ignored_fields": Counter(), "unread_fields": Counter()}
     documents = read_source(c, source, path, start, end, fields)
     if scored:
         documents = pair_scores.score_pairs(c, source, path, documents)

@@ -47,9 +47,12 @@ def root():
 @pytest.fixture(scope="session")
 def write_source():
     """A function that writes one folder of token shards, as prepare.py's Shards does, and returns it."""
-    def write(folder, documents, name=None, category="en", language="en", split="train", per_shard=1000, eot=0, vocab_size=64,
+    def write(folder, documents, name=None, category="en", language="en", split="train", per_shard=1000, eot=0,
+              vocab_size=64,
               tokenizer="0123456789abcdef", dtype="uint16"):
-        """documents: lists of ids without the end-of-text id, each id two bytes of text; per_shard: documents in a shard."""
+        """documents: lists of ids without the end-of-text id, each id two bytes of text; per_shard: documents in a
+        shard.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True)
         written = []
@@ -61,8 +64,10 @@ def write_source():
             file.write_bytes(raw)
             written.append({"file": file.name, "tokens": len(ids), "bytes": 2 * (len(ids) - len(some)),
                             "sha256": hashlib.sha256(raw).hexdigest()})
-        index = {"name": name or folder.name, "category": category, "language": language, "split": split, "dtype": dtype,
-                 "eot": eot, "vocab_size": vocab_size, "tokenizer": tokenizer, "documents": len(documents), "shards": written}
+        index = {"name": name or folder.name, "category": category, "language": language, "split": split,
+                 "dtype": dtype,
+                 "eot": eot, "vocab_size": vocab_size, "tokenizer": tokenizer, "documents": len(documents),
+                  "shards": written}
         (folder / "index.json").write_text(json.dumps(index))
         return folder
     return write
@@ -70,31 +75,39 @@ def write_source():
 
 @pytest.fixture(scope="session")
 def write_chats(write_source):
-    """A function that writes a source of chats, or of preference pairs, as prepare.py's Shards does, and returns its folder."""
+    """A function that writes a source of chats, or of preference pairs, as prepare.py's Shards does, and returns its
+    folder.
+    """
     def write(folder, chats, kind="chat", per_shard=1000, eot=0, **index):
-        """chats: (prompt ids, answer ids); of pairs the chosen and the rejected one take turns. Of an answer all is learned."""
+        """chats: (prompt ids, answer ids); of pairs the chosen and the rejected one take turns. Of an answer all is
+        learned.
+        """
         folder = Path(folder)
         write_source(folder, [[1]], eot=eot, **index)
         (folder / "shard-00000.bin").unlink()
         whole, shards = json.loads((folder / "index.json").read_text()), []
         for i in range(0, len(chats), per_shard):
-            some, entry = chats[i:i + per_shard], {"bytes": sum(2 * len(answer) for _, answer in chats[i:i + per_shard])}
+            some, entry = chats[i:i + per_shard], {"bytes": sum(2 * len(answer) for _,
+                                                                answer in chats[i:i + per_shard])}
             ids = np.array([x for prompt, answer in some for x in [*prompt, *answer]], whole["dtype"])
-            mask = [2 * (n == 0) + (n >= len(prompt)) for prompt, answer in some for n in range(len(prompt) + len(answer))]
+            mask = [2 * (n == 0) + (n >= len(prompt)) for prompt,
+                    answer in some for n in range(len(prompt) + len(answer))]
             for name, suffix, hashed, raw in (("file", "bin", "sha256", ids.tobytes()),
                                               ("mask", "mask", "mask_sha256", np.array(mask, np.uint8).tobytes())):
                 file = folder / f"shard-{len(shards):05}.{suffix}"
                 file.write_bytes(raw)
                 entry |= {name: file.name, hashed: hashlib.sha256(raw).hexdigest()}
             shards.append(entry | {"tokens": len(ids)})
-        (folder / "index.json").write_text(json.dumps(whole | {"kind": kind, "documents": len(chats), "shards": shards}))
+        (folder / "index.json").write_text(json.dumps(whole | {"kind": kind, "documents": len(chats),
+                                                               "shards": shards}))
         return folder
     return write
 
 
 def questions(count, seed, pairs=False):
-    """Chats a tiny model can learn: the answer to n ids counts on from the last one, then comes id 63; of pairs the rejected one
-    counts down."""
+    """Chats a tiny model can learn: the answer to n ids counts on from the last one, then comes id 63; of pairs the
+    rejected one counts down.
+    """
     rng, out = np.random.default_rng(seed), []
     for _ in range(count):
         prompt = rng.integers(1, 40, int(rng.integers(2, 9))).tolist()
@@ -105,9 +118,12 @@ def questions(count, seed, pairs=False):
 
 @pytest.fixture(scope="session")
 def chat_data(tmp_path_factory, write_chats, token_folder):
-    """A folder with the text sources of token_folder, chats in en and kk, pairs in en and kk, each with a held-out source."""
+    """A folder with the text sources of token_folder, chats in en and kk, pairs in en and kk, each with a held-out
+    source.
+    """
     folder = token_folder(tmp_path_factory.mktemp("chats") / "data")
-    for i, (kind, lang, n) in enumerate((("chat", "en", 120), ("chat", "kk", 60), ("preference", "en", 60), ("preference", "kk", 40))):
+    for i, (kind, lang, n) in enumerate((("chat", "en", 120), ("chat", "kk", 60), ("preference", "en", 60),
+                                         ("preference", "kk", 40))):
         for split, count in (("train", n), ("valid", 12)):
             write_chats(folder / (f"{kind}-{lang}" + ("-valid" if split == "valid" else "")),
                         questions(count, 10 * i + (split == "valid"), kind == "preference"), kind, per_shard=50,
@@ -116,7 +132,8 @@ def chat_data(tmp_path_factory, write_chats, token_folder):
 
 
 def chains(count, seed, step):
-    """Documents a tiny model can learn: each id is the one before plus step, modulo 63, with one id in ten at random."""
+    """Documents a tiny model can learn: each id is the one before plus step, modulo 63, with one id in ten at random.
+    """
     rng, out = np.random.default_rng(seed), []
     for _ in range(count):
         ids = [int(rng.integers(63))]
@@ -128,7 +145,9 @@ def chains(count, seed, step):
 
 @pytest.fixture(scope="session")
 def token_folder(write_source):
-    """A function that fills a folder: sources en, zh and kk, a held-out en-valid, and a tokenizer folder to be copied along."""
+    """A function that fills a folder: sources en, zh and kk, a held-out en-valid, and a tokenizer folder to be copied
+    along.
+    """
     def write(folder):
         folder = Path(folder)
         write_source(folder / "en", chains(200, 1, 1), category="en", language="en", per_shard=60)

@@ -46,7 +46,8 @@ def test_the_weights_are_those_of_the_log(run):
         path = ROOT / f"configs/tiny/{name}.py"
         c, model_config, _ = configs.load(train.Train, ModelConfig, train.Estimate, argv=[str(path)])
         assert end["step"] == c.steps and end["tokens"] == c.steps * c.batch_size * c.seq_len
-        names = ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio", "warmup_ratio", "lr_schedule", "init")
+        names = ("mixture", "tokens", "seq_len", "batch_size", "lr", "seed", "min_lr_ratio", "warmup_ratio",
+                 "lr_schedule", "init")
         recorded = {k: phase["settings"][k] for k in names}
         assert recorded == {k: getattr(c, k) for k in recorded}
         if not c.init:

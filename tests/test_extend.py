@@ -61,7 +61,8 @@ def trained(tmp_path_factory):
                                                 {"role": "assistant", "content": f"{b} {a}"}]}
                                   for a in "abcdefgh" for b in "abcdefgh"])
     source = dict(name="chat", path="chat.jsonl", category="chat", language="en", kind="chat")
-    prepare.main([f"{k}={v!r}" for k, v in dict(raw=str(folder), out=str(folder / "data"), sources=[source], language_names={},
+    prepare.main([f"{k}={v!r}" for k,
+                  v in dict(raw=str(folder), out=str(folder / "data"), sources=[source], language_names={},
                                                 valid_fraction=0.0,
                                                vocab_size=280, template="chatml", workers=1).items()])
     with pytest.MonkeyPatch.context() as m:

@@ -31,7 +31,8 @@ IMPORTS = {
     "eval": "evaluation generate model tokenizer configs training hf",
     "report": "reports configs",
     # nothing imports these
-    "recipes": "configs kernels hf data tokenizer corpus model generate training evaluation tinyworld train prepare eval",
+    "recipes": "configs kernels hf data tokenizer corpus model generate training evaluation tinyworld train prepare "
+               "eval",
     "bench": "configs kernels hf data tokenizer corpus model generate training evaluation tinyworld train prepare eval",
 }
 PROGRAMS = ("train", "model", "data", "prepare", "eval", "generate", "tokenizer", "report")

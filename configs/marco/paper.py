@@ -1,6 +1,7 @@
 """Marco-LLM's corpus, mixtures and training budgets (arXiv 2412.04003, Tables 1 to 3), as printed.
 
-Sums differ from 100 or 300 by rounding only. Its scores are in reports/published.py, its languages in configs/language_table.py.
+Sums differ from 100 or 300 by rounding only. Its scores are in reports/published.py, its languages in
+configs/language_table.py.
 """
 # Table 1: billions of tokens, {language: (available, used)}
 TOKENS = {
