@@ -35,7 +35,7 @@ def translation_metrics(target: str, custom: bool) -> dict[str, tuple]:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise ValueError("translation scores need a package: pip install sacrebleu") from None
-    metrics = {}
+    metrics: dict[str, tuple] = {}
     if not custom:
         if flores_model().exists():
             model_hash = hashlib.sha256(flores_model().read_bytes()).hexdigest()[:16]
