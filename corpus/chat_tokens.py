@@ -18,7 +18,7 @@ def tokenize_chats(t, row: dict) -> list[tuple[list[int], np.ndarray, int]]:
 
 
 def tokenize_chat(t, messages, first, variables):
-    rendered = [{name: value for name, value in m.items() if name != "train"} for m in messages]
+    rendered = [rendered_fields(t, message) for message in messages]
     check_rendered(t, rendered, variables)
     ids, mask = t.encode_with_loss_mask(rendered, first, **variables)
     mask, size = np.array(mask, np.uint8), 0
@@ -33,6 +33,13 @@ def tokenize_chat(t, messages, first, variables):
     return ids, mask, size
 
 
+def rendered_fields(t, message):
+    """The fields of a message for the template. Only some need the name and the id of a call in its result."""
+    optional = ("name", "tool_call_id") if message["role"] == "tool" else ()
+    unused = [name for name in optional if name not in t.chat_template]
+    return {name: value for name, value in message.items() if name != "train" and name not in unused}
+
+
 def check_rendered(t, messages, variables):
     """ValueError for a field of the chat that the template does not render: it would be lost without a trace."""
     for name in variables:
@@ -40,17 +47,15 @@ def check_rendered(t, messages, variables):
         if is_same(t, messages, variables, messages, others):
             raise ValueError(f"the chat template does not render '{name}'")
     for name in RENDERED:
-        # the result of a call may carry the call's name and id, which some templates need and others do not
-        having = [m for m in messages if name in m and not (m["role"] == "tool" and name in ("name", "tool_call_id"))]
-        without = [{k: v for k, v in m.items() if k != name} if m in having else m for m in messages]
-        if having and is_same(t, messages, variables, without, variables):
+        without = [m if m["role"] == "tool" else {k: v for k, v in m.items() if k != name} for m in messages]
+        if without != messages and is_same(t, messages, variables, without, variables):
             raise ValueError(f"the chat template does not render '{name}'")
 
 
 def is_same(t, messages, variables, other_messages, other_variables):
     """Whether the template gives two chats the same ids; not if it refuses the second."""
-    ids = t.encode_chat(messages, reply=False, **variables)
+    ids = t.encode_chat(messages, add_generation_prompt=False, **variables)
     try:
-        return ids == t.encode_chat(other_messages, reply=False, **other_variables)
+        return ids == t.encode_chat(other_messages, add_generation_prompt=False, **other_variables)
     except ValueError:
         return False

@@ -328,11 +328,10 @@ def test_names_in_jsonl(tmp_path, row, wanted):
 
 
 def test_surrogates_under_other_names(tmp_path):
-    """They are read, as nothing but the pair is known to be needed, and fall to a rule."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"src": "A house.", "tgt": "Ein \\ud800 Haus."}\n')
     doc, = bitext_files.read_pairs(path)
-    assert bitext.filter_pair(doc, max_ratio=3.0) == "pair: broken or escaped characters"
+    assert doc.reason == "lone surrogate: the text cannot be written as UTF-8"
 
 
 @pytest.mark.parametrize("source, target", [("abcde", "abc"), ("abc", "abcde"), ("a", ""), ("", "a"), ("abc", "ab")])
