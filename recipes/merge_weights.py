@@ -25,7 +25,8 @@ import tokenizer
 from configs import load
 from hf.config import read_config_fields, write_config
 from hf.folder import list_tokenizer_files
-from hf.weights import open_weights, write_weights
+from hf.export import write_weights
+from hf.weights import open_weights
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 MAY_DIFFER = ("vocab_size", "tie_word_embeddings")
@@ -108,7 +109,9 @@ def main(argv=None):
         config = Path(c.out) / "config.json"
         text = json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"tie_word_embeddings": tied}, indent=1)
         config.write_text(text, encoding="utf-8")
-    write_weights(c.out, ((name, merge_tensor(c, sources, name)) for name in names), max_bytes=2 << 30)
+    shapes = {name: (dtype, (rows, *s.shape[1:]) if name in (EMBEDDING, HEAD) else s.shape)
+              for name in names for s in [sources[0].stored(name)]}
+    write_weights(c.out, shapes, ((name, merge_tensor(c, sources, name)) for name in names), max_bytes=2 << 30)
     print(f"{c.out}: {c.method} of {', '.join(map(str, c.models))}" + (f" on {c.base}" if c.base else "")
           + f", {len(names)} tensors, {'tied' if tied else 'untied'} head, {rows} rows in the embedding")
 
