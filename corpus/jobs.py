@@ -99,8 +99,8 @@ class Ranks:
         """For the others to start; ValueError when they do not."""
         self.check()
         if time.monotonic() - begin > START:
-            raise ValueError(f"not all of the {self.world_size} ranks have started after {START} s; start all of them, on "
-                             "a file system that they share")
+            raise ValueError(f"not all of the {self.world_size} ranks have started after {START} s; start all of them, "
+                             "on a file system that they share")
         time.sleep(0.1)
 
     def failed_at(self, other):
