@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None):
         check_inputs(c)  # before anything is written
         if rank == 0 and c.evaluation:
             decontaminate.print_counts(c)
-        with ExitStack() as held:
+        with jobs.errors_name(Path(c.out)), ExitStack() as held:
             if rank == 0:
                 sources.check_output(c)
                 held.enter_context(jobs.run_lock(Path(c.out) / "work"))
@@ -149,9 +149,8 @@ def run_stages(c, ranks: jobs.Ranks):
             os.replace(index, index.with_name("index.old"))  # not of this run until its text is found to be the same
     ranks.start()
 
-    with (jobs.errors_name(out),
-          ProcessPoolExecutor(c.workers or os.cpu_count(), initializer=jobs.exit_with_parent,
-                              initargs=(os.getpid(),)) as pool):
+    with ProcessPoolExecutor(c.workers or os.cpu_count(), initializer=jobs.exit_with_parent,
+                             initargs=(os.getpid(),)) as pool:
         run = partial(jobs.run_tasks, pool, ranks)
         # each file, or part of a large one: read, run the steps, write what passed and what was dropped
         parts = [(source, *part) for source in c.sources for part in sources.find_parts(c, source)]

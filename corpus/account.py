@@ -10,8 +10,7 @@ from corpus.sources import dropped_file, has_chats, is_web, refused_file
 PLACE = ("file", "offset", "line", "reason")
 SAMPLES = 5  # of each source and reason in samples.jsonl
 FIELDS = ("records", "skipped", "read", "kept", "bytes", "dropped", "damaged",
-          "control_tokens_as_text", "ignored_fields",
-          "unread_fields")
+          "control_tokens_as_text", "ignored_fields", "unread_fields")
 
 
 def reject(file: TextIO, dropped: Counter, row: dict, reason: str):

@@ -8,6 +8,7 @@ heartbeat: either ends the others.
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import threading
 import time
@@ -67,11 +68,13 @@ class Ranks:
     def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder, self.rank, self.world_size = folder, rank, world_size
         self.seen: dict[int, tuple] = {}  # rank: (its last heartbeat, when it was first seen here)
-        self.stop, self.started = threading.Event(), False
+        self.heart, self.started = None, False  # the process of the heartbeat; whether all ranks are there
+        self.old_failures: dict[int, int] = {}  # rank: when its file was written that an earlier run left
 
     def start(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        go, word = self.folder / "go", os.urandom(8).hex()
+        go, word, begin = self.folder / "go", os.urandom(8).hex(), time.monotonic()
+        self.old_failures = {other: self.failed_at(other) for other in range(self.world_size)}
         if self.rank == 0:
             for pattern in ("go", "hello-*", "failed-*", "alive-*"):
                 for path in self.folder.glob(pattern):
@@ -79,28 +82,30 @@ class Ranks:
             for path in self.folder.rglob("*.json"):
                 os.replace(path, path.with_suffix(".old"))  # until `up_to_date` finds that it still holds
             words = []
-            begin = time.monotonic()
             while len(words) < self.world_size - 1 or not all(words):
-                self.check()
-                if time.monotonic() - begin > START:
-                    raise ValueError(f"{self.world_size - 1 - len(words)} of {self.world_size} ranks have not started "
-                                     f"after {START} s; start all of them, on a file system that all share")
-                time.sleep(0.1)
+                self.wait_a_little(begin)
                 words = [path.read_text() for path in self.folder.glob("hello-*")]
             go.write_text(" ".join(words))
         while self.rank and not (go.exists() and word in go.read_text().split()):
             (self.folder / f"hello-{self.rank}").write_text(word)
-            self.check()
-            time.sleep(0.1)
-        self.started = True
+            self.wait_a_little(begin)
+        self.started, self.seen = True, {}
         if self.world_size > 1:
-            threading.Thread(target=self.beat, daemon=True).start()
+            alive = self.folder / f"alive-{self.rank}"
+            self.heart = multiprocessing.Process(target=beat, args=(alive, os.getpid()), daemon=True)
+            self.heart.start()
 
-    def beat(self):
-        n = 0
-        while not self.stop.wait(BEAT):
-            n += 1
-            (self.folder / f"alive-{self.rank}").write_text(str(n))
+    def wait_a_little(self, begin):
+        """For the others to start; ValueError when they do not."""
+        self.check()
+        if time.monotonic() - begin > START:
+            raise ValueError(f"not all of the {self.world_size} ranks have started after {START} s; start all of them, "
+                             "on a file system that they share")
+        time.sleep(0.1)
+
+    def failed_at(self, other):
+        path = self.folder / f"failed-{other}"
+        return path.stat().st_mtime_ns if path.exists() else 0
 
     def check(self):
         """ValueError when another rank has failed, or has not been heard of for too long."""
@@ -108,18 +113,20 @@ class Ranks:
             if other == self.rank or self.world_size == 1:
                 continue
             failed, alive = self.folder / f"failed-{other}", self.folder / f"alive-{other}"
-            if failed.exists():
+            if self.failed_at(other) not in (0, self.old_failures.get(other)):
                 raise OtherRankFailed(f"rank {other} failed: {failed.read_text()}")
-            beat = alive.read_text() if alive.exists() else ""
-            if self.seen.get(other, (None,))[0] != beat:
-                self.seen[other] = beat, time.monotonic()
-            elif beat != "done" and time.monotonic() - self.seen[other][1] > DEAD:
+            count = alive.read_text() if alive.exists() else ""
+            if self.seen.get(other, (None,))[0] != count:
+                self.seen[other] = count, time.monotonic()
+            elif self.started and count != "done" and time.monotonic() - self.seen[other][1] > DEAD:
                 raise OtherRankFailed(f"rank {other} is gone: nothing was heard of it for {DEAD:.0f} s; start all "
                                       "ranks again, the finished work is kept")
 
     def finish(self, error: BaseException | None):
         """Tell the others that this rank has finished, or why it failed."""
-        self.stop.set()
+        if self.heart:
+            self.heart.terminate()
+            self.heart.join()
         if error is not None and not isinstance(error, OtherRankFailed):
             # rank 0 may be about to remove old files
             for _ in range(1 if self.started or self.world_size == 1 else 10):
@@ -135,6 +142,15 @@ class Ranks:
         while not all(path.exists() for path in stamps):
             self.check()
             time.sleep(0.2)
+
+
+def beat(alive: Path, parent: int):
+    """Count in a file for as long as the parent lives; a process, as training a tokenizer holds up the threads."""
+    n = 0
+    while os.getppid() == parent:
+        n += 1
+        alive.write_text(str(n))
+        time.sleep(BEAT)
 
 
 class OtherRankFailed(ValueError):

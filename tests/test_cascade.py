@@ -627,7 +627,7 @@ def everything(folder, language_model, token_model, seed=0):
 
 def results(out):
     """What a run leaves, but for words that processes said to each other."""
-    return {k: v for k, v in tree(out).items() if k.split("/")[-1].split("-")[0] not in ("go", "hello")}
+    return {k: v for k, v in tree(out).items() if k.split("/")[-1].split("-")[0] not in ("go", "hello", "alive")}
 
 
 REASONS = {"duplicate: exact": 16, "chars: too low": 8, "perplexity: too high": 8, "url: casino": 8,

@@ -144,12 +144,32 @@ def test_a_rank_that_fails_before_the_start(tmp_path):
     thread.join()
 
 
+def test_failures_of_an_earlier_run_do_not_count(tmp_path, monkeypatch):
+    """Nor does silence before the start."""
+    monkeypatch.setattr(jobs, "DEAD", 0.3)
+    for rank in (0, 1):
+        write(tmp_path / f"work/failed-{rank}", "ValueError: long ago")
+        write(tmp_path / f"work/alive-{rank}", "7")
+    one, two = two_ranks(tmp_path)
+    thread = threading.Thread(target=two.start)
+    thread.start()
+    time.sleep(1)
+    monkeypatch.setattr(jobs, "DEAD", 60)
+    one.start()
+    thread.join()
+    one.check()
+    two.check()
+    one.finish(None)
+    two.finish(None)
+
+
 def test_a_rank_that_dies_ends_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "BEAT", 0.1)
     monkeypatch.setattr(jobs, "DEAD", 1.0)
     one, two = two_ranks(tmp_path)
     start_both(one, two)
-    two.stop.set()  # its heartbeat ends, as it does with the process
+    two.heart.terminate()  # its heartbeat ends, as it does with the process
+    two.heart.join()
     with pytest.raises(jobs.OtherRankFailed, match="rank 1 is gone"):
         one.wait_for([tmp_path / "never.json"])
     one.finish(None)
@@ -169,7 +189,7 @@ def test_a_rank_that_has_finished_is_not_dead(tmp_path, monkeypatch):
 
 def test_a_rank_that_never_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "START", 0.3)
-    with pytest.raises(ValueError, match="1 of 2 ranks have not started after 0.3 s"):
+    with pytest.raises(ValueError, match="not all of the 2 ranks have started after 0.3 s"):
         jobs.Ranks(tmp_path / "work", 0, 2).start()
 
 
