@@ -55,6 +55,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         finally:
             f.seek(0)
             f.truncate()
+            if fcntl:
+                fcntl.flock(f, fcntl.LOCK_UN)  # of forked processes too, which may live a moment longer
 
 
 class Ranks:

@@ -81,8 +81,8 @@ def load_tokenizer(c):
                          f"is extended")
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
-    if (rows := read_model_fields(c.model)["vocab_size"]) < old.min_rows:
-        raise ValueError(f"{c.model}: its tokenizer needs {old.min_rows} rows, its model has {rows}")
+    if (rows := read_model_fields(c.model)["vocab_size"]) < old.vocab_size:
+        raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {rows} rows")
     return old
 
 

@@ -292,7 +292,11 @@ def compare(mine, other, key=short):
                     assert abs(p["loglikelihood"] - score) < 1e-3 and p["is_greedy"] == greedy, (name, p, score, greedy)
                 n += len(b["pairs"])
             else:
-                assert (key(a["context"]), a["response"]) == (b["context"], b["response"]), name
+                assert key(a["context"]) == b["context"], name
+                if a["response"] != b["response"]:
+                    # a stop string that is a control token ends our text there; the harness stops generating at it only
+                    # when all rows of the batch are done, and drops the token from the text, so its text runs on
+                    assert name.startswith("mgsm") and b["response"].startswith(a["response"].rstrip("\ufffd")), name
                 n += 1
             for metric in ("acc", "acc_norm", "exact_match", "f1"):
                 if metric in b:

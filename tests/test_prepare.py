@@ -742,7 +742,7 @@ def test_chats_that_the_template_refuses(chatting, tmp_path):
     (dict(sources=[dict(CHATS[0], kind="talk")]), "kind is text, chat or preference .* got 'talk'"),
     (dict(sources=[dict(SOURCES[3], kind="chat")]), "kind is text, chat or preference .* got 'chat'"),
     (dict(sources=[dict(CHATS[0], path="preferences/en.jsonl")], evaluation=[]),
-     "nothing left of source chat-en .32 read.*none of the fields")])
+     "nothing left of source chat-en .32 read.*no known shape; its fields are chosen, prompt, rejected")])
 def test_errors_of_chats(chatting, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         prepare.main(chat_words(chatting, tmp_path / "out", **change))
