@@ -157,7 +157,7 @@ def main(argv=None):
         # once in a while: validate
         if step % c.eval_every == 0 or step == c.steps:
             validate(c, world, model, held_out, held_out_objective, logger, step, stop_requested)
-        if step == c.steps:
+        if step >= c.steps:
             break
 
         # forward and backward: the sum over the global batch, divided by its weight on all processes
