@@ -7,7 +7,7 @@
     python prepare.py configs/own/data.py
     python train.py configs/own/stage1.py
     python train.py configs/own/stage2.py
-    for m in out/demo/base out/own/stage1 out/own/stage2; do python eval.py configs/own/eval.py model=$m; done
+    for m in tinyworld/base out/own/stage1 out/own/stage2; do python eval.py configs/own/eval.py model=$m; done
     python report.py tables run=out/own
 
 The tokenizer must be that of the model you start from: here the tiny base of `make demo`, which has seen none of this.
@@ -25,7 +25,7 @@ _languages = {
     "sw": ("Swahili", "low")}  # not one of Marco-LLM's 29: a new language is a new entry
 
 raw, out = "own", "out/own/tokens"
-tokenizer = "out/demo/base"
+tokenizer = "tinyworld/base"
 unit = "file"
 language_names = {_k: _v[0] for _k, _v in _languages.items()}
 sources = []
