@@ -16,7 +16,7 @@ from configs.language_table import LANGUAGES
 from corpus.files import read_lines
 from corpus.read import Document
 
-SAMPLE = 10_000  # lines by which a file is judged
+SAMPLE = 2_000  # lines by which a file is judged
 MAX_LINES = 100  # of one row in quotes
 NUMBER = regex.compile(r"\s*-?\d+(?:[.,]\d+)?(?:e-?\d+)?\s*", regex.I)
 ADDRESS = regex.compile(r"\s*(?:https?://|www\.)\S+\s*")

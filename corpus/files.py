@@ -208,7 +208,7 @@ def read_lines(path: str | Path, start: int = 0, end: int | None = None
                     stream, offset = _Recoder(f, codec, head[mark:]), mark
                     size_of, newline = stream.source_size, stream.source_size(b"\n")
             block, rest = rest, b""
-            while block or (block := stream.read1(1 << 20)):
+            while block or (block := stream.read1(1 << 18)):
                 *complete, rest = (rest + block).split(b"\n")
                 block = b""
                 for raw in complete:
