@@ -1410,8 +1410,8 @@ READER = """
     before = bytes_read()
     model.load_weights(folder)
     here = sum(p.to_local().nbytes for p in model.parameters())
-    os.write(1, f"read {dist.get_rank()} {bytes_read() - before} {here}\\n".encode())  # one write, or two processes mix
-    their words wanted = {}
+    os.write(1, f"read {dist.get_rank()} {bytes_read() - before} {here}\\n".encode())  # one write, or lines mix
+    wanted = {}
     for file in os.listdir(folder):
         if file.endswith(".safetensors"):
             wanted |= load_file(os.path.join(folder, file))
