@@ -80,8 +80,8 @@ class Tokenizer:
         ids = [*self.token_bytes, *(token.id for token in added.values())]
         if not all(type(i) is int and i >= 0 for i in ids) or len({token.id for token in added.values()}) < len(added):
             raise ValueError(f"{path}: an id is not a number, or occurs twice")
-        self.added_tokens, self.bos_id, self.config = {c: token.id for c,
-                                                       token in added.items()}, bos_id, declared.config
+        self.added_tokens = {c: token.id for c, token in added.items()}
+        self.bos_id, self.config = bos_id, declared.config
         self.chat_template, self.names, template = declared.template, declared.names, declared.template or ""
         named = {*declared.names.values(), *declared.special}
         special = {content for content, token in added.items() if token.special or content in named}
@@ -119,8 +119,8 @@ class Tokenizer:
         self._declared_ends = list(dict.fromkeys([*eos_ids, *declared]))
         separators = [self.added_tokens[c] for c in SEPARATORS if c in self.added_tokens]
         turn_ends = {self.added_tokens[c] for c in TURN_ENDS if c in self.added_tokens}
-        order = [i for i in declared if i in separators] + [i for i in declared
-                                                            if i not in turn_ends] + separators + declared
+        order = [i for i in declared if i in separators] + [i for i in declared if i not in turn_ends]
+        order += separators + declared
         if not order:
             raise ValueError(f"{path}: no end-of-text token: set eos_token in tokenizer_config.json (none of "
                              f"{', '.join(SEPARATORS)} is a token)")
@@ -389,8 +389,8 @@ class SentencePiece(Tokenizer):
         self.token_bytes = {}
         for i in range(sp.vocab_size()):
             piece = sp.id_to_piece(i)
-            self.token_bytes[i] = bytes([int(piece[3:5], 16)]) if sp.is_byte(i) else piece.replace("\u2581",
-                                                                                                   " ").encode()
+            text = piece.replace("\u2581", " ").encode()
+            self.token_bytes[i] = bytes([int(piece[3:5], 16)]) if sp.is_byte(i) else text
         added = dict(declared.added)
         for content in (*declared.names.values(), *declared.special):
             if content not in added and sp.is_control(sp.piece_to_id(content)):
@@ -415,8 +415,8 @@ class SentencePiece(Tokenizer):
         return None if i == self.sp.unk_id() else i
 
     def _ids(self, text, first=True):
-        if (self.prefix_space == "always" or (self.prefix_space == "first" and first)) and not text.startswith((" ",
-                                                                                                                "\u2581")):
+        prefixed = self.prefix_space == "always" or (self.prefix_space == "first" and first)
+        if prefixed and not text.startswith((" ", "\u2581")):
             text = " " + text
         if not text.isprintable():
             text = to_utf8(text).decode()
@@ -439,6 +439,5 @@ def write_template(folder, name):
     lacking += ["a BOS token"] if "bos_token" in TEMPLATES[name] and "bos_token" not in t.names else []
     if lacking:
         raise ValueError(f"{folder}: this tokenizer has no {', '.join(lacking)}, which template={name} writes; choose "
-                         f"another "
-                         f"of {', '.join(TEMPLATES)}")
+                         f"another of {', '.join(TEMPLATES)}")
     (Path(folder) / "chat_template.jinja").write_text(TEMPLATES[name], encoding="utf-8")

@@ -104,8 +104,7 @@ def check_flags(path, token):
     flags = [flag for flag in ("lstrip", "rstrip", "single_word") if isinstance(token, dict) and token.get(flag)]
     if flags:
         raise ValueError(f"{path}: {flags[0]} of token {content_of(token)!r} is not implemented; only tokens that "
-                         f"leave "
-                         "the text around them alone are")
+                         "leave the text around them alone are")
 
 
 def read_added_tokens(folder, config, tokenizer_json, named):
@@ -122,16 +121,14 @@ def read_added_tokens(folder, config, tokenizer_json, named):
                              f"{added[content].id}; an id may not differ between two files")
         if owner.setdefault(i, content) != content:
             raise ValueError(f"{path}: added token {content!r} has id {i}, in {origin[owner[i]]} that is "
-                             f"{owner[i]!r}; an id "
-                             "may not have two texts")
+                             f"{owner[i]!r}; an id may not have two texts")
         known = added.get(content)
         added[content] = AddedToken(i, special or (known is not None and known.special),
                                     normalized if known is None else known.normalized)
         origin.setdefault(content, file)
         if len(added) > MAX_ADDED_TOKENS:
             raise ValueError(f"{path}: more than {MAX_ADDED_TOKENS} added tokens; new words belong into the "
-                             f"vocabulary and "
-                             "its merges")
+                             "vocabulary and its merges")
 
     for token in tokenizer_json.get("added_tokens") or []:
         check_flags(folder / "tokenizer.json", token)

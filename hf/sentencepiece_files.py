@@ -103,8 +103,7 @@ def model_from_json(path: Path, whole: dict) -> SentencePieceModel:
     for token in whole.get("added_tokens") or []:
         if token.get("normalized") and prefix_space:
             raise ValueError(f"{path}: normalized=true of added token {token['content']!r} is not implemented with a "
-                             f"first "
-                             "space; such a token is found behind spaces only")
+                             "first space; such a token is found behind spaces only")
     vocab, merges = model["vocab"], [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     lacking = [f"<0x{b:02X}>" for b in range(256) if f"<0x{b:02X}>" not in vocab]
     if lacking:

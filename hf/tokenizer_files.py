@@ -83,8 +83,7 @@ def from_vocab(folder: Path, declared: Declarations) -> Vocabulary:
     name = name.removesuffix("Fast")
     if name not in ("Qwen2Tokenizer", "GPT2Tokenizer"):
         raise ValueError(f"{folder / 'tokenizer_config.json'}: tokenizer_class {name!r} with vocab.json is not "
-                         f"implemented; "
-                         "tokenizer.json is needed")
+                         "implemented; tokenizer.json is needed")
     path = folder / "merges.txt"
     if not path.exists():
         raise ValueError(f"{path}: missing; vocab.json is of no use without it")
@@ -143,8 +142,8 @@ def from_tiktoken(path: Path, declared: Declarations) -> Vocabulary:
     family = FAMILIES.get(len(ranks))
     if family is None:
         raise ValueError(f"{path}: {len(ranks)} ranks are of no family that this code knows "
-                         f"({', '.join(map(str, FAMILIES))}); "
-                         "the file does not say how text is cut; convert it to tokenizer.json")
+                         f"({', '.join(map(str, FAMILIES))}); the file does not say how text is cut; "
+                         "convert it to tokenizer.json")
     tokens = sorted(ranks, key=lambda token: ranks[token])
     default = {content: AddedToken(len(tokens) + i, True, False) for i, content in enumerate(family.special)}
     added = declared.added or default

@@ -119,8 +119,7 @@ def open_weights(folder):
                                  f"{DOWNLOAD_AGAIN}")
             if name in out:
                 raise ValueError(f"{file}: contains {name}, and so does {out[name].file}; remove the file that does "
-                                 f"not "
-                                 "belong here")
+                                 "not belong here")
         out |= tensors
     missing = sorted(set(weight_map or ()) - set(out))
     if missing:
@@ -183,8 +182,7 @@ def join_pieces(name, pieces):
     for first, stored in pieces:
         if first != row or (stored.dtype, stored.shape[1:]) != (dtype, columns):
             raise ValueError(f"{stored.file}: {name} continues at row {row}, this file holds {stored.dtype} "
-                             f"{stored.shape} "
-                             f"from row {first}; use another checkpoint")
+                             f"{stored.shape} from row {first}; use another checkpoint")
         row += stored.shape[0]
     return StoredTensor(dtype, (row, *columns), [(first, s.shape[0], s.file, s.pieces[0][3]) for first, s in pieces])
 

@@ -41,8 +41,7 @@ def read_pattern(path, pre_tokenizer):
 
     def refuse(what):
         raise ValueError(f"{path}: the pre-tokenizer {json.dumps(what)[:200]} is not implemented; implemented are "
-                         f"those of "
-                         "Qwen, Llama 3, GPT-2, SmolLM, StarCoder 2, DeepSeek V3 and others of one pattern")
+                         "those of Qwen, Llama 3, GPT-2, SmolLM, StarCoder 2, DeepSeek V3 and others of one pattern")
 
     if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
         refuse(steps)
@@ -74,13 +73,11 @@ def check_pattern(path, pattern):
     """
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise ValueError(f"{path}: its pre-tokenizer's pattern has {len(pattern)} characters; at most "
-                         f"{MAX_PATTERN_LENGTH} "
-                         "are implemented")
+                         f"{MAX_PATTERN_LENGTH} are implemented")
     rest = regex.sub(r"\(\?!(?:\\[SsDdWw]|\\[pP]\{\w+\}|\[(?:\\.|[^\]\\])+\])\)", "", pattern)
     if regex.search(r"\(\?(?![a-zA-Z-]*:)|\\[1-9kgKG]", rest):
         raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} has a look-around or a back "
-                         f"reference that is "
-                         "not implemented; it could run for minutes on a page of text")
+                         "reference that is not implemented; it could run for minutes on a page of text")
 
 
 def cut_words(path, pattern, text):
@@ -92,8 +89,7 @@ def cut_words(path, pattern, text):
             end = match.end()
     except TimeoutError:
         raise ValueError(f"{path}: its pre-tokenizer's pattern {pattern[:200]!r} needs more than {MAX_SECONDS} s for "
-                         f"a text of "
-                         f"{len(text)} characters") from None
+                         f"a text of {len(text)} characters") from None
     return [word for word in [*words, text[end:]] if word]
 
 
