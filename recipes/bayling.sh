@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # BayLing 2's question on the tinyworld: does cross-lingual instruction tuning help the languages without instructions?
 #   make claims, or: PY=.venv/bin/python SEEDS="0 1 2" bash recipes/bayling.sh
-# One base model per seed is tuned with and without the cross-lingual instructions; the first gets DPO too. It writes
+# The shipped base after stage I is tuned with and without the cross-lingual instructions; the first gets DPO too. It writes
 # out/bayling/seed*/results.jsonl and prints the three comparisons over the seeds.
 set -euo pipefail
 PY=${PY:-python}
@@ -9,13 +9,11 @@ SEEDS=${SEEDS:-0 1 2}
 for seed in $SEEDS; do
   run=out/bayling/seed$seed
   rm -rf "$run" && mkdir -p "$run"
-  $PY -m tinyworld out="$run/raw" seed="$seed"
+  $PY -m tinyworld configs/tiny/world.py out="$run/raw" seed="$seed"
   $PY prepare.py configs/tiny/data.py raw="$run/raw" out="$run/tokens" | tail -1
-  $PY prepare.py configs/tiny/chats.py raw="$run/raw" out="$run/chats" tokenizer="$run/tokens/tokenizer" | tail -1
-  $PY train.py configs/tiny/base.py data="$run/tokens" out="$run/base" tokens=600000 seed="$((10 * seed))" | tail -1
-  $PY train.py configs/tiny/stage1.py data="$run/tokens" init="$run/base" out="$run/stage1" \
-    tokens=500000 seed="$((10 * seed + 1))" | tail -1
-  sft="init=$run/stage1 data=['$run/chats','$run/tokens'] tokens=500000 seed=$((10 * seed + 3))"
+  $PY prepare.py configs/tiny/chats.py raw="$run/raw" out="$run/chats" | tail -1
+  $PY train.py configs/tiny/stage1.py data="$run/tokens" out="$run/stage1" seed="$((10 * seed + 1))" | tail -1
+  sft="init=$run/stage1 data=['$run/chats','$run/tokens'] seed=$((10 * seed + 3))"
   $PY train.py configs/tiny/sft.py $sft out="$run/with" | tail -1
   $PY train.py configs/ablations/native_only.py $sft out="$run/without" | tail -1
   $PY train.py configs/tiny/dpo.py data="$run/chats" init="$run/with" out="$run/dpo" seed="$((10 * seed + 4))" | tail -1

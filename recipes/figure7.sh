@@ -6,11 +6,11 @@
 set -euo pipefail
 PY=${PY:-python}
 SEEDS=${SEEDS:-0 1 2}
-LANGUAGES="['en', 'zh', 'de', 'es', 'ru', 'kk']"
+export LANGUAGES="en zh de es ru kk"  # read by the configs, too
 for seed in $SEEDS; do
   run=out/figure7/seed$seed
   rm -rf "$run" && mkdir -p "$run"
-  $PY -m tinyworld out="$run/raw" seed="$seed" languages="$LANGUAGES" pairs=1500 noise=0.4 test=40
+  $PY -m tinyworld out="$run/raw" seed="$seed" languages="['${LANGUAGES// /\', \'}']" pairs=1500 noise=0.4 test=40
   $PY prepare.py configs/ablations/bitext_data.py raw="$run/raw" out="$run/filtered" | tail -1
   $PY prepare.py configs/ablations/bitext_data.py raw="$run/raw" out="$run/unfiltered" \
     tokenizer="$run/filtered/tokenizer" filter_bitext=False | tail -1

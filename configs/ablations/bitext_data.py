@@ -4,4 +4,4 @@ from configs.tiny.data import *
 _languages = ["en", "zh", "de", "es", "ru", "kk"]
 raw, out = "out/figure7/raw", "out/figure7/filtered"
 sources = [_s for _s in sources if _s["language"] in _languages and _s.get("target", "en") in _languages]
-vocab_size = 4096
+tokenizer, vocab_size = None, 4096
