@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
 from configs import load
 from hf.config import read_config_fields, write_config
-from hf.folder import list_tokenizer_files
 from hf.export import write_weights
+from hf.folder import list_tokenizer_files
 from hf.weights import open_weights
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
