@@ -7,7 +7,7 @@
     python eval.py compare A/samples.jsonl B/samples.jsonl      # two models on the same documents
     python eval.py judge a=A/samples.jsonl b=B/samples.jsonl judge=https://HOST/v1 judge_name=MODEL out=OUT
 
-The way of a task, file -> score: select_tasks, load_documents (read_documents, format_prompts), a runner of
+A task's path from file to score: select_tasks, load_documents (read_documents, format_prompts), a runner of
 evaluation/run.py, score_samples. No benchmark's name is known here: they are data, in evaluation/tasks. DIR holds a
 folder for each benchmark with its files as published. Scores do not depend on batch size or processes.
 

@@ -88,7 +88,7 @@ class Train:
 
 
 def learning_rate(step, c):
-    """Learning rate of a step (from 0): linear warm-up, then decay to min_lr_ratio * lr at the last step."""
+    """Learning rate of a step (from 0): linear warm-up, then decay to min_lr_ratio * lr (constant: none)."""
     warmup_steps = math.ceil(c.warmup_ratio * c.steps)
     if step < warmup_steps:
         return c.lr * (step + 1) / warmup_steps
@@ -173,7 +173,7 @@ def main(argv=None):
         if world.world_size > 1 and not world.is_sharded:
             sum_gradients(model)
 
-        # clip and step; with a gradient that is not finite, no process does
+        # clip and step; if any process's gradient is not finite, all skip the step
         if c.first_new_id:
             zero_old_rows(model, c.first_new_id)
         norm, lr = clip_grad_norm(model, c.grad_clip), learning_rate(step, c)

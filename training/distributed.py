@@ -15,7 +15,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 
 class World:
-    """Rank, device, compute dtype, mesh and collectives of this process. It alone reads torchrun's variables."""
+    """Rank, device, compute dtype, mesh and collectives of this process. Training reads torchrun's variables here."""
 
     def __init__(self, c):
         env = os.environ
