@@ -127,7 +127,7 @@ class Ranks:
     def finish(self, error: BaseException | None):
         """Tell the others that this rank has finished, or why it failed."""
         if self.heart:
-            self.heart.terminate()
+            self.heart.kill()  # it may have inherited a handler of SIGTERM, and has nothing to save
             self.heart.join()
         if error is not None and not isinstance(error, OtherRankFailed):
             # rank 0 may be about to remove old files
