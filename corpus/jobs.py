@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -55,8 +55,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         finally:
             f.seek(0)
             f.truncate()
-            if fcntl:
-                fcntl.flock(f, fcntl.LOCK_UN)  # of forked processes too, which may live a moment longer
+            with suppress(OSError, AttributeError):  # of forked processes too, which may live a moment longer
+                fcntl.flock(f, fcntl.LOCK_UN)
 
 
 class Ranks:

@@ -286,6 +286,7 @@ def test_stopped_twice_at_given_steps(reference, go, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_stopped_during_validation(reference, go, tmp_path, monkeypatch, number):
     """It is cut short: one step more, then a checkpoint."""
+    signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP, and so would the run
     seen, loss = [], objectives.LanguageModeling.loss
 
     def signalled(self, model, batch):

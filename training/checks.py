@@ -120,16 +120,15 @@ def stored_config(config):
 def check_run(c, config, schedule):
     """ValueError when settings, model and shards do not belong together."""
     index = schedule.sources[0].index
-    rows = index["vocab_size"]
-    if rows > config.vocab_size and list_tokenizer_files(tokenizer_folder(c)):
-        rows = tokenizer.load(tokenizer_folder(c)).min_rows  # an unused control token needs no row
+    rows, folder = index["vocab_size"], tokenizer_folder(c, schedule)
+    if rows > config.vocab_size and any(f.name != "tokenizer_config.json" for f in list_tokenizer_files(folder)):
+        rows = tokenizer.load(folder).min_rows  # an unused control token needs no row
     if rows > config.vocab_size:
         raise ValueError(f"{c.data}: its tokenizer has {rows} ids, the model {config.vocab_size} rows; "
                          f"set vocab_size={rows} or prepare with the model's own tokenizer")
     if c.seq_len > config.max_position_embeddings:
         raise ValueError(f"seq_len={c.seq_len} is above the model's max_position_embeddings, "
                          f"{config.max_position_embeddings}; set a smaller seq_len")
-    folder = tokenizer_folder(c, schedule)
     if not folder.is_dir():
         raise ValueError(f"{folder.parent}: no tokenizer folder beside the shards; copy everything that "
                          "prepare.py wrote")
