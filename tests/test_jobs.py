@@ -20,8 +20,8 @@ RAN = 240  # seconds that a started process may take
 
 def settings_for(folder, rows=60, **more):
     write(folder / "raw/a.jsonl", jsonl({"text": document("en", i)} for i in range(rows)))
-    source = dict(name="web", path="a.jsonl", category="high", language="en")
-    settings = dict(sources=[source], vocab_size=320, valid_fraction=0.0, near_dedup=False, workers=1) | more
+    sources = more.pop("sources", [dict(name="web", path="a.jsonl", category="high", language="en")])
+    settings = dict(sources=sources, vocab_size=320, valid_fraction=0.0, near_dedup=False, workers=1) | more
     return words(folder / "raw", folder / "out", **settings)
 
 
@@ -195,7 +195,9 @@ def test_a_rank_that_never_starts(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_other_program(tmp_path, root):
-    settings = settings_for(tmp_path, rows=30_000)
+    source = dict(name="web", path="*.jsonl", category="high", language="en")
+    settings = settings_for(tmp_path, sources=[source])
+    write(tmp_path / "raw/b.jsonl", jsonl({"text": document("en", i)} for i in range(30_000)))  # rank 1's file
     ranks = [start(root, settings, RANK=str(r), WORLD_SIZE="2") for r in (0, 1)]
     while not (tmp_path / "out/work/alive-1").exists():
         time.sleep(0.1)
