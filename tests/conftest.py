@@ -29,12 +29,16 @@ def on_the_cpu():
         yield
 
 
-@pytest.fixture
+HANDLERS = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
+
+
+@pytest.fixture(autouse=True)
 def own_handlers():
-    """A run in this process takes SIGTERM over; give it back."""
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    """A run in this process takes signals over; give them back, or processes forked later cannot be terminated."""
+    for s, handler in HANDLERS.items():
+        signal.signal(s, handler)
     yield
-    for s, handler in before.items():
+    for s, handler in HANDLERS.items():
         signal.signal(s, handler)
 
 
