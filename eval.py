@@ -46,7 +46,7 @@ from evaluation.run import RUNNERS, generation_stop_ids
 from evaluation.tasks import PAPER_SUITE, load_tasks
 from evaluation.translation import signature_of, translation_metrics
 from model import Qwen2
-from training.distributed import die_with_parent
+from training.distributed import die_with_parent, exit_with
 
 
 @dataclass(frozen=True)
@@ -385,4 +385,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, ConnectionError) as e:
-        sys.exit(f"{type(e).__name__}: {e}")
+        exit_with(e)

@@ -9,7 +9,6 @@ The loss is summed over the global batch and divided once, by its supervised tok
 the speed, not the gradient. Checkpoints hold safetensors and JSON only, and are complete or absent.
 """
 import math
-import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from training.checks import (
     resolve_model,
     tokenizer_folder,
 )
-from training.distributed import World, clip_grad_norm, shard_model, stop_flag, sum_gradients
+from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
 from training.objectives import make_objectives
@@ -305,4 +304,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, FloatingPointError) as e:
-        sys.exit(f"{type(e).__name__}: {e}")
+        exit_with(e)

@@ -192,6 +192,19 @@ def die_with_parent():
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def exit_with(error):
+    """End the program with status 1 and the error in one line.
+
+    One process of several leaves without the interpreter's shutdown, in which gloo's threads may abort (SIGABRT) once
+    a peer has gone; the kernel closes its files and locks.
+    """
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if dist.is_initialized():
+        sys.stdout.flush()
+        os._exit(1)
+    sys.exit(1)
+
+
 def stop_flag(world):
     """A function that returns whether SIGTERM, SIGHUP or SIGUSR1 (a cluster's warning) has arrived on this process."""
     received = []
