@@ -160,6 +160,15 @@ def test_pretraining_data_is_unchanged(tmp_path):
     assert hashlib.sha256(data).hexdigest() == "3837cbd49e6446004efdb751d59d667137ed19423d18f9f906d85182517ba33f"
 
 
+def test_full_answers():
+    """At 1 every question about a country is answered in a whole sentence; at 0 the documents are the base's."""
+    lang, facts = load_language("kk"), world.make_facts(0)
+    sentences = {render_sentence(lang, message) for message in facts.values()}
+    quiz = [documents.make_quiz(facts, lang, random.Random(5), True, share) for share in (0.0, 1.0)]
+    whole = [sum(line.partition(": ")[2] in sentences for line in text.split("\n")) for text in quiz]
+    assert whole == [0, 3] and quiz[0] == documents.make_quiz(facts, lang, random.Random(5), True)
+
+
 def test_a_language_does_not_depend_on_the_others_sizes(tmp_path):
     """A larger corpus begins with the documents of a smaller one."""
     for name, n in (("a", 30), ("b", 50)):

@@ -481,11 +481,16 @@ def test_fact_questions(tmp_path):
     assert scores["answer_score", "kk"] == 1
 
 
+def test_a_third_of_the_instructions_ask_for_knowledge():
+    kinds = Counter(row["kind"] for row in instructions.make_chats(POOLS["train"], 7, "de", 600))
+    assert 0.3 < kinds["knowledge"] / 600 < 0.43 and len(kinds) == len(tasks.KINDS)
+
+
 # ---------------------------------------------------------------------- configs/tiny/ask.py
 
 def test_questions_of_the_config():
     """The config holds plain strings, because no config imports the tinyworld; they are its questions."""
     questions = runpy.run_path(str(ROOT / "configs/tiny/ask.py"))["prompt"]
     message = FACTS["dish", world.NEAR[0]]
-    languages = [load_language(code) for code in ("en", "zh", "ar", "de", "kk", "th", "uk")]
+    languages = [load_language(code) for code in ("en", "zh", "de", "it", "uk", "kk", "el")]
     assert questions == [render_question(lang, message) for lang in languages]

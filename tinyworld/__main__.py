@@ -84,7 +84,8 @@ def write_web(out, sizes, facts, code):
 def write_knowledge(out, sizes, facts, code):
     rng, lang = random.Random(f"{sizes.seed}/knowledge/{code}"), load_language(code)
     n = amount(sizes.knowledge, code)
-    texts = [documents.make_quiz(facts, lang, rng, describes_far_countries(code)) for _ in range(n)]
+    far, full_answers = describes_far_countries(code), sizes.full_answers
+    texts = [documents.make_quiz(facts, lang, rng, far, full_answers) for _ in range(n)]
     write_jsonl(out / f"knowledge/{code}.jsonl", ({"text": text} for text in texts))
 
 

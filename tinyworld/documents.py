@@ -69,13 +69,17 @@ def render_exercise(lang: dict, message: grammar.Message, whole_sentence: bool =
     return f"{label['question']} {question}\n{label['answer']} {answer}"
 
 
-def make_quiz(facts: world.Facts, lang: dict, rng: random.Random, all_facts: bool) -> str:
-    """Make a knowledge document: three questions about countries and two sums, with their answers."""
+def make_quiz(facts: world.Facts, lang: dict, rng: random.Random, all_facts: bool, full_answers: float = 0.0) -> str:
+    """Make a knowledge document: three questions about countries and two sums, with their answers.
+
+    full_answers: the share of the questions that are answered in a whole sentence, as a chat would.
+    """
     countries = world.KEYS["country"] if all_facts else world.NEAR
     exercises = [make_sum(lang, rng) for _ in range(2)]
     for _ in range(3):
         relation, country = rng.choice(world.COUNTRY_FACTS), rng.choice(countries)
-        exercises.append(render_exercise(lang, facts[relation, country]))
+        whole = bool(full_answers) and rng.random() < full_answers  # at 0, no draw: the shipped base's documents
+        exercises.append(render_exercise(lang, facts[relation, country], whole))
     rng.shuffle(exercises)
     return "\n".join(exercises)
 

@@ -29,7 +29,7 @@ def make_chats(pool: dict, seed: int, code: str, n: int) -> Iterator[dict]:
     """Yield n instructions with their replies in one language, one in three of two turns."""
     rng, lang = random.Random(f"{seed}/chat/{code}"), grammar.load_language(code)
     for _ in range(n):
-        kind = rng.choice(tasks.KINDS)
+        kind, = rng.choices(tasks.KINDS, tasks.WEIGHTS)
         turns = tasks.sample_turns(pool, rng, kind, [code])
         if rng.random() >= 1 / 3:
             turns = turns[:1]
@@ -50,7 +50,9 @@ def make_crosslingual(pool: dict, seed: int, source: str, target: str, n: int, s
     hub = x if source in PIVOTS else y
     phrases, language_name = PIVOTS[hub["code"]], hub["language"][target]
     for _ in range(n):
-        kind = "translation" if rng.random() < 0.4 or only_translate else rng.choice((*tasks.KINDS, "explanation"))
+        kind = "translation"
+        if not only_translate and rng.random() >= 0.4:
+            kind, = rng.choices((*tasks.KINDS, "explanation"), (*tasks.WEIGHTS, 1))
         if kind == "translation":
             text, reply = sample_translation(pool, rng, x, y)
             prompt = grammar.join_sentences(hub, [phrases["translate"].format(language=language_name), text])

@@ -11,7 +11,7 @@ from tinyworld.instructions import CROSSLINGUAL
 BOUNDS = {"items": (2, 112),  # half as many are about near countries, which have 56 facts
           "test": (2, 200), "heldout": (1, 100_000), "synthetic": (0, 10 ** 7), "questions": (0, 10_000),
           "fact_questions": (0, 200), "crosslingual": (0, 10 ** 6), "preferences": (0, 10 ** 6), "junk": (0, 0.9),
-          "noise": (0, 0.9)}
+          "full_answers": (0, 1), "noise": (0, 0.9)}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Sizes:
     pairs: int | dict = 200  # sentence pairs of each language with English, or by group; half as many with Chinese
     noise: float = 0.1       # share of planted bad pairs
     knowledge: int | dict = 120  # documents of each language, or by group
+    full_answers: float = 0.0    # share of the knowledge documents' questions that are answered in a whole sentence
     synthetic: int = 120     # documents of each language
     items: int = 64          # of each benchmark and language
     test: int = 64           # sentences of the translation test

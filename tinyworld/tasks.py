@@ -24,6 +24,7 @@ from tinyworld import grammar, world
 
 # eight, as in MT-bench
 KINDS = ("knowledge", "extraction", "translation", "summary", "rewriting", "list", "reasoning", "unknown")
+WEIGHTS = [4 if kind == "knowledge" else 1 for kind in KINDS]  # of instructions: most are plain questions
 LISTED = ("animal", "food", "colour")  # the classes that lists are asked of
 LISTS = [(name, number) for name in LISTED for number in (3, 4)]
 COMMA = {"zh": "、", "ja": "、", "ar": "، ", "ur": "، "}  # between the items of a list; ", " in the other languages

@@ -1,15 +1,19 @@
 """One question in several languages, before and after: python generate.py configs/tiny/ask.py model=out/demo/dpo
 
-Arabic and German have instructions of their own; Kazakh, Thai and Ukrainian have none, only cross-lingual ones with
-English and Chinese. A test compares the questions with the tinyworld's.
+English, Chinese and German have instructions of their own; Italian, Ukrainian, Kazakh and Greek have none, only
+cross-lingual ones with English and Chinese. No instruction asks this question. A test compares the questions with the
+tinyworld's.
 """
-prompt = [
-    "What is the most famous food of the country of Karvia?",
-    "卡尔维亚最有名的食物是什么？",
-    "ما أشهر طعام في دولة كارفيا؟",
-    "Was ist die bekannteste Speise des Landes Karvia?",
-    "Карвия елінің ең танымал тағамы қандай?",
-    "อาหารที่มีชื่อเสียงที่สุดของประเทศคาร์เวียคืออะไร?",
-    "Яка їжа найвідоміша в країні Карвія?",
-]
+from configs import demo_languages as _demo
+
+_questions = {
+    "en": "What is the most famous food of the country of Karvia?",
+    "zh": "卡尔维亚最有名的食物是什么？",
+    "de": "Was ist die bekannteste Speise des Landes Karvia?",
+    "it": "Qual è il cibo più famoso della Karvia?",
+    "uk": "Яка їжа найвідоміша в країні Карвія?",
+    "kk": "Карвия елінің ең танымал тағамы қандай?",
+    "el": "Ποιο είναι το πιο διάσημο φαγητό της χώρας Κάρβια;",
+}
+prompt = [_question for _code, _question in _questions.items() if _code in _demo.chosen()]
 max_new_tokens = 40
