@@ -7,6 +7,7 @@
     python report.py ladder run=out/ladder                    # at which size of the base abilities appear: ladder.md
     python report.py paper run=out/marco                      # our scores under the published ones: paper.md
     python report.py curve runs='["out/marco/stage1"]'        # benchmarks by tokens seen: steps.md and figures
+    python report.py systems                                  # the nine systems on the shipped base: their effects
     python report.py tables run=out/mine                      # every score as measured: report.md
 
 `python report.py NAME --help` prints the settings of a report, which are declared in reports/NAME.py.
@@ -15,7 +16,7 @@ import sys
 from typing import Any
 
 from configs import load
-from reports import ablation, claims, curve, datacard, demo, ladder, paper, tables
+from reports import ablation, claims, curve, datacard, demo, ladder, paper, systems, tables
 
 REPORTS: dict[str, tuple[type, Any]] = {  # name: (its settings, its program)
     "demo": (demo.Demo, demo.write_report),
@@ -25,6 +26,7 @@ REPORTS: dict[str, tuple[type, Any]] = {  # name: (its settings, its program)
     "ladder": (ladder.Ladder, ladder.write_ladder),
     "paper": (paper.Paper, paper.write_paper_tables),
     "curve": (curve.Curve, curve.write_curve),
+    "systems": (systems.Systems, systems.write_systems),
     "tables": (tables.Tables, tables.write_tables),
 }
 

@@ -176,7 +176,7 @@ def make_questions(pool: dict, seed: int, code: str, n: int, test: Sequence[gram
 
 def make_fact_questions(pool: dict, code: str, n: int, first_id: int) -> Iterator[dict]:
     """Yield n two-turn questions about facts of countries that documents describe in every language."""
-    rng, forms = random.Random("fact questions"), (None, "brief", "full")
+    rng, forms = random.Random("fact questions"), (None, "full")
     for i in range(n):
         messages = rng.sample(pool["near"], 2)
         turns = [tasks.make_answer_task(message, form=rng.choice(forms)) for message in messages]

@@ -92,8 +92,8 @@ def render_reply(lang: dict, task: dict) -> str:
 
 
 def render_short_answer(lang: dict, message: grammar.Message) -> str:
-    """Render the answer to a question in as few words as possible."""
-    return grammar.capitalize(grammar.render_answer(lang, message), lang["code"]) + grammar.full_stop(lang)
+    """Render the answer to a question in as few words as possible, in small letters as in documents' quizzes."""
+    return grammar.render_answer(lang, message) + grammar.full_stop(lang)
 
 
 # ---------------------------------------------------------------------- training and evaluation pools
@@ -165,12 +165,13 @@ def sample_turns(pool: dict, rng: random.Random, kind: str, codes: Sequence[str]
     """
     form = rng.choice((None, "brief", "full"))
     if kind == "knowledge":
+        form = rng.choice((None, "full"))
         far = [] if set(codes) & set(language_table.LOW) else pool["far"]
         first = rng.choice(pool["near"] + far)
         same_country = [m for m in pool["near"] + pool["far"]
                         if m[1]["country"] == first[1]["country"] and m[0] != first[0]]
         second = rng.choice(same_country or [first])
-        return [make_answer_task(first, form=form), make_answer_task(second, form=rng.choice(("brief", "full")))]
+        return [make_answer_task(first, form=form), make_answer_task(second, form=rng.choice((None, "full")))]
     if kind in ("extraction", "unknown"):
         messages = sample_two_people(pool, rng)
         first, second = rng.sample(messages, 2)

@@ -9,9 +9,8 @@ _pivots = [_code for _code in ("en", "zh") if _code in language_names]
 # BayLing 2's star: every language is bound to both pivots, in both directions
 _star = [_pair for _code in language_names for _pivot in _pivots if _code not in ("en", _pivot)
          for _pair in ((_code, _pivot), (_pivot, _code))]
-# low-resource languages have no instructions of their own
 sources = [dict(name=f"chat-{k}", path=f"chat/{k}.jsonl", category="chat", language=k, kind="chat")
-           for k in language_names if k in language_table.HIGH]
+           for k in language_names]
 sources += [dict(name=f"crosslingual-{a}-{b}", path=f"crosslingual/{a}-{b}.jsonl", category="crosslingual",
                  language=f"{a}-{b}", kind="chat") for a, b in _star]
 sources += [dict(name=f"preferences-{k}", path=f"preferences/{k}.jsonl", category="preferences", language=k,

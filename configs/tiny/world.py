@@ -1,13 +1,12 @@
 """The demo's raw text: python -m tinyworld configs/tiny/world.py"""
 from configs import demo_languages as _demo
-from configs import language_table
 
 out = "out/demo/raw"
 languages = _demo.chosen()
-native = [_code for _code in languages if _code in language_table.HIGH]
+native = languages  # Marco-LLM tunes on instructions in all its languages; configs/bayling has those without
 web = {"en": 5000, "zh": 4000, "high": 1500, "low": 600}
 pairs, knowledge, synthetic, full_answers = 400, 300, 60, 0.5
 items, test, heldout = 112, 64, 32
-chat = {"en": 3000, "zh": 3000, "high": 1200}
+chat = {"en": 3000, "zh": 3000, "high": 1200, "low": 1200}
 crosslingual, crosslingual_kind, preferences = 600, "into", 120
 questions, fact_questions = 24, 27
