@@ -26,7 +26,6 @@ def present(mixture: dict) -> dict:
 
 
 def has_chats(category: str) -> bool:
-    """Whether the chosen languages have instructions of a category: "chat/en", or "chat", of other high-resource ones.
-    """
+    """Whether the chosen languages have instructions of a category: "chat/en", or "chat", of all but en and zh."""
     language = category.partition("/")[2]
-    return language in chosen() if language else any(group(code) == "high" for code in chosen())
+    return language in chosen() if language else bool(set(chosen()) - {"en", "zh"})

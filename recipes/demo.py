@@ -18,6 +18,7 @@ OUT = Path("out/demo")
 PYTHON = [sys.executable]
 # two processes average their gradients: faster than two threads of one
 TRAIN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+EVAL = [*TRAIN[:-1], "eval.py"]
 BASE = "tinyworld/base"
 
 
@@ -34,10 +35,10 @@ def steps() -> list[tuple[str, list[str]]]:
         ("preference alignment (DPO)", [*TRAIN, "configs/tiny/dpo.py"]),
     ]
     for name, model in (("base", BASE), ("stage2", f"{OUT}/stage2"), ("dpo", f"{OUT}/dpo")):
-        command = [*PYTHON, "eval.py", "configs/tiny/eval.py", f"model={model}", f"checkpoint={name}"]
+        command = [*EVAL, "configs/tiny/eval.py", f"model={model}", f"checkpoint={name}"]
         found.append((f"benchmarks of {name}", command))
     for name in ("sft", "dpo"):
-        command = [*PYTHON, "eval.py", "configs/tiny/chat_eval.py", f"model={OUT}/{name}", f"out={OUT}/answers/{name}"]
+        command = [*EVAL, "configs/tiny/chat_eval.py", f"model={OUT}/{name}", f"out={OUT}/answers/{name}"]
         found.append((f"conversations with {name}", command))
     judge = [*PYTHON, "-m", "tinyworld", "judge", f"raw={OUT}/raw", f"out={OUT}/results.jsonl"]
     samples = f"{OUT}/answers/{{}}/samples.jsonl"
@@ -57,7 +58,7 @@ def run(title: str, command: list[str], number: int, total: int) -> str:
     print(f"[{number}/{total}] {title}", end="" if sys.stdout.isatty() else "\n", flush=True)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     assert process.stdout is not None
-    with open(log, "w", encoding="utf-8") as f:
+    with open(log, "w", encoding="utf-8", buffering=1) as f:
         f.write(" ".join(command) + "\n")
         for line in process.stdout:
             f.write(line)

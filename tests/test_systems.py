@@ -7,10 +7,11 @@ import pytest
 from evaluation.outcomes import Outcome, load, save
 from reports import systems
 
-PLUG = Outcome(system="plug", title="PLUG", paper="2311.08711", claim="Pivoting helps.", metric="exact match, %", seed=0,
-               method=50.0, controls={"direct": 20.0, "pivot response": 40.0}, english_metric="facts, %",
-               english_before=100.0, english_after=99.0, right_language=97.0, tokens=900_000,
-               control_tokens=300_000, base="0123456789ab", seconds=100.0, details=[{"kk": 1.0, "form": "full"}])
+PLUG = Outcome(
+    system="plug", title="PLUG", paper="2311.08711", claim="Pivoting helps.", metric="exact match, %", seed=0,
+    method=50.0, controls={"direct": 20.0, "pivot response": 40.0}, english_metric="facts, %", english_before=100.0,
+    english_after=99.0, right_language=97.0, tokens=900_000, control_tokens=300_000, base="0123456789ab", seconds=100.0,
+    details=[{"kk": 1.0, "form": "full"}])
 
 
 def write(folder, *outcomes):

@@ -992,3 +992,63 @@ def test_new_rows_of_one_process_alone(root, token_data, go, grown, tmp_path):
     go(tmp_path / "one", steps=5, init=grown, first_new_id=NEW - 16, **NO_SHAPE, **SPLIT)
     assert difference(tmp_path / "two", tmp_path / "one") <= 1e-5
     only_new_rows_differ(grown, tmp_path / "two", NEW - 16)
+
+
+# ---------------------------------------------------------------------- under Slurm
+
+SRUN = """#!/bin/bash
+shift  # --kill-on-bad-exit=1
+for i in 0 1; do SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NTASKS=2 "$@" & pids+=($!); done
+trap 'kill -USR1 "${pids[@]}"' USR1
+echo $$ > "$FAKE/srun.pid"
+status=0
+for pid in "${pids[@]}"; do
+    wait $pid || status=$?
+    while kill -0 $pid 2>/dev/null; do status=0; wait $pid || status=$?; done
+done
+exit $status
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = requeue ]; then echo "$2" >> "$FAKE/requeued"; else echo 127.0.0.1; fi
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, root, monkeypatch):
+    """A function that starts recipes/train.slurm beside an srun of two tasks and a scontrol that notes requeues."""
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    for name, value in (("FAKE", tmp_path), ("PATH", f"{tmp_path}:{os.environ['PATH']}"), ("PYTHON", sys.executable),
+                        ("SLURM_JOB_ID", os.getpid()), ("SLURM_JOB_NODELIST", "node[1-2]")):
+        monkeypatch.setenv(name, str(value))
+
+    def submit(*words):
+        return subprocess.Popen(["bash", str(root / "recipes/train.slurm"), *words], cwd=root, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+    return submit
+
+
+@pytest.mark.slow
+def test_a_warned_job_is_queued_again_and_finishes(slurm, token_data, tmp_path):
+    """Slurm's signal stops both ranks after a checkpoint, and the job asks to run again; the next run finishes."""
+    out = tmp_path / "run"
+    words_ = [w for w in words(token_data, out, **LONG) if not w.startswith("out=")]
+    first = slurm(str(out), *words_)
+    wait_for(has_checkpoint(out), 120, first)
+    os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGUSR1)
+    said = first.communicate(timeout=120)[0]
+    assert first.returncode == 0 and "stopped by a signal" in said, said[-2000:]
+    assert (tmp_path / "requeued").read_text() == f"{os.getpid()}\n" and not (out / "model.safetensors").exists()
+
+    second = slurm(str(out), *words_)
+    said = second.communicate(timeout=300)[0]
+    assert second.returncode == 0 and f"finished: {out}" in said and "resumed" in said, said[-2000:]
+    assert (tmp_path / "requeued").read_text().count("\n") == 1 and steps_of(out)[-1] == LONG["steps"]
+
+
+@pytest.mark.slow
+def test_a_failed_job_is_not_queued_again(slurm, token_data, tmp_path):
+    process = slurm(str(tmp_path / "run"), *words(token_data, ..., lr="much", out=...))
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0 and "lr" in said and not (tmp_path / "requeued").exists(), said[-2000:]

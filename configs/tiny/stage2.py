@@ -6,6 +6,6 @@ from configs.tiny.stage1 import *
 init = "out/demo/stage1"
 out = "out/demo/stage2"
 mixture = _demo.present(paper.STAGE2)
-tokens = 1_400_000
-lr = 0.72e-3  # lr of stage I times 0.6, as in the paper
+tokens = 1_750_000
+lr = 0.9e-3  # lr of stage I times 0.6, as in the paper
 seed = 2
