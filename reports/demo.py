@@ -25,6 +25,7 @@ from reports.gains import (
     read_checkpoints,
 )
 from reports.page import Number, Picture, to_html, to_markdown
+from reports.scores import read_jsonl
 
 ALTS = {"abilities": "every ability by language, before and after",
         "curves": "held-out loss over tokens",
@@ -36,6 +37,7 @@ ALTS = {"abilities": "every ability by language, before and after",
 class Demo:
     run: str                             # folder with results.jsonl; the report is written into it
     checkpoints: list = field(default_factory=lambda: ["base", "stage1", "stage2"])  # in training order
+    aligned: str = "dpo"                 # the checkpoint after SFT and DPO: a third value at a glance, part of no gain
     chance: dict = field(default_factory=lambda: dict(CHANCE))  # multiple-choice tasks: accuracy by chance in %
     heldout_source: str = "web-{lang}"   # name of a language's held-out source in the training logs
     max_rise: float = 0.01               # English and Chinese count as kept up to this rise of their bits per byte
@@ -43,17 +45,25 @@ class Demo:
 
 def write_report(c: Demo) -> None:
     """Write report.md, report.html and the pictures; print the abilities at a glance."""
-    scores = read_checkpoints(c.run, c.checkpoints, c.chance)
+    aligned = [c.aligned] if has_benchmarks(c) else []  # it may have been judged in conversations only
+    all_scores = read_checkpoints(c.run, c.checkpoints + aligned, c.chance)
+    scores = {name: by for name, by in all_scores.items() if name != c.aligned}
     pictures, notes = draw_pictures(c, scores)
-    blocks = report_blocks(c, scores, pictures, notes)
+    glance, kept = tables.glance_rows(c, all_scores), tables.retention(c, scores)
+    blocks = report_blocks(c, scores, pictures, glance, notes)
     folder = Path(c.run)
     for picture in pictures.values():
         (folder / f"{picture.name}.png").write_bytes(picture.light)
     (folder / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
     (folder / "report.html").write_text(to_html(blocks), encoding="utf-8")
-    glance, kept = tables.glance_rows(c, scores), tables.retention(c, scores)
     print(format_table(glance, terminal=True), "", *kept, *notes, f"wrote {folder / 'report.html'} and report.md",
           sep="\n", flush=True)
+
+
+def has_benchmarks(c):
+    file = Path(c.run) / "results.jsonl"
+    rows = read_jsonl(file, ("checkpoint", "task", "metric")) if file.is_file() else []
+    return any((row["checkpoint"], row["task"], row["metric"]) == (c.aligned, *DOCUMENTS) for row in rows)
 
 
 def draw_pictures(c, scores):
@@ -65,7 +75,7 @@ def draw_pictures(c, scores):
     return {name: Picture(name, ALTS[name], png, dark[name]) for name, png in light.items()}, []
 
 
-def report_blocks(c, scores, pictures, notes):
+def report_blocks(c, scores, pictures, glance, notes):
     """The report as blocks of page.py."""
     def show(*names):
         return [pictures[name] for name in names if name in pictures]
@@ -78,7 +88,7 @@ def report_blocks(c, scores, pictures, notes):
         "nothing about Qwen2 or Marco-LLM; only directions and orders can be compared with theirs.",
         f"Checkpoints found: {', '.join(scores)}; requested: {', '.join(c.checkpoints)}. {coverage(c, scores)}",
         "## At a glance", f"Means over the {'low-resource ' if low else ''}languages, from {first} to {last}.",
-        key_numbers(scores, low), *show("abilities"), tables.glance_rows(c, scores),
+        key_numbers(scores, low), *show("abilities"), glance,
         " ".join(tables.retention(c, scores)), *notes]
     judged = tables.judge_rows(c.run)
     if judged:

@@ -64,27 +64,28 @@ def ability_scores(scores, ability, langs=LANGUAGES):
 
 
 def glance_rows(c, scores):
-    """Every ability before and after, as means over the groups of languages."""
+    """Every ability of the first and the last checkpoint, and of c.aligned where measured: means over the groups."""
     groups = list(groups_of(scores))
-    first, *_, last = scores
-    rows = [[f"{first} → {last}", "chance", *groups]]
+    first, *_, last = (name for name in scores if name != c.aligned)
+    scores = {name: by for name, by in scores.items() if name in (first, last, c.aligned)}
+    rows = [[" → ".join(scores), "chance", *groups]]
     for ability in ABILITIES:
         row = [f"{ability.name}, {ability.unit}", f"{c.chance[ability.metric[0]]:g}" if ability.unit == "%"
                and ability.metric[0] in c.chance else ""]
         for group in groups:
-            row.append(change(ability, ability_scores(scores, ability, GROUPS[group])))
+            row.append(change(ability, ability_scores(scores, ability, GROUPS[group]), range(len(scores))))
         if any(row[2:]):
             rows.append(row)
     return rows
 
 
-def change(ability, values):
-    """The means of the first and the last checkpoint over languages as text; empty without any."""
+def change(ability, values, checkpoints=(0, -1)):
+    """The means over languages as text, of the first and the last checkpoint or of those given; empty without any."""
     if not values:
         return ""
     digits = 2 if ability.metric == DOCUMENTS else 0
-    first, last = (fmean(scores[i] for scores in values.values()) for i in (0, -1))
-    return f"{first:.{digits}f} → {last:.{digits}f}"
+    means = (fmean(scores[i] for scores in values.values()) for i in checkpoints)
+    return " → ".join(f"{mean:.{digits}f}" for mean in means)
 
 
 def judge_rows(run):

@@ -420,6 +420,15 @@ def test_conversations_are_shown_where_the_exact_judge_ran(tmp_path):
                      ["win rate against sft", "dpo", "", "60 [56, 64]"]]
 
 
+def test_the_aligned_checkpoint_is_a_third_value_and_part_of_no_gain(tmp_path, capsys):
+    dpo = [row | {"checkpoint": "dpo", "weights": "w-dpo", "score": row["score"] / 2}
+           for row in rows() if row["checkpoint"] == "stage2"]
+    tables = make(write(tmp_path, rows() + dpo))[0]
+    out = capsys.readouterr().out
+    assert "base → stage2 → dpo" in out and "1.00 → 1.00 → 0.50" in out and "10 → 13 → 6" in out
+    assert tables["bits per byte"]["Arabic"][:3] == ["1.200", "1.180", "1.160"]
+
+
 def test_rows_of_the_exact_judge_are_in_the_same_file(tmp_path):
     judged = {"checkpoint": "dpo", "weights": "w", "task": "chat", "lang": "en", "metric": "win_rate", "score": 0.6}
     tables = make(write(tmp_path, [*rows(), judged]))[0]
@@ -435,7 +444,7 @@ def test_no_results_file(tmp_path):
 
 @pytest.mark.parametrize("argv, message", [
     ([], "the first word must name a report, got no word; the reports are: demo, datacard, claims, ablation, ladder, "
-         "paper, curve, tables"),
+         "paper, curve, systems, tables"),
     (["run=out/demo"], "got 'run=out/demo'; the reports are: demo"), (["Demo"], "got 'Demo'; the reports are: demo"),
     (["demo"], "Demo: run must be set"), (["claims"], "Claims: runs must be set"),
     (["claims", "runs=['a']"], r"runs must name two or more folders, got \['a'\]; set runs="),
