@@ -21,18 +21,12 @@ from configs import load
 from hf.config import write_config
 from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint
-from training.checks import (
-    check_folder,
-    check_learning_rate,
-    check_run,
-    check_settings,
-    resolve_model,
-    tokenizer_folder,
-)
+from training.checks import check_learning_rate, check_run, check_settings, resolve_model, tokenizer_folder
 from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
 from training.objectives import make_objectives
+from training.run_folder import check_disk, check_folder
 
 MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
 
@@ -127,6 +121,7 @@ def main(argv=None):
     resume_from = checkpoint.newest_checkpoint(out / "checkpoints", world) if c.resume else None
     if c.resume and not resume_from:
         world.print0(f"resume: no valid checkpoint in {out}/checkpoints, so this starts at step 0")
+    check_disk(c, config, world, resume_from)
 
     # model, objective, optimizer
     model = build_model(config, c, world)

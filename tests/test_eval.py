@@ -1,5 +1,7 @@
 """eval.py: scores equal the model's own log-probabilities for any batch and process count; files, errors, resume."""
+import gzip
 import hashlib
+import io
 import json
 import math
 import os
@@ -432,6 +434,34 @@ def test_files_without_items(tmp_path, name, text, more, message):
     c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}" + name) | more])
     with pytest.raises(ValueError, match=message):
         evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
+
+
+def packed(kind, texts):
+    """The bytes of a benchmark file of one column, `text`."""
+    if kind == ".jsonl.gz":
+        return gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in texts).encode())
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), file, compression="zstd", use_dictionary=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl.gz"])
+def test_packed_files(tmp_path, monkeypatch, kind):
+    """Whole, cut, of another format, and a small one that expands beyond the limit."""
+    path = tmp_path / f"x/en{kind}"
+    path.parent.mkdir()
+    c = settings(tmp_path, [dict(name="x", kind="bpb", path=f"x/{{lang}}{kind}")])
+    path.write_bytes(packed(kind, ["one", "two"]))
+    assert evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)[0] == [{"text": "one"}, {"text": "two"}]
+    monkeypatch.setattr(files, "MAX_BYTES", 1 << 20)
+    for raw, message in ((packed(kind, ["one", "two"] * 999)[:-9], "cannot be read .*download it again"),
+                         (b"<html>no such page</html>", "cannot be read .*download it again"),
+                         (packed(kind, ["x" * (1 << 20)]), "has more than 1 MiB of data")):
+        files.read_version.cache_clear()
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match=rf"en{kind} {message}"):
+            evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
 
 
 def test_malformed_rows_are_named_and_counted(tmp_path):
