@@ -18,6 +18,7 @@ import torch
 import data
 import tokenizer
 from configs import load
+from configs.errors import errors_name
 from hf.config import write_config
 from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint
@@ -98,6 +99,12 @@ def main(argv=None):
     if machines.estimate:
         print_estimate(c, model_config, machines)
         return
+    with errors_name(Path(c.out)):
+        train(c, model_config)
+
+
+def train(c, model_config):
+    """One run, from its settings to the saved model."""
     warnings.filterwarnings("ignore", "torch.distributed is disabled")  # torch's checkpoints warn with one process
     world = World(c)
 
@@ -298,5 +305,5 @@ def zero_old_rows(model, first_new_id):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FloatingPointError) as e:
+    except (ValueError, FloatingPointError, OSError) as e:
         exit_with(e)

@@ -84,6 +84,7 @@ def write_shards(c, source: dict, t, stamp: Path):
         except ValueError as e:
             with open(refused_file(c, source), "a", encoding="utf-8") as aside:
                 reject(aside, refused, row, f"template: {e}")
+            count["refused_bytes"] += len(row["text"].encode())
             continue
         if has_chats(source) and t.contains_control_text(row["text"]):
             count["forged"] += 1
@@ -104,7 +105,7 @@ def write_shards(c, source: dict, t, stamp: Path):
         raise ValueError(f"source {source['name']}: all of its documents were held out; set valid_fraction=0 or bring "
                          "more text")
     jobs.write_stamp(stamp, inputs, find_outputs(c, source, folders), sizes=sizes,
-                     dropped=dict(sorted(refused.items())),
+                     dropped=dict(sorted(refused.items())), refused_bytes=count["refused_bytes"],
                      forged=count["forged"])
 
 

@@ -3,6 +3,8 @@ and folders that are not a run's."""
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 import types
 from dataclasses import asdict, fields, replace
 
@@ -341,3 +343,22 @@ def test_new_rows_alone_have_moments(token_data, tmp_path, monkeypatch):
         run(token_data, tmp_path / "run", **new_rows)
     fake_disk(monkeypatch, size + model)
     run(token_data, tmp_path / "run", **new_rows)
+
+
+# bytes that a file may have: too few for log.jsonl, and for the tensors of a checkpoint
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_files_that_cannot_grow_are_one_line_with_the_path(token_data, tmp_path, root, size):
+    """As on a full disk. The checkpoint before stays, and once there is room, the run goes on."""
+    run(token_data, tmp_path / "run", tokens=128, save_every=1)
+    before = sorted((tmp_path / "run/checkpoints").iterdir())
+    limit = f"import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); " \
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); sys.argv = sys.argv[1:]; " \
+            f"runpy.run_path(sys.argv[0], run_name='__main__')"
+    settings = SHAPE | RUN | dict(data=str(token_data), out=str(tmp_path / "run"), save_every=1, resume=True)
+    done = subprocess.run([sys.executable, "-c", limit, str(root / "train.py"),
+                           *(f"{k}={v!r}" for k, v in settings.items())], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    said, = [line for line in done.stderr.splitlines() if str(tmp_path / "run") in line]
+    assert "File too large" in said and "ulimit -f" in said
+    assert set(before) <= set((tmp_path / "run/checkpoints").iterdir())
+    run(token_data, tmp_path / "run", save_every=1, resume=True)
