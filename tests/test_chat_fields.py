@@ -167,7 +167,7 @@ def switched(*switches, field="train"):
      "the field 'function_call' of a message is not supported"),
     ({"messages": [Q, A], "tools": "add"}, "'tools' is not JSON"),
     ({"messages": [Q, A], "tools": {"name": "add"}}, "'tools' is not a list of functions"),
-    ({"messages": [Q, A | {"tool_calls": "add"}]}, "'tool_calls' is not a list of calls"),
+    ({"messages": [Q, A | {"tool_calls": "add"}]}, "'tool_calls' is not JSON"),
     ({"messages": [Q, A | {"tool_calls": [{"id": "1"}]}]}, "'tool_calls' has a call without a name"),
     ({"messages": [Q, A | {"tool_calls": [{"function": {"name": "add", "arguments": "{a"}}]}]},
      "'tool_calls' has arguments that are not JSON")])
