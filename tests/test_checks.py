@@ -334,8 +334,8 @@ def test_a_disk_that_says_nothing_is_trusted(token_data, tmp_path, monkeypatch):
 
 
 def test_new_rows_alone_have_moments(token_data, tmp_path, monkeypatch):
-    run(token_data, tmp_path / "base", tokens=128, tie_word_embeddings=False)
     config = ModelConfig(**SHAPE, tie_word_embeddings=False)
+    Qwen2(config).init_weights(0).save_pretrained(tmp_path / "base")
     size, model = checkpoint_bytes(config, rows=2 * 64 * 32)
     fake_disk(monkeypatch, size + model - 1)
     new_rows = dict.fromkeys(SHAPE, ...) | dict(init=str(tmp_path / "base"), first_new_id=40, tokens=128)
