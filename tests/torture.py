@@ -683,8 +683,14 @@ def r22(bench, t):
 
 
 def r23(bench, t):
-    """Ten thousand batches: memory and open files stay as they are"""
-    with t.trial("10,000 batches") as _:
+    """Ten thousand batches, and a thousand steps: memory and open files stay as they are"""
+    with t.trial("1,000 steps") as folder:
+        words = bench.train_words("lm", folder / "run", tokens=1000 * STEP, log_every=50, save_every=100)
+        bench.run(TRAIN, words)
+        rows = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+        memory = {row["step"]: row["memory_gb"] for row in rows if "memory_gb" in row}
+        expect(memory[1000] <= 1.05 * memory[250], f"{memory[250]} GB after 250 steps, {memory[1000]} after 1,000")
+    with t.trial("10,000 batches"):
         sources = loader.open_sources(str(bench.folder / "tokens"))
         schedule = loader.Schedule(sources, {"en": 3, "kk": 1}, 4, 96, 0)
         sizes = []
