@@ -201,11 +201,11 @@ def exit_with(error):
     a peer has gone; the kernel closes its files and locks.
     """
     text = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    print(text, file=sys.stderr, flush=True)
     if dist.is_initialized():
+        print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)
-    sys.exit(1)
+    sys.exit(text)
 
 
 def stop_flag(world):
