@@ -1132,6 +1132,15 @@ def test_a_model_of_ours_is_replaced_and_other_files_stay(tmp_path, source):
     same_tensors(source(), out)
 
 
+def test_weights_alone_replace_no_others(tmp_path):
+    """Whoever calls `write_weights` has asked nothing before."""
+    sharded(tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match="model-00001-of-00002.safetensors"):
+        write_weights(tmp_path, {"a": (torch.float32, (3,))}, [("a", torch.zeros(3))])
+    assert files_of(tmp_path) == before
+
+
 def test_a_model_of_ours_with_one_file_of_another(tmp_path, source):
     export(source(), tmp_path / "out")
     sharded(tmp_path / "out")
