@@ -250,6 +250,14 @@ def test_running_again_in_place_leaves_the_same(raw, tmp_path):
     assert first == tree(tmp_path / "other")
 
 
+def test_finished_shards_are_not_written_again(raw, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*")}
+    prepare.main(words(raw, out))
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*")} and len(before) > 5
+
+
 @pytest.mark.parametrize("name", ["web-kk/index.json", "web-en-valid/index.json", "web-en/shard-00000.bin"])
 def test_a_damaged_result_is_made_again(raw, done, tmp_path, name):
     """A flipped byte in a shard, or in an index, which names the source's category."""
