@@ -593,7 +593,6 @@ def r14(bench, t):
     """prepare.py killed at random moments and crash points, one process or all: the bytes of one run"""
     with t.trial("count") as folder:
         points = count_steps(PREPARE, bench.prepare_words(folder / "run"), folder, folder / "run")
-    t.notes.append(f"{points} crash points")
     for n in t.sample(range(1, points + 1)):
         whole = t.rng.random() < 0.7
         with t.trial(f"point {n} of {points}, {'all' if whole else 'one process'}") as folder:
