@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -185,10 +186,13 @@ def run_tasks(pool: ProcessPoolExecutor, ranks: Ranks, name: str, f: Callable, t
             if done and elapsed > 10:
                 print(f"{name}: {finished} of {len(own)}, {elapsed / finished * len(futures):.0f} s left", flush=True)
         ranks.wait_for(stamps)
-    except BaseException:  # what is still running has left no stamp and is done again by the next run
+    except BaseException as e:  # what is still running has left no stamp and is done again by the next run
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list((pool._processes or {}).values()):
             process.terminate()
+        if isinstance(e, BrokenProcessPool):
+            raise ValueError(f"{name}: a worker process was killed, perhaps because memory ran out; set workers= to a "
+                             "smaller number and start again: the finished work is kept") from None
         raise
 
 

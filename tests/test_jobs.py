@@ -115,6 +115,18 @@ def test_processes_of_the_pool_end_with_their_parent(tmp_path):
         time.sleep(0.1)
 
 
+def killed(stamp):
+    """A task that the kernel kills for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line(tmp_path):
+    ranks = jobs.Ranks(tmp_path / "work", 0, 1)
+    with jobs.ProcessPoolExecutor(1) as pool:
+        with pytest.raises(ValueError, match="clean: a worker process was killed, .*workers=.*finished work is kept"):
+            jobs.run_tasks(pool, ranks, "clean", killed, [()], [tmp_path / "a.json"])
+
+
 def two_ranks(tmp_path):
     return [jobs.Ranks(tmp_path / "work", rank, 2) for rank in (0, 1)]
 
