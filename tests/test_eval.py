@@ -1,4 +1,5 @@
 """eval.py: scores equal the model's own log-probabilities for any batch and process count; files, errors, resume."""
+import contextlib
 import gzip
 import hashlib
 import io
@@ -623,6 +624,21 @@ def test_resume_after_a_kill_within_a_line(results, folder, data, tmp_path):
             whole.append(json.loads(line))
         except json.JSONDecodeError:
             pass  # the torn line may stay, but it must not swallow the next one
+    assert keys_of(whole) == keys_of(lines(results))
+
+
+def test_a_result_that_is_no_text_is_measured_again(results, folder, data, tmp_path):
+    """A flipped byte, of the results and of the samples."""
+    out = tmp_path / "results.jsonl"
+    for name, word in (("results.jsonl", b"metric"), ("samples.jsonl", b"doc_id")):
+        raw = bytearray(results.with_name(name).read_bytes())
+        raw[raw.index(word)] = 0xe3
+        (tmp_path / name).write_bytes(raw)
+    evaluate.main(words(folder, data, out))
+    whole = []
+    for line in out.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):
+            whole.append(json.loads(line))
     assert keys_of(whole) == keys_of(lines(results))
 
 
