@@ -174,17 +174,18 @@ def main(argv=None):
     drawn = random.Random(c.seed).sample(todo, min(c.mutants, len(todo)))
     print(f"{len(drawn)} of {len(todo)} mutants", flush=True)
     caught, survivors = 0, []
-    for name, line, source, mutant in sorted(drawn, key=lambda m: m[:2]):
+    for n, (name, line, source, mutant) in enumerate(sorted(drawn, key=lambda m: m[:2]), 1):
         (copy / name).write_text(mutant)
         passed = run_tests(copy, TESTS[name], c.slow, c.seconds)
         (copy / name).write_text(source)
         caught += passed is not True
+        print(f"{n}/{len(drawn)} {name}:{line} {'survived' if passed else 'caught'}", flush=True)
         if passed:
             change = [x for x in difflib.unified_diff(source.splitlines(), mutant.splitlines(), lineterm="", n=0)
                       if x[:1] in "+-" and x[:3] not in ("+++", "---")]
             survivors.append(f"{name}:{line}\n    " + "\n    ".join(change))
-            print(f"survived: {survivors[-1]}", flush=True)
     shutil.rmtree(copy.parent)
+    print("".join(f"\nsurvived: {each}" for each in survivors))
     print(f"\n{caught} of {len(drawn)} mutants were caught ({100 * caught / max(1, len(drawn)):.0f} %), "
           f"{len(survivors)} survived; seed={c.seed}")
 
