@@ -64,7 +64,7 @@ class Source:
                 raise TypeError("eot, vocab_size and tokens must be counts")
             if dtype not in DTYPES or self.kind not in KINDS or self.eot_id >= self.vocab_size:
                 raise TypeError(f"dtype {dtype!r}, kind {self.kind!r}, eot {self.eot_id} of {self.vocab_size} ids")
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{path}: not an index of token shards ({e!r}); run prepare.py again") from None
         if not self.tokens:
             raise ValueError(f"{path}: the source holds no tokens; run prepare.py again with text in it")

@@ -38,6 +38,7 @@ import torch.distributed as dist
 
 import tokenizer
 from configs import language_table, load
+from configs.errors import errors_name
 from evaluation import compare, custom_tasks, judge, results
 from evaluation.aggregate import group_means, score_samples, target_language
 from evaluation.documents import missing_file_message, read_documents, task_files
@@ -378,11 +379,13 @@ def main(argv=None):
         return compare.main(argv[1:])
     if argv[:1] == ["judge"]:
         return judge.main(argv[1:])
-    return evaluate(parse_arguments(argv))
+    c = parse_arguments(argv)
+    with errors_name(Path(c.out or ".")):
+        return evaluate(c)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, ConnectionError) as e:
+    except (ValueError, OSError) as e:
         exit_with(e)

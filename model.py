@@ -31,7 +31,7 @@ from torch.utils.checkpoint import (
 import kernels
 from configs import load
 from hf.config import ARCHITECTURES, LLAMA3_ROPE, write_config
-from hf.export import export, write_weights
+from hf.export import check_output, export, write_weights
 from hf.weights import open_weights, read_model_fields
 
 IGNORE = -100  # the target of a position that predicts nothing
@@ -349,8 +349,7 @@ class Qwen2(nn.Module):
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None, max_bytes: int = 5 << 30,
                         like: str | Path | None = None, tokenizer: str | Path | None = None):
-        """Write a Hugging Face folder. Under FSDP every rank must call it: parameters are gathered one by one, rank 0
-        writes.
+        """Write a Hugging Face folder. Under FSDP every rank calls it: parameters come one by one, and rank 0 writes.
 
         dtype: of the tensors (None: as they are). max_bytes: of one safetensors file. like: the folder the model came
         from, whose other files and config fields are kept. tokenizer: the tokenizer's folder if it is not that one.
@@ -363,6 +362,7 @@ class Qwen2(nn.Module):
                 yield name, full.detach().to("cpu", dtype or p.dtype).contiguous() if writes else None
 
         if writes:
+            check_output(folder, like, tokenizer)
             write_config(folder, asdict(self.config), dtype or next(self.parameters()).dtype, like, tokenizer)
             shapes = {name: (dtype or p.dtype, tuple(p.shape)) for name, p in self.named_parameters()}
             write_weights(folder, shapes, tensors(), max_bytes)

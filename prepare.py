@@ -25,6 +25,7 @@ from pathlib import Path
 
 import tokenizer
 from configs import load, thresholds
+from configs.errors import errors_name, explain
 from corpus import (
     account,
     bitext,
@@ -33,7 +34,6 @@ from corpus import (
     chat,
     clean,
     decontaminate,
-    dedup,
     files,
     jobs,
     knowledge,
@@ -44,7 +44,6 @@ from corpus import (
     read,
     shards,
     sources,
-    warc,
 )
 from corpus.read import Document
 
@@ -116,7 +115,7 @@ def main(argv: list[str] | None = None):
         check_inputs(c)  # before anything is written
         if rank == 0 and c.evaluation:
             decontaminate.print_counts(c)
-        with jobs.errors_name(Path(c.out)), ExitStack() as held:
+        with errors_name(Path(c.out)), ExitStack() as held:
             if rank == 0:
                 sources.check_output(c)
                 held.enter_context(jobs.run_lock(Path(c.out) / "work"))
@@ -302,7 +301,7 @@ def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: P
     if scored:
         documents = pair_scores.score_pairs(c, source, path, documents)
     documents = run_steps(c, source, documents)
-    result = write_cleaned(c, source, documents, passed, dropped, keys)
+    result = merge.write_cleaned(c, source, documents, passed, dropped, keys)
     if before != file_states(path):
         raise ValueError(f"{path} changed while it was read; let its writer finish, then run this again")
     jobs.write_stamp(stamp, inputs, outputs, **result, **fields)
@@ -364,36 +363,6 @@ def run_steps(c, source: dict, documents: Iterable[Document]) -> Iterator[Docume
         yield doc
 
 
-# what documents of bitext, chats and pairs hold beside their text
-RECORD = ("target", "messages", "chosen", "rejected", "tools")
-
-
-def write_cleaned(c, source, documents: Iterable[Document], passed: Path, dropped: Path, keys: Path) -> dict:
-    """Write the documents that passed, their keys for deduplication, and the dropped ones; returns the counts."""
-    reasons: Counter = Counter()
-    skipped: Counter = Counter()
-    read_count, damaged = 0, []
-    near = sources.is_web(source) and c.near_dedup
-    is_text = not (sources.has_chats(source) or "target" in source)
-    with (open(passed, "w", encoding="utf-8") as passed_rows, open(dropped, "w", encoding="utf-8") as dropped_rows,
-          open(keys, "wb") as key_rows):
-        for doc in documents:
-            if doc.reason is not None and doc.reason.startswith(warc.SKIPPED):  # a record that is no document
-                skipped[doc.reason.removeprefix(warc.SKIPPED)] += 1
-                continue
-            read_count += 1
-            place = {"file": doc.file, "offset": doc.offset, "line": doc.line}
-            if doc.reason is not None:
-                if doc.reason.startswith("unreadable"):
-                    damaged.append(f"{doc.file}, line {doc.line}: {doc.reason}")
-                account.reject(dropped_rows, reasons, doc.more | place | {"text": doc.original}, doc.reason)
-                continue
-            record = {} if is_text else {k: doc.more[k] for k in RECORD if k in doc.more}
-            passed_rows.write(json.dumps({"text": doc.text} | record | place, ensure_ascii=False) + "\n")
-            key_rows.write(dedup.key_bytes(doc.text, record.get("target", ""), near))
-    return {"read": read_count, "dropped": reasons, "skipped": skipped, "damaged": damaged}
-
-
 def file_states(path):
     """Name, size and time of the one or two files of a path."""
     return [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
@@ -446,4 +415,4 @@ if __name__ == "__main__":
     except ValueError as e:
         sys.exit(f"{type(e).__name__}: {e}")
     except OSError as e:
-        sys.exit(jobs.explain(e))
+        sys.exit(explain(e))

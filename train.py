@@ -18,21 +18,16 @@ import torch
 import data
 import tokenizer
 from configs import load
+from configs.errors import errors_name
 from hf.config import write_config
 from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint
-from training.checks import (
-    check_folder,
-    check_learning_rate,
-    check_run,
-    check_settings,
-    resolve_model,
-    tokenizer_folder,
-)
+from training.checks import check_learning_rate, check_run, check_settings, resolve_model, tokenizer_folder
 from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
 from training.objectives import make_objectives
+from training.run_folder import check_disk, check_folder
 
 MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
 
@@ -104,6 +99,12 @@ def main(argv=None):
     if machines.estimate:
         print_estimate(c, model_config, machines)
         return
+    with errors_name(Path(c.out)):
+        train(c, model_config)
+
+
+def train(c, model_config):
+    """One run, from its settings to the saved model."""
     warnings.filterwarnings("ignore", "torch.distributed is disabled")  # torch's checkpoints warn with one process
     world = World(c)
 
@@ -127,6 +128,7 @@ def main(argv=None):
     resume_from = checkpoint.newest_checkpoint(out / "checkpoints", world) if c.resume else None
     if c.resume and not resume_from:
         world.print0(f"resume: no valid checkpoint in {out}/checkpoints, so this starts at step 0")
+    check_disk(c, config, world, resume_from)
 
     # model, objective, optimizer
     model = build_model(config, c, world)
@@ -303,5 +305,5 @@ def zero_old_rows(model, first_new_id):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FloatingPointError) as e:
+    except (ValueError, FloatingPointError, OSError) as e:
         exit_with(e)

@@ -9,8 +9,8 @@ from corpus.sources import dropped_file, has_chats, is_web, refused_file
 
 PLACE = ("file", "offset", "line", "reason")
 SAMPLES = 5  # of each source and reason in samples.jsonl
-FIELDS = ("records", "skipped", "read", "kept", "bytes", "dropped", "damaged",
-          "control_tokens_as_text", "ignored_fields", "unread_fields")
+FIELDS = ("records", "skipped", "read", "kept", "bytes", "dropped", "damaged", "file_bytes", "unread_bytes",
+          "text_bytes", "control_tokens_as_text", "ignored_fields", "unread_fields")
 
 
 def reject(file: TextIO, dropped: Counter, row: dict, reason: str):
@@ -22,14 +22,18 @@ def reject(file: TextIO, dropped: Counter, row: dict, reason: str):
 def write_account(c, accounts: list[dict], sizes: list[dict] | None = None):
     """Write account.json, rejects.jsonl and samples.jsonl; no document may be missing.
 
-    accounts: of each source {"read", "kept", "bytes", "dropped", "damaged"}; sizes: once the shards are written, of
-    each source {split: (tokens, bytes, documents)}. ValueError for damaged files and sources of which nothing is left.
+    accounts: of each source the FIELDS; its text_bytes, in UTF-8: read = kept + dropped + edited, which the steps took
+    out of kept texts (below 0: added to them); unread_bytes: of damaged plain files. sizes: once the shards are
+    written, of each source {split: (tokens, bytes, documents)}. ValueError for damaged files and sources of which
+    nothing is left.
     """
     for source, account in zip(c.sources, accounts):
         dropped = sum(account["dropped"].values())
         assert account["read"] == account["kept"] + dropped, f"{source['name']}: documents lost"
         skipped = sum(account["skipped"].values())
         assert account["records"] == account["read"] + skipped, f"{source['name']}: records lost"
+        text = account["text_bytes"]
+        assert text["read"] == text["kept"] + text["dropped"] + text["edited"], f"{source['name']}: bytes lost"
     write_totals(c, accounts, sizes)
     write_rejects(c)
     damaged = [place for account in accounts for place in account["damaged"]]
@@ -48,6 +52,8 @@ def finish_account(c, accounts: list[dict], written: list[dict]):
         if has_chats(source):  # the template refused some
             account["kept"] -= sum(result["dropped"].values())
             account["dropped"] |= result["dropped"]
+            account["text_bytes"]["kept"] -= result["refused_bytes"]
+            account["text_bytes"]["dropped"] += result["refused_bytes"]
             account["control_tokens_as_text"] = result["forged"]
     sizes = [result["sizes"] for result in written]
     write_account(c, accounts, sizes)

@@ -72,7 +72,9 @@ def check_message(message):
 
 
 def check_calls(calls):
-    """Tool calls with their arguments as an object, as chat templates expect; OpenAI's are JSON text."""
+    """Tool calls with their arguments as an object; calls and arguments may be JSON text, as OpenAI's arguments are."""
+    if isinstance(calls, str):
+        calls = parse_json(calls, "'tool_calls' is not JSON")
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise ValueError("'tool_calls' is not a list of calls")
     out = []
@@ -81,14 +83,22 @@ def check_calls(calls):
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise ValueError("'tool_calls' has a call without a name")
         arguments = function.get("arguments")
-        if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments or "{}")
-            except ValueError:
-                raise ValueError("'tool_calls' has arguments that are not JSON") from None
+        for _ in range(2):  # some are encoded twice
+            if isinstance(arguments, str):
+                arguments = parse_json(arguments.strip() or "{}", "'tool_calls' has arguments that are not JSON")
+        arguments = {} if arguments is None else arguments
+        if not isinstance(arguments, dict):
+            raise ValueError("'tool_calls' has arguments that are no JSON object")
         function = function | {"arguments": arguments}
         out.append(call | {"function": function} if "function" in call else function)
     return out
+
+
+def parse_json(text, problem):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(problem) from None
 
 
 def apply_loss_mask(messages, mask):

@@ -1,4 +1,7 @@
 """Chats -> token ids with their loss mask, by the tokenizer's chat template."""
+import json
+from contextlib import suppress
+
 import numpy as np
 
 from corpus.chat import shared_prefix_length
@@ -18,7 +21,7 @@ def tokenize_chats(t, row: dict) -> list[tuple[list[int], np.ndarray, int]]:
 
 
 def tokenize_chat(t, messages, first, variables):
-    rendered = [rendered_fields(t, message) for message in messages]
+    rendered = choose_arguments(t, [rendered_fields(t, message) for message in messages], variables)
     check_rendered(t, rendered, variables)
     ids, mask = t.encode_with_loss_mask(rendered, first, **variables)
     mask, size = np.array(mask, np.uint8), 0
@@ -38,6 +41,28 @@ def rendered_fields(t, message):
     optional = ("name", "tool_call_id") if message["role"] == "tool" else ()
     unused = [name for name in optional if name not in t.chat_template]
     return {name: value for name, value in message.items() if name != "train" and name not in unused}
+
+
+def choose_arguments(t, messages, variables):
+    """The messages with the arguments of their calls as the template takes them: as objects, else as JSON text.
+
+    Templates that join them to a string (DeepSeek's, Mistral's) fail on an object or write Python's form of it.
+    """
+    arguments = [call.get("function", call)["arguments"] for m in messages for call in m.get("tool_calls", ())]
+    if not arguments:
+        return messages
+    with suppress(ValueError):
+        text = t.render_chat(messages, False, **variables)
+        if not any(str(each) in text for each in arguments if each):
+            return messages
+    return [m | {"tool_calls": [call_as_text(call) for call in m["tool_calls"]]} if m.get("tool_calls") else m
+            for m in messages]
+
+
+def call_as_text(call):
+    function = call.get("function", call)
+    function = function | {"arguments": json.dumps(function["arguments"], ensure_ascii=False)}
+    return call | {"function": function} if "function" in call else function
 
 
 def check_rendered(t, messages, variables):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -185,39 +186,13 @@ def run_tasks(pool: ProcessPoolExecutor, ranks: Ranks, name: str, f: Callable, t
             if done and elapsed > 10:
                 print(f"{name}: {finished} of {len(own)}, {elapsed / finished * len(futures):.0f} s left", flush=True)
         ranks.wait_for(stamps)
-    except BaseException:  # what is still running has left no stamp and is done again by the next run
+    except BaseException as e:  # what is still running has left no stamp and is done again by the next run
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list((pool._processes or {}).values()):
             process.terminate()
-        raise
-
-
-# ---------------------------------------------------------------------- errors
-
-ADVICE = {errno.ENOSPC: "free some space, or set out= to another disk; finished work is kept",
-          errno.EDQUOT: "your quota is used up: free some space, or set out= to another disk; finished work is kept",
-          errno.EFBIG: "files may not grow so large here (ulimit -f); raise the limit or set out= to another disk",
-          errno.EROFS: "the folder is read-only: set out= to one that can be written",
-          errno.EACCES: "it may not be written or read: change its permissions, or set out= to another folder",
-          errno.EPERM: "it may not be changed: change its permissions, or set out= to another folder",
-          errno.ENOTDIR: "a part of the path is a file: set out= to a folder",
-          errno.EEXIST: "it is a file: set out= to a folder",
-          errno.EISDIR: "it is a folder where a file is needed: remove it, or set out= to another folder"}
-
-
-def explain(error: OSError) -> str:
-    """One line: what failed, at which path, and what to do."""
-    advice = ADVICE.get(error.errno or 0)
-    return f"{type(error).__name__}: {error}" + (f"; {advice}" if advice else "")
-
-
-@contextmanager
-def errors_name(folder: Path) -> Iterator[None]:
-    """Add the folder to an OSError that names no file, such as that of a full disk."""
-    try:
-        yield
-    except OSError as e:
-        e.filename = e.filename or str(folder)
+        if isinstance(e, BrokenProcessPool):
+            raise ValueError(f"{name}: a worker process was killed, perhaps because memory ran out; set workers= to a "
+                             "smaller number and start again: the finished work is kept") from None
         raise
 
 

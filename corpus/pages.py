@@ -82,7 +82,7 @@ def inflate(body, window):
     except zlib.error as e:
         raise ValueError(f"damaged compression ({e})") from None
     if decompressor.unconsumed_tail:
-        raise ValueError(f"a page of more than {files.MAX_LINE >> 20} MiB")
+        raise too_long()
     return out
 
 
@@ -91,15 +91,18 @@ def inflate_brotli(body):
         import brotli
     except ImportError:
         raise ValueError("encoding br needs a package: pip install brotli") from None
+    decompressor, out, size = brotli.Decompressor(), [], 0
     try:
-        decompressor, out = brotli.Decompressor(), []
-        for i in range(0, len(body), 1024):  # bounded: a piece expands to some MiB at most
-            out.append(decompressor.process(body[i:i + 1024]))
-            if sum(map(len, out[-1:])) and sum(map(len, out)) > files.MAX_LINE:
-                raise ValueError(f"a page of more than {files.MAX_LINE >> 20} MiB")
-        return b"".join(out)
+        while size <= files.MAX_LINE:
+            out.append(decompressor.process(body, output_buffer_limit=1 << 20))
+            body, size = b"", size + len(out[-1])
+            if decompressor.is_finished() or decompressor.can_accept_more_data():  # nothing is left of the input
+                return b"".join(out)
     except brotli.error as e:
         raise ValueError(f"damaged compression ({e})") from None
+    except TypeError:  # without a limit, 400 bytes can become 256 MiB
+        raise ValueError("encoding br needs brotli 1.2 or later: pip install -U brotli") from None
+    raise too_long()
 
 
 def inflate_zstd(body):
@@ -107,10 +110,18 @@ def inflate_zstd(body):
         import zstandard
     except ImportError:
         raise ValueError("encoding zstd needs a package: pip install zstandard") from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=files.MAX_LINE)
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        out = decompressor.stream_reader(body, read_across_frames=True).read(files.MAX_LINE + 1)
     except zstandard.ZstdError as e:
         raise ValueError(f"damaged compression ({e})") from None
+    if len(out) > files.MAX_LINE:
+        raise too_long()
+    return out
+
+
+def too_long():
+    return ValueError(f"a page of more than {files.MAX_LINE >> 20} MiB")
 
 
 def decode_page(headers: dict[str, str], body: bytes) -> str | None:

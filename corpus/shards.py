@@ -68,7 +68,7 @@ def write_shards(c, source: dict, t, stamp: Path):
     merged = json.loads((work_folder(c, source) / "merged.json").read_text())["outputs"]
     inputs = jobs.fingerprint(merged, source, t.fingerprint, t.eot_id, t.bos_id, t.chat_template, c.valid_fraction,
                               c.shard_tokens, c.rehydrate)
-    if jobs.up_to_date(stamp, inputs, find_outputs(c, source, folders)):
+    if jobs.up_to_date(stamp, inputs + hash_indexes(folders, "index.old"), find_outputs(c, source, folders)):
         for folder in folders:
             if (folder / "index.old").exists():
                 os.replace(folder / "index.old", folder / "index.json")
@@ -84,6 +84,7 @@ def write_shards(c, source: dict, t, stamp: Path):
         except ValueError as e:
             with open(refused_file(c, source), "a", encoding="utf-8") as aside:
                 reject(aside, refused, row, f"template: {e}")
+            count["refused_bytes"] += len(row["text"].encode())
             continue
         if has_chats(source) and t.contains_control_text(row["text"]):
             count["forged"] += 1
@@ -103,9 +104,14 @@ def write_shards(c, source: dict, t, stamp: Path):
                              f"see {refused_file(c, source)}")
         raise ValueError(f"source {source['name']}: all of its documents were held out; set valid_fraction=0 or bring "
                          "more text")
-    jobs.write_stamp(stamp, inputs, find_outputs(c, source, folders), sizes=sizes,
-                     dropped=dict(sorted(refused.items())),
+    jobs.write_stamp(stamp, inputs + hash_indexes(folders, "index.json"), find_outputs(c, source, folders), sizes=sizes,
+                     dropped=dict(sorted(refused.items())), refused_bytes=count["refused_bytes"],
                      forged=count["forged"])
+
+
+def hash_indexes(folders, name):
+    """The hashes of the indexes; before it is known whether they hold, they have another name."""
+    return "".join(f" {jobs.file_sha256(folder / name)}" for folder in folders if (folder / name).exists())
 
 
 def find_outputs(c, source, folders):

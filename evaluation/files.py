@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from pathlib import Path
 
 from evaluation.results import BENCHMARKS
@@ -16,6 +17,7 @@ from evaluation.results import BENCHMARKS
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".dev", ".devtest")
 SPLIT_WORDS = {"val": ("val", "validation", "valid", "dev"), "devtest": ("devtest", "test")}  # others: the split's name
 ALL_SPLIT_WORDS = {"train", "val", "validation", "valid", "dev", "test", "devtest", "eval"}
+MAX_BYTES = 1 << 30  # of a file, decompressed; it is read whole
 NEUTRAL_WORDS = ALL_SPLIT_WORDS | {  # beside a subject or a language in a file name
     "", "of", "data", "part", "question", "questions", "goldp", "gold", "default", "main", "redux", "final", "split",
     "v1", "v2",
@@ -109,9 +111,8 @@ def read_version(path, header, mtime):
         raise ValueError(f"{path}: unknown format; expected {', '.join(SUFFIXES[:6])}")
     if kind == ".parquet":
         return read_parquet(path)
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     try:
-        text = raw.decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise ValueError(f"{path} is not UTF-8 at byte {e.start}") from None
     if kind == ".json":
@@ -127,12 +128,35 @@ def read_version(path, header, mtime):
     return [(i, {"text": line}, None) for i, line in numbered_lines]
 
 
+def read_bytes(path):
+    """The content of a file, decompressed; ValueError when it is damaged or has more than MAX_BYTES."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as f:
+            raw = f.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as e:
+        raise ValueError(f"{path} cannot be read ({e}); download it again") from None
+    if len(raw) > MAX_BYTES:
+        raise too_large(path)
+    return raw
+
+
+def too_large(path):
+    return ValueError(f"{path} has more than {MAX_BYTES >> 20} MiB of data, which is no benchmark's; replace it")
+
+
 def read_parquet(path):
     try:
         import pyarrow.parquet
     except ImportError:
         raise ValueError(f"{path}: parquet needs a package: pip install pyarrow") from None
-    return [(i, row, None) for i, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1)]
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) <= MAX_BYTES:
+            return [(i, row, None) for i, row in enumerate(file.read().to_pylist(), 1)]
+    except (OSError, ValueError) as e:  # pyarrow's errors are subclasses
+        raise ValueError(f"{path} cannot be read ({e}); download it again") from None
+    raise too_large(path)
 
 
 def parse_json_line(number, line):

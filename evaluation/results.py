@@ -27,16 +27,17 @@ def read_rows(path, required):
 
     ValueError names file and line.
     """
-    with open(path, encoding="utf-8") as f:
+    with open(path, "rb") as f:
         for i, line in enumerate(f, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as e:
-                if not line.endswith("\n"):
+            except ValueError as e:  # also of bytes that are not UTF-8
+                if not line.endswith(b"\n"):
                     return
-                raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; remove the line") from None
+                problem = f"{e.msg} at column {e.colno}" if isinstance(e, json.JSONDecodeError) else str(e)
+                raise ValueError(f"{path}, line {i}: not JSON: {problem}; remove the line") from None
             if row is None:
                 continue
             if not isinstance(row, dict) or any(k not in row for k in required):
@@ -97,17 +98,17 @@ def append_rows(path, rows):
 
 
 def complete_lines(path):
-    """Yield (row, line) of the whole JSON objects of a file; a line that a kill has cut is skipped."""
+    """Yield (row, line) of the whole JSON objects of a file; a line that a kill has cut or a disk spoilt is skipped."""
     if not path or not Path(path).exists():
         return
-    with open(path, encoding="utf-8") as f:
+    with open(path, "rb") as f:
         for line in f:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:
                 continue
             if isinstance(row, dict):
-                yield row, line
+                yield row, line.decode()
 
 
 def finished_results(results, samples, identity):

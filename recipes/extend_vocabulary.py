@@ -21,7 +21,7 @@ import tokenizer
 from configs import load
 from corpus import read
 from hf.config import write_config
-from hf.export import write_weights
+from hf.export import check_output, write_weights
 from hf.folder import list_tokenizer_files
 from hf.merges import all_splits, byte_characters
 from hf.weights import open_weights, read_model_fields
@@ -68,8 +68,7 @@ def main(argv=None):
     for name, t in (("before", old), ("after", new)):
         tokens = sum(len(t.encode(text)) for text in held_out)
         print(f"{name}: {tokens / max(1, words):.3f} tokens per word, {1000 * tokens / max(1, size):.1f} per 1000 "
-              f"bytes "
-              f"({len(held_out)} held-out documents, {size:,} bytes)")
+              f"bytes ({len(held_out)} held-out documents, {size:,} bytes)")
 
 
 def load_tokenizer(c):
@@ -81,6 +80,7 @@ def load_tokenizer(c):
                          f"is extended")
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
+    check_output(c.out, c.model)
     if (rows := read_model_fields(c.model)["vocab_size"]) < old.vocab_size:
         raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {rows} rows")
     return old

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
 from configs import load
 from hf.config import read_config_fields, write_config
-from hf.export import write_weights
+from hf.export import check_output, write_weights
 from hf.folder import list_tokenizer_files
 from hf.weights import open_weights
 
@@ -97,6 +97,7 @@ class Source:
 
 def main(argv=None):
     c, = load(Merge, argv=argv)
+    check_output(c.out, c.models[0])
     sources = [Source(folder) for folder in c.folders]
     tied = all(source.tied for source in sources)
     check_alike(sources, tied)

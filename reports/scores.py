@@ -11,11 +11,16 @@ def read_jsonl(path, required=()) -> list[dict]:
     ValueError names the file and line that is damaged otherwise, or lacks a required key.
     """
     rows = []
-    for i, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
+    for i, raw in enumerate(Path(path).read_bytes().split(b"\n"), 1):
+        if not raw.strip():
             continue
         try:
+            line = raw.decode()
             row = json.loads(line)
+        except UnicodeDecodeError as e:
+            if not raw.endswith(b"}"):
+                continue
+            raise ValueError(f"{path}, line {i}: not UTF-8 at byte {e.start}; remove the line") from None
         except json.JSONDecodeError as e:
             if e.pos >= len(line) or not line.endswith("}"):
                 continue

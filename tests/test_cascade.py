@@ -360,7 +360,7 @@ def test_a_fasttext_model_by_path(tmp_path, prepared):
           "".join(f"__label__eng_Latn {a}\n__label__xxx_Latn {good(i)}\n" for i, a in enumerate(english)))
     for _ in range(8):
         try:
-            model = fasttext.train_supervised(str(tmp_path / "train.txt"), epoch=30, bucket=1000, minn=2, maxn=3,
+            model = fasttext.train_supervised(str(tmp_path / "train.txt"), epoch=30, bucket=100_000, minn=2, maxn=3,
                                               thread=2, verbose=0)
             break
         except RuntimeError:  # "Encountered NaN": by chance, the same call may work the next time

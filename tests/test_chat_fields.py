@@ -167,7 +167,7 @@ def switched(*switches, field="train"):
      "the field 'function_call' of a message is not supported"),
     ({"messages": [Q, A], "tools": "add"}, "'tools' is not JSON"),
     ({"messages": [Q, A], "tools": {"name": "add"}}, "'tools' is not a list of functions"),
-    ({"messages": [Q, A | {"tool_calls": "add"}]}, "'tool_calls' is not a list of calls"),
+    ({"messages": [Q, A | {"tool_calls": "add"}]}, "'tool_calls' is not JSON"),
     ({"messages": [Q, A | {"tool_calls": [{"id": "1"}]}]}, "'tool_calls' has a call without a name"),
     ({"messages": [Q, A | {"tool_calls": [{"function": {"name": "add", "arguments": "{a"}}]}]},
      "'tool_calls' has arguments that are not JSON")])
@@ -249,6 +249,38 @@ def test_calls_are_learned_and_results_are_not(tmp_path, tools, calls):
     (text, said, size), = learned(tools, row)
     assert said == '<tool_call>add {"a": 2, "b": 2}</tool_call><|im_end|>Four.<|im_end|>'
     assert '"name": "add"' in text.split("<|im_end|>")[0] and "user\n4<|im_end|>" in text and size > len("Four.")
+
+
+@pytest.mark.parametrize("calls, arguments", [
+    (json.dumps([CALL]), {"a": 2, "b": 2}),                                      # a column of a table
+    ([{"function": {"name": "add", "arguments": json.dumps(json.dumps({"a": 2}))}}], {"a": 2}),  # encoded twice
+    ([{"function": {"name": "now"}}], {}), ([{"function": {"name": "now", "arguments": None}}], {}),
+    ([{"function": {"name": "now", "arguments": " "}}], {})])
+def test_calls_and_arguments_as_text(tmp_path, calls, arguments):
+    row = read_row(tmp_path, {"messages": [Q, {"role": "assistant", "tool_calls": calls}, *CALLED[2:]]})[0]
+    assert [call["function"]["arguments"] for call in row["messages"][1]["tool_calls"]] == [arguments]
+
+
+@pytest.mark.parametrize("calls, said", [
+    ("[{", "'tool_calls' is not JSON"), ('{"name": "add"}', "'tool_calls' is not a list of calls"),
+    ([{"function": {"name": "add", "arguments": "a=2"}}], "arguments that are not JSON"),
+    ([{"function": {"name": "add", "arguments": "[2, 2]"}}], "arguments that are no JSON object"),
+    ([{"function": {"name": "add", "arguments": [2]}}], "arguments that are no JSON object"),
+    ([{"function": {"name": "add", "arguments": json.dumps(json.dumps("2"))}}], "arguments that are no JSON object"),
+    ([{"function": {"arguments": "{}"}}], "a call without a name")])
+def test_calls_that_are_none(tmp_path, calls, said):
+    message = {"role": "assistant", "content": "", "tool_calls": calls}
+    assert said in read_row(tmp_path, {"messages": [Q, message, *CALLED[2:]]})[0]
+
+
+@pytest.mark.parametrize("join", ["'' + c.function.arguments", "'' ~ c.function.arguments", "c.function.arguments",
+                                  "c.function.arguments if c.function.arguments is string else 'an object'"])
+def test_templates_that_take_arguments_as_text(folder, join):
+    """DeepSeek's and Mistral's join them to a string; one that asks for the kind is given the object."""
+    t = tokenizer.load(folder("chatml", TOOLS.replace("c.function.arguments | tojson", join)))
+    (_, said, _), = learned(t, {"messages": CALLED, "tools": [ADD]})
+    wanted = "an object" if "is string" in join else '{"a": 2, "b": 2}'
+    assert said == f"<tool_call>add {wanted}</tool_call><|im_end|>Four.<|im_end|>"
 
 
 def test_tools_as_text_and_sharegpt_calls(tmp_path, tools):

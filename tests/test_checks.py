@@ -3,10 +3,14 @@ and folders that are not a run's."""
 import itertools
 import json
 import shutil
+import subprocess
+import sys
+import types
 from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import train
 from hf.config import write_config
@@ -157,7 +161,7 @@ def test_a_model_that_was_not_downloaded(token_data, tmp_path):
         run(token_data, tmp_path / "run", init="models/Qwen9-1B", **dict.fromkeys(SHAPE, ...))
 
 
-@pytest.mark.parametrize("name", ["/nowhere/model", "./a/b", "../a", "one", "a/b/c", "configs/none"])
+@pytest.mark.parametrize("name", ["/nowhere/model", "./a/b", "../nowhere", "one", "a/b/c", "configs/none"])
 def test_a_folder_that_is_not_there(token_data, tmp_path, name):
     with pytest.raises(ValueError, match="is not a folder on this machine; set it to") as e:
         run(token_data, tmp_path / "run", init=name, **dict.fromkeys(SHAPE, ...))
@@ -267,3 +271,94 @@ def test_a_run_without_its_lock_file_is_still_ours(token_data, tmp_path):
         run(token_data, tmp_path / "run")
     run(token_data, tmp_path / "run", resume=True)
     assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["seq_len"] == 32
+
+
+def test_a_run_folder_with_the_weights_of_others(token_data, tmp_path):
+    """Refused before the first step: at the end, the run's own model would take their place."""
+    run(token_data, tmp_path / "run", tokens=128)
+    for names in (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], ["theirs.safetensors"]):
+        for name in names:
+            save_file({"x": torch.zeros(2)}, tmp_path / "run" / name, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=f"holds weights that train.py did not write .*{names[0]}.*move them"):
+            run(token_data, tmp_path / "run", resume=True)
+        for name in names:
+            (tmp_path / "run" / name).unlink()
+    run(token_data, tmp_path / "run", resume=True)
+
+
+# ---------------------------------------------------------------------- the disk
+
+def fake_disk(monkeypatch, free, total=10 ** 12):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(total=total, used=0, free=free))
+
+
+def checkpoint_bytes(config, rows=None):
+    """Weights, and two moments of what is trained: everything, or the rows of an untied embedding and head."""
+    everything = sum(p.numel() for p in Qwen2(config).parameters())
+    return 4 * everything + 8 * (everything if rows is None else rows), 4 * everything
+
+
+@pytest.mark.parametrize("changes, copies", [
+    (dict(save_every=1, keep_checkpoints=2, tokens=6 * 128), 3), (dict(save_every=1, keep_checkpoints=1), 2),
+    (dict(save_every=1), 2), (dict(), 1)])  # of two steps
+def test_a_disk_that_is_too_small_is_refused_before_the_first_step(token_data, tmp_path, monkeypatch, changes, copies):
+    """One checkpoint more than are kept, as a new one is complete before an old one goes; no more than the run saves.
+    """
+    size, model = checkpoint_bytes(ModelConfig(**SHAPE))
+    fake_disk(monkeypatch, copies * size + model - 1)
+    with pytest.raises(ValueError, match=f"run: .* GB are free, and this run needs .* for {copies} checkpoints .*out="):
+        run(token_data, tmp_path / "run", **changes)
+    assert not (tmp_path / "run/checkpoints").exists() and not (tmp_path / "run/log.jsonl").exists()
+    fake_disk(monkeypatch, copies * size + model)
+    run(token_data, tmp_path / "run", **changes)
+    written = sum(f.stat().st_size for f in (tmp_path / "run/checkpoints").glob("*/tensors/*"))
+    assert written >= min(copies, changes.get("keep_checkpoints", 2)) * size
+
+
+def test_room_that_is_taken_already_does_not_count(token_data, tmp_path, monkeypatch):
+    """A resumed run with two checkpoints needs one more; a finished one only its model."""
+    size, model = checkpoint_bytes(ModelConfig(**SHAPE))
+    run(token_data, tmp_path / "run", save_every=1)
+    fake_disk(monkeypatch, model)
+    run(token_data, tmp_path / "run", save_every=1, resume=True)
+    with pytest.raises(ValueError, match="for 1 checkpoints"):
+        run(token_data, tmp_path / "run", save_every=1, resume=True, tokens=5 * 128)
+    fake_disk(monkeypatch, size + model)
+    run(token_data, tmp_path / "run", save_every=1, resume=True, tokens=5 * 128)
+
+
+def test_a_disk_that_says_nothing_is_trusted(token_data, tmp_path, monkeypatch):
+    """Some network file systems report 0 of 0 bytes."""
+    fake_disk(monkeypatch, 0, total=0)
+    run(token_data, tmp_path / "run")
+
+
+def test_new_rows_alone_have_moments(token_data, tmp_path, monkeypatch):
+    config = ModelConfig(**SHAPE, tie_word_embeddings=False)
+    Qwen2(config).init_weights(0).save_pretrained(tmp_path / "base")
+    size, model = checkpoint_bytes(config, rows=2 * 64 * 32)
+    fake_disk(monkeypatch, size + model - 1)
+    new_rows = dict.fromkeys(SHAPE, ...) | dict(init=str(tmp_path / "base"), first_new_id=40, tokens=128)
+    with pytest.raises(ValueError, match="this run needs"):
+        run(token_data, tmp_path / "run", **new_rows)
+    fake_disk(monkeypatch, size + model)
+    run(token_data, tmp_path / "run", **new_rows)
+
+
+# bytes that a file may have: too few for log.jsonl, and for the tensors of a checkpoint
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_files_that_cannot_grow_are_one_line_with_the_path(token_data, tmp_path, root, size):
+    """As on a full disk. The checkpoint before stays, and once there is room, the run goes on."""
+    run(token_data, tmp_path / "run", tokens=128, save_every=1)
+    before = sorted((tmp_path / "run/checkpoints").iterdir())
+    limit = f"import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); " \
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); sys.argv = sys.argv[1:]; " \
+            f"runpy.run_path(sys.argv[0], run_name='__main__')"
+    settings = SHAPE | RUN | dict(data=str(token_data), out=str(tmp_path / "run"), save_every=1, resume=True)
+    done = subprocess.run([sys.executable, "-c", limit, str(root / "train.py"),
+                           *(f"{k}={v!r}" for k, v in settings.items())], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    said, = [line for line in done.stderr.splitlines() if str(tmp_path / "run") in line]
+    assert "File too large" in said and "ulimit -f" in said
+    assert set(before) <= set((tmp_path / "run/checkpoints").iterdir())
+    run(token_data, tmp_path / "run", save_every=1, resume=True)

@@ -330,6 +330,9 @@ def test_a_cut_line_is_left_out_and_a_bad_one_named(tmp_path):
     path.write_text(good + '{"checkpoint": "a", "ta\n')
     with pytest.raises(ValueError, match=r"a.jsonl, line 3: not JSON"):
         samples.read_samples(path, None)
+    path.write_bytes(good.encode() + b'{"checkpoint": "\xe3"}\n')
+    with pytest.raises(ValueError, match=r"a.jsonl, line 3: not JSON: 'utf-8' codec .*; remove the line"):
+        samples.read_samples(path, None)
     path.write_text(good + '{"checkpoint": "a"}\n')
     with pytest.raises(ValueError, match=r"a.jsonl, line 3: lacks one of checkpoint, task, lang, doc_id"):
         samples.read_samples(path, None)

@@ -101,10 +101,10 @@ def test_no_index(tmp_path, write_source):
     refused((folder, "index.json"), Source, folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"name": "a"}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"name": "a"}', "null", '{"name": "\udce3"}'])
 def test_index_that_is_none(tmp_path, write_source, text):
     folder = write_source(tmp_path / "a", documents(3))
-    (folder / "index.json").write_text(text)
+    (folder / "index.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     refused((folder / "index.json", "prepare.py"), Source, folder)
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning on chats and DPO: losses and gradients equal an independent implementation on a model made by
 transformers, the reference is of the initial weights, resumed runs give the same bits, and misuse is refused."""
+import errno
 import json
 import math
 import shutil
@@ -233,6 +234,20 @@ def test_a_cache_of_other_weights_is_refused(go, chat_data, base, tmp_path):
     (tmp_path / "a/reference/preference-en.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="preference-en.safetensors: cannot be read .* delete it"):
         go(tmp_path / "e", steps=1, reference_dir=tmp_path / "a/reference", **DPO)
+
+
+def test_a_full_disk_leaves_no_half_of_a_reference(go, tmp_path, monkeypatch):
+    """It is an OSError, which the program prints as one line, and not the library's own."""
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(dpo.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as e:
+        go(tmp_path / "a", steps=1, **DPO)
+    assert str(tmp_path / "a") in str(e.value)
+    assert not list((tmp_path / "a/reference").glob("*.safetensors"))
+    del e  # it holds the frames that hold the lock
+    monkeypatch.undo()
+    go(tmp_path / "a", steps=1, **DPO)
 
 
 def damage_cache(out, change, name="preference-en"):

@@ -1,5 +1,8 @@
 """eval.py: scores equal the model's own log-probabilities for any batch and process count; files, errors, resume."""
+import contextlib
+import gzip
 import hashlib
+import io
 import json
 import math
 import os
@@ -434,6 +437,34 @@ def test_files_without_items(tmp_path, name, text, more, message):
         evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
 
 
+def packed(kind, texts):
+    """The bytes of a benchmark file of one column, `text`."""
+    if kind == ".jsonl.gz":
+        return gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in texts).encode())
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), file, compression="zstd", use_dictionary=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl.gz"])
+def test_packed_files(tmp_path, monkeypatch, kind):
+    """Whole, cut, of another format, and a small one that expands beyond the limit."""
+    path = tmp_path / f"x/en{kind}"
+    path.parent.mkdir()
+    c = settings(tmp_path, [dict(name="x", kind="bpb", path=f"x/{{lang}}{kind}")])
+    path.write_bytes(packed(kind, ["one", "two"]))
+    assert evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)[0] == [{"text": "one"}, {"text": "two"}]
+    monkeypatch.setattr(files, "MAX_BYTES", 1 << 20)
+    for raw, message in ((packed(kind, ["one", "two"] * 999)[:-9], "cannot be read .*download it again"),
+                         (b"<html>no such page</html>", "cannot be read .*download it again"),
+                         (packed(kind, ["x" * (1 << 20)]), "has more than 1 MiB of data")):
+        files.read_version.cache_clear()
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match=rf"en{kind} {message}"):
+            evaluate.load_documents(c, evaluate.select_tasks(c)[0], None)
+
+
 def test_malformed_rows_are_named_and_counted(tmp_path):
     write(tmp_path / "x/en.jsonl", '{"text": "a"}\nno\n\n{"text": "b"}\n{"txt": "b"}\n')
     c = settings(tmp_path, [dict(name="x", kind="bpb", path="x/{lang}.jsonl")])
@@ -593,6 +624,21 @@ def test_resume_after_a_kill_within_a_line(results, folder, data, tmp_path):
             whole.append(json.loads(line))
         except json.JSONDecodeError:
             pass  # the torn line may stay, but it must not swallow the next one
+    assert keys_of(whole) == keys_of(lines(results))
+
+
+def test_a_result_that_is_no_text_is_measured_again(results, folder, data, tmp_path):
+    """A flipped byte, of the results and of the samples."""
+    out = tmp_path / "results.jsonl"
+    for name, word in (("results.jsonl", b"metric"), ("samples.jsonl", b"doc_id")):
+        raw = bytearray(results.with_name(name).read_bytes())
+        raw[raw.index(word)] = 0xe3
+        (tmp_path / name).write_bytes(raw)
+    evaluate.main(words(folder, data, out))
+    whole = []
+    for line in out.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):
+            whole.append(json.loads(line))
     assert keys_of(whole) == keys_of(lines(results))
 
 

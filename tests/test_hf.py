@@ -25,6 +25,7 @@ from hf.config import read_config_fields, write_config
 from hf.export import export, write_weights
 from hf.weights import open_weights
 from model import ModelConfig, Qwen2
+from recipes import extend_vocabulary, merge_weights
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -916,7 +917,7 @@ def is_indexed(folder, tensors, max_bytes):
         held = load_file(folder / file)
         assert len(held) == 1 or sum(t.nbytes for t in held.values()) <= max_bytes
         with safe_open(folder / file, "pt") as f:
-            assert f.metadata() == {"format": "pt"}  # transformers asks for it
+            assert f.metadata() == {"format": "pt", "writer": "nanoMarco"}  # transformers asks for the format
     if files != ["model.safetensors"]:
         assert files == [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
         index = json.loads((folder / "model.safetensors.index.json").read_text())
@@ -1056,14 +1057,107 @@ def test_every_file_of_a_tokenizer_is_copied(tmp_path, source):
 
 @pytest.mark.parametrize("dtypes", [("F32",), ("BF16",), ("F16", "F32", "BF16")])
 def test_files_are_those_of_the_library(tmp_path, dtypes):
-    """Byte for byte what safetensors' save_file writes: order, header, padding."""
+    """Byte for byte what safetensors' save_file writes, our name apart: order, header, padding."""
     kinds = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
     g, shapes = torch.Generator().manual_seed(0), [(5,), (7, 3), (4, 2, 3), (0, 3), (1,), ()]
     tensors = {f"t.{'abcdef'[i]}": torch.randn(shape, generator=g).to(kinds[dtypes[i % len(dtypes)]])
                for i, shape in enumerate(shapes)}
     write_weights(tmp_path, {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}, tensors.items())
     save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+    raw = (tmp_path / "model.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = raw[8:8 + size].replace(b',"writer":"nanoMarco"', b"").rstrip()
+    header += b" " * (-len(header) % 8)
+    assert size % 8 == 0 and len(header).to_bytes(8, "little") + header + raw[8 + size:] == \
+        (tmp_path / "theirs.safetensors").read_bytes()
+
+
+def sharded(folder):
+    """Someone's model in two files."""
+    half = {"a": torch.ones(3)}
+    save_file(half, folder / "model-00001-of-00002.safetensors", metadata={"format": "pt"})
+    save_file({"b": torch.ones(3)}, folder / "model-00002-of-00002.safetensors", metadata={"format": "pt"})
+    put_index(folder, {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"})
+
+
+def put_index(folder, weight_map):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+# what stands in a folder, and what of it is named
+OTHERS = {"a sharded model": (sharded, "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors"),
+          "a model without its format": (lambda f: save_file({"a": torch.ones(3)}, f / "model.safetensors"), "model.s"),
+          "a file of another name": (lambda f: (f / "old.safetensors").write_bytes(b"years of work"), "old.safetens"),
+          "an index alone": (lambda f: put_index(f, {"a": "b"}), "model.safetensors.index.json"),
+          "a config": (lambda f: (f / "config.json").write_text("{}"), "config.json"),
+          "a tokenizer": (lambda f: (f / "tokenizer.model").write_bytes(b"theirs"), "tokenizer.model"),
+          "a part": (lambda f: (f / "part-00001.tmp").write_bytes(b"theirs"), "part-00001.tmp")}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("program", ["export", "save_pretrained", "merge", "extend"])
+def test_nothing_of_another_is_replaced(tmp_path, source, kind, program):
+    """Refused by name before anything is written."""
+    fill, named = OTHERS[kind]
+    out, folder = tmp_path / "out", source()
+    out.mkdir()
+    fill(out)
+    before = files_of(out)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 50)
+    run = {"export": lambda: export(folder, out),
+           "save_pretrained": lambda: Qwen2.from_pretrained(folder).save_pretrained(out, like=folder),
+           "merge": lambda: merge_weights.main([f"models={[str(folder)] * 2}", f"out={out}"]),
+           "extend": lambda: extend_vocabulary.main([f"model={folder}", f"text={tmp_path / 'text.txt'}", "pieces=2",
+                                                     f"out={out}"])}
+    with pytest.raises(ValueError, match=f"out holds files that are not of a model written by nanoMarco .{named}"):
+        run[program]()
+    assert files_of(out) == before
+
+
+def test_a_model_of_ours_is_replaced_and_other_files_stay(tmp_path, source):
+    """Also one that was killed: while a part was written, or before its first byte."""
+    out = tmp_path / "out"
+    export(source(), out, max_bytes=10_000)
+    first = min(out.glob("model-00001-of-*.safetensors"))
+    (out / "part-00001.tmp").write_bytes(first.read_bytes()[:500])
+    (out / "part-00009.tmp").touch()
+    (out / "README.md").write_text("mine")
+    export(source(), out)
+    assert (out / "README.md").read_text() == "mine" and not list(out.glob("part-*"))
+    assert [p.name for p in out.glob("*.safetensors*")] == ["model.safetensors"]
+    same_tensors(source(), out)
+
+
+def test_weights_alone_replace_no_others(tmp_path):
+    """Whoever calls `write_weights` has asked nothing before."""
+    sharded(tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match="model-00001-of-00002.safetensors"):
+        write_weights(tmp_path, {"a": (torch.float32, (3,))}, [("a", torch.zeros(3))])
+    assert files_of(tmp_path) == before
+
+
+def test_a_model_of_ours_with_one_file_of_another(tmp_path, source):
+    export(source(), tmp_path / "out")
+    sharded(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"\(model-00001-of-00002.safetensors, model-00002-of-00002.safetensors\)"):
+        export(source(), tmp_path / "out")
+
+
+def test_a_folder_without_weights_may_be_its_own_like(tmp_path, source):
+    """As a run folder is: its config and tokenizer are there from the first step on, its weights at the end."""
+    model, folder = Qwen2.from_pretrained(source()), tmp_path / "out"
+    shutil.copytree(source(), folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    model.save_pretrained(folder, like=folder)
+    model.save_pretrained(folder, like=folder)
+    same_tensors(source(), folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
+        export(source(), tmp_path / "file")
 
 
 EXPORTER = """
@@ -1139,7 +1233,12 @@ def test_save_pretrained_like_a_folder(tmp_path, source):
 
 
 def test_save_pretrained_over_the_folder_it_came_from(tmp_path, source):
-    folder = shutil.copytree(source(), tmp_path / "folder")
+    """Of ours; one of another's is refused, and stays."""
+    theirs, folder = shutil.copytree(source(), tmp_path / "theirs"), tmp_path / "folder"
+    with pytest.raises(ValueError, match="theirs holds files that are not of a model written by nanoMarco .model-0000"):
+        Qwen2.from_pretrained(theirs).save_pretrained(theirs, like=theirs)
+    assert files_of(theirs) == files_of(source())
+    export(theirs, folder)
     before = {p.name: p.read_bytes() for p in folder.iterdir() if "safetensors" not in p.name
               and p.name != "config.json"}
     model = Qwen2.from_pretrained(folder)

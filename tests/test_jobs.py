@@ -13,6 +13,7 @@ import pytest
 from test_prepare import SOURCES, document, jsonl, tree, words, write
 
 import prepare
+from configs.errors import explain
 from corpus import jobs
 
 RAN = 240  # seconds that a started process may take
@@ -114,6 +115,18 @@ def test_processes_of_the_pool_end_with_their_parent(tmp_path):
         time.sleep(0.1)
 
 
+def killed(stamp):
+    """A task that the kernel kills for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line(tmp_path):
+    ranks = jobs.Ranks(tmp_path / "work", 0, 1)
+    with jobs.ProcessPoolExecutor(1) as pool:
+        with pytest.raises(ValueError, match="clean: a worker process was killed, .*workers=.*finished work is kept"):
+            jobs.run_tasks(pool, ranks, "clean", killed, [()], [tmp_path / "a.json"])
+
+
 def two_ranks(tmp_path):
     return [jobs.Ranks(tmp_path / "work", rank, 2) for rank in (0, 1)]
 
@@ -187,6 +200,99 @@ def test_a_rank_that_has_finished_is_not_dead(tmp_path, monkeypatch):
     one.finish(None)
 
 
+def test_a_heartbeat_that_is_slow_is_not_dead_and_a_silent_one_is(tmp_path, monkeypatch):
+    """What counts is the time since it was last seen to change, not how high it counts; no file at all is silence."""
+    clock = [100.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    one, _ = two_ranks(tmp_path)
+    one.started = True
+    for count, seconds in (("1", 19), ("2", 19), ("3", 19), ("1", 19), ("done", 10 ** 6)):
+        write(tmp_path / "work/alive-1", count)
+        one.check()
+        clock[0] += seconds
+        one.check()
+    for text in ("7", None):
+        if text is None:
+            (tmp_path / "work/alive-1").unlink()
+        else:
+            write(tmp_path / "work/alive-1", text)
+        one.check()
+        clock[0] += 20.5
+        with pytest.raises(jobs.OtherRankFailed, match="rank 1 is gone: nothing was heard of it for 20 s"):
+            one.check()
+
+
+def test_a_rank_alone_has_no_heartbeat_and_hears_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "DEAD", 0.0)
+    alone = jobs.Ranks(tmp_path / "work", 0, 1)
+    alone.start()
+    write(tmp_path / "work/failed-0", "ValueError: of an earlier run")
+    alone.check()
+    alone.finish(None)
+    assert alone.heart is None and not list((tmp_path / "work").glob("alive-*"))
+
+
+HEART = """
+import sys, time
+sys.path.insert(0, {root!r})
+from multiprocessing import Process
+from pathlib import Path
+from corpus import jobs
+import os
+jobs.BEAT = 0.05
+heart = Process(target=jobs.beat, args=(Path({file!r}), os.getpid()), daemon=True)
+heart.start()
+print(heart.pid, flush=True)
+time.sleep(99)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
+def test_a_heartbeat_ends_with_its_rank(tmp_path):
+    """It counts as long as the rank lives, and not one beat longer: SIGKILL leaves no time to say so."""
+    file = tmp_path / "alive-1"
+    code = HEART.format(root=str(jobs.ROOT), file=str(file))
+    rank = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    heart, begin = int(rank.stdout.readline()), time.monotonic()
+    while not file.exists() or int(file.read_text() or 0) < 4:
+        assert time.monotonic() - begin < 30, "it does not beat"
+        time.sleep(0.01)
+    rank.kill()
+    rank.wait()
+    while alive(heart):
+        assert time.monotonic() - begin < 60, "it outlives its rank"
+        time.sleep(0.01)
+    jobs.beat(tmp_path / "none", parent=heart)  # of a parent that is gone
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_failure_stops_the_heartbeat_and_is_told_once(tmp_path):
+    """A rank that ends because of another's failure does not tell it on as its own."""
+    one, two = two_ranks(tmp_path)
+    start_both(one, two)
+    hearts = [one.heart, two.heart]
+    two.finish(ValueError("no such file"))
+    with pytest.raises(jobs.OtherRankFailed) as e:
+        one.check()
+    one.finish(e.value)
+    assert not any(heart.is_alive() for heart in hearts)
+    assert (tmp_path / "work/failed-1").read_text() == "ValueError: no such file"
+    assert not (tmp_path / "work/failed-0").exists()
+
+
+def test_the_next_run_forgets_the_files_of_the_last(tmp_path):
+    """Greetings, failures and heartbeats of a run that was killed; its stamps wait until they are found to hold."""
+    for name in ("go", "hello-1", "failed-1", "alive-1"):
+        write(tmp_path / "work" / name, "deadbeef")
+    write(tmp_path / "work/web/00000.json", "{}")
+    one, two = two_ranks(tmp_path)
+    start_both(one, two)
+    assert not (tmp_path / "work/failed-1").exists() and "deadbeef" not in (tmp_path / "work/go").read_text()
+    assert [p.name for p in (tmp_path / "work/web").iterdir()] == ["00000.old"]
+    one.finish(None)
+    two.finish(None)
+
+
 def test_a_rank_that_never_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "START", 0.3)
     with pytest.raises(ValueError, match="not all of the 2 ranks have started after 0.3 s"):
@@ -225,7 +331,7 @@ def test_two_programs_at_once(tmp_path, root):
     (errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions"),
     (errno.ENOTDIR, "is a file"), (errno.EEXIST, "it is a file"), (errno.EFBIG, "ulimit")])
 def test_errors_say_the_path_and_what_to_do(number, advice):
-    said = jobs.explain(OSError(number, os.strerror(number), "/data/out/x"))
+    said = explain(OSError(number, os.strerror(number), "/data/out/x"))
     assert "/data/out/x" in said and advice in said and "set out=" in said and "\n" not in said
 
 
@@ -283,6 +389,15 @@ def test_evaluation_files_are_counted(tmp_path, capsys):
     assert json.loads((tmp_path / "out/account.json").read_text())["web"]["dropped"] == {"evaluation: q.json": 1}
 
 
+def adds_up(book):
+    """The account of a source, after its sums over records and bytes were checked."""
+    size = book["text_bytes"]
+    assert size["read"] == size["kept"] + size["dropped"] + size["edited"]
+    assert book["records"] == book["read"] + sum(book["skipped"].values())
+    assert book["read"] == book["kept"] + sum(book["dropped"].values())
+    return book
+
+
 def test_the_account_adds_up_over_records(tmp_path):
     record = "WARC/1.0\r\nWARC-Type: {}\r\nContent-Length: {}\r\n\r\n{}\r\n\r\n"
     bodies = [("warcinfo", "x"), *(("conversion", document("en", i)) for i in range(40)), ("conversion", "Short."),
@@ -290,6 +405,52 @@ def test_the_account_adds_up_over_records(tmp_path):
     settings = settings_for(tmp_path, sources=[dict(name="web", path="a.wet", category="high", language="en")])
     write(tmp_path / "raw/a.wet", "".join(record.format(kind, len(body), body) for kind, body in bodies))
     prepare.main(settings)
-    book = json.loads((tmp_path / "out/account.json").read_text())["web"]
+    book = adds_up(json.loads((tmp_path / "out/account.json").read_text())["web"])
     assert book["records"] == 43 == book["read"] + sum(book["skipped"].values()) and book["read"] == 41
     assert book["skipped"] == {"record of type metadata": 1, "record of type warcinfo": 1} and book["kept"] == 40
+    assert book["file_bytes"] == (tmp_path / "raw/a.wet").stat().st_size and book["unread_bytes"] == 0
+    assert book["text_bytes"]["dropped"] == len("Short.")
+
+
+def test_the_account_adds_up_over_bytes(tmp_path):
+    """Of text that is edited, duplicated, dropped and not read; of pairs that become templates; of refused chats."""
+    texts = [document("en", i) for i in range(40)]
+    rows = [{"text": f"  {t}\n\n\n\nWrite to jo@mail.com. "} for t in texts] + [{"text": texts[0]}, {"text": texts[0]}]
+    raw = jsonl(rows) + json.dumps({"body": "no text"}) + "\n"
+    names = [("river", "Fluss"), ("stone", "Stein"), ("garden", "Garten")]
+    pairs = [f"The old {a} is near.\tDer alte {b} ist nah.\n" for a, b in names]
+    question = {"role": "user", "content": "2 + 2?"}
+    answers = [{"role": "assistant", "content": "Four."}, {"role": "assistant", "content": "4", "reasoning": "so"}]
+    sources = [dict(name="web", path="b.jsonl", category="high", language="en"),
+               dict(name="pairs", path="p.tsv", category="pairs", language="en", target="de"),
+               dict(name="chats", path="c.jsonl", category="chat", language="en", kind="chat")]
+    settings = settings_for(tmp_path, sources=sources, template="chatml", filter_bitext=False,
+                            language_names={"en": "English", "de": "German"})
+    write(tmp_path / "raw/b.jsonl", raw)
+    write(tmp_path / "raw/p.tsv", "".join([*pairs, "Alone.\n"]))
+    write(tmp_path / "raw/c.jsonl", jsonl({"messages": [question, answer]} for answer in answers))
+    prepare.main(settings)
+    books = json.loads((tmp_path / "out/account.json").read_text())
+    web, bitext, chats = (adds_up(books[name]) for name in ("web", "pairs", "chats"))
+    text_of = [json.loads(line)["text"] for line in (tmp_path / "out/text/web.jsonl").read_text().splitlines()]
+    kept = sum(len(t.encode()) for t in text_of)
+    edited = sum(len(row["text"].encode()) for row in rows[:41]) - kept  # the last is a duplicate
+    assert len(text_of) == 41 and web["text_bytes"]["kept"] == kept and web["text_bytes"]["edited"] == edited != 0
+    read = sum(len(row["text"].encode()) for row in rows) + len(raw.splitlines()[-1])
+    assert web["text_bytes"]["read"] == read and web["file_bytes"] == len(raw.encode())
+    assert bitext["text_bytes"]["read"] == sum(map(len, pairs)) - 2 * len(pairs) + len("Alone.")
+    assert bitext["text_bytes"]["dropped"] == len("Alone.") and bitext["text_bytes"]["edited"] < 0
+    assert chats["kept"] == 1 and chats["text_bytes"]["dropped"] == len("2 + 2?\nso\n4")
+
+
+def test_the_tail_of_a_damaged_file_is_counted(tmp_path):
+    """The bytes behind the damage are of no record."""
+    head = "WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {}\r\n\r\n"
+    records = [head.format(len(text)) + text + "\r\n\r\n" for text in (document("en", i) for i in range(30))]
+    settings = settings_for(tmp_path, keep_going=True,
+                            sources=[dict(name="web", path="a.wet", category="high", language="en")])
+    write(tmp_path / "raw/a.wet", "".join(records[:20]) + "lost " * 100 + "".join(records[20:]))
+    prepare.main(settings)
+    book = adds_up(json.loads((tmp_path / "out/account.json").read_text())["web"])
+    assert book["kept"] == 20 and book["unread_bytes"] == 500 + sum(map(len, records[20:]))
+    assert book["file_bytes"] == sum(map(len, records)) + 500

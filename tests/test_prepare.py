@@ -250,6 +250,26 @@ def test_running_again_in_place_leaves_the_same(raw, tmp_path):
     assert first == tree(tmp_path / "other")
 
 
+def test_finished_shards_are_not_written_again(raw, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*")}
+    prepare.main(words(raw, out))
+    assert before == {path: path.stat().st_mtime_ns for path in out.glob("*/shard-*")} and len(before) > 5
+
+
+@pytest.mark.parametrize("name", ["web-kk/index.json", "web-en-valid/index.json", "web-en/shard-00000.bin"])
+def test_a_damaged_result_is_made_again(raw, done, tmp_path, name):
+    """A flipped byte in a shard, or in an index, which names the source's category."""
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    content = bytearray((out / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / name).write_bytes(content)
+    prepare.main(words(raw, out))
+    assert tree(out / name.split("/")[0]) == tree(done / name.split("/")[0])
+
+
 def test_an_existing_tokenizer_is_copied_and_used(raw, done, tmp_path):
     prepare.main(words(raw, tmp_path / "out", tokenizer=str(done / "tokenizer"), sources=SOURCES[1:2], vocab_size=999))
     copied = (tmp_path / "out/tokenizer/tokenizer.model").read_bytes()

@@ -3,6 +3,7 @@ import bz2
 import gzip
 import json
 import sys
+import tracemalloc
 import types
 import zlib
 
@@ -125,10 +126,60 @@ def test_encodings_that_cannot_be_undone_are_named(monkeypatch):
     assert problem.startswith("page: damaged compression")
 
 
-def test_a_page_that_expands_without_end(monkeypatch):
+def brotli_of(raw):
+    return pytest.importorskip("brotli").compress(raw)
+
+
+def zstd_of(raw):
+    return pytest.importorskip("zstandard").ZstdCompressor().compress(raw)
+
+
+PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli_of, "zstd": zstd_of}
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_a_page_that_expands_without_end(monkeypatch, encoding):
+    """A few hundred bytes to 64 MiB: no more is made of them than a page may have."""
     monkeypatch.setattr(files, "MAX_LINE", 1 << 20)
-    _, problem = find_page(gzip.compress(b"x" * (1 << 22)), HTML, "Content-Encoding: gzip")
-    assert problem == "page: a page of more than 1 MiB"
+    body = PACKERS[encoding](bytes(1 << 26))
+    tracemalloc.start()
+    _, problem = find_page(body, HTML, f"Content-Encoding: {encoding}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert problem == "page: a page of more than 1 MiB" and peak < 8 << 20
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd"])
+def test_newer_content_encodings(monkeypatch, encoding):
+    """Alone, twice, cut (as far as it goes, like gzip), damaged, at the limit and one byte above it."""
+    pack, header = PACKERS[encoding], f"Content-Encoding: {encoding}"
+    markup = (PAGE * 3000).encode()
+    body = pack(markup)
+    assert find_page(body, HTML, header) == (markup.decode(), None)
+    assert find_page(pack(body), HTML, f"{header}, {encoding}") == (markup.decode(), None)
+    text = "".join(chr(0x4e00 + i * i % 20011) for i in range(50_000))
+    cut, problem = find_page(pack(text.encode())[:-9], HTML, header)
+    assert problem is None and text.startswith(cut.rstrip("\ufffd"))
+    _, problem = find_page(b"\xff\xfe\xfd" * 99, HTML, header)
+    assert problem.startswith("page: damaged compression")
+    monkeypatch.setattr(files, "MAX_LINE", 1 << 20)
+    assert find_page(pack(b"<p>" + b"x" * ((1 << 20) - 3)), HTML, header)[1] is None
+    assert "more than 1 MiB" in find_page(pack(b"<p>" + b"x" * ((1 << 20) - 2)), HTML, header)[1]
+
+
+def test_frames_of_zstd_that_follow_each_other():
+    body = zstd_of(PAGE[:20].encode()) + zstd_of(PAGE[20:].encode())
+    assert find_page(body, HTML, "Content-Encoding: zstd") == (PAGE, None)
+
+
+def test_a_brotli_without_limits_is_refused(monkeypatch):
+    class Decompressor:
+        def process(self, body):
+            return PAGE.encode()
+
+    monkeypatch.setitem(sys.modules, "brotli", types.SimpleNamespace(Decompressor=Decompressor, error=OSError))
+    needed = "page: encoding br needs brotli 1.2 or later: pip install -U brotli"
+    assert find_page(b"\x8b\x01", HTML, "Content-Encoding: br") == (None, needed)
 
 
 @pytest.mark.parametrize("codec, header, meta", [

@@ -755,9 +755,10 @@ def test_lines_cut_in_the_middle_are_skipped_and_damaged_ones_named(tmp_path):
     braces = lines[0] | {"signature": "{x"}  # a valid row, although its braces do not match
     (tmp_path / "results.jsonl").write_text(json.dumps(braces) + "\n")
     assert scores.read_scores(tmp_path / "results.jsonl") == [braces]
-    for bad in ('{"checkpoint": "base", oops}', "[1, 2]", "12"):
-        (tmp_path / "results.jsonl").write_text("\n".join([*texts[:2], bad, *texts[2:]]) + "\n")
-        with pytest.raises(ValueError, match="results.jsonl, line 3: (not JSON|lacks one of checkpoint)"):
+    for bad in ('{"checkpoint": "base", oops}', "[1, 2]", "12", '{"checkpoint": "\udce3"}'):
+        raw = ("\n".join([*texts[:2], bad, *texts[2:]]) + "\n").encode("utf-8", "surrogateescape")
+        (tmp_path / "results.jsonl").write_bytes(raw)
+        with pytest.raises(ValueError, match="results.jsonl, line 3: (not JSON|not UTF-8|lacks one of checkpoint)"):
             scores.read_scores(tmp_path / "results.jsonl")
 
 

@@ -353,6 +353,21 @@ def test_a_closed_pipe_does_not_end_training(root, token_data, tmp_path, referen
     assert (tmp_path / "run/model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("left", [-20, 1, 0])  # of its last line, or of the file
+def test_a_line_of_the_log_that_was_cut_spoils_no_other(go, copy, left):
+    """Killed while it wrote: the resumed run begins a line of its own."""
+    log, whole = copy / "log.jsonl", log_of(copy)
+    text = log.read_text()
+    log.write_text(text[:left])
+    shutil.rmtree(copy / "checkpoints/step-00000008")
+    go(copy, resume=True, save_every=2, keep_checkpoints=3)
+    lines = log.read_text().splitlines()
+    cut = len(text[:left].splitlines())
+    ours = [json.loads(line) for line in lines[cut:]]
+    assert lines[:cut] == text[:left].splitlines()
+    assert [row["loss"] for row in ours if "loss" in row] == [row["loss"] for row in whole if "loss" in row]
+
+
 def test_resume_without_a_checkpoint_starts_over(go, reference, tmp_path):
     assert go(tmp_path / "run", resume=True) == (reference / "model.safetensors").read_bytes()
 

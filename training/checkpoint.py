@@ -56,7 +56,13 @@ def save(c, world, model, optimizer, state):
         tmp.mkdir()
     world.barrier()
     writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
-    dcp.save(state_dict(model, optimizer), storage_writer=writer, no_dist=world.world_size == 1)
+    try:
+        dcp.save(state_dict(model, optimizer), storage_writer=writer, no_dist=world.world_size == 1)
+    except dcp.CheckpointException as e:  # torch's, around the errors of all ranks
+        for error, _ in e.failures.values():
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, error.filename or str(tmp)) from None
+        raise
     world.barrier()
     if world.is_main:
         updates = max(int(s["step"]) for s in optimizer.state.values())  # fewer than steps where some were skipped

@@ -1,5 +1,4 @@
 """What is refused or warned of before the first step: settings out of bounds, parts that do not belong together."""
-import json
 import math
 import tempfile
 from dataclasses import asdict, fields, replace
@@ -188,41 +187,3 @@ def check_learning_rate(c, config):
     if c.lr > 2 * usual:
         return f"warning: lr={c.lr:g} is large for {n / 1e6:.1f} M parameters; lr={usual:.0e} is usual"
     return None
-
-
-# ---------------------------------------------------------------------- the run folder
-
-def check_folder(c, world):
-    """ValueError unless out is new, or holds a run and resume is set. A lock or run.json of ours marks it as a run."""
-    problem = None
-    if world.is_main:
-        out = Path(c.out)
-        if out.exists() and not out.is_dir():
-            problem = f"out={out} is a file; set it to a folder"
-        elif out.is_dir():
-            problem = find_foreign_files(out, c.resume)
-    problem = world.broadcast(problem)
-    if problem:
-        raise ValueError(problem)
-
-
-def find_foreign_files(out, resume):
-    names = {path.name for path in out.iterdir()}
-    before_the_first_step = {"lock", "reference"} if is_ours(out) else set()
-    if names <= before_the_first_step or (resume and is_ours(out)):
-        return None
-    if is_ours(out):
-        return f"{out} already holds a run; set resume=True to continue it, or out= to another folder"
-    listed = ", ".join(sorted(names)[:3])
-    return f"{out} holds files that train.py did not make ({listed}); set out= to a new folder"
-
-
-def is_ours(out):
-    """Whether train.py made this folder."""
-    try:
-        lock = out / "lock"
-        if lock.is_file() and lock.stat().st_size < 1000 and (lock.read_text() + "process").startswith("process"):
-            return True
-        return "settings" in json.loads((out / "run.json").read_text())
-    except (OSError, ValueError, TypeError):
-        return False

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from configs.errors import explain
+
 
 class World:
     """Rank, device, compute dtype, mesh and collectives of this process. Training reads torchrun's variables here."""
@@ -198,11 +200,12 @@ def exit_with(error):
     One process of several leaves without the interpreter's shutdown, in which gloo's threads may abort (SIGABRT) once
     a peer has gone; the kernel closes its files and locks.
     """
-    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    text = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     if dist.is_initialized():
+        print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)
-    sys.exit(1)
+    sys.exit(text)
 
 
 def stop_flag(world):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from data import IGNORE, best_fit, collate, pack_chats
 from training.checkpoint import weights_sha256
@@ -138,7 +138,10 @@ def load_reference(c, world, model, source, rows, weights, file):
     logp = compute_reference(c, world, model, source, rows)
     if world.is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"logp": logp}, f"{file}.tmp", metadata=facts | {"sha256": tensor_sha256(logp)})
+        with open(f"{file}.tmp", "wb") as f:  # the library's own writer hides errors of the disk
+            f.write(save({"logp": logp}, metadata=facts | {"sha256": tensor_sha256(logp)}))
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(f"{file}.tmp", file)
     world.barrier()
     return logp

@@ -34,6 +34,7 @@ class Logger:
         name = f"run-{Path(checkpoint).name}.json" if checkpoint else "run.json"
         if self.world.is_main:
             (out / name).write_text(json.dumps(run, indent=1))
+            end_last_line(out / "log.jsonl")
         resumed = f", from {checkpoint}" if checkpoint else ""
         print0(f"{out}: {self.parameters['all'] / 1e6:.2f} M parameters, {c.steps} steps of {c.batch_size} x "
                f"{c.seq_len} tokens{resumed}")
@@ -89,6 +90,15 @@ class Logger:
         if self.world.is_main:
             with open(Path(self.c.out) / "log.jsonl", "a") as f:
                 f.write(json.dumps(row) + "\n")
+
+
+def end_last_line(path):
+    """End a line that a kill has cut, so that the next one does not become a part of it."""
+    if path.exists() and path.stat().st_size:
+        with open(path, "rb+") as f:
+            f.seek(-1, 2)
+            if f.read() != b"\n":
+                f.write(b"\n")
 
 
 def peak_flops(world):
