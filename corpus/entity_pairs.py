@@ -167,8 +167,8 @@ def pair_batches(knowledge: Knowledge, kind: str, batch_size: int, seed: int) ->
                 yield batch
                 batch = []
         if found < 2:
-            raise ValueError(f"{kind}: {found} pairs to train on, at least 2 are needed; its files are described at the "
-                             "head of corpus/entity_pairs.py")
+            raise ValueError(f"{kind}: {found} pairs to train on, at least 2 are needed; corpus/entity_pairs.py says "
+                             "which file they come from")
 
 
 def count_unusable(knowledge: Knowledge) -> Counter:
