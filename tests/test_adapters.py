@@ -167,7 +167,7 @@ def test_an_empty_text_is_refused(model):
         encode(model, [[1], [], [2]], 0)
 
 
-@pytest.mark.parametrize("tau", [0.05, 0.1, 1.0])
+@pytest.mark.parametrize("tau", [0.2, 0.5, 1.0])
 def test_infonce_of_orthogonal_pairs(tau):
     x = torch.eye(6)
     assert float(info_nce(x, x, tau)) == pytest.approx(math.log(1 + 5 * math.exp(-1 / tau)), rel=1e-5)
@@ -361,3 +361,50 @@ def test_two_sharded_processes_equal_one(root, tmp_path):
         assert one.keys() == two.keys()
         for name in one:
             torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
+
+
+# ---------------------------------------------------------------------- the recipe
+
+TINY = ["configs/adapters/tiny.py", "languages=['en', 'zh']", "adapters=['ep', 'tp']",
+        "steps={'ep': 3, 'tp': 3, 'fusion': 2}", "batch_size={'ep': 8, 'tp': 8, 'fusion': 8}"]
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_and_goes_on(tmp_path, monkeypatch, root, capsys):
+    """Started again after the first adapter it ends with the same bits; the model with adapters off is untouched."""
+    from evaluation.outcomes import load
+    monkeypatch.chdir(root)
+    recipe.main([*TINY, f"out={tmp_path / 'a'}"])
+    first = {p.name: p.read_bytes() for p in (tmp_path / "a" / "adapters").glob("*.safetensors")}
+    assert set(first) == {"ep.safetensors", "tp.safetensors", "fusion.safetensors"}
+    outcome = load(tmp_path / "a" / "outcome.json")
+    assert outcome.english_before == outcome.english_after and list(outcome.controls)[0] == "none"
+    for part in ("tp", "fusion"):
+        for suffix in ("json", "safetensors"):
+            (tmp_path / "a" / "adapters" / f"{part}.{suffix}").unlink()
+    capsys.readouterr()
+    recipe.main([*TINY, f"out={tmp_path / 'a'}"])
+    assert "ep step" not in capsys.readouterr().out
+    assert first == {p.name: p.read_bytes() for p in (tmp_path / "a" / "adapters").glob("*.safetensors")}
+    assert load(tmp_path / "a" / "outcome.json").tokens == outcome.tokens
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        recipe.main([*TINY, f"out={tmp_path / 'a'}", "seed=1"])
+
+
+@pytest.mark.parametrize("changes, message", [
+    (["adapters=['ep']"], "two or more of ep, tp, es, ts"), (["adapters=['ep', 'xx']"], "'xx'"),
+    (["languages=['en']"], "languages must be two or more"), (["pool='max'"], "pool must be mean or last"),
+    (["tau=0"], "tau must be positive"), (["held_out=1.0"], "held_out must be between 0 and 1"),
+    (["batch_size={'ep': 1, 'tp': 8, 'fusion': 8}"], "batch_size of ep must be at least 2, got 1"),
+    (["steps={'ep': 1}"], "steps of tp must be at least 1, got None"), (["knowledge=kb"], "knowledge and text")])
+def test_settings_that_cannot_be(tmp_path, root, monkeypatch, changes, message):
+    monkeypatch.chdir(root)
+    with pytest.raises(ValueError, match=message):
+        recipe.main([*TINY, f"out={tmp_path / 'a'}", *changes])
+
+
+def test_the_configs_fit(root):
+    import configs
+    for name in ("tiny", "full"):
+        c, = configs.load(recipe.Settings, argv=[str(root / f"configs/adapters/{name}.py")])
+        assert set(c.steps) == set(c.batch_size) == {*entity_pairs.KINDS, FUSION}
