@@ -335,6 +335,7 @@ def test_the_estimate_counts_a_frozen_base(base):
     c, i, kv = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["hidden_size"] // 2
     linears = [(c, c), (c, kv), (c, kv), (c, c), (c, i), (c, i), (i, c)]
     assert n["adapter"] == 0 and lora["adapter"] == 2 * 4 * sum(a + b for a, b in linears)
+    assert small["bf16 gathered"] == 2 * lora["adapter"] and whole["bf16 gathered"] == 2 * n["all"]
     assert small["frozen"] == 2 * n["all"] and "frozen" not in whole and lora["all"] == n["all"]
     assert small["masters"] == small["gradients"] == 4 * lora["adapter"] and small["AdamW"] == 8 * lora["adapter"]
     per_token = [estimate.flops_per_token(ModelConfig(**SHAPE), k, 1) for k in (n, lora)]

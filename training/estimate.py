@@ -134,7 +134,9 @@ def memory_per_gpu(c, config, parameters, gpus):
     at_work = 6 * n["block"] + 2 * n["root"] + 4 * config.vocab_size * config.hidden_size
     if n["adapter"]:
         of_block = n["adapter"] / config.num_hidden_layers
-        trained, frozen = n["adapter"] / shards, {"frozen": own * (2 if c.frozen_dtype == "bfloat16" else 4)}
+        in_bfloat16 = c.frozen_dtype == "bfloat16"
+        trained, frozen = n["adapter"] / shards, {"frozen": own * (2 if in_bfloat16 else 4)}
+        gathered = 0 if in_bfloat16 and shards == 1 else gathered  # they are multiplied as they are
         gathered, at_work = gathered + (n["adapter"] if gpus == 1 else 2 * of_block), 6 * of_block
     return {"masters": 4 * trained, **frozen, "gradients": 4 * trained, "AdamW": 8 * trained,
             "bf16 gathered": 2 * gathered, "gradients at work": at_work,
