@@ -47,25 +47,26 @@ class Knowledge:
 
 
 def read_rows(folder: str | Path, name: str) -> Iterator[dict]:
-    """The rows of FOLDER/NAME.jsonl or .jsonl.gz and so on; nothing without that file, unless all need it."""
+    """The rows of FOLDER/NAME.jsonl, or .jsonl.gz and so on; none without that file. Only entities.jsonl must be there.
+    """
     found = sorted(Path(folder).glob(f"{name}.jsonl*"))
-    if len(found) != 1:
-        if not found and name not in ("entities",):
-            return
+    if len(found) > 1 or (name == "entities" and not found):
         raise ValueError(f"{folder}: {len(found)} files {name}.jsonl; expected one")
-    for number, (_, _, line, problem) in enumerate(files.read_lines(found[0]), 1):
-        try:
-            row = json.loads(line) if problem is None else problem
-        except ValueError as e:
-            row = e
-        if not isinstance(row, dict) or set(row) != set(FIELDS[name]):
-            raise ValueError(f"{found[0]}, line {number}: expected an object with {', '.join(FIELDS[name])}, got "
-                             f"{str(row)[:80]}")
-        labels = row.get("labels", {})
-        if not isinstance(labels, dict) or not all(isinstance(v, str) for v in [*labels.values(), *(
-                v for k, v in row.items() if k != "labels")]):
-            raise ValueError(f"{found[0]}, line {number}: every field and label must be a text, got {line[:80]}")
-        yield row
+    for file in found:
+        for number, _, line, problem in files.read_lines(file):
+            try:
+                row = json.loads(line) if line is not None else problem
+            except ValueError as e:
+                row = e
+            if not isinstance(row, dict) or set(row) != set(FIELDS[name]):
+                raise ValueError(f"{file}, line {number}: expected an object with {', '.join(FIELDS[name])}, got "
+                                 f"{str(row)[:80]}")
+            labels = row.get("labels", {})
+            texts = [*labels.values()] if isinstance(labels, dict) else [labels]
+            texts += [value for key, value in row.items() if key != "labels"]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{file}, line {number}: every field and label must be a text, got {str(row)[:80]}")
+            yield row
 
 
 def read_knowledge(folder: str | Path, languages: list[str]) -> Knowledge:
