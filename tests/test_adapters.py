@@ -180,8 +180,8 @@ def test_pairs_with_the_same_answer_are_no_negatives():
     same = torch.eye(4, dtype=torch.bool)
     same[0, 1] = same[1, 0] = True
     q = x[[0, 0, 2, 3]]
-    expected = (2 * math.log(1 + 2 * math.exp(-10)) + 2 * math.log(1 + 3 * math.exp(-10))) / 4
-    assert float(info_nce(q, key, 0.1, same)) == pytest.approx(expected, rel=1e-4)
+    expected = (2 * math.log(1 + 2 / math.e) + 2 * math.log(1 + 3 / math.e)) / 4
+    assert float(info_nce(q, key, 1.0, same)) == pytest.approx(expected, rel=1e-5)
     assert float(info_nce(q, key, 0.1)) > 0.3  # as negatives they cost half of log 2
 
 
@@ -301,7 +301,7 @@ def test_ranks_by_hand():
 def test_hits_at_1_are_at_most_the_mrr(rows):
     """In the authors' logs they are not: there a rank of 2 counts as a hit."""
     result = summarize([pessimistic_rank(torch.tensor(row), 0) for row in rows])
-    assert result["hits1"] <= result["mrr"] + 1e-9 <= result["hits10"] + 1e-6 or result["hits10"] < 100
+    assert result["hits1"] <= result["mrr"] + 1e-9 and result["mrr"] <= 100
 
 
 def test_the_guess_by_relation():
