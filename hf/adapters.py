@@ -8,6 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from hf.folder import DOWNLOAD_AGAIN, read_json
 from hf.safetensors_files import StoredTensor, read_header
@@ -56,7 +57,7 @@ def read_adapter_config(folder: str | Path) -> dict:
     path = Path(folder) / CONFIG
     config = read_json(path)
 
-    def refuse(name, needed):
+    def refuse(name, needed) -> NoReturn:
         raise ValueError(f"{path}: {name} is {config.get(name)!r}; {needed}")
 
     if config.get("peft_type") != "LORA":
@@ -64,7 +65,7 @@ def read_adapter_config(folder: str | Path) -> dict:
     rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     if type(rank) is not int or rank < 1:
         refuse("r", "expected a whole number above 0")
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+    if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         refuse("lora_alpha", "expected a positive number")
     if not isinstance(targets, str) and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
         refuse("target_modules", "expected a list of layers")

@@ -73,6 +73,7 @@ def add_adapters(model: Qwen2, names: list[str], reduction: int, seed: int = 0):
         raise ValueError(f"{bad[0]!r} cannot be an adapter's name")
     model.requires_grad_(False)
     for block in model.model.layers:
+        assert isinstance(block.mlp, MLP)
         block.mlp = AdaptedMLP(block.mlp, size, size // reduction, names)
     if not model.lm_head.weight.is_meta:
         init_adapters(model, seed)
@@ -100,10 +101,17 @@ def adapter_parameters(model: Qwen2, part: str | None = None) -> dict:
 
 def set_active(model: Qwen2, names: list[str]):
     """Apply these adapters in every layer: none, one alone, or several through the fusion."""
-    for block in model.model.layers:
-        if missing := sorted(set(names) - set(block.mlp.adapters)):
-            raise ValueError(f"the model has no adapter {missing[0]!r}, only {', '.join(block.mlp.adapters)}")
-        block.mlp.active = tuple(names)
+    known = adapter_names(model)
+    if missing := sorted(set(names) - set(known)):
+        raise ValueError(f"the model has no adapter {missing[0]!r}, only {', '.join(known)}")
+    for module in model.modules():
+        if isinstance(module, AdaptedMLP):
+            module.active = tuple(names)
+
+
+def adapter_names(model: Qwen2) -> list[str]:
+    """Names of a model's adapters, in their order; [] without any."""
+    return next((list(m.adapters) for m in model.modules() if isinstance(m, AdaptedMLP)), [])
 
 
 def train_only(model: Qwen2, part: str) -> list[nn.Parameter]:
@@ -122,8 +130,8 @@ def save_adapters(model: Qwen2, folder: str | Path, parts: list[str]):
         tensors = {name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().cpu().contiguous()
                    for name, p in found}
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-            active = json.dumps(list(model.model.layers[0].mlp.adapters))
-            save_file(tensors, Path(folder) / f"{part}.safetensors", metadata={"format": "pt", "adapters": active})
+            metadata = {"format": "pt", "adapters": json.dumps(adapter_names(model))}
+            save_file(tensors, Path(folder) / f"{part}.safetensors", metadata=metadata)
 
 
 @torch.no_grad()
@@ -137,9 +145,8 @@ def load_adapters(model: Qwen2, folder: str | Path, parts: list[str]):
         ours = adapter_parameters(model, part)
         with safe_open(file, "pt") as f:
             names, trained_with = set(f.keys()), json.loads((f.metadata() or {}).get("adapters", "[]"))
-            if part == FUSION and trained_with != list(model.model.layers[0].mlp.adapters):
-                raise ValueError(f"{file}: fuses {trained_with}, this model has "
-                                 f"{list(model.model.layers[0].mlp.adapters)}")
+            if part == FUSION and trained_with != adapter_names(model):
+                raise ValueError(f"{file}: fuses {trained_with}, this model has {adapter_names(model)}")
             if names != set(ours):
                 raise ValueError(f"{file}: of a model with other layers: {sorted(names ^ set(ours))[0]} is in one only")
             for name, p in ours.items():
