@@ -188,8 +188,7 @@ class Backbone(nn.Module):
 
 
 def _save_matmuls():
-    """Selective activation checkpointing: save the outputs of matrix products and attention, recompute the cheap rest.
-    """
+    """Selective activation checkpointing: save the outputs of matrix products and attention, recompute the rest."""
     saved = {"aten::mm", "aten::addmm", "nanomarco::attention"}  # attention on the CPU is recomputed
 
     def policy(_, op, *args, **kwargs):
@@ -267,6 +266,10 @@ class Qwen2(nn.Module):
 
     # ------------------------------------------------------------------ weights
 
+    def base_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that a folder's config.json stands for: all but an adapter's (training/lora.py)."""
+        return {name: p for name, p in self.named_parameters() if ".adapter" not in name and ".lora_" not in name}
+
     def init_weights(self, seed: int) -> "Qwen2":
         """Draw initial weights from N(0, initializer_range).
 
@@ -303,8 +306,7 @@ class Qwen2(nn.Module):
 
     @classmethod
     def on_meta(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> "Qwen2":
-        """The model of a folder on the meta device, after checking that its files hold the tensors of its config.json.
-        """
+        """The model of a folder on the meta device, once its files are found to hold the tensors of its config.json."""
         config, stored = ModelConfig.from_pretrained(folder), open_weights(folder)
         if config.num_hidden_layers > len(stored):
             raise ValueError(f"{folder}: config.json claims {config.num_hidden_layers} layers, "
@@ -323,16 +325,14 @@ class Qwen2(nn.Module):
     def load_weights(self, folder: str | Path):
         """Read the parameters from a folder; a sharded parameter reads only its own rows."""
         stored = self.check_tensors(open_weights(folder), folder)
-        for name, p in self.named_parameters():
+        for name, p in self.base_parameters().items():
             local, first = local_rows(p)
             if local.numel():
                 local.copy_(stored[name].read(first, first + len(local)))
 
     def check_tensors(self, stored: dict, folder: str | Path) -> dict:
-        """The tensors of a folder that belong to this model; ValueError if one is missing, unknown or of another
-        shape.
-        """
-        params = dict(self.named_parameters())
+        """The tensors of a folder that belong to this model; ValueError if one is missing, unknown or misshapen."""
+        params = self.base_parameters()
         ignored = ["rotary_emb.inv_freq"]  # a table that old files hold
         if self.config.tie_word_embeddings:
             ignored.append("lm_head.weight")
@@ -383,8 +383,7 @@ def local_rows(p) -> tuple[Tensor, int]:
 # ---------------------------------------------------------------------- KV cache
 
 class KVCache:
-    """Keys and values of every layer in two preallocated tensors (L, B, S, K, D), filled from the left up to `length`.
-    """
+    """Keys and values of every layer in two allocated tensors (L, B, S, K, D), filled from the left up to `length`."""
 
     def __init__(self, model: Qwen2, batch_size: int, max_length: int):
         c, device = model.config, model.lm_head.weight.device
@@ -432,7 +431,7 @@ class Export:
 
 
 def main(argv: list[str] | None = None):
-    """export SOURCE OUT: SOURCE is a Hugging Face folder or OUT/checkpoints/step-N of train.py."""
+    """export SOURCE OUT: a Hugging Face folder, an adapter to merge, or OUT/checkpoints/step-N of train.py."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) < 3 or words[0] != "export":
         raise ValueError("the command is: python model.py export CHECKPOINT OUT "

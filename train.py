@@ -26,6 +26,7 @@ from training.checks import check_learning_rate, check_run, check_settings, reso
 from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, print_estimate
 from training.logger import Logger
+from training.lora import add_lora, init_adapter, lora_settings, save_adapter, write_adapter_config
 from training.objectives import make_objectives
 from training.run_folder import check_disk, check_folder
 
@@ -59,6 +60,11 @@ class Train:
     label_smoothing: float = 0.0     # dpo: assumed share of mislabeled pairs
     length_normalized: bool = False  # dpo: divide each answer's log-ratio by its tokens
     reference_dir: str | None = None  # dpo: cache of the reference log-probabilities; None: OUT/reference
+    lora_rank: int | None = None     # train a LoRA of this rank (PEFT's r), init's weights stay frozen; None: train all
+    lora_alpha: float | None = None  # its product is scaled by lora_alpha / lora_rank; None: 2 * lora_rank
+    lora_targets: list | None = None  # linear layers it is added to, as ["q_proj", "v_proj"]; None: all seven
+    adapter: str | None = None       # PEFT folder of a LoRA on init to train on; lora_rank and so on are its own
+    frozen_dtype: str | None = None  # of the frozen weights in memory: float32 (None) or bfloat16
     first_new_id: int | None = None  # train only embeddings from this id on (recipes/extend_vocabulary.py); None: all
     activation_checkpointing: bool | str = False  # True: recompute layers; "selective": only their cheap operations
     compile: bool = False            # torch.compile each block
@@ -112,9 +118,9 @@ def train(c, model_config):
     sources = data.open_sources(c.data)
     schedule = data.Schedule(sources, c.mixture, c.batch_size, c.seq_len, c.seed)
     held_out = [s for s in data.open_sources(c.data, "valid") if (s.kind == "preference") == schedule.has_pairs]
-    config = resolve_model(c, model_config)
+    config, lora = resolve_model(c, model_config), lora_settings(c)
     check_run(c, config, schedule)
-    warning = check_learning_rate(c, config)
+    warning = check_learning_rate(c, config, lora)
     if warning:
         world.print0(warning)
     if c.verify_shards:
@@ -131,23 +137,27 @@ def train(c, model_config):
     check_disk(c, config, world, resume_from)
 
     # model, objective, optimizer
-    model = build_model(config, c, world)
-    if c.init and (c.loss == "dpo" or not resume_from):  # a resumed DPO run, too, needs the reference
+    model = build_model(config, c, world, lora)
+    if c.init and (c.loss == "dpo" or lora or not resume_from):  # a resumed DPO run, too, needs the reference
         model.load_weights(c.init)
     elif not resume_from:
         model.init_weights(c.seed)
+    if lora:
+        init_adapter(model, c.seed, c.adapter)
     objective, held_out_objective, facts = make_objectives(c, world, model, schedule, held_out)
     optimizer = make_optimizer(model, c)
-    identity = checkpoint.run_identity(c, schedule, config)
+    identity = checkpoint.run_identity(c, world, schedule, config, lora)
     step = resume(c, world, resume_from, model, optimizer, identity) if resume_from else 0
 
-    logger = Logger(c, config, world)
+    logger = Logger(c, config, world, lora)
     logger.start(schedule, resume_from)
     if world.is_main:
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
         folder = tokenizer_folder(c, schedule)
         token_ids = tokenizer.generation_token_ids(folder)
         write_config(out, asdict(config), torch.float32, c.init, folder, token_ids, with_chats)
+        if lora:
+            write_adapter_config(out, c.init, lora)
     if facts:
         logger.write({"step": step} | facts)
 
@@ -212,7 +222,10 @@ def train(c, model_config):
             world.close()
             raise SystemExit(0)
 
-    model.save_pretrained(out, like=out)
+    if lora:
+        save_adapter(model, out, world.is_main)
+    else:
+        model.save_pretrained(out, like=out)
     world.print0(f"saved {out}")
     world.close()
 
@@ -270,10 +283,12 @@ def describe_nonfinite(world, schedule, step, micro_batches, losses, norm):
 
 # ---------------------------------------------------------------------- model and optimizer
 
-def build_model(config, c, world):
-    """The model on its device, without values: activation checkpointing, then compile, then sharding of each block."""
+def build_model(config, c, world, lora=None):
+    """The model on its device, without values: LoRA, activation checkpointing, compile, then sharding of each block."""
     with torch.device("meta"):
         model = Qwen2(config, world.dtype, c.activation_checkpointing)
+    if lora:
+        add_lora(model, lora, getattr(torch, c.frozen_dtype or "float32"))
     if c.compile:
         for block in model.model.layers:
             block.compile()
@@ -289,8 +304,8 @@ def make_optimizer(model, c):
         embeddings = {model.model.embed_tokens.weight, model.lm_head.weight}  # one when tied
         groups = [{"params": [p.requires_grad_() for p in embeddings], "weight_decay": 0.0}]
     else:
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim == 1]
+        matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in model.parameters() if p.requires_grad and p.ndim == 1]
         groups = [{"params": matrices, "weight_decay": c.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=c.lr, betas=(c.beta1, c.beta2), fused=True)
 

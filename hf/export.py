@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from hf.adapters import config_folder
 from hf.config import read_config_fields, write_config
-from hf.folder import TOKENIZER_FILES
-from hf.weights import DTYPES, open_weights, read_model_fields
+from hf.folder import TOKENIZER_FILES, list_tokenizer_files
+from hf.safetensors_files import DTYPES
+from hf.weights import open_weights, read_model_fields
 
 INDEX = "model.safetensors.index.json"
 PART = "part-[0-9][0-9][0-9][0-9][0-9].tmp"
@@ -132,12 +134,16 @@ def safetensors_header(shapes):
 
 
 def export(source, out, dtype=None, max_bytes=5 << 30):
-    """Write a complete Hugging Face folder from another or from a training checkpoint. dtype None: byte for byte."""
+    """Write a complete Hugging Face folder from another, a training checkpoint, or an adapter, merged with its base.
+
+    dtype None: byte for byte, or of a merged matrix the base's dtype.
+    """
     if Path(source).resolve() == Path(out).resolve():
         raise ValueError(f"{out}: the export would overwrite its source; give another folder")
     check_output(out, source)
     stored = open_weights(source)
-    write_config(out, read_model_fields(source), dtype, like=source)
+    tokenizer = source if list_tokenizer_files(source) else None  # an adapter's folder may have none
+    write_config(out, read_model_fields(source), dtype, like=config_folder(source), tokenizer=tokenizer)
     shapes = {name: (dtype or s.dtype, s.shape) for name, s in stored.items()}
     write_weights(out, shapes, ((name, s.read().to(dtype or s.dtype)) for name, s in stored.items()), max_bytes)
     if (Path(out) / "tokenizer.model").exists() and read_config_fields(out)["model_type"] != "llama":

@@ -44,7 +44,7 @@ class _TargetLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, targets):
-        dx, dw = torch.empty_like(x), torch.zeros(weight.shape, dtype=torch.float32, device=x.device)
+        dx, dw = torch.empty_like(x), _zeros_like(weight) if weight.requires_grad else None  # None: a frozen head
         logp = _forward(x, weight, targets, dx, dw)
         ctx.save_for_backward(x, weight, targets, dx, dw)
         return logp
@@ -54,12 +54,17 @@ class _TargetLogprobs(torch.autograd.Function):
         x, weight, targets, dx, dw = ctx.saved_tensors
         if len(g) == 0 or bool((g == g[0]).all()):
             scale = g[0] if len(g) else 1.0
-            return (dx * scale).to(x.dtype), (dw * scale).to(weight.dtype), None
-        dx, dw = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+            return (dx * scale).to(x.dtype), None if dw is None else (dw * scale).to(weight.dtype), None
+        dx, dw = torch.empty_like(x), None if dw is None else _zeros_like(weight)
         w, buffers = weight.to(x.dtype), _buffers(x, weight)
         for rows in _chunks(len(x), len(weight), x.device):
             _chunk(x[rows], w, targets[rows], g[rows], dx[rows], dw, buffers)
-        return dx, dw.to(weight.dtype), None
+        return dx, None if dw is None else dw.to(weight.dtype), None
+
+
+def _zeros_like(weight):
+    """Memory for its gradient, a float32 sum over chunks."""
+    return torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
 
 
 def _forward(x, weight, targets, dx, dw):
@@ -115,7 +120,8 @@ def _chunk(x, w, targets, g, dx, dw, buffers):
         rounded.copy_(p if g is None else p.mul_(g[:, None]))
         torch.mm(rounded, w, out=dx)
         dx.neg_()
-        dw -= rounded.T @ x
+        if dw is not None:
+            dw -= rounded.T @ x
     return logp[:, 0]
 
 
@@ -125,6 +131,8 @@ def _triton_chunk(x, w, targets, g, dx, dw, logits):
     logp = logprobs_of_logits(logits, targets, g, dx is not None)
     if dx is not None:
         torch.mm(logits, w, out=dx)
+        if dw is None:
+            return logp
         if x.is_cuda and x.dtype != torch.float32:  # bfloat16 factors, a float32 sum
             torch.addmm(dw, logits.T, x, out_dtype=torch.float32, out=dw)
         else:

@@ -14,6 +14,7 @@
     parse.py           text back to the lexicon's keys: which words, which pattern, which language
     marks.py           marks one answer by rule
     judge.py           the program around it: win rates and scores with intervals
+    knowledge_base.py  the lexicon and the facts as entities, relations and triples, for recipes/adapters.py
     sizes.py           the settings
     __main__.py        one function for each kind of file
 

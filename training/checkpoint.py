@@ -16,17 +16,20 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
+from hf.adapters import WEIGHTS
 from hf.config import write_config
 from hf.weights import open_weights
+from training.lora import adapter_parameters, copy_adapter_config
 
 
 def state_dict(model, optimizer):
     """Parameters and, of those that are trained, AdamW's two moments by name; DTensors under FSDP.
 
-    Moments that AdamW has not made yet are made here, as zeros.
+    Of a model with an adapter they are the adapter's alone. Moments that AdamW has not made yet are made here, as
+    zeros.
     """
     tensors = {}
-    for name, p in model.named_parameters():
+    for name, p in (adapter_parameters(model) or dict(model.named_parameters())).items():
         tensors[name] = p.detach()
         if not p.requires_grad:
             continue
@@ -68,6 +71,7 @@ def save(c, world, model, optimizer, state):
         updates = max(int(s["step"]) for s in optimizer.state.values())  # fewer than steps where some were skipped
         (tmp / "state.json").write_text(json.dumps(state | {"updates": updates}))
         write_config(tmp, asdict(model.config), torch.float32, like=c.out)
+        copy_adapter_config(c.out, tmp)
     world.barrier()
     manifest = fsync_and_hash(tmp, world)
     if world.is_main:
@@ -161,10 +165,13 @@ def restore(path, model, optimizer, identity):
 
 # ---------------------------------------------------------------------- identity
 
-def run_identity(c, schedule, config):
-    """What a checkpoint and the run that resumes from it must have in common."""
-    return {"schedule": schedule.fingerprint(), "config": asdict(config), "init": c.init and fingerprint(c.init),
-            "first_new_id": c.first_new_id}
+def run_identity(c, world, schedule, config, lora):
+    """What a checkpoint and the run that resumes from it must have in common. Collective."""
+    identity = {"schedule": schedule.fingerprint(), "config": asdict(config), "init": c.init and fingerprint(c.init),
+                "first_new_id": c.first_new_id, "lora": lora and lora._asdict()}
+    if lora:  # the frozen weights are not in the checkpoint, so every bit of them counts
+        identity |= {"base": weights_sha256(c.init, world), "adapter": c.adapter and sha256(Path(c.adapter, WEIGHTS))}
+    return identity
 
 
 def fingerprint(folder):

@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import tokenizer
+from hf.adapters import LINEARS, base_folder, is_adapter
 from hf.config import write_config
 from hf.folder import list_tokenizer_files
 from model import ModelConfig
@@ -18,7 +19,7 @@ FRACTIONS = {"warmup_ratio": "a fraction of the steps, not a number of steps",
 BELOW = {"beta1": 1, "beta2": 1, "label_smoothing": 0.5}
 CHOICES = {"loss": ("lm", "dpo"), "lr_schedule": ("cosine", "linear", "constant"),
            "dtype": ("auto", "float32", "bfloat16"), "activation_checkpointing": (False, True, "selective"),
-           "on_nonfinite": ("stop", "skip")}
+           "on_nonfinite": ("stop", "skip"), "frozen_dtype": (None, "float32", "bfloat16")}
 LARGE_MODEL = 50e6   # parameters; above this a learning rate above LARGE_LR has to be confirmed
 LARGE_LR = 1e-3
 
@@ -38,6 +39,7 @@ def check_settings(c):
             problems.append(f"{name} must be {listed}, got {value!r}")
     if c.loss == "dpo" and not c.init:
         problems.append("loss=dpo needs init=, the model to align: it is the reference, too")
+    problems += check_lora(c)
     if c.compile and c.activation_checkpointing == "selective":
         problems.append("compile=True recomputes cheap operations by itself; set activation_checkpointing to False or "
                         "True, not selective")
@@ -71,6 +73,26 @@ def check_number(name, value):
     return []
 
 
+def check_lora(c):
+    """[what is wrong with the settings of LoRA], or []."""
+    own = [name for name in ("lora_rank", "lora_alpha", "lora_targets") if getattr(c, name) is not None]
+    problems = []
+    if c.lora_rank is None and c.adapter is None:
+        own += ["frozen_dtype"] * (c.frozen_dtype is not None)
+        return [f"{own[0]} is a setting of LoRA; set lora_rank=, too"] if own else []
+    if c.adapter and own:
+        problems.append(f"adapter={c.adapter} brings its own rank, alpha and targets; remove {', '.join(own)}")
+    if not c.init:
+        problems.append("LoRA needs init=, the model whose weights stay frozen")
+    if c.first_new_id:
+        problems.append("first_new_id trains embeddings and LoRA freezes them; train one after the other")
+    if c.lora_targets is not None:
+        unknown = [t for t in c.lora_targets if t not in LINEARS]
+        if unknown or not c.lora_targets:
+            problems.append(f"lora_targets must be a list of {', '.join(LINEARS)}, got {c.lora_targets}")
+    return problems
+
+
 # ---------------------------------------------------------------------- settings, model and data together
 
 def resolve_model(c, model_config):
@@ -80,6 +102,11 @@ def resolve_model(c, model_config):
             raise ValueError(missing_folder(c.init))
         if model_config != ModelConfig():
             raise ValueError(f"init={c.init} has its own config.json; remove the model's settings (hidden_size, ...)")
+        if (c.lora_rank or c.adapter) and is_adapter(c.init):
+            raise ValueError(f"init={c.init} is an adapter; to train it on, set init={base_folder(c.init)} and "
+                             f"adapter={c.init}, or merge it first: python model.py export {c.init} OUT")
+        if c.adapter and not is_adapter(c.adapter):
+            raise ValueError(f"adapter={c.adapter}: no adapter_config.json there; set it to a PEFT folder")
         return ModelConfig.from_pretrained(c.init)
     return stored_config(model_config)
 
@@ -164,23 +191,24 @@ def tokenizer_folder(c, schedule):
 
 # ---------------------------------------------------------------------- learning rate
 
-def usual_learning_rate(parameters: float, continued: bool, loss: str = "lm") -> float:
+def usual_learning_rate(parameters: float, continued: bool, loss: str = "lm", lora: bool = False) -> float:
     """A usual peak learning rate. From scratch: 6e-4 at 125 M parameters, 1e-4 at 13 B (Brown et al. 2020, Table 2.1).
 
-    Continued training of a published model (above LARGE_MODEL) takes 1e-5 to 1e-4, DPO a twentieth of that.
+    Continued training of a published model (above LARGE_MODEL) takes 1e-5 to 1e-4, DPO a twentieth of that; LoRA ten
+    times as much as training all weights.
     """
     usual = 6e-4 * (125e6 / parameters) ** 0.386  # the power law through both
     if continued and parameters > LARGE_MODEL:
         usual = min(usual, 1e-4)
         if loss == "dpo":
             usual /= 20
-    return usual
+    return 10 * usual if lora else usual
 
 
-def check_learning_rate(c, config):
+def check_learning_rate(c, config, lora=None):
     """A warning for a learning rate above twice the usual one, or None. ValueError above LARGE_LR for a large model."""
     n = count_parameters(config)["all"]
-    usual = usual_learning_rate(n, c.init is not None and not c.first_new_id, c.loss)
+    usual = usual_learning_rate(n, c.init is not None and not c.first_new_id, c.loss, lora is not None)
     if c.lr > LARGE_LR and n > LARGE_MODEL and not c.allow_large_lr:
         raise ValueError(f"lr={c.lr:g} is too large for {n / 1e6:.0f} M parameters; set lr={usual:.0e}, which is "
                          "usual, or allow_large_lr=True")

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data import IGNORE, best_fit, collate, pack_chats
-from training.checkpoint import weights_sha256
+from hf.adapters import WEIGHTS
+from training.checkpoint import sha256, weights_sha256
 
 
 def answer_logprobs(model, batch):
@@ -97,6 +98,8 @@ def make_objectives(c, world, model, schedule, held_out):
     what else is in a batch. A run ends with margins of about 1, so above 0.2 it is worth a warning.
     """
     weights = weights_sha256(c.init, world)
+    if c.adapter:
+        weights = f"{weights} + {sha256(Path(c.adapter, WEIGHTS))}"
     packed = [best_fit(s.lengths, c.seq_len, 0) for s in held_out]
     train = DPO(c, world, schedule.sources, references(c, world, model, schedule.sources, schedule.packed, weights))
     valid = DPO(c, world, held_out, references(c, world, model, held_out, packed, weights))

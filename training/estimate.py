@@ -3,9 +3,10 @@
     python train.py configs/marco/stage1.py estimate=True gpus=64 gpu=H100
 
 Bytes are counted for what train.py does: float32 master weights, gradients and AdamW's two moments sharded by FSDP2,
-blocks gathered in bfloat16 when they are needed, gradients reduced in float32. Nothing is measured: the utilization
-(mfu) is a setting. Activations are those of a model whose kernels save only their inputs (kernels/), and each row is
-taken as one document, which makes attention as expensive as it can be.
+blocks gathered in bfloat16 when they are needed, gradients reduced in float32. With LoRA the base has weights only, in
+frozen_dtype. Nothing is measured: the utilization (mfu) is a setting. Activations are those of a model whose kernels
+save only their inputs (kernels/), and each row is taken as one document, which makes attention as expensive as it can
+be.
 """
 import math
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from model import ModelConfig, Qwen2
+from training.lora import Lora, adapter_parameters, add_lora, lora_settings
 
 # datasheets: dense bfloat16 FLOP/s; GiB of memory; bytes/s one way to GPUs of the node; to other nodes by its own port
 CARDS = {"A100": (312e12, 80, 300e9, 25e9), "H100": (989.5e12, 80, 450e9, 50e9),
@@ -76,25 +78,31 @@ def resolve_config(init: str | None, model_config: ModelConfig, shape: str | Non
     return ModelConfig(**SHAPES[name])
 
 
-def count_parameters(config: ModelConfig) -> dict:
-    """{"all"; "block": of one layer; "root": outside the layers; "matrices": those each token is multiplied with}."""
+def count_parameters(config: ModelConfig, lora: Lora | None = None) -> dict:
+    """{"all"; "block": of one layer; "root": outside the layers; "matrices": those each token is multiplied with;
+    "adapter": of LoRA, not in the others, 0 without}."""
     with torch.device("meta"):
         model = Qwen2(config)
     everything = sum(p.numel() for p in model.parameters())
     block = sum(p.numel() for p in model.model.layers[0].parameters())
     block_matrices = sum(p.numel() for p in model.model.layers[0].parameters() if p.ndim > 1)
     L, head = config.num_hidden_layers, config.vocab_size * config.hidden_size
-    return {"all": everything, "block": block, "root": everything - L * block, "matrices": L * block_matrices + head}
+    if lora:
+        add_lora(model, lora)
+    return {"all": everything, "block": block, "root": everything - L * block, "matrices": L * block_matrices + head,
+            "adapter": sum(p.numel() for p in adapter_parameters(model).values())}
 
 
 def count_flops(config, parameters, tokens, attended):
     """FLOP of training on these tokens, recomputation not counted.
 
-    6 per token and weight of a matrix (2 forward, 4 backward); attention 12 L H D per attended key: `attended` counts
-    them over all queries. parameters: from count_parameters.
+    6 per token and weight of a matrix (2 forward, 4 backward), 4 where it is frozen and only passes gradients on;
+    attention 12 L H D per attended key: `attended` counts them over all queries. parameters: from count_parameters.
     """
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_size * attended
-    return 6 * parameters["matrices"] * tokens + attention
+    n = parameters
+    matrices = 4 * n["matrices"] + 6 * n["adapter"] if n["adapter"] else 6 * n["matrices"]
+    return matrices * tokens + attention
 
 
 def flops_per_token(config, parameters, seq_len):
@@ -121,9 +129,17 @@ def memory_per_gpu(c, config, parameters, gpus):
     n, own = parameters, parameters["all"] / shards
     kept, working = activation_bytes(config, c.activation_checkpointing)
     gathered = n["all"] if gpus == 1 else n["root"] + 2 * n["block"]  # the block being computed and the one prefetched
-    return {"masters": 4 * own, "gradients": 4 * own, "AdamW": 8 * own, "bf16 gathered": 2 * gathered,
-            # one block's in bfloat16 and, being reduced, in float32; the root's, and the head's float32 sum
-            "gradients at work": 6 * n["block"] + 2 * n["root"] + 4 * config.vocab_size * config.hidden_size,
+    # one block's in bfloat16 and, being reduced, in float32; the root's, and the head's float32 sum
+    trained, frozen = own, {}
+    at_work = 6 * n["block"] + 2 * n["root"] + 4 * config.vocab_size * config.hidden_size
+    if n["adapter"]:
+        of_block = n["adapter"] / config.num_hidden_layers
+        in_bfloat16 = c.frozen_dtype == "bfloat16"
+        trained, frozen = n["adapter"] / shards, {"frozen": own * (2 if in_bfloat16 else 4)}
+        gathered = 0 if in_bfloat16 and shards == 1 else gathered  # they are multiplied as they are
+        gathered, at_work = gathered + (n["adapter"] if gpus == 1 else 2 * of_block), 6 * of_block
+    return {"masters": 4 * trained, **frozen, "gradients": 4 * trained, "AdamW": 8 * trained,
+            "bf16 gathered": 2 * gathered, "gradients at work": at_work,
             "activations": tokens * (config.num_hidden_layers * kept + working + 6 * config.hidden_size),
             "logits": 2 * min(LOGIT_CHUNK, tokens) * config.vocab_size}
 
@@ -138,8 +154,9 @@ def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     shards, n = min(c.shard_size or gpus, gpus), parameters
     _, _, in_node, between_nodes = CARDS[gpu]
     replicas = gpus // shards
-    sharded = (shards - 1) / shards * (2 * (2 * n["all"] - n["root"]) + 4 * n["all"])
-    reduced = 2 * (replicas - 1) / replicas * 4 * n["all"] / shards
+    trained = n["adapter"] or n["all"]
+    sharded = (shards - 1) / shards * (2 * (2 * n["all"] - n["root"]) + 4 * trained)
+    reduced = 2 * (replicas - 1) / replicas * 4 * trained / shards
     return (sharded / (in_node if shards <= gpus_per_node else between_nodes),
             reduced / (in_node if gpus <= gpus_per_node else between_nodes))
 
@@ -151,7 +168,7 @@ def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list
     if c.batch_size % gpus or gpus % shards:
         raise ValueError(f"batch_size={c.batch_size} must be a multiple of gpus={gpus}, and gpus a multiple of "
                          f"shard_size={shards}")
-    parameters = count_parameters(config)
+    parameters = count_parameters(config, lora_settings(c))
     memory = memory_per_gpu(c, config, parameters, gpus)
     total = sum(memory.values()) / 2 ** 30
     rows = min(c.micro_batch_size, c.batch_size // gpus)
@@ -163,8 +180,9 @@ def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list
     step = (micro_steps - 1) * max(compute, fsdp) + max(compute, fsdp + between)
     tokens = c.batch_size * c.seq_len
 
-    lines = [f"{parameters['all']:,} parameters; {gpus} x {machines.gpu}: {gpus // shards} x {shards} (replicas x "
-             f"shards); {c.batch_size} rows of {c.seq_len} tokens, {micro_steps} x {rows} on each GPU",
+    adapter = f", frozen, and {parameters['adapter']:,} of LoRA" if parameters["adapter"] else ""
+    lines = [f"{parameters['all']:,} parameters{adapter}; {gpus} x {machines.gpu}: {gpus // shards} x {shards} "
+             f"(replicas x shards); {c.batch_size} rows of {c.seq_len} tokens, {micro_steps} x {rows} on each GPU",
              f"memory per GPU, GiB: {', '.join(f'{k} {v / 2 ** 30:.1f}' for k, v in memory.items())}; "
              f"{total:.1f} of {capacity:.0f}",
              f"compute: {per_token / 1e9:.2f} GFLOP per token, {compute:.2f} s per micro-step at {machines.mfu:.0%} of "

@@ -16,9 +16,9 @@ from training.estimate import CARDS, count_flops, count_parameters
 class Logger:
     """Loss, speed, model FLOP utilization, memory and time left: one printed line and one JSON line. Rank 0 writes."""
 
-    def __init__(self, c, config, world):
+    def __init__(self, c, config, world, lora=None):
         self.c, self.config, self.world = c, config, world
-        self.parameters = count_parameters(config)
+        self.parameters = count_parameters(config, lora)
         self.peak_flops = peak_flops(world)
         self.restart()
 
@@ -36,7 +36,9 @@ class Logger:
             (out / name).write_text(json.dumps(run, indent=1))
             end_last_line(out / "log.jsonl")
         resumed = f", from {checkpoint}" if checkpoint else ""
-        print0(f"{out}: {self.parameters['all'] / 1e6:.2f} M parameters, {c.steps} steps of {c.batch_size} x "
+        adapter = self.parameters["adapter"]
+        trained = f", frozen, and {adapter / 1e6:.3f} M of LoRA" if adapter else ""
+        print0(f"{out}: {self.parameters['all'] / 1e6:.2f} M parameters{trained}, {c.steps} steps of {c.batch_size} x "
                f"{c.seq_len} tokens{resumed}")
         for name, epochs in schedule.epochs(c.steps).items():
             if epochs > c.max_epochs:
