@@ -157,8 +157,8 @@ def restore(path, model, optimizer, identity):
 
 def run_identity(c, schedule, config):
     """What a checkpoint and the run that resumes from it must have in common."""
-    return {"schedule": schedule.fingerprint(), "config": asdict(config), "init": c.init and fingerprint(c.init),
-            "first_new_id": c.first_new_id}
+    return {"stages": c.stages and [c.ramp, *c.stages], "schedule": schedule.fingerprint(), "config": asdict(config),
+            "init": c.init and fingerprint(c.init), "first_new_id": c.first_new_id}
 
 
 def fingerprint(folder):
