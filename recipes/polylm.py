@@ -12,7 +12,6 @@ PolyLM trains from scratch on 640 B tokens, the last 97 B in the second stage; n
 Its optimizer settings for the second stage are not published: here one learning-rate schedule spans both.
 """
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,8 +23,7 @@ from configs import language_table, load
 from corpus import clean
 from eval import hash_weights
 from evaluation import outcomes
-
-PROGRAMS = Path(__file__).parent.parent
+from evaluation.programs import run_program
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class PolyLM:
     curve: bool = False           # also second stages with other shares of non-English text
     curve_shares: list = field(default_factory=lambda: [0.3, 0.45, 0.6, 0.75])
     curve_tokens: int | None = None  # of each run of the curve; None: as many as of the other runs
-    estimate: bool = False        # only print what the run needs
+    estimate: bool = False        # only print what the run needs on so many GPUs
+    gpus: int = 64
     seed: int = 0                 # of the documents and of the training order
 
     def __post_init__(self):
@@ -106,7 +105,8 @@ def main(argv=None):
     if c.curve:
         runs |= {f"curve-{100 * s:.0f}": (s, c.curve_tokens or c.tokens) for s in c.curve_shares}
     if c.estimate:
-        train(c, "curriculum", *runs["curriculum"], estimate=True)
+        train(c, "curriculum", *runs["curriculum"], estimate=True, gpus=c.gpus)
+        print(Path(c.out, "logs", "curriculum-train.txt").read_text(), end="")
         return
     if not c.data:
         build_tinyworld(c)
@@ -120,33 +120,18 @@ def main(argv=None):
 
 # ---------------------------------------------------------------------- data, training, evaluation
 
-def program(c, done: str, name: str, **settings):
-    """Run a program of the repository, unless the file `done` says that it has finished; output goes to OUT/logs."""
-    if Path(done).exists():
-        return
-    log = Path(c.out, "logs", f"{Path(done).parent.name}-{name}.txt")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    script = ["-m", name] if name == "tinyworld" else [str(PROGRAMS / f"{name}.py")]
-    with open(log, "w") as f:
-        code = subprocess.run([sys.executable, *script, *(f"{k}={v}" for k, v in settings.items())], stdout=f,
-                              stderr=subprocess.STDOUT).returncode
-    if code:
-        last = (log.read_text().strip() or "it printed nothing").splitlines()[-1]
-        raise ValueError(f"{name} failed: {last}; everything it printed is in {log}")
-
-
 def build_tinyworld(c):
     """OUT/tokens-crawl: documents with junk, not cleaned. OUT/tokens-library: others, cleaned, and sentence pairs."""
     names = {code: language_table.NAMES[code] for code in c.languages}
     for n, (kind, sizes) in enumerate((("crawl", c.crawl), ("library", c.library))):
-        program(c, f"{c.out}/{kind}/benchmarks/labels.json", "tinyworld", out=f"{c.out}/{kind}", native=[],
+        run_program(c.out, f"{c.out}/{kind}/benchmarks/labels.json", "tinyworld", out=f"{c.out}/{kind}", native=[],
                 languages=c.languages, seed=2 * c.seed + n, crosslingual=0, preferences=0, questions=0, **sizes)
         sources = [dict(name=f"{kind}-{k}", path=f"web/{k}.jsonl", category=language_table.group(k), language=k,
                         **{"clean": True} if kind == "crawl" else {}) for k in c.languages]
         if kind == "library":
             sources += [dict(name=f"pairs-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en",
                              target=k) for k in c.languages[1:]]
-        program(c, f"{c.out}/tokens-{kind}/account.json", "prepare", raw=f"{c.out}/{kind}",
+        run_program(c.out, f"{c.out}/tokens-{kind}/account.json", "prepare", raw=f"{c.out}/{kind}",
                 out=f"{c.out}/tokens-{kind}", sources=sources, language_names=names, tokenizer=c.model, workers=1,
                 thresholds={"*": {"chars": (20, 10 ** 6)}}, near_dedup=False, valid_fraction=0.0)
 
@@ -154,7 +139,7 @@ def build_tinyworld(c):
 def train(c, name, share, tokens, **more):
     """One run of train.py into OUT/NAME."""
     crawl, better, _ = folders(c)
-    program(c, f"{c.out}/{name}/model.safetensors", "train", out=f"{c.out}/{name}", init=c.model,
+    run_program(c.out, f"{c.out}/{name}/model.safetensors", "train", out=f"{c.out}/{name}", init=c.model,
             data=[crawl, better], stages=make_stages(c, share, tokens), ramp="step" if share is None else c.ramp,
             seed=c.seed, **c.train, **more)
 
@@ -166,7 +151,7 @@ def evaluate(c, name, model):
     tasks = [dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl"),
              dict(name="translation", kind="translate", path="flores/{lang}.txt", limit=c.sentences,
                   max_new_tokens=48, prompt=prompt, pairs=pairs)]
-    program(c, f"{c.out}/eval/{name}/done", "eval", model=model, data=folders(c)[2], out=f"{c.out}/eval/{name}",
+    run_program(c.out, f"{c.out}/eval/{name}/done", "eval", model=model, data=folders(c)[2], out=f"{c.out}/eval/{name}",
             checkpoint=name, languages=c.languages, tasks=tasks, threads=1)
     Path(c.out, "eval", name, "done").touch()
 
