@@ -36,7 +36,7 @@ from evaluation.examples import (
     same_examples,
     score_directions,
 )
-from evaluation.programs import run_program
+from evaluation.programs import run_program, total_seconds
 
 TEMPLATE = "Translate the text from {src} to English.\n{src} text: {x}\nEnglish text:"  # one of bitext's
 
@@ -66,15 +66,13 @@ class LDP:
     def __post_init__(self):
         problems = []
         codes = ["en", *self.high, *self.low]
-        unknown = [code for code in codes if code not in language_table.LANGUAGES]
-        if unknown or len(set(codes)) < len(codes) or not self.low:
+        if set(codes) - set(language_table.LANGUAGES) or len(set(codes)) < len(codes) or not self.low:
             problems.append(f"high and low must be different codes of configs/language_table.py without en, got "
                             f"{self.high} and {self.low}")
         if self.k not in self.sweep or min(self.sweep) < 1:
             problems.append(f"sweep must hold counts from 1 and k={self.k}, got {self.sweep}")
         if max(self.sweep) > len(self.high):
-            problems.append(f"{max(self.sweep)} examples in different languages need as many in high, which has "
-                            f"{len(self.high)}")
+            problems.append(f"{max(self.sweep)} examples need as many languages in high, which has {len(self.high)}")
         if self.n_pool < max(self.sweep):
             problems.append(f"n_pool={self.n_pool} is less than the {max(self.sweep)} examples of one language")
         problems += [f"{name} must be at least 1, got {getattr(self, name)}"
@@ -208,10 +206,10 @@ def write_rows(path, rows):
 
 def main(argv=None):
     c, = load(LDP, argv=argv)
-    begin, out = time.time(), Path(c.out)
+    out = Path(c.out)
     out.mkdir(parents=True, exist_ok=True)
     folder = train_on_episodes(c)
-    texts, identify = read_texts(c), clean.load_langid(["en", *c.high, *c.low])
+    begin, texts, identify = time.time(), read_texts(c), clean.load_langid(["en", *c.high, *c.low])
     translator = Translator(folder, c.max_new, c.max_length, c.batch)
     answers, counts = translate_all(c, translator, texts, choose_ids(c, len(texts["en"])), identify)
     rows = score_directions(answers, c.low, identify)
@@ -221,7 +219,6 @@ def main(argv=None):
     print(f"back-translated pairs: {counts}")
     english = [measure_english(c, name, model) for name, model in (("before", c.model), ("after", folder))]
     chrf = {row["condition"]: row["chrf++"] for row in rows if row["direction"] == "low->en"}
-    tokens = c.episodes.get("tokens", 0)
     outcomes.save(outcomes.Outcome(
         system="ldp", title="LDP", paper="2306.11372",
         claim="examples in other languages, translated by the model itself, make it translate a language without data "
@@ -230,9 +227,10 @@ def main(argv=None):
         controls={"zero-shot": chrf["zero-shot"], "supervised": chrf[f"supervised k={c.k}"],
                   "one language": chrf["one language"]},
         english_metric="bits per byte of English (lower is better)", english_before=english[0],
-        english_after=english[1], tokens=tokens, control_tokens=tokens, base=hash_weights(c.model)[:12],
+        english_after=english[1], tokens=c.episodes.get("tokens", 0), control_tokens=c.episodes.get("tokens", 0),
+        base=hash_weights(c.model)[:12], details=[*rows, {"back-translation": counts}],
         right_language=next(row["right language"] for row in rows if row["condition"] == f"LDP k={c.k}"),
-        seconds=time.time() - begin, details=[*rows, {"back-translation": counts}]), out)
+        seconds=total_seconds(c.out) + time.time() - begin), out)
 
 
 def measure_english(c, name, model) -> float | None:

@@ -13,7 +13,6 @@ Its optimizer settings for the second stage are not published: here one learning
 """
 import json
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -23,7 +22,7 @@ from configs import language_table, load
 from corpus import clean
 from eval import hash_weights
 from evaluation import outcomes
-from evaluation.programs import run_program
+from evaluation.programs import run_program, total_seconds
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,6 @@ def folders(c) -> tuple[str, str, str]:
 
 def main(argv=None):
     c, = load(PolyLM, argv=argv)
-    begin = time.time()
     share = share_of_others(c.second)
     runs = {"control": (None, c.tokens), "curriculum": (share, c.tokens)}
     if c.curve:
@@ -115,7 +113,7 @@ def main(argv=None):
     evaluate(c, "base", c.model)
     for name in runs:
         evaluate(c, name, f"{c.out}/{name}")
-    report(c, runs, time.time() - begin)
+    report(c, runs)
 
 
 # ---------------------------------------------------------------------- data, training, evaluation
@@ -125,23 +123,23 @@ def build_tinyworld(c):
     names = {code: language_table.NAMES[code] for code in c.languages}
     for n, (kind, sizes) in enumerate((("crawl", c.crawl), ("library", c.library))):
         run_program(c.out, f"{c.out}/{kind}/benchmarks/labels.json", "tinyworld", out=f"{c.out}/{kind}", native=[],
-                languages=c.languages, seed=2 * c.seed + n, crosslingual=0, preferences=0, questions=0, **sizes)
+                    languages=c.languages, seed=2 * c.seed + n, crosslingual=0, preferences=0, questions=0, **sizes)
         sources = [dict(name=f"{kind}-{k}", path=f"web/{k}.jsonl", category=language_table.group(k), language=k,
                         **{"clean": True} if kind == "crawl" else {}) for k in c.languages]
         if kind == "library":
             sources += [dict(name=f"pairs-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en",
                              target=k) for k in c.languages[1:]]
         run_program(c.out, f"{c.out}/tokens-{kind}/account.json", "prepare", raw=f"{c.out}/{kind}",
-                out=f"{c.out}/tokens-{kind}", sources=sources, language_names=names, tokenizer=c.model, workers=1,
-                thresholds={"*": {"chars": (20, 10 ** 6)}}, near_dedup=False, valid_fraction=0.0)
+                    out=f"{c.out}/tokens-{kind}", sources=sources, language_names=names, tokenizer=c.model, workers=1,
+                    thresholds={"*": {"chars": (20, 10 ** 6)}}, near_dedup=False, valid_fraction=0.0)
 
 
 def train(c, name, share, tokens, **more):
     """One run of train.py into OUT/NAME."""
     crawl, better, _ = folders(c)
     run_program(c.out, f"{c.out}/{name}/model.safetensors", "train", out=f"{c.out}/{name}", init=c.model,
-            data=[crawl, better], stages=make_stages(c, share, tokens), ramp="step" if share is None else c.ramp,
-            seed=c.seed, **c.train, **more)
+                data=[crawl, better], stages=make_stages(c, share, tokens), ramp="step" if share is None else c.ramp,
+                seed=c.seed, **c.train, **more)
 
 
 def evaluate(c, name, model):
@@ -152,7 +150,7 @@ def evaluate(c, name, model):
              dict(name="translation", kind="translate", path="flores/{lang}.txt", limit=c.sentences,
                   max_new_tokens=48, prompt=prompt, pairs=pairs)]
     run_program(c.out, f"{c.out}/eval/{name}/done", "eval", model=model, data=folders(c)[2], out=f"{c.out}/eval/{name}",
-            checkpoint=name, languages=c.languages, tasks=tasks, threads=1)
+                checkpoint=name, languages=c.languages, tasks=tasks, threads=1)
     Path(c.out, "eval", name, "done").touch()
 
 
@@ -182,7 +180,7 @@ def summarize(c, name) -> dict:
     return row
 
 
-def report(c, runs, seconds):
+def report(c, runs):
     """Print the table and write OUT/outcome.json."""
     rows = {name: summarize(c, name) for name in ("base", *runs)}
     columns = list(rows["base"])
@@ -201,7 +199,7 @@ def report(c, runs, seconds):
         method=100 * (1 - ours["low"] / base["low"]), controls={"one stage": 100 * (1 - control["low"] / base["low"])},
         english_metric="bits per byte of English (lower is better)", english_before=base["en"],
         english_after=ours["en"], right_language=ours["right language"], tokens=c.tokens, control_tokens=c.tokens,
-        base=hash_weights(c.model)[:12], seconds=seconds, details=list(rows.values())), c.out)
+        base=hash_weights(c.model)[:12], seconds=total_seconds(c.out), details=list(rows.values())), c.out)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def test_the_whole_recipe_on_files_of_ones_own(tmp_path):
 @pytest.mark.parametrize("changes, message", [
     (dict(low=["de"]), "high and low must be different codes"), (dict(low=[]), "high and low must be different codes"),
     (dict(high=["en", "fr"]), "different codes .* without en"),
-    (dict(sweep=[1, 4], k=4), "need as many in high, which has 2"),
+    (dict(sweep=[1, 4], k=4), "4 examples need as many languages in high, which has 2"),
     (dict(k=3), "sweep must hold counts from 1 and k=3"), (dict(n_mono=0), "n_mono must be at least 1, got 0"),
     (dict(n_pool=1), "n_pool=1 is less than the 2 examples"), (dict(n_test=3), "at least n_test .* = 9; they have"),
     (dict(episodes={"tokens": 1}), "episodes are made of the tinyworld's pairs")])
