@@ -88,8 +88,7 @@ class LDP:
 def read_texts(c) -> dict:
     """{language: its sentences}, aligned."""
     pattern = c.texts or f"{c.out}/raw/benchmarks/flores/{{lang}}.txt"
-    texts = {code: Path(pattern.format(lang=code)).read_text(encoding="utf-8").splitlines()
-             for code in ("en", *c.high, *c.low)}
+    texts = {k: Path(pattern.format(lang=k)).read_text(encoding="utf-8").splitlines() for k in ("en", *c.high, *c.low)}
     sizes = {code: len(lines) for code, lines in texts.items()}
     if len(set(sizes.values())) > 1 or min(sizes.values()) < c.n_test + c.n_mono + c.n_pool:
         raise ValueError(f"{pattern}: the files must have equally many lines, at least n_test + n_mono + n_pool = "
@@ -147,14 +146,15 @@ def make_pools(c, translator, texts, ids) -> dict:
     return pools
 
 
-def translate_all(c, translator, texts, ids, identify) -> tuple[dict, dict]:
-    """({(condition, direction, language): (sentences, answers, references)}, {language: counts of step 2})."""
-    pools, out, counts, sft = make_pools(c, translator, texts, ids), {}, {}, []
+def translate_all(c, translator, texts, ids, identify) -> tuple[dict, list]:
+    """({(condition, direction, language): (sentences, answers, references)}, [counts of step 2 by language])."""
+    pools, out, counts, sft = make_pools(c, translator, texts, ids), {}, [], []
     for code in c.low:
-        answers, kept, counts[code] = translate_language(c, translator, texts, ids, pools, code, identify)
+        answers, kept, row = translate_language(c, translator, texts, ids, pools, code, identify)
+        counts.append(row)
         out |= {(*key, code): value for key, value in answers.items()}
-        order = f"Translate into {language_table.LANGUAGES[code].name}: "
-        sft += [{"messages": [{"role": "user", "content": order + english}, {"role": "assistant", "content": x}]}
+        ask = f"Translate into {language_table.LANGUAGES[code].name}: "
+        sft += [{"messages": [{"role": "user", "content": ask + english}, {"role": "assistant", "content": x}]}
                 for english, x in kept]
     write_rows(Path(c.out, "sft.jsonl"), sft)
     write_rows(Path(c.out, "answers.jsonl"), translator.rows)
@@ -197,7 +197,7 @@ def translate_language(c, translator, texts, ids, pools, code, identify):
     run(f"supervised k={c.k}", "en->low", from_list([(b, a) for a, b in true_pairs], c.k))
     if len(kept) > c.k:
         run(f"back-translated k={c.k}", "en->low", from_list(kept, c.k))
-    return out, kept, {"sentences": len(mono), "kept": len(kept), "dropped": dict(dropped)}
+    return out, kept, {"back-translated": code, "sentences": len(mono), "kept": len(kept), "dropped": str(dict(dropped))}
 
 
 def write_rows(path, rows):
@@ -216,7 +216,7 @@ def main(argv=None):
     for row in ({k: k for k in rows[0]}, *rows):
         print("  ".join(f"{'-' if x is None else x if isinstance(x, str) else format(x, '.1f'):>22}"
                         for x in row.values()))
-    print(f"back-translated pairs: {counts}")
+    print(*counts, sep="\n")
     english = [measure_english(c, name, model) for name, model in (("before", c.model), ("after", folder))]
     chrf = {row["condition"]: row["chrf++"] for row in rows if row["direction"] == "low->en"}
     outcomes.save(outcomes.Outcome(
@@ -228,7 +228,7 @@ def main(argv=None):
                   "one language": chrf["one language"]},
         english_metric="bits per byte of English (lower is better)", english_before=english[0],
         english_after=english[1], tokens=c.episodes.get("tokens", 0), control_tokens=c.episodes.get("tokens", 0),
-        base=hash_weights(c.model)[:12], details=[*rows, {"back-translation": counts}],
+        base=hash_weights(c.model)[:12], details=[*rows, *counts],
         right_language=next(row["right language"] for row in rows if row["condition"] == f"LDP k={c.k}"),
         seconds=total_seconds(c.out) + time.time() - begin), out)
 
