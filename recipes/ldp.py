@@ -26,16 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from corpus import clean
 from eval import hash_weights
-from evaluation import outcomes
-from evaluation.examples import (
-    SEPARATOR,
-    Translator,
-    diverse_examples,
-    filter_pairs,
-    make_episodes,
-    same_examples,
-    score_directions,
-)
+from evaluation import icl, outcomes
 from evaluation.programs import run_program, total_seconds
 
 TEMPLATE = "Translate the text from {src} to English.\n{src} text: {x}\nEnglish text:"  # one of bitext's
@@ -104,6 +95,11 @@ def choose_ids(c, n) -> dict:
     return chosen
 
 
+def read_pairs(path) -> list[tuple]:
+    """(x, its translation) of a TSV whose first column is the translation."""
+    return [tuple(line.split("\t")[1::-1]) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def train_on_episodes(c) -> str:
     """The folder of the model after lists of examples in the high-resource languages, pairs and text of the others."""
     if not c.texts:
@@ -114,9 +110,9 @@ def train_on_episodes(c) -> str:
     settings = dict(c.episodes)
     raw, count = Path(c.out, "raw"), settings.pop("count")
     if not (raw / "episodes.jsonl").exists():
-        tables = {code: (raw / f"bitext/en-{code}.tsv").read_text(encoding="utf-8").splitlines() for code in c.high}
-        pairs = {code: [tuple(line.split("\t")[1::-1]) for line in lines] for code, lines in tables.items()}
-        episodes = make_episodes(pairs, count, f"{c.seed} episodes")
+        tables = {target: {k: read_pairs(raw / f"bitext/{target}-{k}.tsv") for k in c.high if k != target}
+                  for target in ("en", "zh")}
+        episodes = icl.make_episodes(tables, count, f"{c.seed} episodes")
         write_rows(raw / "episodes.jsonl", ({"text": text} for text in episodes))
     sources = [dict(name="episodes", path="episodes.jsonl", category="episodes", language="en", clean=True)]
     names = {code: language_table.LANGUAGES[code].name for code in ("en", *c.low)}
@@ -142,7 +138,7 @@ def make_pools(c, translator, texts, ids) -> dict:
         if c.synthetic:
             name = language_table.LANGUAGES[code].name
             english = translator.answer("exemplars", code, ids["pool"], [TEMPLATE.format(src=name, x=x) for x in xs])
-        pools[code] = [(x, y) for x, y in zip(xs, english) if y and SEPARATOR not in x + y]
+        pools[code] = [(x, y) for x, y in zip(xs, english) if y and icl.SEPARATOR not in x + y]
     return pools
 
 
@@ -173,16 +169,16 @@ def translate_language(c, translator, texts, ids, pools, code, identify):
 
     def diverse(pools, k, order=0):
         def choose(n, x):
-            examples = diverse_examples(pools, code, k, f"{c.seed} {n}", x)
+            examples = icl.diverse_examples(pools, code, k, f"{c.seed} {n}", x)
             return random.Random(order).sample(examples, k) if order else examples
         return choose
 
     def from_list(pairs, k):
-        return lambda n, x: same_examples(pairs, k, f"{c.seed} {n}", x)
+        return lambda n, x: icl.same_examples(pairs, k, f"{c.seed} {n}", x)
 
     true_pairs = [(texts[code][i], texts["en"][i]) for i in ids["pool"]]
     run("zero-shot", "low->en", lambda n, x: [])
-    run("one language", "low->en", lambda n, x: same_examples(pools[c.high[n % len(c.high)]], c.k, f"{c.seed} {n}", x))
+    run("one language", "low->en", lambda n, x: icl.same_examples(pools[c.high[n % len(c.high)]], c.k, f"{c.seed} {n}", x))
     for k in c.sweep:
         run(f"supervised k={k}", "low->en", from_list(true_pairs, k))
         run(f"LDP k={k}", "low->en", diverse(pools, k))
@@ -191,13 +187,13 @@ def translate_language(c, translator, texts, ids, pools, code, identify):
     # step 2: sentences of X become pairs; step 3: English -> X
     mono = [texts[code][i] for i in ids["mono"]]
     back = translator.by_examples("back-translation", code, ids["mono"], mono, diverse(pools, c.k))
-    kept, dropped = filter_pairs(list(zip(back, mono)), code, identify, c.max_ratio)
+    kept, dropped = icl.filter_pairs(list(zip(back, mono)), code, identify, c.max_ratio)
     run("zero-shot", "en->low", lambda n, x: [])
     run("diverse", "en->low", diverse({k: [(b, a) for a, b in pairs] for k, pairs in pools.items()}, c.k))
     run(f"supervised k={c.k}", "en->low", from_list([(b, a) for a, b in true_pairs], c.k))
     if len(kept) > c.k:
         run(f"back-translated k={c.k}", "en->low", from_list(kept, c.k))
-    return out, kept, {"back-translated": code, "sentences": len(mono), "kept": len(kept), "dropped": str(dict(dropped))}
+    return out, kept, {"back-translated": code, "of": len(mono), "kept": len(kept), "dropped": str(dict(dropped))}
 
 
 def write_rows(path, rows):
@@ -210,9 +206,9 @@ def main(argv=None):
     out.mkdir(parents=True, exist_ok=True)
     folder = train_on_episodes(c)
     begin, texts, identify = time.time(), read_texts(c), clean.load_langid(["en", *c.high, *c.low])
-    translator = Translator(folder, c.max_new, c.max_length, c.batch)
+    translator = icl.Translator(folder, c.max_new, c.max_length, c.batch)
     answers, counts = translate_all(c, translator, texts, choose_ids(c, len(texts["en"])), identify)
-    rows = score_directions(answers, c.low, identify)
+    rows = icl.score_directions(answers, c.low, identify)
     for row in ({k: k for k in rows[0]}, *rows):
         print("  ".join(f"{'-' if x is None else x if isinstance(x, str) else format(x, '.1f'):>22}"
                         for x in row.values()))

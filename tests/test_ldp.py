@@ -8,7 +8,7 @@ import pytest
 
 import tokenizer
 from configs import load
-from evaluation.examples import (
+from evaluation.icl import (
     Translator,
     diverse_examples,
     filter_pairs,
@@ -89,20 +89,22 @@ def test_which_pairs_are_kept():
 
 def test_episodes_have_one_hidden_task_each():
     tasks = Counter()
-    for text in make_episodes(POOLS, 600, "0"):
+    chinese = {code: [(x, y.replace("en", "zh")) for x, y in pairs] for code, pairs in POOLS.items() if code != "zh"}
+    tables = {"en": POOLS, "zh": chinese}
+    for text in make_episodes(tables, 800, "0"):
         lines = [line.split(" = ") for line in text.split("\n")]
         assert 2 <= len(lines) <= 8 and all(len(line) == 2 for line in lines)
         sources, targets = ({side.split()[0] for side in sides} for sides in zip(*lines))
-        if sources == {"en"}:
+        if all(a == b for a, b in lines):
+            tasks["copy"] += 1
+        elif sources == {"en"}:
             assert len(targets) == 1 and targets <= set(POOLS)
             tasks["out of"] += 1
-        elif targets == {"en"}:
-            tasks["into"] += 1
         else:
-            assert all(a == b for a, b in lines)
-            tasks["copy"] += 1
-    assert tasks["into"] == pytest.approx(300, abs=50) and tasks["out of"] == pytest.approx(180, abs=50)
-    assert list(make_episodes(POOLS, 5, "1")) == list(make_episodes(POOLS, 5, "1"))
+            assert targets in ({"en"}, {"zh"})
+            tasks[targets.pop()] += 1
+    assert set(tasks) == {"copy", "out of", "en", "zh"} and min(tasks.values()) > 150
+    assert list(make_episodes(tables, 5, "1")) == list(make_episodes(tables, 5, "1"))
 
 
 # ---------------------------------------------------------------------- scores

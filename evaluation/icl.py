@@ -67,18 +67,20 @@ def filter_pairs(pairs, code, identify, max_ratio) -> tuple[list, Counter]:
     return kept, dropped
 
 
-def make_episodes(pairs, n, key, longest=8):
-    """Yield n lists of examples of one hidden task. pairs: {language: [(x, English), ...]}.
+def make_episodes(tables, n, key, longest=8):
+    """Yield n texts: lists of two to eight examples of one hidden task. tables: {target: {language: [(x, y), ...]}}.
 
-    Half translate sentences of any language into English, 3 in 10 English into one language, the others copy.
+    The tasks, equally often: sentences of any languages into one of the targets, English into one language, and a copy.
+    A first sentence alone does not tell which.
     """
-    rng = random.Random(key)
+    rng, tasks = random.Random(key), [*tables, "out of English", "copy"]
     for _ in range(n):
-        task, out = rng.choices(("into", "out of", "copy"), (5, 3, 2))[0], rng.choice(sorted(pairs))
+        task, english = rng.choice(tasks), tables["en"]
+        pairs, one = tables.get(task, english), rng.choice(sorted(english))
         lines = []
         for _ in range(rng.randrange(2, longest + 1)):
-            x, english = rng.choice(pairs[out if task == "out of" else rng.choice(sorted(pairs))])
-            lines.append({"into": (x, english), "out of": (english, x), "copy": (x, x)}[task])
+            x, y = rng.choice(pairs[one if task == "out of English" else rng.choice(sorted(pairs))])
+            lines.append((y, x) if task == "out of English" else (x, x) if task == "copy" else (x, y))
         yield "\n".join(a + SEPARATOR + b for a, b in lines if SEPARATOR not in a + b)
 
 
