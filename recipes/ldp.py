@@ -178,7 +178,7 @@ def translate_language(c, translator, texts, ids, pools, code, identify):
 
     true_pairs = [(texts[code][i], texts["en"][i]) for i in ids["pool"]]
     run("zero-shot", "low->en", lambda n, x: [])
-    run("one language", "low->en", lambda n, x: icl.same_examples(pools[c.high[n % len(c.high)]], c.k, f"{c.seed} {n}", x))
+    run("one language", "low->en", lambda n, x: from_list(pools[c.high[n % len(c.high)]], c.k)(n, x))
     for k in c.sweep:
         run(f"supervised k={k}", "low->en", from_list(true_pairs, k))
         run(f"LDP k={k}", "low->en", diverse(pools, k))
