@@ -108,8 +108,7 @@ class Source:
         return self.read_ring(self.masks, begin, count)
 
     def read_ring(self, shards, begin, count):
-        out, filled = np.empty(count, np.int64), 0
-        position = begin % self.tokens
+        out, filled, position = np.empty(count, np.int64), 0, begin % self.tokens
         while filled < count:
             for shard, size in zip(shards, self.shard_tokens):
                 if position < size and filled < count:
@@ -178,8 +177,8 @@ def mixture_weights(sources, mixture):
         if own in mixture:
             share = mixture[own]
         else:
-            even = [lang for lang in groups[s.category] if f"{s.category}/{lang}" not in mixture]
-            share = mixture.get(s.category, 0) / len(even)
+            even = sum(f"{s.category}/{lang}" not in mixture for lang in groups[s.category])
+            share = mixture.get(s.category, 0) / even
         out.append(share / total * s.tokens / sum(p.tokens for p in peers))
     return np.array(out)
 
@@ -209,18 +208,13 @@ class Schedule:
     The order of sources is a low-discrepancy sequence that repeats after PERIOD rows; source i has quota[i] of them.
     The n-th row of a source is its n-th window in a permuted order, with another permutation in each epoch. Windows of
     text shift: an epoch begins at the tail that was too short for a window in the one before, so every token is read
-    within two epochs.
+    within two epochs. A mixture that changes during the run is training/stages.py's.
     """
 
     def __init__(self, sources, mixture, batch_size, seq_len, seed):
-        self.sources, self.weights = sources, mixture_weights(sources, mixture)
-        self.batch_size, self.seq_len, self.seed = batch_size, seq_len, seed
+        self.sources, self.batch_size, self.seq_len, self.seed = sources, batch_size, seq_len, seed
+        self.weights = self.plan_rows(mixture)
         self.has_pairs = check_kinds([s for s, w in zip(sources, self.weights) if w])
-        self.quota = quotas(self.weights)              # (sources,) rows of each source in a period
-        self.order = low_discrepancy_order(self.quota)  # (PERIOD,) source of each row
-        self.turn = np.empty(PERIOD, int)              # (PERIOD,) the row's number among those of its source
-        for i, n in enumerate(self.quota):
-            self.turn[self.order == i] = np.arange(n)
         self.packed, self.windows = [], []  # of each source: its packed rows (None for text), and its windows per epoch
         for i, (s, w) in enumerate(zip(sources, self.weights)):
             rows = best_fit(s.lengths, seq_len, (seed, i)) if s.kind != "text" and w else None
@@ -231,11 +225,25 @@ class Schedule:
             self.packed.append(rows)
             self.windows.append(max(1, s.tokens // seq_len) if rows is None else len(rows))
 
+    def plan_rows(self, mixture):
+        """Decide which source each row is of; return the share of each source."""
+        weights = mixture_weights(self.sources, mixture)
+        self.quota = quotas(weights)                   # (sources,) rows of each source in a period
+        self.order = low_discrepancy_order(self.quota)  # (PERIOD,) source of each row
+        self.turn = np.empty(PERIOD, int)              # (PERIOD,) the row's number among those of its source
+        for i, n in enumerate(self.quota):
+            self.turn[self.order == i] = np.arange(n)
+        return weights
+
+    def find_row(self, row):
+        """(source index, rows of this source before it) of a row, counted through all batches."""
+        period, place = divmod(row, PERIOD)
+        i = int(self.order[place])
+        return i, period * int(self.quota[i]) + int(self.turn[place])
+
     def locate(self, step, r):
         """(source index, position) of row r of a step; position: its first token, or the number of a packed row."""
-        period, place = divmod(step * self.batch_size + r, PERIOD)
-        i = int(self.order[place])
-        rows_before = period * int(self.quota[i]) + int(self.turn[place])  # of this source
+        i, rows_before = self.find_row(step * self.batch_size + r)
         epoch, k = divmod(rows_before, self.windows[i])
         window = permute(k, self.windows[i], (self.seed, i, epoch))
         if self.packed[i] is not None:
@@ -249,11 +257,9 @@ class Schedule:
         out = []
         for r in rows:
             i, position = self.locate(step, r)
-            s = self.sources[i]
-            if self.packed[i] is None:
-                out.append(pack_text(s.read(position, self.seq_len + 1), s.eot_id, s.bos_id))
-            else:
-                out.append(pack_chats(s, i, self.packed[i][position], self.seq_len))
+            s, packed = self.sources[i], self.packed[i]
+            out.append(pack_text(s.read(position, self.seq_len + 1), s.eot_id, s.bos_id) if packed is None else
+                       pack_chats(s, i, packed[position], self.seq_len))
         return collate(out)
 
     def epochs(self, steps):
@@ -276,8 +282,7 @@ class Schedule:
 
 def check_kinds(sources):
     """Whether these sources hold preference pairs; ValueError when only some do."""
-    pairs = [s.name for s in sources if s.kind == "preference"]
-    others = [s.name for s in sources if s.kind != "preference"]
+    pairs, others = ([s.name for s in sources if (s.kind == "preference") == kind] for kind in (True, False))
     if pairs and others:
         raise ValueError(f"mixture: {', '.join(pairs)} hold preference pairs, {', '.join(others)} do not; they cannot "
                          "be trained on in one run")
@@ -356,9 +361,8 @@ def best_fit(lengths, capacity, key):
     """
     shuffled = np.array([permute(k, len(lengths), key) for k in range(len(lengths))], int)
     order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
-    rows = []
-    rooms = []    # the distinct amounts of free room, ascending
-    with_room = {}  # {room: the rows that have it}
+    rows, rooms = [], []  # rooms: the distinct amounts of free room, ascending
+    with_room = {}        # {room: the rows that have it}
     for k in order[lengths[order] <= capacity].tolist():
         length = int(lengths[k])
         fit = bisect_left(rooms, length)
@@ -419,10 +423,7 @@ def validation_batches(sources: list[Source], seq_len: int, limit: int, batch_si
     with a loss.
     """
     for i, s in enumerate(sources):
-        if s.kind == "text":
-            rows, size = first_text(s, seq_len, limit)
-        else:
-            rows, size = first_chats(s, i, seq_len, limit)
+        rows, size = first_text(s, seq_len, limit) if s.kind == "text" else first_chats(s, i, seq_len, limit)
         yield s, size, [collate(rows[k:k + batch_size]) for k in range(0, len(rows), batch_size)]
 
 
@@ -443,8 +444,7 @@ def first_text(source, seq_len, limit):
 def first_chats(source, i, seq_len, limit):
     """(rows, bytes) of the first chats or pairs that together have at most `limit` tokens, but at least one."""
     count = max(1, np.searchsorted(source.lengths.cumsum(), limit, "right"))
-    packed = best_fit(source.lengths[:count], seq_len, 0)
-    rows = [pack_chats(source, i, examples, seq_len) for examples in packed]
+    rows = [pack_chats(source, i, examples, seq_len) for examples in best_fit(source.lengths[:count], seq_len, 0)]
     predicted = sum(int((row.targets != IGNORE).sum()) for row in rows)
     with_loss = sum(int((np.asarray(mask) & 1).sum()) for mask in source.masks)
     return rows, source.bytes * predicted / with_loss

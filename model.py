@@ -171,10 +171,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x, cos, sin, mask, cache=None):
-        y = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)  # (B, T, C)
-        norm = self.post_attention_layernorm
-        x, y = kernels.add_rms_norm(x, y, norm.weight, norm.eps)  # x + y and its norm in one pass
-        return x + self.mlp(y)
+        norm, dtype = self.post_attention_layernorm, cos.dtype  # that of the computation; with residual_fp32 not x's
+        y = self.self_attn(self.input_layernorm(x).to(dtype), cos, sin, mask, cache)  # (B, T, C)
+        x, y = kernels.add_rms_norm(x, y.to(x.dtype), norm.weight, norm.eps)  # x + y and its norm in one pass
+        return x + self.mlp(y.to(dtype)).to(x.dtype)
 
 
 class Backbone(nn.Module):
@@ -188,7 +188,7 @@ class Backbone(nn.Module):
 
 
 def _save_matmuls():
-    """Selective activation checkpointing: save the outputs of matrix products and attention, recompute the rest."""
+    """Selective activation checkpointing: save outputs of matrix products and attention, recompute the cheap rest."""
     saved = {"aten::mm", "aten::addmm", "nanomarco::attention"}  # attention on the CPU is recomputed
 
     def policy(_, op, *args, **kwargs):
@@ -203,13 +203,14 @@ class Qwen2(nn.Module):
     """The language model, of any family in ARCHITECTURES.
 
     dtype: of the computation; parameters keep their own. activation_checkpointing: False, True or "selective" (see
-    train.py).
+    train.py). residual_fp32: the residual stream, to which every layer adds, is float32 in any case.
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype = torch.float32,
-                 activation_checkpointing: bool | str = False):
+                 activation_checkpointing: bool | str = False, residual_fp32: bool = False):
         super().__init__()
         self.config, self.dtype, self.activation_checkpointing = config, dtype, activation_checkpointing
+        self.residual_dtype = torch.float32 if residual_fp32 else dtype
         self.model = Backbone(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
@@ -237,7 +238,7 @@ class Qwen2(nn.Module):
 
         With a cache, tokens continue it and starts counts from its first position.
         """
-        return self.model.norm(self._run_layers(tokens, starts, cache)[-1])
+        return self.model.norm(self._run_layers(tokens, starts, cache)[-1]).to(self.dtype)
 
     def residual_streams(self, tokens: Tensor, starts: Tensor | None = None) -> list[Tensor]:
         """The L + 1 residual streams, before the first layer and after each, (B, T, C)."""
@@ -251,7 +252,7 @@ class Qwen2(nn.Module):
         position = torch.arange(past, past + T, device=tokens.device) - starts  # (B, T)
         cos, sin = rope_cos_sin(position, self.config, self.dtype)
         mask = kernels.document_mask(starts)
-        x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.dtype)  # (B, T, C)
+        x = F.embedding(tokens, self.model.embed_tokens.weight).to(self.residual_dtype)  # (B, T, C)
         streams = [x]
         for block in self.model.layers:
             if self.activation_checkpointing and torch.is_grad_enabled():

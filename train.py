@@ -29,6 +29,7 @@ from training.logger import Logger
 from training.lora import add_lora, init_adapter, lora_settings, save_adapter, write_adapter_config
 from training.objectives import make_objectives
 from training.run_folder import check_disk, check_folder
+from training.stages import make_schedule
 
 MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
 
@@ -37,8 +38,11 @@ MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
 class Train:
     out: str                         # run folder: log.jsonl, checkpoints/, and at the end the model itself
     data: str | list                 # folder of token shards (prepare.py), or several; the first has the tokenizer
-    mixture: dict                    # {category or "category/language": share}; shares are normalized to sum to 1
-    tokens: int                      # training tokens with padding; steps = tokens // (batch_size * seq_len)
+    mixture: dict | None = None      # {category or "category/language": share}; shares are normalized to sum to 1
+    tokens: int | None = None        # training tokens with padding; steps = tokens // (batch_size * seq_len)
+    stages: list | None = None       # instead of both, a curriculum: [dict(tokens, mixture, data), ...]; data: the
+    #                                  folders that a stage reads, where not all (training/stages.py)
+    ramp: str = "step"               # of stages: the mixture changes at a border (step), or in a straight line (linear)
     loss: str = "lm"                 # lm: next token (pretraining; of chats, the answers only); dpo: preference pairs
     init: str | None = None          # Hugging Face folder to start from; None: random weights
     seq_len: int = 512               # tokens per sequence
@@ -56,6 +60,7 @@ class Train:
     allow_large_lr: bool = False     # above 1e-3 with more than 50 M parameters
     seed: int = 0                    # of random weights and of the data order
     dtype: str = "auto"              # compute dtype; auto: bfloat16 where the hardware is fast at it
+    residual_fp32: bool = False      # keep the residual stream in float32 (PolyLM's cure for loss spikes in bfloat16)
     dpo_beta: float = 0.1            # dpo: strength of the KL penalty
     label_smoothing: float = 0.0     # dpo: assumed share of mislabeled pairs
     length_normalized: bool = False  # dpo: divide each answer's log-ratio by its tokens
@@ -84,7 +89,8 @@ class Train:
 
     @property
     def steps(self):
-        return self.tokens // (self.batch_size * self.seq_len)
+        tokens = sum(stage["tokens"] for stage in self.stages) if self.stages else self.tokens
+        return tokens // (self.batch_size * self.seq_len)
 
 
 def learning_rate(step, c):
@@ -116,7 +122,7 @@ def train(c, model_config):
 
     # data: a schedule of training batches, and held-out sources of the same kind
     sources = data.open_sources(c.data)
-    schedule = data.Schedule(sources, c.mixture, c.batch_size, c.seq_len, c.seed)
+    schedule = make_schedule(c, sources)
     held_out = [s for s in data.open_sources(c.data, "valid") if (s.kind == "preference") == schedule.has_pairs]
     config, lora = resolve_model(c, model_config), lora_settings(c)
     check_run(c, config, schedule)
@@ -151,6 +157,8 @@ def train(c, model_config):
 
     logger = Logger(c, config, world, lora)
     logger.start(schedule, resume_from)
+    if c.stages:
+        world.print0(schedule.describe())
     if world.is_main:
         with_chats = any(s.kind != "text" and w for s, w in zip(sources, schedule.weights))
         folder = tokenizer_folder(c, schedule)
@@ -286,14 +294,14 @@ def describe_nonfinite(world, schedule, step, micro_batches, losses, norm):
 def build_model(config, c, world, lora=None):
     """The model on its device, without values: LoRA, activation checkpointing, compile, then sharding of each block."""
     with torch.device("meta"):
-        model = Qwen2(config, world.dtype, c.activation_checkpointing)
+        model = Qwen2(config, world.dtype, c.activation_checkpointing, c.residual_fp32)
     if lora:
         add_lora(model, lora, getattr(torch, c.frozen_dtype or "float32"))
     if c.compile:
         for block in model.model.layers:
             block.compile()
     if world.is_sharded:
-        shard_model(model, world)
+        shard_model(model, world, c.residual_fp32)
     return model.materialize(world.device)
 
 

@@ -2,7 +2,8 @@
 
 The mask is an interval: query t of row b attends to key s iff starts[b, t] <= s <= t. `starts` alone says where
 documents begin, so shapes never depend on how a row was packed; causal, padded, packed and cached attention are one
-function.
+function. The softmax sums in float32 whatever the dtype; the kernels in Triton also keep its scores in float32, the CPU
+rounds scores and probabilities to the input's dtype.
 """
 from typing import NamedTuple
 

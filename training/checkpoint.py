@@ -167,8 +167,9 @@ def restore(path, model, optimizer, identity):
 
 def run_identity(c, world, schedule, config, lora):
     """What a checkpoint and the run that resumes from it must have in common. Collective."""
-    identity = {"schedule": schedule.fingerprint(), "config": asdict(config), "init": c.init and fingerprint(c.init),
-                "first_new_id": c.first_new_id, "lora": lora and lora._asdict()}
+    identity = {"stages": c.stages and [c.ramp, *c.stages], "schedule": schedule.fingerprint(),
+                "config": asdict(config), "init": c.init and fingerprint(c.init), "first_new_id": c.first_new_id,
+                "lora": lora and lora._asdict()}
     if lora:  # the frozen weights are not in the checkpoint, so every bit of them counts
         identity |= {"base": weights_sha256(c.init, world), "adapter": c.adapter and sha256(Path(c.adapter, WEIGHTS))}
     return identity

@@ -10,6 +10,7 @@ from hf.config import write_config
 from hf.folder import list_tokenizer_files
 from model import ModelConfig
 from training.estimate import count_parameters
+from training.stages import check_shares, check_stages
 
 # what is not listed in any of these must be above 0
 MAY_BE_ZERO = ("seed", "min_lr_ratio", "warmup_ratio", "weight_decay", "label_smoothing", "beta1", "beta2")
@@ -19,7 +20,7 @@ FRACTIONS = {"warmup_ratio": "a fraction of the steps, not a number of steps",
 BELOW = {"beta1": 1, "beta2": 1, "label_smoothing": 0.5}
 CHOICES = {"loss": ("lm", "dpo"), "lr_schedule": ("cosine", "linear", "constant"),
            "dtype": ("auto", "float32", "bfloat16"), "activation_checkpointing": (False, True, "selective"),
-           "on_nonfinite": ("stop", "skip"), "frozen_dtype": (None, "float32", "bfloat16")}
+           "on_nonfinite": ("stop", "skip"), "frozen_dtype": (None, "float32", "bfloat16"), "ramp": ("step", "linear")}
 LARGE_MODEL = 50e6   # parameters; above this a learning rate above LARGE_LR has to be confirmed
 LARGE_LR = 1e-3
 
@@ -43,14 +44,18 @@ def check_settings(c):
     if c.compile and c.activation_checkpointing == "selective":
         problems.append("compile=True recomputes cheap operations by itself; set activation_checkpointing to False or "
                         "True, not selective")
-    shares = list(c.mixture.values())
-    if not all(type(share) in (int, float) and 0 <= share < math.inf for share in shares) or not any(shares):
-        problems.append(f"mixture needs numbers >= 0 and one above 0, got {c.mixture}")
+    if c.stages is not None:
+        problems += check_stages(c)
+    else:
+        problems += [f"{name} must be set, or stages" for name in ("mixture", "tokens") if getattr(c, name) is None]
+        problems += [] if c.mixture is None else check_shares(c.mixture)
+        problems += [] if c.ramp == "step" else [f"ramp={c.ramp} needs stages="]
     folders = c.data if isinstance(c.data, list) else [c.data]
     if not folders or not all(isinstance(folder, str) for folder in folders):
         problems.append(f"data must be a folder or a list of folders, got {c.data!r}")
     if not problems and c.steps < 1:
-        problems.append(f"tokens={c.tokens} is less than one global batch, batch_size * seq_len = "
+        problems.append(f"{'stages' if c.stages else 'tokens'}={c.stages or c.tokens} is less than one global batch, "
+                        f"batch_size * seq_len = "
                         f"{c.batch_size * c.seq_len}")
     if problems:
         raise ValueError("Train: " + "; ".join(problems))
@@ -167,10 +172,10 @@ def check_run(c, config, schedule):
         raise ValueError(f"first_new_id={c.first_new_id} needs init= a model with more rows than that, this one has "
                          f"{config.vocab_size}")
     if schedule.has_pairs and c.loss != "dpo":
-        raise ValueError(f"loss={c.loss}, and the mixture {c.mixture} reads preference pairs; set loss=dpo")
+        raise ValueError(f"loss={c.loss}, and the mixture {c.mixture or c.stages} reads preference pairs; set loss=dpo")
     if c.loss == "dpo" and not schedule.has_pairs:
-        raise ValueError(f"loss=dpo, and the mixture {c.mixture} reads no preference pairs; name the category of some, "
-                         "or set loss=lm")
+        raise ValueError(f"loss=dpo, and the mixture {c.mixture or c.stages} reads no preference pairs; name the "
+                         "category of some, or set loss=lm")
 
 
 def tokenizer_folder(c, schedule):

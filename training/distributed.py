@@ -137,9 +137,12 @@ class World:
 
 # ---------------------------------------------------------------------- the model on several processes
 
-def shard_model(model, world):
-    """Shard each block, then the rest, with FSDP2: float32 master weights, gathered in the compute dtype."""
-    policy = MixedPrecisionPolicy(param_dtype=world.dtype, reduce_dtype=torch.float32)
+def shard_model(model, world, residual_fp32=False):
+    """Shard each block, then the rest, with FSDP2: float32 master weights, gathered in the compute dtype.
+
+    residual_fp32: do not cast what a block reads, the residual stream, to the compute dtype.
+    """
+    policy = MixedPrecisionPolicy(world.dtype, torch.float32, cast_forward_inputs=not residual_fp32)
     for block in model.model.layers:
         fully_shard(block, mesh=world.mesh, mp_policy=policy)
     # the root (norm, embedding, head: 5 GB in bf16 at 72 B) stays gathered from forward to backward

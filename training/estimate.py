@@ -110,16 +110,20 @@ def flops_per_token(config, parameters, seq_len):
     return count_flops(config, parameters, 1, (seq_len + 1) / 2)
 
 
-def activation_bytes(config, activation_checkpointing):
-    """(bytes a token keeps in each layer until backward, bytes it takes in the layer being computed), bfloat16."""
+def activation_bytes(config, activation_checkpointing, residual_fp32=False):
+    """(bytes a token keeps in each layer until backward, bytes it takes in the layer being computed), bfloat16.
+
+    residual_fp32: the residual stream, which both norms of a layer read, takes twice as much.
+    """
     C, I = config.hidden_size, config.intermediate_size
     H, K = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
     log_sum_exp = 4 * config.num_attention_heads  # float32
-    # inputs and outputs of both norms 4C; q, k, v and attention's output 2H + 2K; gate, up and their product 3I
-    plain = 2 * (4 * C + 2 * H + 2 * K + 3 * I) + log_sum_exp
+    stream = 4 * C if residual_fp32 else 2 * C
+    # inputs and outputs of both norms; q, k, v and attention's output 2H + 2K; gate, up and their product 3I
+    plain = 2 * stream + 2 * (2 * C + 2 * H + 2 * K + 3 * I) + log_sum_exp
     # the layer's input and the outputs of its matrix products and attention: o and down C each, gate and up 2I
-    selective = 2 * (3 * C + 2 * H + 2 * K + 2 * I) + log_sum_exp
-    return {False: plain, "selective": selective, True: 2 * C}[activation_checkpointing], plain
+    selective = stream + 2 * (2 * C + 2 * H + 2 * K + 2 * I) + log_sum_exp
+    return {False: plain, "selective": selective, True: stream}[activation_checkpointing], plain
 
 
 def memory_per_gpu(c, config, parameters, gpus):
@@ -127,7 +131,7 @@ def memory_per_gpu(c, config, parameters, gpus):
     shards = min(c.shard_size or gpus, gpus)
     tokens = min(c.micro_batch_size, c.batch_size // gpus) * c.seq_len
     n, own = parameters, parameters["all"] / shards
-    kept, working = activation_bytes(config, c.activation_checkpointing)
+    kept, working = activation_bytes(config, c.activation_checkpointing, c.residual_fp32)
     gathered = n["all"] if gpus == 1 else n["root"] + 2 * n["block"]  # the block being computed and the one prefetched
     # one block's in bfloat16 and, being reduced, in float32; the root's, and the head's float32 sum
     trained, frozen = own, {}

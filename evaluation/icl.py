@@ -1,0 +1,125 @@
+"""Examples in a prompt: lines of "x = y" from which a model reads the task (LDP, arXiv 2306.11372).
+
+Diverse examples come from several languages, so that they show the task and no language; the others from one list. All
+choices are seeded.
+"""
+import random
+from collections import Counter
+from statistics import mean
+
+from evaluation.client import load_model
+from evaluation.metrics import is_looping
+from evaluation.translation import translation_metrics
+from generate import complete
+
+SEPARATOR = " = "  # between a sentence and its translation; examples are lines
+
+
+def icl_prompt(examples, x, t=None, max_length=None) -> str:
+    """[(x, y), ...] and a new x -> lines "x = y" and the beginning of the last one.
+
+    With a tokenizer and max_length, the oldest examples are left out until the prompt fits; the new x never is.
+    ValueError for a sentence that would break a line.
+    """
+    for text in (x, *(side for pair in examples for side in pair)):
+        if "\n" in text or SEPARATOR in text or not text.strip():
+            raise ValueError(f"a sentence must be one line with words and without {SEPARATOR!r}, got {text!r}")
+    for first in range(len(examples) + 1):
+        lines = [f"{a}{SEPARATOR}{b}" for a, b in examples[first:]] + [x + SEPARATOR.rstrip()]
+        prompt = "\n".join(lines)
+        if t is None or max_length is None or len(t.encode(prompt)) <= max_length:
+            break
+    return prompt
+
+
+def diverse_examples(pools, exclude, k, key, x=None):
+    """k examples in k different languages. pools: {language: [(x, y), ...]}; key: seed; x: a sentence not to show."""
+    rng, languages = random.Random(key), sorted(set(pools) - {exclude})
+    if len(languages) < k:
+        raise ValueError(f"{k} examples in different languages, and {exclude} has only {languages} to choose from")
+    return [rng.choice([pair for pair in pools[code] if x not in pair]) for code in rng.sample(languages, k)]
+
+
+def same_examples(pool, k, key, x=None):
+    """k examples from one list, without those that show x."""
+    usable = [pair for pair in pool if x not in pair]
+    if len(usable) < k:
+        raise ValueError(f"{k} examples are needed, {len(usable)} are usable; set a larger n_mono or n_pool")
+    return random.Random(key).sample(usable, k)
+
+
+def filter_pairs(pairs, code, identify, max_ratio) -> tuple[list, Counter]:
+    """Back-translated (English, x of language code) -> (those that are kept, reasons of the others)."""
+    kept, dropped = [], Counter()
+    for english, x in pairs:
+        ratio = len(english) / max(1, len(x))
+        reason = ("empty" if not english.strip() else "copy" if english == x else
+                  "separator" if SEPARATOR in english or SEPARATOR in x else
+                  "loop" if is_looping(english) else
+                  "length" if not 1 / max_ratio <= ratio <= max_ratio else
+                  "language" if identify and identify(english) != "en" else None)
+        if reason is None and any(english == other for other, _ in kept):
+            reason = "repeated"
+        if reason:
+            dropped[reason] += 1
+        else:
+            kept.append((english, x))
+    return kept, dropped
+
+
+def make_episodes(tables, n, key, longest=8):
+    """Yield n texts: lists of two to eight examples of one hidden task. tables: {target: {language: [(x, y), ...]}}.
+
+    The tasks, equally often: sentences of any languages into one of the targets, English into one language, and a copy.
+    A first sentence alone does not tell which.
+    """
+    rng, tasks = random.Random(key), [*tables, "out of English", "copy"]
+    for _ in range(n):
+        task, english = rng.choice(tasks), tables["en"]
+        pairs, one = tables.get(task, english), rng.choice(sorted(english))
+        lines = []
+        for _ in range(rng.randrange(2, longest + 1)):
+            x, y = rng.choice(pairs[one if task == "out of English" else rng.choice(sorted(pairs))])
+            lines.append((y, x) if task == "out of English" else (x, x) if task == "copy" else (x, y))
+        yield "\n".join(a + SEPARATOR + b for a, b in lines if SEPARATOR not in a + b)
+
+
+class Translator:
+    """A model, and the prompts and answers of everything it was asked."""
+
+    def __init__(self, folder: str, max_new_tokens: int, max_length: int, batch_size: int):
+        (self.model, self.t), self.rows = load_model(folder, needs_template=False), []
+        self.max_new_tokens, self.max_length, self.batch_size = max_new_tokens, max_length, batch_size
+
+    def answer(self, condition, code, ids, prompts):
+        """First line of the answer to each prompt."""
+        texts = complete(self.model, self.t, prompts, self.max_new_tokens, ["\n"], batch_size=self.batch_size)
+        answers = [text.strip() for text in texts]
+        self.rows += [{"condition": condition, "lang": code, "id": i, "prompt": prompt, "answer": text}
+                      for i, prompt, text in zip(ids, prompts, answers)]
+        return answers
+
+    def by_examples(self, condition, code, ids, xs, choose):
+        """Answers to xs after examples; choose(n, x) gives those of sentence n."""
+        prompts = [icl_prompt(choose(n, x), x, self.t, self.max_length) for n, x in zip(ids, xs)]
+        return self.answer(condition, code, ids, prompts)
+
+
+def score_directions(out, low, identify) -> list[dict]:
+    """A row for each condition and direction: means over the languages.
+
+    out: {(condition, "low->en" or "en->low", language): (sentences, answers, references)}.
+    """
+    rows = []
+    for condition, arrow in dict.fromkeys(key[:2] for key in out):
+        cells = {code: out[condition, arrow, code] for code in low if (condition, arrow, code) in out}
+        chrf, exact, right, copied = [], [], [], []
+        for code, (xs, answers, wanted) in cells.items():
+            target = "en" if arrow == "low->en" else code
+            chrf.append(translation_metrics(target, custom=True)["chrf++"][0].corpus_score(answers, [wanted]).score)
+            exact += [a == w for a, w in zip(answers, wanted)]
+            copied += [a == x for a, x in zip(answers, xs)]
+            right += [bool(a) and identify(a) == target for a in answers] if identify else []
+        rows.append({"direction": arrow, "condition": condition, "chrf++": mean(chrf), "exact": 100 * mean(exact),
+                     "right language": 100 * mean(right) if right else None, "copies": 100 * mean(copied)})
+    return rows

@@ -1,0 +1,194 @@
+"""LDP: which examples a prompt shows, what fits, which back-translated pairs are kept, the whole recipe in small."""
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import tokenizer
+from configs import load
+from evaluation.icl import (
+    Translator,
+    diverse_examples,
+    filter_pairs,
+    icl_prompt,
+    make_episodes,
+    same_examples,
+    score_directions,
+)
+from recipes import ldp
+
+POOLS = {code: [(f"{code} {n}", f"en {n}") for n in range(6)] for code in ("ar", "de", "fr", "ja", "zh")}
+
+
+# ---------------------------------------------------------------------- prompts
+
+def test_a_prompt():
+    assert icl_prompt([("eins", "one"), ("deux", "two")], "tre") == "eins = one\ndeux = two\ntre ="
+    assert icl_prompt([], "tre") == "tre ="
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a = b", "", "  "])
+def test_a_sentence_that_would_break_the_list(bad):
+    with pytest.raises(ValueError, match="must be one line with words"):
+        icl_prompt([("x", "y")], bad)
+    with pytest.raises(ValueError, match="must be one line with words"):
+        icl_prompt([("x", bad)], "z")
+
+
+def test_a_prompt_that_is_too_long_loses_its_oldest_examples(root):
+    t = tokenizer.load(root / "tinyworld/base")
+    examples = [(f"word {n}", f"Wort {n}") for n in range(8)]
+    whole = icl_prompt(examples, "the question")
+    for length in range(1, len(t.encode(whole)) + 1):
+        prompt = icl_prompt(examples, "the question", t, length)
+        assert whole.endswith(prompt) and prompt.endswith("the question =")
+        assert len(t.encode(prompt)) <= length or prompt == "the question ="
+    assert icl_prompt(examples, "the question", t, len(t.encode(whole))) == whole
+
+
+def test_diverse_examples_are_of_different_languages_and_never_of_the_tested_one():
+    shown = Counter()
+    for n in range(200):
+        examples = diverse_examples(POOLS, "de", 4, f"0 {n}")
+        languages = [x.split()[0] for x, _ in examples]
+        assert len(set(languages)) == 4 and "de" not in languages
+        assert examples == diverse_examples(POOLS, "de", 4, f"0 {n}")
+        shown.update(languages[:1])
+    assert set(shown) == {"ar", "fr", "ja", "zh"} and min(shown.values()) > 25  # the order is random, too
+
+
+def test_the_sentence_itself_is_never_an_example():
+    for n in range(50):
+        assert all("fr 3" not in pair for pair in diverse_examples(POOLS, "de", 4, n, "fr 3"))
+        assert all("en 3" not in pair for pair in diverse_examples(POOLS, "de", 4, n, "en 3"))
+        assert all("fr 3" not in pair for pair in same_examples(POOLS["fr"], 5, n, "fr 3"))
+
+
+def test_too_few_languages_or_examples():
+    with pytest.raises(ValueError, match="5 examples in different languages, and de has only"):
+        diverse_examples(POOLS, "de", 5, 0)
+    with pytest.raises(ValueError, match="6 examples are needed, 5 are usable"):
+        same_examples(POOLS["fr"], 6, 0, "fr 3")
+
+
+# ---------------------------------------------------------------------- back-translation
+
+def test_which_pairs_are_kept():
+    pairs = [("The cat sleeps.", "Il gatto dorme."), ("", "Il cane."), ("Il cane.", "Il cane."),
+             ("dog " * 6, "Un cane, un cane, ecco."), ("x", "Una frase lunga."), ("A long one.", "Si."),
+             ("Der Hund.", "Il cane."), ("The cat sleeps.", "Un gatto dorme."), ("a = b", "Il cane.")]
+    kept, dropped = filter_pairs(pairs, "it", lambda text: "de" if "Der" in text else "en", 3.0)
+    assert kept == pairs[:1]
+    assert dropped == {"empty": 1, "copy": 1, "loop": 1, "length": 2, "language": 1, "repeated": 1, "separator": 1}
+    assert filter_pairs([], "it", None, 3.0) == ([], Counter())
+
+
+# ---------------------------------------------------------------------- episodes
+
+def test_episodes_have_one_hidden_task_each():
+    tasks = Counter()
+    chinese = {code: [(x, y.replace("en", "zh")) for x, y in pairs] for code, pairs in POOLS.items() if code != "zh"}
+    tables = {"en": POOLS, "zh": chinese}
+    for text in make_episodes(tables, 800, "0"):
+        lines = [line.split(" = ") for line in text.split("\n")]
+        assert 2 <= len(lines) <= 8 and all(len(line) == 2 for line in lines)
+        sources, targets = ({side.split()[0] for side in sides} for sides in zip(*lines))
+        if all(a == b for a, b in lines):
+            tasks["copy"] += 1
+        elif sources == {"en"}:
+            assert len(targets) == 1 and targets <= set(POOLS)
+            tasks["out of"] += 1
+        else:
+            assert targets in ({"en"}, {"zh"})
+            tasks[targets.pop()] += 1
+    assert set(tasks) == {"copy", "out of", "en", "zh"} and min(tasks.values()) > 150
+    assert list(make_episodes(tables, 5, "1")) == list(make_episodes(tables, 5, "1"))
+
+
+# ---------------------------------------------------------------------- scores
+
+def test_scores_of_equal_and_of_disjoint_answers():
+    wanted = ["the cat sleeps", "a dog barks"]
+    out = {("good", "low->en", "it"): (["il gatto", "il cane"], wanted, wanted),
+           ("bad", "low->en", "it"): (["il gatto", "il cane"], ["il gatto", "zzzz qqqq"], wanted),
+           ("empty", "low->en", "it"): (["il gatto", "il cane"], ["", ""], wanted)}
+    good, bad, empty = score_directions(out, ["it"], lambda text: "it" if "il" in text else "en")
+    assert good["chrf++"] == pytest.approx(100) and good["exact"] == 100 and good["right language"] == 100
+    assert bad["copies"] == 50 and bad["right language"] == 50 and bad["exact"] == 0 and bad["chrf++"] < 12
+    assert empty["chrf++"] == 0 and empty["right language"] == 0  # an empty answer is in no language
+
+
+def test_answers_end_at_the_line(root):
+    """Also where the model writes no newline before its tokens are used up."""
+    translator = Translator(str(root / "tinyworld/base"), 6, 200, 4)
+    answers = translator.by_examples("test", "de", [3, 5], ["Der Hund.", "Die Katze."], lambda n, x: POOLS["fr"][:2])
+    assert len(answers) == 2 and all("\n" not in a and len(translator.t.encode(a)) <= 8 for a in answers)
+    assert [(r["id"], r["lang"], r["condition"]) for r in translator.rows] == [(3, "de", "test"), (5, "de", "test")]
+    assert translator.rows[0]["prompt"] == "fr 0 = en 0\nfr 1 = en 1\nDer Hund. ="
+
+
+# ---------------------------------------------------------------------- the recipe
+
+def settings(tmp_path, **changes):
+    values = dict(out=str(tmp_path / "out"), model="tinyworld/base", high=["de", "fr"], low=["it"], k=2, sweep=[1, 2],
+                  n_test=2, n_mono=3, n_pool=3, max_new=6, orders=2, texts=str(tmp_path / "{lang}.txt"))
+    return [f"{k}={v}" for k, v in (values | changes).items()]
+
+
+def write_texts(tmp_path, n=8):
+    rng = random.Random(0)
+    for code in ("en", "de", "fr", "it"):
+        lines = [f"{code} {rng.choice('abcdef')} {i}" for i in range(n)]
+        (tmp_path / f"{code}.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_the_whole_recipe_on_files_of_ones_own(tmp_path):
+    write_texts(tmp_path)
+    ldp.main(settings(tmp_path, synthetic=False))
+    out = tmp_path / "out"
+    ids = json.loads((out / "ids.json").read_text())
+    assert [len(ids[k]) for k in ("test", "mono", "pool")] == [2, 3, 3]
+    assert len({i for numbers in ids.values() for i in numbers}) == 8
+    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    for row in rows:
+        shown = row["prompt"].splitlines()
+        assert not any(f" {i} " in f"{line} " for line in shown[:-1] for i in ids["test"])
+        if row["condition"] == "low->en LDP k=2":
+            assert {line[:2] for line in shown[:-1]} == {"de", "fr"} and shown[-1].startswith("it ")
+    assert {len(r["prompt"].splitlines()) for r in rows if "zero-shot" in r["condition"]} == {1}
+    one, other = (sorted(r["prompt"].splitlines()) for r in rows if r["condition"].startswith("low->en LDP k=2")
+                  and r["id"] == ids["test"][0])
+    assert one == other  # another order of the same examples
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert outcome["system"] == "ldp" and list(outcome["controls"]) == ["zero-shot", "supervised", "one language"]
+    before = (out / "answers.jsonl").read_bytes()
+    ldp.main(settings(tmp_path, synthetic=False))
+    assert (out / "answers.jsonl").read_bytes() == before and json.loads((out / "ids.json").read_text()) == ids
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(low=["de"]), "high and low must be different codes"), (dict(low=[]), "high and low must be different codes"),
+    (dict(high=["en", "fr"]), "different codes .* without en"),
+    (dict(sweep=[1, 4], k=4), "4 examples need as many languages in high, which has 2"),
+    (dict(k=3), "sweep must hold counts from 1 and k=3"), (dict(n_mono=0), "n_mono must be at least 1, got 0"),
+    (dict(n_pool=1), "n_pool=1 is less than the 2 examples"), (dict(n_test=3), "at least n_test .* = 9; they have"),
+    (dict(episodes={"tokens": 1}), "episodes are made of the tinyworld's pairs")])
+def test_bad_settings(tmp_path, changes, message):
+    write_texts(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        ldp.main(settings(tmp_path, **changes))
+
+
+def test_files_that_are_not_aligned(tmp_path):
+    write_texts(tmp_path)
+    Path(tmp_path / "fr.txt").write_text("one\n")
+    with pytest.raises(ValueError, match="equally many lines"):
+        ldp.main(settings(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tiny", "full"])
+def test_configs(root, name):
+    c, = load(ldp.LDP, argv=[str(root / f"configs/ldp/{name}.py")])
+    assert max(c.sweep) <= len(c.high) and not set(c.high) & set(c.low)
