@@ -116,7 +116,7 @@ def encode_entities(t, names: Sequence[str], max_ids: int) -> Entities:
     """The candidates of a language: its names as answers to a question, by the tokenizer's chat template, each with
     the id that ends an answer. Names of more than max_ids ids are left out."""
     index: dict[str, int] = {}
-    first: dict[tuple[int, ...], str] = {}
+    first: dict[tuple[int, ...], str] = {}  # {ids: the first name that has them}
     counts: Counter = Counter()
     for name in dict.fromkeys(names):
         ids, mask = t.encode_with_loss_mask([{"role": "user", "content": "?"}, {"role": "assistant", "content": name}])
@@ -126,8 +126,8 @@ def encode_entities(t, names: Sequence[str], max_ids: int) -> Entities:
             continue
         counts["same ids as another name, merged"] += answer in first
         counts["spells a control token, kept as text"] += t.contains_control_text(name)
+        index[name] = index[first[answer]] if answer in first else len(first)
         first.setdefault(answer, name)
-        index[name] = list(first).index(answer) if first[answer] != name else len(first) - 1
     return Entities(index, list(first.values()), build_trie(list(first)), +counts)
 
 

@@ -14,7 +14,6 @@ import data
 import tokenizer
 from configs import load
 from corpus import knowledge_base
-from evaluation import outcomes
 from evaluation.constrained import (
     build_trie,
     encode_entities,
@@ -158,19 +157,38 @@ def test_hits_at_1_is_at_most_mrr():
         assert metrics["hits@1"] <= metrics["mrr"] and metrics["hits@1"] <= metrics["hits@3"] <= metrics["hits@10"]
 
 
-def test_names_are_encoded_as_answers_and_merged_by_ids(t):
-    names = ["Miren", "Miren", " Miren", "the city of Miren", "<|im_end|>", "word " * 40]
+def test_names_are_encoded_as_answers_with_their_end(t):
+    names = ["Miren", "the city of Miren", "<|im_end|>", "Miren", "word " * 40]
     found = encode_entities(t, names, 12)
-    assert found.counts == {"more than 12 ids, left out": 1, "spells a control token, kept as text": 1} or \
-        found.counts["same ids as another name, merged"] == 1
-    assert "word " * 40 not in found.index and set(found.index) == {n for n in names if len(n) < 30}
-    assert found.names[found.index["Miren"]] == "Miren"
-    end = t.added_tokens["<|im_end|>"]
+    assert found.counts == {"more than 12 ids, left out": 1, "spells a control token, kept as text": 1}
+    assert found.names == names[:3] and found.index == {name: i for i, name in enumerate(names[:3])}
+    end, ends = t.added_tokens["<|im_end|>"], 0
     todo = [([], found.trie)]
     while todo:
         path, node = todo.pop()
-        assert node.candidate is None or (path[-1] == end and path.count(end) == 1)
+        if node.candidate is not None:
+            assert path[-1] == end and path.count(end) == 1
+            assert t.decode(path[:-1], prefix=[end]).strip() == found.names[node.candidate]
+            ends += 1
         todo += [([*path, i], child) for i, child in node.children.items()]
+    assert ends == 3
+
+
+class LowerCase:
+    """A tokenizer that does not tell capital letters apart."""
+
+    def encode_with_loss_mask(self, messages):
+        answer = [*messages[1]["content"].lower().encode(), 0]
+        return [1, *answer], [False] + [True] * len(answer)
+
+    def contains_control_text(self, text):
+        return False
+
+
+def test_names_with_equal_ids_are_one_candidate():
+    found = encode_entities(LowerCase(), ["B", "a", "A", "b"], 9)
+    assert found.names == ["B", "a"] and found.index == {"B": 0, "a": 1, "A": 1, "b": 0}
+    assert found.counts == {"same ids as another name, merged": 2}
 
 
 def test_answers_are_ranked_and_must_be_entities(t):
@@ -302,4 +320,3 @@ def test_outcome_pools_questions():
             {"task": "missing triples", "languages": "kk", "n": 5, "hits@1": 1.0}]
     assert recipe.pooled(rows, "missing triples", ["it", "de"]) == pytest.approx(20.0)
     assert recipe.pooled(rows, "missing triples", ["fr"]) is None
-    assert outcomes.Outcome

@@ -8,6 +8,8 @@
     grammar.py         reads a language file; renders patterns and messages as text
     world.py           the facts, and random messages about people and cities, independent of language
     documents.py       messages to web documents, planted junk, exercises, stories and sentence pairs
+    statements.py      true and false statements about the facts, and documents with verdicts on them
+    knowledge_base.py  the facts as triples, and names in two languages
     benchmarks.py      held-out items in the published formats of Belebele, XCOPA, MMMLU and FLORES
     tasks.py           what a user may ask: prompts, correct replies, the split into training and evaluation
     instructions.py    chats, cross-lingual instructions, preference pairs and two-turn questions made of tasks
