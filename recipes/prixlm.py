@@ -16,12 +16,13 @@ over a trie of the language's entities (evaluation/constrained.py), ranked by su
 the disadvantage of the right answer. It prints Hits@1 with the links beside the same without them, and writes
 OUT/outcome.json and OUT/ranks.jsonl.
 """
+import json
 import random
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ TEMPLATE = ("{% for m in messages %}{{ '<|im_start|> ' + m.content + '<|im_start
 # the files, and what the test ones measure
 KB = {"triples": "triples trained on", "links": "links trained on", "test_triples": "missing triples",
       "test_links": "held-out links", "test_words": "held-out words"}
+OF_SEARCH = ("out", "beams", "length_penalty", "batch", "max_name", "related", "dtype")  # settings
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ def main(argv=None):
 
 def write_sources(c, kb):
     """OUT/raw: rows as chats, and text; OUT/tokens: their shards, by prepare.py."""
-    if (Path(c.out) / "tokens/account.json").exists():
-        return
+    stamp = Path(c.out) / "settings.json"
+    settings = json.dumps({k: v for k, v in asdict(c).items() if k not in OF_SEARCH})
+    if stamp.exists() and stamp.read_text(encoding="utf-8") != settings:
+        raise ValueError(f"{c.out} holds a run of other settings ({stamp}); set out= to another folder")
     folder, raw, sources = Path(c.out) / "tokenizer", Path(c.out) / "raw", []
     folder.mkdir(parents=True, exist_ok=True)
     for file in tokenizer.list_tokenizer_files(c.model):
@@ -122,6 +126,7 @@ def write_sources(c, kb):
         if lacking := {"<|im_start|>", "<|im_end|>"} - set(tokenizer.load(c.model).added_tokens):
             raise ValueError(f"{c.model}: its tokenizer has no {' and '.join(sorted(lacking))}; set own_template=False")
         (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    stamp.write_text(settings, encoding="utf-8")
     for kind in ("triples", "links"):
         languages: dict = {}
         for row in kb[kind]:

@@ -94,8 +94,7 @@ def main(argv=None):
     if missing := sorted(set(c.languages or []) - {row["language"] for row in rows}):
         raise ValueError(f"languages={c.languages}: no statement of {', '.join(missing)} in {c.statements}")
     rows = [row for row in rows if row["language"] in (c.languages or [row["language"]])]
-    if c.verdicts:
-        models.append(train_on_verdicts(c, facts))
+    models += [train_on_verdicts(c, facts)] if c.verdicts else []
     results = [probe_model(c, folder, rows) for folder in models]
     print(format_table(results))
     for result in results:
@@ -108,8 +107,6 @@ def slug(folder) -> str:
     """The name of a model's files."""
     return "-".join(Path(folder).parts).strip("-./") or "model"
 
-
-# ---------------------------------------------------------------------- statements
 
 def read_statements(path) -> list[dict]:
     """The rows of a .jsonl; ValueError names file and line of one that is no statement."""
@@ -129,11 +126,15 @@ def read_statements(path) -> list[dict]:
     return rows
 
 
-# ---------------------------------------------------------------------- a model that had to learn what is true
+# ---------------------------------------------------------------------- models
 
 def train_on_verdicts(c, facts) -> str:
     """The folder of models[0], trained further on web documents and on verdicts."""
     raw, model, sources = Path(c.out) / "raw", Path(c.out) / "verdicts", []
+    stamp = Path(c.out) / "verdicts.json"
+    settings = json.dumps([c.models[0], c.languages, c.documents, c.verdicts, c.seed])
+    if stamp.exists() and stamp.read_text(encoding="utf-8") != settings:
+        raise ValueError(f"{model} was trained with other settings ({stamp}); set out= to another folder")
     if (model / "model.safetensors").exists():  # written last
         return str(model)
     for code in c.languages:
@@ -145,6 +146,7 @@ def train_on_verdicts(c, facts) -> str:
             write_jsonl(raw / f"{kind}/{code}.jsonl", rows)
             sources.append({"name": f"{kind}-{code}", "path": f"{kind}/{code}.jsonl", "category": category,
                             "language": code, "clean": True})
+    stamp.write_text(settings, encoding="utf-8")
     run(c, "prepare.py", raw=str(raw), out=f"{c.out}/tokens", sources=sources, tokenizer=c.models[0], workers=1,
         language_names={code: language_table.NAMES[code] for code in c.languages}, valid_fraction=0.0)
     run(c, "train.py", data=f"{c.out}/tokens", init=c.models[0], out=str(model), seed=c.seed, **c.verdicts)
@@ -159,8 +161,6 @@ def run(c, program, **settings):
         if subprocess.run(command, stdout=f, stderr=subprocess.STDOUT).returncode:
             raise ValueError(f"{program} failed, see {log}: {log.read_text(encoding='utf-8').strip()[-300:]}")
 
-
-# ---------------------------------------------------------------------- one model
 
 def probe_model(c, folder, rows) -> dict:
     """The results of a model, from OUT/MODEL.json where it holds those of the same weights, statements and settings."""

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,6 +286,18 @@ def test_leaks_are_counted():
 def test_settings_out_of_bounds(changes, message):
     with pytest.raises(ValueError, match=message):
         recipe.Prix(**{"out": "o", "model": "m", "languages": ["en", "de"]} | changes)
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match="a run of other settings.*set out= to another folder"):
+        recipe.write_sources(recipe.Prix(out=str(tmp_path), model=str(BASE), languages=["en"]), {})
+
+
+def test_a_tokenizer_without_the_tokens_of_the_template_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "load", lambda folder: SimpleNamespace(added_tokens={"</s>": 2}))
+    with pytest.raises(ValueError, match="no <.im_end.> and <.im_start.>; set own_template=False"):
+        recipe.write_sources(recipe.Prix(out=str(tmp_path), model=str(BASE), languages=["en"]), {})
 
 
 def test_configs_load():

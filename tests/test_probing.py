@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import tokenizer
+from configs import load
 from evaluation import outcomes, probe, probe_languages
 from evaluation.probe import Scaling, classify, fit_probe, last_states, logistic_regression, similarity, split_groups
 from model import ModelConfig, Qwen2
@@ -328,8 +329,13 @@ def test_outcome_of_the_tinyworld(folder, tmp_path):
     assert 0 <= found.method <= 100 and found.english_before == found.english_after > 0
 
 
+def test_a_model_of_other_settings_is_refused(tmp_path):
+    (tmp_path / "verdicts.json").write_text("[]")
+    with pytest.raises(ValueError, match="was trained with other settings.*set out= to another folder"):
+        recipe.train_on_verdicts(settings(out=str(tmp_path), verdicts={"tokens": 1}), {})
+
+
 def test_configs_load():
-    from configs import load
     for name in ("tiny", "full"):
         c, = load(recipe.Probing, argv=[f"configs/probing/{name}.py"])
         assert c.feature in probe.FEATURES
