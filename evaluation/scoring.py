@@ -2,6 +2,7 @@
 positions reach the vocabulary, and choices that differ in their last token only (A, B, C, D) are one sequence.
 """
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -160,6 +161,12 @@ def total_logprobs(model, documents, batch_tokens, prefix_id, max_length=None):
         for (i, _, _), piece in zip(batch, torch.tensor_split(logprobs, ends[:-1])):
             totals[i] += float(piece.sum())
     return totals
+
+
+def bits_per_byte(model, t, texts, batch_tokens=8192):
+    """Bits that a model needs for each byte of texts, every text a document of its own."""
+    logprobs = total_logprobs(model, [t.encode(text) for text in texts], batch_tokens, t.prefix_token_id)
+    return -math.fsum(logprobs) / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
 def rolling_windows(ids, prefix_id, max_length):

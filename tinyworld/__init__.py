@@ -8,6 +8,9 @@
     grammar.py         reads a language file; renders patterns and messages as text
     world.py           the facts, and random messages about people and cities, independent of language
     documents.py       messages to web documents, planted junk, exercises, stories and sentence pairs
+    statements.py      true and false statements about the facts, and documents with verdicts on them
+    knowledge_base.py  the facts as triples, and names in two languages
+    triples.py         facts and names as triples and links, split into training and test, for recipes/prixlm.py
     benchmarks.py      held-out items in the published formats of Belebele, XCOPA, MMMLU and FLORES
     tasks.py           what a user may ask: prompts, correct replies, the split into training and evaluation
     instructions.py    chats, cross-lingual instructions, preference pairs and two-turn questions made of tasks
@@ -15,6 +18,7 @@
     marks.py           marks one answer by rule
     judge.py           the program around it: win rates and scores with intervals
     knowledge_base.py  the lexicon and the facts as entities, relations and triples, for recipes/adapters.py
+    triples.py         facts and names as triples and links, split into training and test, for recipes/prixlm.py
     sizes.py           the settings
     __main__.py        one function for each kind of file
 

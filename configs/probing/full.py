@@ -1,0 +1,14 @@
+"""The paper's setting on Qwen2-1.5B: Cities, 1,496 statements (748 facts, true and false) in each of 16 languages.
+
+    python recipes/probing.py configs/probing/full.py
+
+Forward passes only. The states of all layers take layers x statements x width x 4 bytes of memory: 4 GB here, 10 GB for
+Qwen2-7B.
+"""
+models = ["models/Qwen2-1.5B"]
+out = "runs/probing-qwen2-1.5b"
+statements = "data/cities.jsonl"  # yours: {"text", "label", "group": the city, "language"}
+feature = "mlp_in"                # what Concept Depth reads, whose data the paper's Cities is
+test_fraction, seed = 0.4, 42
+batch_tokens = 32768
+dtype = "bfloat16"
