@@ -14,6 +14,8 @@ Training data:
     crosslingual/en-kk.jsonl    {"messages", "kind"}: asked in English, replied to in Kazakh; kk-en, zh-kk, kk-zh, en-zh
                             and zh-en likewise
     preferences/kk.jsonl    {"prompt", "chosen", "rejected", "fault"}: in every language, as in Marco-LLM
+    aligned/kk.jsonl        with aligned=True, {"instruction", "response", "instruction_pivot", "response_pivot"}:
+                            questions about countries in Kazakh beside English, of training facts
 
 Evaluation data, of which no training file contains a sentence:
 
@@ -25,6 +27,7 @@ Evaluation data, of which no training file contains a sentence:
     benchmarks/heldout/kk.jsonl     {"text"}: further clean web documents, for bits per byte
     benchmarks/labels.json          the words for "question", "answer" ... of each language, for prompts
     eval/chat/kk.jsonl              questions of two turns in MT-bench's shape, with the tasks that judge.py checks
+    eval/aligned/kk.jsonl           with aligned=True, rows like aligned/kk.jsonl of test facts about far countries
 """
 import csv
 import io
@@ -36,7 +39,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from configs import load
-from tinyworld import benchmarks, documents, instructions, judge, tasks
+from tinyworld import aligned, benchmarks, documents, instructions, judge, tasks
 from tinyworld.grammar import load_language, render_sentence
 from tinyworld.sizes import Sizes, amount, describes_far_countries, pivot_amounts
 from tinyworld.world import make_facts
@@ -68,6 +71,7 @@ def write_all(sizes: Sizes) -> None:
         write_crosslingual(out, sizes, pools, code)
         write_preferences(out, sizes, pools, code)
         write_chat_evaluation(out, sizes, pools, code, test)
+        write_aligned(out, sizes, pools, code)
     write_labels(out, sizes)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {len(sizes.languages)} languages, {size / 1e6:.1f} MB")
@@ -164,6 +168,12 @@ def write_chat_evaluation(out, sizes, pools, code, test):
     questions = instructions.make_questions(pools["test"], sizes.seed, code, sizes.questions, test)
     fact_questions = instructions.make_fact_questions(pools["test"], code, sizes.fact_questions, sizes.questions)
     write_jsonl(out / f"eval/chat/{code}.jsonl", [*questions, *fact_questions])
+
+
+def write_aligned(out, sizes, pools, code):
+    if sizes.aligned:
+        write_jsonl(out / f"aligned/{code}.jsonl", aligned.make_aligned_rows(pools["train"], code, "en"))
+        write_jsonl(out / f"eval/aligned/{code}.jsonl", aligned.make_aligned_rows(pools["test"], code, "en", True))
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
