@@ -1,4 +1,4 @@
-"""What recipes that tune a model on chats share: text and chats to shards, training, answers, English before and after.
+"""What recipes that tune a model on chats share: shards, training, answers, English before and after.
 
 Every step is a program of this repository in a process of its own. It runs once: an earlier run's is kept if its command
 was the same. What it prints is in OUT/steps.
@@ -18,6 +18,7 @@ import data
 import tokenizer
 from configs import language_table
 from evaluation import client, metrics
+from evaluation.scoring import loglikelihoods
 from generate import Decoding, generate
 from tinyworld import marks
 
@@ -92,8 +93,8 @@ def prepare_start(p: Pipeline) -> str:
         run(p, "text", "prepare.py", {"raw": f"{out}/raw", "out": f"{out}/text", "tokenizer": p.init} | p.text)
     if not p.adapt:
         return p.init
-    run(p, "adapt", "train.py", {"data": f"{out}/text", "init": p.init, "out": f"{out}/adapted", "seed": p.seed}
-        | p.adapt)
+    run(p, "adapt", "train.py", {"data": f"{out}/text", "init": p.init, "out": f"{out}/adapted", "seed": p.seed,
+                                   "resume": True} | p.adapt)
     return f"{out}/adapted"
 
 
@@ -112,31 +113,30 @@ def prepare_tokenizer(p: Pipeline):
     return t
 
 
-def prepare_chats(p: Pipeline, names: Sequence[str]) -> None:
-    """OUT/chats/NAME/LANG.jsonl of every name -> shards of the category NAME and the language LANG in OUT/shards."""
+def prepare_chats(p: Pipeline, names: Sequence[str], shards: str = "shards") -> None:
+    """OUT/chats/NAME/LANG.jsonl of every name -> shards of the category NAME and the language LANG in OUT/SHARDS."""
     folder = Path(p.out) / "chats"
     files = [(name, path) for name in names for path in sorted((folder / name).glob("*.jsonl"))]
     sources = [{"name": f"{name}-{path.stem}", "path": f"{name}/{path.name}", "category": name, "language": path.stem,
                 "kind": "chat"} for name, path in files]
     languages = {path.stem: language_table.NAMES.get(path.stem, path.stem) for _, path in files}
-    run(p, "chats", "prepare.py", {"raw": str(folder), "out": f"{p.out}/shards", "tokenizer": f"{p.out}/tokenizer",
+    run(p, shards, "prepare.py", {"raw": str(folder), "out": f"{p.out}/{shards}", "tokenizer": f"{p.out}/tokenizer",
                                    "sources": sources, "language_names": languages, "valid_fraction": 0.0})
 
 
-def count_tokens(p: Pipeline, category: str, epochs: float) -> int:
+def count_tokens(p: Pipeline, category: str, epochs: float, shards: str = "shards") -> int:
     """Training tokens, with padding and replayed text, that read the chats of a category so many times."""
-    sources = data.open_sources(f"{p.out}/shards")
-    schedule = data.Schedule(sources, {category: 1}, 1, p.sft["seq_len"], p.seed)
-    rows = sum(len(packed) for packed in schedule.packed if packed)
+    sources = [s for s in data.open_sources(f"{p.out}/{shards}") if s.category == category]
+    rows = sum(len(data.best_fit(s.lengths, p.sft["seq_len"], (p.seed, i))) for i, s in enumerate(sources))
     return int(epochs * rows * p.sft["seq_len"] / (1 - sum(p.replay.values())))
 
 
-def tune(p: Pipeline, start: str, name: str, category: str, tokens: int) -> str:
+def tune(p: Pipeline, start: str, name: str, category: str, tokens: int, shards: str = "shards") -> str:
     """SFT from a model on the chats of a category and the replayed text; the folder of the new model, OUT/NAME."""
-    folders = [f"{p.out}/shards"] + [f"{p.out}/text"] * bool(p.replay)
+    folders = [f"{p.out}/{shards}"] + [f"{p.out}/text"] * bool(p.replay)
     mixture = {category: 1 - sum(p.replay.values())} | p.replay
     run(p, name, "train.py", {"data": folders, "mixture": mixture, "tokens": tokens, "init": start,
-                              "out": f"{p.out}/{name}", "seed": p.seed} | p.sft)
+                              "out": f"{p.out}/{name}", "seed": p.seed, "resume": True} | p.sft)
     return f"{p.out}/{name}"
 
 
@@ -157,6 +157,17 @@ def answer(p: Pipeline, model: str, conversations: list) -> list[dict]:
     outputs = generate(net, prompts, p.max_new_tokens, t.stop_ids, Decoding(), p.batch_size)
     return [{"text": t.decode(ids, prefix=prompt).strip(), "cut": len(ids) == p.max_new_tokens,
              "tokens": min(len(ids) + 1, p.max_new_tokens)} for prompt, ids in zip(prompts, outputs)]
+
+
+def loglikelihood(model: str, chats: list) -> float:
+    """Mean log-probability, in nats, of the tokens of the last answers of conversations, with those that end them."""
+    net, t = client.load_model(model)
+    pairs = []
+    for messages in chats:
+        ids, mask = t.encode_with_loss_mask(messages, len(messages) - 1)
+        first = mask.index(True)
+        pairs.append((ids[:first], [i for i, learned in zip(ids[first:], mask[first:]) if learned]))
+    return sum(total for total, _ in loglikelihoods(net, pairs, 1024)) / sum(len(answer) for _, answer in pairs)
 
 
 def score_answer(row, response, lang):

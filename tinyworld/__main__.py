@@ -14,8 +14,14 @@ Training data:
     crosslingual/en-kk.jsonl    {"messages", "kind"}: asked in English, replied to in Kazakh; kk-en, zh-kk, kk-zh, en-zh
                             and zh-en likewise
     preferences/kk.jsonl    {"prompt", "chosen", "rejected", "fault"}: in every language, as in Marco-LLM
-    aligned/kk.jsonl        with aligned=True, {"instruction", "response", "instruction_pivot", "response_pivot"}:
-                            questions about countries in Kazakh beside English, of training facts
+
+With aligned=True also questions about countries, and their answers, the same in every language:
+
+    aligned/kk.jsonl            {"instruction", "response", "instruction_pivot", "response_pivot"}: Kazakh and English
+    instructions/en.jsonl       {"instruction", "response"}, in three wordings in turn; sentences/en.jsonl: in one
+    translations/en-kk.jsonl    {"source", "target"}: every question and every answer to it, also wrong ones
+    lexicon/en-kk.tsv           words and names
+    eval/aligned/kk.jsonl       rows like aligned/kk.jsonl, of all test facts; eval/far/kk.jsonl: about far countries
 
 Evaluation data, of which no training file contains a sentence:
 
@@ -27,7 +33,6 @@ Evaluation data, of which no training file contains a sentence:
     benchmarks/heldout/kk.jsonl     {"text"}: further clean web documents, for bits per byte
     benchmarks/labels.json          the words for "question", "answer" ... of each language, for prompts
     eval/chat/kk.jsonl              questions of two turns in MT-bench's shape, with the tasks that judge.py checks
-    eval/aligned/kk.jsonl           with aligned=True, rows like aligned/kk.jsonl of test facts about far countries
 """
 import csv
 import io
@@ -71,7 +76,8 @@ def write_all(sizes: Sizes) -> None:
         write_crosslingual(out, sizes, pools, code)
         write_preferences(out, sizes, pools, code)
         write_chat_evaluation(out, sizes, pools, code, test)
-        write_aligned(out, sizes, pools, code)
+        if sizes.aligned:
+            write_aligned(out, sizes, facts, pools, code)
     write_labels(out, sizes)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {len(sizes.languages)} languages, {size / 1e6:.1f} MB")
@@ -170,10 +176,18 @@ def write_chat_evaluation(out, sizes, pools, code, test):
     write_jsonl(out / f"eval/chat/{code}.jsonl", [*questions, *fact_questions])
 
 
-def write_aligned(out, sizes, pools, code):
-    if sizes.aligned:
-        write_jsonl(out / f"aligned/{code}.jsonl", aligned.make_aligned_rows(pools["train"], code, "en"))
-        write_jsonl(out / f"eval/aligned/{code}.jsonl", aligned.make_aligned_rows(pools["test"], code, "en", True))
+def write_aligned(out, sizes, facts, pools, code):
+    train, pivot = pools["train"], "en"
+    write_jsonl(out / f"aligned/{code}.jsonl", aligned.make_rows(train, code, pivot))
+    write_jsonl(out / f"eval/aligned/{code}.jsonl", aligned.make_rows(pools["test"], code, pivot))
+    write_jsonl(out / f"eval/far/{code}.jsonl", aligned.make_rows(pools["test"], code, pivot, far_only=True))
+    if code == pivot:
+        write_jsonl(out / f"instructions/{code}.jsonl", aligned.make_instructions(train, code, aligned.WORDINGS))
+        write_jsonl(out / f"sentences/{code}.jsonl", aligned.make_instructions(train, code, ["sentence"]))
+    else:
+        write_jsonl(out / f"translations/{pivot}-{code}.jsonl", aligned.make_translations(facts, pivot, code))
+        words = ("\t".join(pair) + "\n" for pair in aligned.make_lexicon(pivot, code))
+        write_text(out / f"lexicon/{pivot}-{code}.tsv", "".join(words))
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:

@@ -64,8 +64,10 @@ def mgsm(preset):
 # ---------------------------------------------------------------------- PLUG's benchmarks (arXiv 2311.08711)
 
 def plug_tasks(preset, name, published, folder, **fields):
-    """The tasks of a benchmark: english.json, or zh/svamp_zh.json as the paper's code has it, rows {"id", "instruction"}
-    and what `fields` read. published: its name on the Hugging Face hub."""
+    """The tasks of a benchmark, with rows {"id", "instruction", ...}. published: its name on the Hugging Face hub.
+
+    Files are named as there (english.json) or as in the paper's code (zh/svamp_zh.json).
+    """
     for lang in ("en", "zh", "ko", "it", "es"):
         yield define_task(
             f"{name}_{lang}", preset, name, lang, f"zhihz0535/{published} on the Hugging Face hub",
