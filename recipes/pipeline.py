@@ -1,7 +1,7 @@
 """What recipes that tune a model on chats share: shards, training, answers, English before and after.
 
-Every step is a program of this repository in a process of its own. It runs once: an earlier run's is kept if its command
-was the same. What it prints is in OUT/steps.
+Every step is a program of this repository in a process of its own. It runs once: an earlier run's is kept if its
+command was the same. What it prints is in OUT/steps.
 """
 import hashlib
 import json
@@ -55,13 +55,17 @@ class Pipeline:
             raise ValueError("Pipeline: " + "; ".join(problems))
 
 
+def words_of(settings: dict) -> list[str]:
+    """Settings as key=value arguments."""
+    return [f"{name}={value if isinstance(value, str) else repr(value)}" for name, value in settings.items()]
+
+
 def run(p: Pipeline, name: str, program: str, settings: dict) -> None:
     """Run `python PROGRAM key=value ...` unless an earlier run did, with the same settings.
 
     program: a file, or "-m module". ValueError: OUT has this step with other settings. SystemExit: it failed.
     """
-    words = [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in settings.items()]
-    command, stamp = [*program.split(), *words], Path(p.out) / f"steps/{name}.json"
+    command, stamp = [*program.split(), *words_of(settings)], Path(p.out) / f"steps/{name}.json"
     if stamp.exists():
         if json.loads(stamp.read_text(encoding="utf-8"))["command"] != command:
             raise ValueError(f"{p.out} has the step '{name}' with other settings ({stamp}); remove the folder, or set "
@@ -144,8 +148,7 @@ def print_estimate(p: Pipeline) -> None:
     """Memory and days of SFT on p.estimate tokens, by train.py."""
     settings = {"data": p.out, "mixture": {"chat": 1}, "tokens": p.estimate, "init": p.init, "out": p.out,
                 "estimate": True} | p.sft
-    words = [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in settings.items()]
-    subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "train.py", *words_of(settings)], cwd=ROOT, check=True)
 
 
 # ---------------------------------------------------------------------- evaluation

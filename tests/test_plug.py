@@ -101,7 +101,8 @@ def test_the_loss_is_on_the_assistants_part_and_its_end(tmp_path, mode):
 
 def test_what_is_left_out_is_counted_and_left_out_of_all_modes(tmp_path):
     rows = [ROW, ROW | {"response_pivot": ""}, {"instruction": "a", "response": "b"}, ROW | {"response": None},
-            ROW | {"response_pivot": f"Say {IT} yes."}, ROW | {"response": "parola " * 90}, ROW | {"instruction": "Chi?"}]
+            ROW | {"response_pivot": f"Say {IT} yes."}, ROW | {"response": "parola " * 90},
+            ROW | {"instruction": "Chi?"}]
     account, chats = built(tmp_path, rows)
     assert account["kept"] == 2 and account["dropped"] == {
         "no response_pivot": 1, "no instruction_pivot": 1, "no response": 1, "a label inside the text": 1,
@@ -138,7 +139,8 @@ def test_direct_is_ordinary_sft_bit_for_bit(tmp_path):
     pipeline.prepare_chats(pipe(tmp_path / "out"), ["direct"])
     system = "Please respond to the following user message in Italian."
     (tmp_path / "raw").mkdir()
-    write(tmp_path / "raw", [{"instruction": r["instruction"], "output": r["response"], "system": system} for r in rows])
+    plain = [{"instruction": r["instruction"], "output": r["response"], "system": system} for r in rows]
+    write(tmp_path / "raw", plain)
     prepare.main([f"raw={tmp_path}/raw", f"out={tmp_path}/plain", f"tokenizer={BASE}", "template=chatml",
                   "language_names={'it': 'Italian'}", "valid_fraction=0.0", "workers=1",
                   "sources=[{'name': 'direct-it', 'path': 'it.jsonl', 'category': 'direct', 'language': 'it', "
@@ -155,7 +157,7 @@ def test_answers_are_scored_behind_their_label(tmp_path, monkeypatch):
     rows = list(aligned.make_rows(tasks.split_pools(facts, 0)["test"], "it", "en", far_only=True))[:4]
     write(tmp_path, rows)
     right = f"{EN} x\n{IT} {rows[0]['response']}"
-    texts = [right, f"{EN} x\n{IT} non so", rows[2]["response"], f"{EN} x\n{IT} {rows[3]['response']} {rows[0]['response']}"]
+    texts = [right, f"{EN} x\n{IT} non so", rows[2]["response"], f"{right} {rows[3]['response']}"]
     seen = []
 
     def answer(p, model, conversations):
@@ -174,8 +176,9 @@ def test_answers_are_scored_behind_their_label(tmp_path, monkeypatch):
 
 def test_answers_without_the_tinyworld():
     score = pipeline.score_answer
-    assert score({"answer": 1000}, "Sono 1.000.", "it")["correct"] and not score({"answer": 1}, "1.000", "it")["correct"]
-    assert score({"response": "Il Po."}, "il po", "it")["correct"] and not score({}, "il po", "it")["correct"]
+    assert score({"answer": 1000}, "Sono 1.000.", "it")["correct"]
+    assert not score({"answer": 1}, "1.000", "it")["correct"] and not score({}, "il po", "it")["correct"]
+    assert score({"response": "Il Po."}, "il po", "it")["correct"]
     assert score({"response": "x"}, "", "it") == {"correct": False, "language": False}
 
 
@@ -195,7 +198,8 @@ def test_merged_verdicts(tmp_path, capsys):
 # ---------------------------------------------------------------------- settings
 
 @pytest.mark.parametrize("settings, message", [
-    ({"languages": ["it", "en"]}, "languages contains the pivot, en"), ({"languages": ["kk"]}, r"labels lacks \['kk'\]"),
+    ({"languages": ["it", "en"]}, "languages contains the pivot, en"),
+    ({"languages": ["kk"]}, r"labels lacks \['kk'\]"),
     ({"modes": ["plugg"]}, "modes are some of plug, pivot_response, direct"), ({"modes": []}, "modes are some of"),
     ({"labels": {"en": "A:", "it": "A:"}}, "two labels are alike"),
     ({"instruction_label": EN}, "two labels are alike")])
@@ -206,7 +210,8 @@ def test_settings_that_do_not_fit(settings, message):
 
 @pytest.mark.parametrize("settings, message", [
     ({"sft": {"seq_len": 8, "tokens": 9}}, "the recipe sets tokens"), ({"sft": {}}, "sft needs seq_len"),
-    ({"replay": {"en": 1.0}, "text": {"a": 1}}, "sum to less than 1"), ({"replay": {"en": 0.5}}, "text=, which is not set")])
+    ({"replay": {"en": 1.0}, "text": {"a": 1}}, "sum to less than 1"),
+    ({"replay": {"en": 0.5}}, "text=, which is not set")])
 def test_settings_of_the_pipeline_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         Pipeline(**{"out": "x", "init": "y", "sft": {"seq_len": 8}} | settings)
@@ -219,7 +224,7 @@ def test_configs():
     for name in ("tiny", "full"):
         c, p = configs.load(Plug, Pipeline, argv=[str(ROOT / f"configs/plug/{name}.py")])
         for stage in filter(None, (p.sft, p.adapt)):
-            words = [f"{k}={v!r}" if not isinstance(v, str) else f"{k}={v}" for k, v in ({"tokens": 10 ** 9} | stage).items()]
+            words = pipeline.words_of({"tokens": 10 ** 9} | stage)
             configs.load(train.Train, ModelConfig, train.Estimate,
                          argv=["out=x", "data=x", "mixture={'plug': 1}", *words])
     sft = p.sft
@@ -258,7 +263,8 @@ def test_all_of_it_in_small(tmp_path, capsys):
     config.write_text(f"""from configs.plug.tiny import *
 languages = ["it"]
 world = world | dict(languages=["en", "it"], web={{"en": 20, "low": 20}}, pairs=40, items=4)
-text = text | dict(sources=[s for s in text["sources"] if s["language"] in ("en", "it") and s.get("target") in (None, "it")])
+_few = [s for s in text["sources"] if s["language"] in ("en", "it") and s.get("target") in (None, "it")]
+text = text | dict(sources=_few)
 sft = {small}
 adapt = {small} | dict(mixture={{"parallel": 1, "low": 1}}, tokens=512)
 epochs, max_new_tokens, replay = 0.05, 8, {{"parallel": 0.2}}
