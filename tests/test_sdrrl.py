@@ -136,7 +136,7 @@ def test_translators(tmp_path):
 # ---------------------------------------------------------------------- code-switching
 
 def test_only_words_of_the_lexicon_change():
-XX
+    text = "Red cars by the sea: 3 red `red house` <red> [SEA] https://red.house/sea, Mr. Red; house's Sea. Red?"
     assert code_switch.switch_words(text, LEXICON, 1.0, random.Random(0)) == (
         "Червоний cars by the море: 3 червоний `red house` <red> [SEA] https://red.house/sea, Mr. Червоний; house's "
         "Sea. Червоний?")
