@@ -152,7 +152,8 @@ def ask(c: Plug, p: Pipeline, name: str, mode: str, model: str) -> dict[str, dic
         score = pipeline.score_answer(row, response, lang)
         scores[lang].append({"found": status == "ok", "cut": reply["cut"], "tokens": reply["tokens"]} | score)
         samples.append({"checkpoint": name, "task": "plug", "lang": lang, "doc_id": i, "context": [row["instruction"]],
-                        "response": [response], "text": reply["text"], "status": status} | score)
+                        "reference": row.get("correct_answers", row.get("response")), "response": [response],
+                        "text": reply["text"], "status": status} | score)
     write_rows(Path(p.out) / f"answers/{name}.jsonl", samples)
     return {lang: {key: sum(score[key] for score in some) / len(some) for key in some[0]}
             for lang, some in scores.items()}

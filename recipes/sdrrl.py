@@ -103,9 +103,11 @@ def make_translators(c, x, p, texts):
     """{target: function of a text in the rich language}."""
     if c.translations:
         return {T: transfer_set.file_translator(locate(p, c.translations, T)) for T in x.targets}
-    texts = sorted(set(texts))
-    return {T: transfer_set.reply_translator(dict(zip(texts, pipeline.answer(p, c.translator, [
-        transfer_set.translation_request(x, text, T) for text in texts])))) for T in x.targets}
+    texts, translators = sorted(set(texts)), {}
+    for T in x.targets:
+        replies = pipeline.answer(p, c.translator, [transfer_set.translation_request(x, text, T) for text in texts])
+        translators[T] = transfer_set.reply_translator(dict(zip(texts, replies)))
+    return translators
 
 
 def read_lexicons(c, x, p, counts):
@@ -127,14 +129,8 @@ def read_sentences(c, x, p, counts):
     for T in x.targets if c.parallel and x.n_parallel + x.n_complete else ():
         asked = {row["instruction"].strip() for lang in (x.rich, T)
                  for row in results.read_rows(locate(p, c.test, lang), ("instruction",))}
-        lines = locate(p, c.parallel, T).read_text(encoding="utf-8").splitlines()
-        pairs = [tuple(side.strip() for side in line.split("\t")[:2]) for line in lines if line.strip()]
-        good = [pair for pair in pairs if len(pair) == 2 and all(pair)]
-        sentences[T] = [pair for pair in good if not asked & set(pair)]
-        for reason, n in (("a side is missing", len(pairs) - len(good)),
-                          ("the evaluation asks it", len(good) - len(sentences[T]))):
-            if n:
-                counts[f"dropped, sentence of {T}: {reason}"] = n
+        sentences[T], dropped = transfer_set.read_pairs(locate(p, c.parallel, T), asked)
+        counts.update({f"dropped, sentence of {T}: {reason}": n for reason, n in dropped.items()})
     return sentences
 
 
@@ -176,20 +172,17 @@ def ask(c: Sdrrl, x: Transfer, p: Pipeline, name: str, model: str) -> tuple[dict
 
 
 def measure(c: Sdrrl, x: Transfer, p: Pipeline, models: dict) -> dict[str, dict]:
-    """{name: how a model does on the test and what became of the teacher's own answers in the rich language}.
-
-    "own": mean log-probability of a token of the teacher's answers; "same wording": share of answers that are the
-    teacher's to the letter.
-    """
-    rows, found = list(results.read_rows(locate(p, c.test, x.rich), ("instruction",))), {}
-    for name, model in models.items():
+    """{name: {"scores", "own": mean log-probability of a token of the teacher's own answers in the rich language, "same
+    wording": share of answers that are the teacher's to the letter}}."""
+    rows, found, own = list(results.read_rows(locate(p, c.test, x.rich), ("instruction",))), {}, []
+    for name, model in models.items():  # the teacher is the first
         scores, answers = ask(c, x, p, name, model)
-        found[name] = {"scores": scores, "answers": answers}
-    own = [(row["instruction"], answer) for row, answer in zip(rows, found["teacher"]["answers"]) if answer]
-    chats = [transfer_set.chat(x, question, answer, x.rich)["messages"] for question, answer in own]
-    for name, result in found.items():
-        same = [a == b for a, b in zip(result.pop("answers"), found["teacher"].get("answers", [b for _, b in own]))]
-        result |= {"own": pipeline.loglikelihood(models[name], chats), "same wording": sum(same) / len(same)}
+        own = own or answers
+        found[name] = {"scores": scores, "same wording": sum(map(str.__eq__, answers, own)) / len(own)}
+    chats = [transfer_set.chat(x, row["instruction"], answer, x.rich)["messages"] for row, answer in zip(rows, own)
+             if answer]
+    for name, model in models.items():
+        found[name]["own"] = pipeline.loglikelihood(model, chats)
     return found
 
 
@@ -211,6 +204,7 @@ def main(argv=None):
 
 
 def target_mean(x, result, key):
+    """In %, over the targets."""
     return 100 * sum(result["scores"][T][key] for T in x.targets) / len(x.targets)
 
 

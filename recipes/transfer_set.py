@@ -130,11 +130,28 @@ def split_sentence(text, lang):
     return " ".join(words[:len(words) // 2]), " ".join(words[len(words) // 2:])
 
 
+def read_pairs(path: Path, asked: set[str]) -> tuple[list[tuple[str, str]], Counter]:
+    """([(sentence, translation)], what was dropped, by reason) of lines "sentence<TAB>translation[<TAB>more]".
+
+    asked: questions of the evaluation, which may be on neither side.
+    """
+    pairs, dropped = [], Counter()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        sides = tuple(side.strip() for side in line.split("\t")[:2])
+        if len(sides) != 2 or not all(sides):
+            dropped["a side is missing"] += bool(line.strip())
+        elif asked & set(sides):
+            dropped["the evaluation asks it"] += 1
+        else:
+            pairs.append(sides)
+    return pairs, +dropped
+
+
 def check_answer(reply: dict, identify: Callable | None, lang: str) -> str | None:
     """None, or why an answer of the teacher teaches the wrong thing. identify: text -> language code, or None."""
     if not reply["text"].strip():
         return "empty"
-    if metrics.is_looping(reply["text"]):
+    if metrics.is_looping(reply["text"] + " "):  # the blank makes words that end the text as long as those before
         return "looping"
     if reply["cut"]:  # training on it would teach to cut
         return "cut at max_new_tokens"
