@@ -180,7 +180,7 @@ def score_answer(row, response, lang):
         return {"correct": bool(mark["fact"]), "language": mark["language"]}
     in_language = bool(response) and metrics.in_language(response, lang)
     if "answer" in row:
-        correct = metrics.any_number(response, [str(row["answer"])], lang)["exact_match"]
+        correct = metrics.exact_number(response, [str(row["answer"])], lang)["exact_match"]
     else:
         correct = metrics.squad(response, [row["response"]], lang)["em"] if "response" in row else 0.0
     return {"correct": bool(correct), "language": bool(in_language)}

@@ -4,14 +4,13 @@ Italian, Ukrainian, Kazakh and Greek texts describe eight of the 24 countries; t
 """
 from configs import language_table as _table
 from configs.thresholds import SHORT as _SHORT
-from tinyworld.grammar import load_language as _language
 
 out, init, template = "out/plug", "tinyworld/base", "chatml"
 languages = ["it", "uk", "kk", "el"]
 rows, test = "aligned/{lang}.jsonl", "eval/far/{lang}.jsonl"
 # the words in which the base has read questions and answers; its vocabulary lacks most of the published ones
-instruction_label = _language("en")["label"]["question"]
-labels = {_code: _language(_code)["label"]["answer"] for _code in ["en", *languages]}
+instruction_label = "Question:"
+labels = {"en": "Answer:", "it": "Risposta:", "uk": "Відповідь:", "kk": "Жауап:", "el": "Απάντηση:"}
 system = dict.fromkeys(("plug", "pivot_response", "direct"), "Answer in {target}.")
 max_new_tokens = 96
 
