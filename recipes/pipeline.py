@@ -17,7 +17,7 @@ from pathlib import Path
 import data
 import tokenizer
 from configs import language_table
-from evaluation import client, metrics
+from evaluation import client, metrics, results
 from evaluation.scoring import loglikelihoods
 from generate import Decoding, generate
 from tinyworld import marks
@@ -154,12 +154,21 @@ def print_estimate(p: Pipeline) -> None:
 # ---------------------------------------------------------------------- evaluation
 
 def answer(p: Pipeline, model: str, conversations: list) -> list[dict]:
-    """Greedy answers of a model: {"text", "tokens" (with the one that ends it), "cut": whether it has no end}."""
-    net, t = client.load_model(model)
-    prompts = [t.encode_chat(messages) for messages in conversations]
-    outputs = generate(net, prompts, p.max_new_tokens, t.stop_ids, Decoding(), p.batch_size)
-    return [{"text": t.decode(ids, prefix=prompt).strip(), "cut": len(ids) == p.max_new_tokens,
-             "tokens": min(len(ids) + 1, p.max_new_tokens)} for prompt, ids in zip(prompts, outputs)]
+    """Greedy answers of a model: {"text", "tokens" (with the one that ends it), "cut": whether it has no end}.
+
+    They are kept in OUT/steps, for a run that is started again.
+    """
+    key = results.fingerprint(hash_weights(model), p.max_new_tokens, conversations)
+    path = Path(p.out) / f"steps/answers-{key}.jsonl"
+    if not path.exists():
+        net, t = client.load_model(model)
+        prompts = [t.encode_chat(messages) for messages in conversations]
+        outputs = generate(net, prompts, p.max_new_tokens, t.stop_ids, Decoding(), p.batch_size)
+        rows = [{"text": t.decode(ids, prefix=prompt).strip(), "cut": len(ids) == p.max_new_tokens,
+                 "tokens": min(len(ids) + 1, p.max_new_tokens)} for prompt, ids in zip(prompts, outputs)]
+        write_rows(path.with_suffix(".part"), rows)
+        os.replace(path.with_suffix(".part"), path)
+    return list(results.read_rows(path, ("text", "cut", "tokens")))
 
 
 def loglikelihood(model: str, chats: list) -> float:

@@ -8,7 +8,8 @@ of the questions, the answers and their translations. The control is the usual t
 with the translations of the answers that came with them, for as many tokens.
 
     prompts, test  JSON lines {"instruction", "response"} in the rich language; test also in the targets
-    translations   JSON lines {"source", "target"}, a file for each target; or translator=, a chat model
+    translations   JSON lines {"source", "target"}, a file for each target, of the prompts and of the teacher's answers,
+                   which a first run leaves in OUT/answers/teacher.jsonl; or translator=, a chat model
     lexicon        lines "word<TAB>translation", for code-switching
     parallel       lines "sentence<TAB>translation"
 

@@ -255,12 +255,29 @@ def test_the_teachers_answers_are_its_own_greedy_ones(tmp_path):
     assert all(is_greedy for _, is_greedy in loglikelihoods(model, pairs, 1024))
 
 
-def test_loglikelihood_of_answers(tmp_path):
-    """The mean over the tokens of the answers and their ends, as adding them up shows."""
-    p = Pipeline(out=str(tmp_path), init=BASE, sft={"seq_len": 8}, template="chatml")
+@pytest.fixture
+def chatty(tmp_path):
+    """A pipeline, and the base with a chat template as its OUT/tokenizer."""
+    p = Pipeline(out=str(tmp_path), init=BASE, sft={"seq_len": 8}, template="chatml", max_new_tokens=6)
     pipeline.prepare_tokenizer(p)
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "tokenizer" / name).write_bytes((ROOT / "tinyworld/base" / name).read_bytes())
+    return p
+
+
+def test_answers_are_generated_once(chatty, monkeypatch):
+    model, c = f"{chatty.out}/tokenizer", Transfer(targets=["uk"])
+    asked = [transfer_set.prompt(c, x, "en") for x, _ in DIALOGS]
+    first = pipeline.answer(chatty, model, asked)
+    assert [set(reply) for reply in first] == [{"text", "cut", "tokens"}] * 2 and first[0]["tokens"] <= 6
+    monkeypatch.setattr(client, "load_model", lambda model: 1 / 0)
+    assert pipeline.answer(chatty, model, asked) == first
+    with pytest.raises(ZeroDivisionError):
+        pipeline.answer(chatty, model, asked[:1])
+
+
+def test_loglikelihood_of_answers(chatty, tmp_path):
+    """The mean over the tokens of the answers and their ends, as adding them up shows."""
     c = Transfer(targets=["uk"])
     chats = [transfer_set.chat(c, x, y, "en")["messages"] for x, y in DIALOGS]
     model, t = client.load_model(str(tmp_path / "tokenizer"))
