@@ -11,7 +11,8 @@ WORDINGS = ("sentence", "short", "both")  # of an answer
 
 
 def render_answer(lang: dict, message: grammar.Message, wording: str) -> str:
-    short, sentence = tasks.render_short_answer(lang, message), grammar.render_sentence(lang, message)
+    short = grammar.capitalize(grammar.render_answer(lang, message), lang["code"]) + grammar.full_stop(lang)
+    sentence = grammar.render_sentence(lang, message)
     parts = {"short": [short], "sentence": [sentence], "both": [short, sentence]}[wording]
     return grammar.join_sentences(lang, parts)
 
