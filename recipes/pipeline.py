@@ -207,6 +207,27 @@ def measure_english(p: Pipeline, name: str, model: str) -> dict[str, float]:
     return {f"{row['task']} {row['metric']}": row["score"] for row in rows}
 
 
+def english_fields(p: Pipeline, tuned: str, control: str) -> tuple[dict, list]:
+    """(the fields of an Outcome about English, rows of its details): init against a tuned model, and the control;
+    in % if a share."""
+    models = {"before": p.init, "after": tuned, "after, control": control}
+    scores = {when: measure_english(p, when.replace(", ", "-"), model) for when, model in models.items()}
+    before, after = scores["before"], scores["after"]
+    rows = [{"english": name} | {when: scores[when][name] for when in models} for name in before]
+    if not rows:
+        return {"english_metric": "not measured", "english_before": None, "english_after": None}, rows
+    name = rows[0]["english"]
+    scale, unit = (1, "") if name.split()[-1] in results.NOT_PERCENT else (100, ", %")
+    return {"english_metric": name + unit, "english_before": round(scale * before[name], 4),
+            "english_after": round(scale * after[name], 4)}, rows
+
+
+def seconds_of(p: Pipeline, begin: float) -> float:
+    """Wall-clock time since begin, and that of the steps which earlier runs have done."""
+    earlier = [path for path in Path(p.out, "steps").glob("*.json") if path.stat().st_mtime < begin]
+    return round(time.time() - begin + sum(json.loads(path.read_text())["seconds"] for path in earlier), 1)
+
+
 def hash_weights(folder: str) -> str:
     """The first 12 digits of the SHA-256 of a folder's safetensors files."""
     digest = hashlib.sha256()

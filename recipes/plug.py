@@ -193,7 +193,7 @@ def main(argv=None):
     tokens = {name: n + p.adapt.get("tokens", 0) for name, (_, n) in runs.items()}
     print_table(c, scores, tokens)
     if "plug" in runs and len(runs) > 1:
-        save_outcome(c, p, scores, tokens, time.time() - begin)
+        save_outcome(c, p, scores, tokens, pipeline.seconds_of(p, begin))
 
 
 COLUMNS = {"correct": "exact %", "language": "in language %", "found": "extracted %", "cut": "cut %"}
@@ -210,23 +210,19 @@ def print_table(c, scores, tokens):
 
 def save_outcome(c, p, scores, tokens, seconds):
     exact = {name: round(100 * mean(of_languages, "correct"), 2) for name, of_languages in scores.items()}
-    before, after = (pipeline.measure_english(p, name, model) for name, model in
-                     (("before", p.init), ("after", f"{p.out}/plug")))
-    metric = next(iter(before), None)
+    control = next(name for name in ("direct", *exact) if name in exact and name != "plug")
+    english, english_rows = pipeline.english_fields(p, f"{p.out}/plug", f"{p.out}/{control}")
     details = [{"model": name, "language": lang, **{key: round(value, 4) for key, value in score.items()},
                 "trained tokens": tokens[name]} for name, of_languages in scores.items()
                for lang, score in of_languages.items()]
-    details += [{"english": name, "before": before[name], "after": after[name]} for name in before]
-    control = next(name for name in ("direct", *exact) if name in exact and name != "plug")
     outcome = outcomes.Outcome(
         system="plug", title="PLUG", paper="2311.08711", seed=p.seed, base=pipeline.hash_weights(p.init),
         claim="Restating the question and answering in English first makes answers in other languages right more "
               "often: plug > pivot_response > direct",
         metric=f"exact match in {' '.join(c.languages)}, %", method=exact["plug"],
         controls={control: exact[control]} | {k: v for k, v in exact.items() if k not in ("plug", control)},
-        english_metric=metric or "not measured", english_before=before.get(metric), english_after=after.get(metric),
         right_language=round(100 * mean(scores["plug"], "language"), 2), tokens=tokens["plug"],
-        control_tokens=tokens[control], seconds=round(seconds, 1), details=details)
+        control_tokens=tokens[control], seconds=seconds, details=details + english_rows, **english)
     print(f"English, {outcome.english_metric}: {outcome.english_before} before, {outcome.english_after} after")
     print(f"saved {outcomes.save(outcome, p.out)}")
 

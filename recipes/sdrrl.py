@@ -201,7 +201,7 @@ def main(argv=None):
     models = {"teacher": teacher} | {name: pipeline.tune(p, start, name, name, tokens) for name in ("sdrrl", "control")}
     found = measure(c, x, p, models)
     print_table(x, found)
-    save_outcome(c, x, p, found, tokens, time.time() - begin)
+    save_outcome(c, x, p, found, tokens, pipeline.seconds_of(p, begin))
 
 
 def target_mean(x, result, key):
@@ -221,23 +221,20 @@ def print_table(x, found):
 
 
 def save_outcome(c, x, p, found, tokens, seconds):
-    before, after = (pipeline.measure_english(p, name, model) for name, model in
-                     (("before", p.init), ("after", f"{p.out}/sdrrl")))
-    metric, total = next(iter(before), None), tokens + p.adapt.get("tokens", 0)
+    english, english_rows = pipeline.english_fields(p, f"{p.out}/sdrrl", f"{p.out}/control")
+    total = tokens + p.adapt.get("tokens", 0)
     details = [{"model": name, "own answers, nats": result["own"], "same wording": result["same wording"]}
                | {f"exact {lang}": score["correct"] for lang, score in result["scores"].items()}
                | {f"in language {lang}": score["language"] for lang, score in result["scores"].items()}
                for name, result in found.items()]
-    details += [{"english": name, "before": before[name], "after": after[name]} for name in before]
     outcome = outcomes.Outcome(
         system="sdrrl", title="SDRRL", paper="2402.12204", seed=p.seed, base=pipeline.hash_weights(p.init),
         claim="Tuned on its own answers and their translations a model keeps its rich language better than tuned on "
               "translations of given answers, for as many tokens",
         metric="log-probability of a token of the teacher's own English answers, nats", method=found["sdrrl"]["own"],
-        controls={"translate-then-tune": found["control"]["own"]}, english_metric=metric or "not measured",
-        english_before=before.get(metric), english_after=after.get(metric),
+        controls={"translate-then-tune": found["control"]["own"]},
         right_language=target_mean(x, found["sdrrl"], "language"), tokens=total, control_tokens=total,
-        seconds=round(seconds, 1), details=details)
+        seconds=seconds, details=details + english_rows, **english)
     print(f"English, {outcome.english_metric}: {outcome.english_before} before, {outcome.english_after} after")
     print(f"saved {outcomes.save(outcome, p.out)}")
 
