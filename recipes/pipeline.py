@@ -208,8 +208,7 @@ def measure_english(p: Pipeline, name: str, model: str) -> dict[str, float]:
 
 
 def english_fields(p: Pipeline, tuned: str, control: str) -> tuple[dict, list]:
-    """(the fields of an Outcome about English, rows of its details): init against a tuned model, and the control;
-    in % if a share."""
+    """(fields of an Outcome about English, in % if a share, and rows of its details): init, tuned model, control."""
     models = {"before": p.init, "after": tuned, "after, control": control}
     scores = {when: measure_english(p, when.replace(", ", "-"), model) for when, model in models.items()}
     before, after = scores["before"], scores["after"]
@@ -246,7 +245,6 @@ def write_rows(path: Path, rows) -> None:
 def locate(p: Pipeline, pattern: str, lang: str) -> Path:
     """The file of a language: pattern with {lang}, below OUT/raw or as it is."""
     path = pattern.format(lang=lang)
-    for candidate in (Path(p.out, "raw", path), Path(path)):
-        if candidate.is_file():
-            return candidate
+    if found := [file for file in (Path(p.out, "raw", path), Path(path)) if file.is_file()]:
+        return found[0]
     raise ValueError(f"neither {p.out}/raw/{path} nor {path} is a file; correct the pattern or languages=")
