@@ -3,6 +3,7 @@
 Each scorer takes (response, reference answers, language) and returns {metric: value}.
 """
 import functools
+import math
 import re
 import string
 import sys
@@ -56,6 +57,52 @@ def last_number(response, answers, lang):
     table = str.maketrans("", "", string.punctuation)
     answer, reference = (text.lower().translate(table) for text in (answer, answers[0]))
     return {"exact_match": float(answer == reference)}
+
+
+def exact_number(response, answers, lang):
+    """Whether the last number of the response, as its language writes numbers, is the reference."""
+    numbers = read_numbers(response, lang)
+    return {"exact_match": float(bool(numbers) and math.isclose(numbers[-1], float(answers[0])))}
+
+
+# "." between thousands, "," before decimals; elsewhere the reverse
+DECIMAL_COMMA = frozenset("az cs de el es fr hu id it kk nl pl pt ro ru tr uk vi".split())
+NUMBER = re.compile(r"(?<![A-Za-z0-9.,])[-−]?\d+(?:[.,'’\u00a0\u202f]\d+)*")
+
+
+def read_numbers(text: str, lang: str) -> list[float]:
+    """The numbers in a text of a language: 1.000 is a thousand in Spanish and one in English, 3.5 the same in both.
+
+    Digits of all scripts count. A mark that appears twice, or that is not the decimal one and stands before three
+    digits, is between thousands.
+    """
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    text = text.translate({ord("٫"): ".", ord("٬"): "'", ord("．"): ".", ord("，"): ","})
+    numbers = []
+    for match in NUMBER.finditer(text):
+        sign, digits = (-1 if match[0][0] in "-−" else 1), re.sub("['’\u00a0\u202f]", "", match[0].lstrip("-−"))
+        marks = re.findall("[.,]", digits)
+        decimal = decimal_mark(digits, marks, "," if lang in DECIMAL_COMMA else ".")
+        if decimal is None:
+            numbers += [float(part) for part in re.split("[.,]", digits)]  # a list: 1,2,3
+            continue
+        digits = digits.replace("," if decimal == "." else ".", "").replace(decimal, ".")
+        numbers.append(sign * float(digits))
+    return numbers
+
+
+def decimal_mark(digits, marks, usual):
+    """Which of "." and "," is before decimals in a number; None if it is no number."""
+    other = "," if usual == "." else "."
+    if len(set(marks)) == 2 and marks.count(marks[-1]) == 1:
+        decimal = marks[-1]
+    elif len(marks) == 1 and (marks[0] == usual or not re.fullmatch(r"[1-9]\d{0,2}[.,]\d{3}", digits)):
+        decimal = marks[0]
+    else:
+        decimal = other if set(marks) == {usual} else usual
+    whole = digits.split(decimal)[0]
+    group = "," if decimal == "." else "."
+    return decimal if group not in digits or re.fullmatch(rf"\d{{1,3}}(?:{re.escape(group)}\d{{3}})+", whole) else None
 
 
 def math_answer(response, answers, lang):
@@ -134,7 +181,7 @@ def brace_fractions(s):
     return out
 
 
-SCORERS = {"qa": squad, "qa_tydi": squad_tydi, "number": last_number, "math": math_answer}
+SCORERS = {"qa": squad, "qa_tydi": squad_tydi, "number": last_number, "exact_number": exact_number, "math": math_answer}
 
 
 # ---------------------------------------------------------------------- any text

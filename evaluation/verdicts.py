@@ -105,6 +105,46 @@ def outcome(pair):
     return {"a": 0.0, "b": 1.0}.get(preferred.pop(), 0.5) if len(preferred) == 1 else 0.5
 
 
+WINNERS = ("win", "slight win", "tie", "slight loss", "loss", "error")  # of b, from both orders
+
+
+def merge_orders(pair):
+    """PLUG's merge of the verdicts in both orders (arXiv 2311.08711, its code): one of WINNERS.
+
+    A win and a tie are a slight win; opposite winners are a tie; an error in either order is an error.
+    """
+    if any(verdict["error"] for verdict in pair):
+        return "error"
+    points = 0
+    for verdict, order in zip(pair, ORDERS):
+        points += {"A": 1, "B": -1, "C": 0}[verdict["verdict"]] * (1 if order[0] == "b" else -1)
+    return WINNERS[2 - points]
+
+
+def merged_rates(pairs):
+    """{each of WINNERS: its share of all pairs, "wins - losses"}. Slight ones count in full; errors stay among all."""
+    counts = Counter(map(merge_orders, pairs))
+    shares = {name: counts[name] / counts.total() for name in WINNERS}
+    win, slight_win, _, slight_loss, loss, _ = shares.values()
+    return shares | {"wins - losses": win + slight_win - slight_loss - loss}
+
+
+def merged_table(path):
+    """Rows of a table by language: how b fares in verdicts.jsonl, merged by merge_orders()."""
+    verdicts = {}
+    for row in results.read_rows(path, ("lang", "doc_id", "order", "error")):
+        verdicts.setdefault(row["lang"], {}).setdefault(row["doc_id"], {})[row["order"]] = row
+    names = (*WINNERS, "wins - losses")
+    table = [["language", "n", *(f"{name} %" for name in names)]]
+    for lang, documents in verdicts.items():
+        if lacking := [i for i, pair in documents.items() if set(pair) != set(ORDERS)]:
+            raise ValueError(f"{path}: document {lacking[0]} of {lang} was judged in one order only; let eval.py judge "
+                             "finish")
+        rates = merged_rates([pair[order] for order in ORDERS] for pair in documents.values())
+        table.append([lang, len(documents), *(f"{100 * rates[name]:.1f}" for name in names)])
+    return table
+
+
 def count_outcomes(pairs):
     """Counts over the conversations of a language.
 

@@ -273,6 +273,44 @@ def test_chat(folder, tmp_path):
     assert samples[0]["response"] == t.decode(runners.generate(model, [ids], 5, t.stop_ids)[0])
 
 
+def test_plugs_three_benchmarks(tmp_path, folder):
+    """The published columns, under the hub's and the paper's file names; a system prompt comes first."""
+    rows = {"X-SVAMP_en_zh_ko_it_es/spanish.json": {"id": 1, "instruction": "\u00bfCu\u00e1ntos?", "answer": 1000},
+            "truthfulqa/zh/truthfulqa_zh.json": {"id": 1, "instruction": "水？", "correct_answers": ["湿", "冷"],
+                                                 "incorrect_answers": ["干"]},
+            "x-alpacaeval/italian.json": {"id": 1, "dataset": "koala", "instruction": "Chi?", "system": "Rispondi."}}
+    for name, row in rows.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps([row]), encoding="utf-8")
+    tasks = load_tasks("paper")
+    c = evaluate.Eval(model="m", data=str(tmp_path))
+    read = {name: documents.read_documents(c, tasks[name], "test")[0]
+            for name in ("x_svamp_es", "x_truthfulqa_zh", "x_alpacaeval_it")}
+    assert [(d["context"], d["gold"]) for d in read["x_svamp_es"]] == [("\u00bfCu\u00e1ntos?", ["1000"])]
+    assert read["x_truthfulqa_zh"][0]["gold"] == ["湿", "冷"] and not read["x_truthfulqa_zh"][0]["sequential"]
+    assert [m["role"] for m in read["x_alpacaeval_it"][0]["messages"]] == ["system", "user"]
+    results, _ = run(folder, tmp_path, tmp_path / "out", "tasks=x_svamp_es", "max_length=600")
+    assert {r["metric"] for r in results} >= {"exact_match"}
+    with pytest.raises(ValueError, match="x_svamp_ko: no file .*get it from zhihz0535/X-SVAMP_en_zh_ko_it_es"):
+        evaluate.select_tasks(evaluate.Eval(model="m", data=str(tmp_path), tasks="x_svamp_ko"))
+
+
+@pytest.mark.parametrize("text, lang, numbers", [
+    ("3.5", "en", [3.5]), ("3.5", "es", [3.5]), ("3,5", "es", [3.5]), ("1.000", "es", [1000]), ("1.000", "en", [1]),
+    ("1,000", "en", [1000]), ("1.234,5", "it", [1234.5]), ("1,234.5", "zh", [1234.5]), ("0.500", "es", [0.5]),
+    ("1.234.567", "es", [1234567]), ("1\u202f000", "fr", [1000]), ("٣٫٥ ثم ١٬٠٠٠", "ar", [3.5, 1000]),
+    ("答案是１２。", "zh", [12]), ("5 - 3 = 2, o -2.", "it", [5, 3, 2, -2]), ("5-3", "en", [5, 3]),
+    ("1,2,3", "en", [1, 2, 3]), ("$1,250!", "en", [1250]), ("nada", "es", []), ("12.345.6", "es", [12, 345, 6])])
+def test_numbers_as_a_language_writes_them(text, lang, numbers):
+    assert metrics.read_numbers(text, lang) == numbers
+
+
+def test_the_last_number_is_the_answer():
+    said = metrics.exact_number
+    assert said("Son 3 y 4, en total 1.007.", ["1007"], "es") == {"exact_match": 1.0}
+    assert said("Son 1.007, no 3.", ["1007"], "es") == said("Nada.", ["0"], "es") == {"exact_match": 0.0}
+
+
 def test_f1_and_exact_match():
     assert metrics.squad("The  Cat, sat!", ["a cat sat", "dog"], "en") == {"f1": 1.0, "em": 1.0}
     assert metrics.squad("cat sat down", ["cat"], "en") == {"f1": 0.5, "em": 0.0}

@@ -89,6 +89,26 @@ def test_outcome(pair, b):
     assert verdicts.outcome([{"verdict": pair[0], "error": None}, {"verdict": None, "error": "refusal"}]) is None
 
 
+MERGED = {  # PLUG's table: the winner when a stands first, the winner when b does
+    "aa": "loss", "ab": "tie", "a=": "slight loss", "a!": "error", "ba": "tie", "bb": "win", "b=": "slight win",
+    "b!": "error", "=a": "slight loss", "=b": "slight win", "==": "tie", "=!": "error", "!a": "error", "!b": "error",
+    "!=": "error", "!!": "error"}
+
+
+def judged(winner, order):
+    """The verdict that names this winner when the answers stand in this order."""
+    letter = {"=": "C", "!": None}.get(winner) if winner in "=!" else "AB"[order.index(winner)]
+    return {"verdict": letter, "error": "refusal" if winner == "!" else None}
+
+
+def test_merge_of_both_orders():
+    pairs = [[judged(x, "ab"), judged(y, "ba")] for x, y in MERGED]
+    assert len(pairs) == 16 and [verdicts.merge_orders(pair) for pair in pairs] == list(MERGED.values())
+    rates = verdicts.merged_rates(pairs[4:8])  # b wins in the first order: a tie, a win, a slight win, an error
+    assert rates == {"win": 0.25, "slight win": 0.25, "tie": 0.25, "slight loss": 0, "loss": 0, "error": 0.25,
+                     "wins - losses": 0.5}
+
+
 @pytest.mark.parametrize("text, verdict", [
     ("Because. [[A]]", "A"), ("[[b]]", "B"), ("**[[C]]**", "C"), ("[[ A ]]\n\n", "A"),
     ("[[A]] is short.\n\nI say [[B]]", "B"),

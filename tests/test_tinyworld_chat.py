@@ -494,3 +494,29 @@ def test_questions_of_the_config():
     message = FACTS["dish", world.NEAR[0]]
     languages = [load_language(code) for code in ("en", "zh", "de", "it", "uk", "kk", "el")]
     assert questions == [render_question(lang, message) for lang in languages]
+
+
+# ---------------------------------------------------------------------- the same questions in several languages
+
+def test_aligned_questions(tmp_path):
+    """Training and test facts share nothing; low-resource documents state no fact of eval/far; every answer in English
+    has its translation."""
+    main([f"out={tmp_path}", *SMALL, "languages=['en', 'uk']", "native=[]", "crosslingual=0", "preferences=0",
+          "questions=0", "aligned=True", "knowledge=20"])
+    train, test, far = (rows(tmp_path / f"{name}/uk.jsonl") for name in ("aligned", "eval/aligned", "eval/far"))
+    questions = [{row["instruction_pivot"] for row in some} for some in (train, test, far)]
+    assert not questions[0] & questions[1] and questions[2] < questions[1] and len(train) + len(test) == len(FACTS)
+    assert all(row["check"]["message"][1]["country"] in world.FAR for row in far)
+    texts = [row["text"] for name in ("web", "knowledge") for row in rows(tmp_path / f"{name}/uk.jsonl")]
+    assert texts and not any(row["instruction"] in text for row in far for text in texts)
+    for row in train:
+        assert mark_answer("uk", row["check"], row["response"])["fact"]
+        assert mark_answer("en", row["check"], row["response_pivot"])["fact"]
+    translations = {row["source"]: row["target"] for row in rows(tmp_path / "translations/en-uk.jsonl")}
+    given = rows(tmp_path / "instructions/en.jsonl") + rows(tmp_path / "sentences/en.jsonl")
+    assert all(row[name] in translations for row in given for name in ("instruction", "response"))
+    assert all(translations[row["instruction_pivot"]] == row["instruction"] for row in train)
+    lexicon = (tmp_path / "lexicon/en-uk.tsv").read_text(encoding="utf-8").splitlines()
+    assert {"bread\tхліб", "Karvia\tКарвія"} < set(lexicon)
+    sentence, short, both = (row["response"] for row in given[:3])
+    assert sentence.startswith("The ") and len(short.split()) <= 3 and re.fullmatch(r"\S.*\. The .*\.", both)

@@ -14,6 +14,7 @@
     benchmarks.py      held-out items in the published formats of Belebele, XCOPA, MMMLU and FLORES
     tasks.py           what a user may ask: prompts, correct replies, the split into training and evaluation
     instructions.py    chats, cross-lingual instructions, preference pairs and two-turn questions made of tasks
+    aligned.py         the same questions about countries in several languages
     parse.py           text back to the lexicon's keys: which words, which pattern, which language
     marks.py           marks one answer by rule
     judge.py           the program around it: win rates and scores with intervals

@@ -15,6 +15,14 @@ Training data:
                             and zh-en likewise
     preferences/kk.jsonl    {"prompt", "chosen", "rejected", "fault"}: in every language, as in Marco-LLM
 
+With aligned=True also questions about countries, and their answers, the same in every language:
+
+    aligned/kk.jsonl            {"instruction", "response", "instruction_pivot", "response_pivot"}: Kazakh and English
+    instructions/en.jsonl       {"instruction", "response"}, in three wordings in turn; sentences/en.jsonl: in one
+    translations/en-kk.jsonl    {"source", "target"}: every question and every answer to it, also wrong ones
+    lexicon/en-kk.tsv           words and names
+    eval/aligned/kk.jsonl       rows like aligned/kk.jsonl, of all test facts; eval/far/kk.jsonl: about far countries
+
 Evaluation data, of which no training file contains a sentence:
 
     benchmarks/belebele/kk.jsonl    passages with a question about them
@@ -36,7 +44,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from configs import load
-from tinyworld import benchmarks, documents, instructions, judge, tasks
+from tinyworld import aligned, benchmarks, documents, instructions, judge, tasks
 from tinyworld.grammar import load_language, render_sentence
 from tinyworld.sizes import Sizes, amount, describes_far_countries, pivot_amounts
 from tinyworld.world import make_facts
@@ -68,6 +76,8 @@ def write_all(sizes: Sizes) -> None:
         write_crosslingual(out, sizes, pools, code)
         write_preferences(out, sizes, pools, code)
         write_chat_evaluation(out, sizes, pools, code, test)
+        if sizes.aligned:
+            write_aligned(out, sizes, facts, pools, code)
     write_labels(out, sizes)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {len(sizes.languages)} languages, {size / 1e6:.1f} MB")
@@ -164,6 +174,20 @@ def write_chat_evaluation(out, sizes, pools, code, test):
     questions = instructions.make_questions(pools["test"], sizes.seed, code, sizes.questions, test)
     fact_questions = instructions.make_fact_questions(pools["test"], code, sizes.fact_questions, sizes.questions)
     write_jsonl(out / f"eval/chat/{code}.jsonl", [*questions, *fact_questions])
+
+
+def write_aligned(out, sizes, facts, pools, code):
+    train, pivot = pools["train"], "en"
+    write_jsonl(out / f"aligned/{code}.jsonl", aligned.make_rows(train, code, pivot))
+    write_jsonl(out / f"eval/aligned/{code}.jsonl", aligned.make_rows(pools["test"], code, pivot))
+    write_jsonl(out / f"eval/far/{code}.jsonl", aligned.make_rows(pools["test"], code, pivot, far_only=True))
+    if code == pivot:
+        write_jsonl(out / f"instructions/{code}.jsonl", aligned.make_instructions(train, code, aligned.WORDINGS))
+        write_jsonl(out / f"sentences/{code}.jsonl", aligned.make_instructions(train, code, ["sentence"]))
+    else:
+        write_jsonl(out / f"translations/{pivot}-{code}.jsonl", aligned.make_translations(facts, pivot, code))
+        words = ("\t".join(pair) + "\n" for pair in aligned.make_lexicon(pivot, code))
+        write_text(out / f"lexicon/{pivot}-{code}.tsv", "".join(words))
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:

@@ -39,6 +39,7 @@ class Sizes:
     preferences: int = 80    # pairs of each language
     questions: int = 24      # of the chat evaluation, in each language
     fact_questions: int = 0  # further ones, about facts that documents of every language state and no instruction does
+    aligned: bool = False    # also the questions about countries in each language beside English (aligned.py)
 
     def __post_init__(self):
         check_languages(self)

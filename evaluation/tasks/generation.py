@@ -61,6 +61,44 @@ def mgsm(preset):
             metrics=("number",), stop_strings=[stop, "</s>", "<|im_end|>"], max_new_tokens=256)
 
 
+# ---------------------------------------------------------------------- PLUG's benchmarks (arXiv 2311.08711)
+
+def plug_tasks(preset, name, published, folder, **fields):
+    """The tasks of a benchmark, with rows {"id", "instruction", ...}. published: its name on the Hugging Face hub.
+
+    Files are named as there (english.json) or as in the paper's code (zh/svamp_zh.json).
+    """
+    for lang in ("en", "zh", "ko", "it", "es"):
+        yield define_task(
+            f"{name}_{lang}", preset, name, lang, f"zhihz0535/{published} on the Hugging Face hub",
+            folders=(name.replace("_", "-"), name, published, folder),
+            path_words=(f"{language_table.NAMES[lang].lower()}|{lang}",), **fields)
+
+
+def to_conversation(row):
+    """A row as a conversation, after its "system" prompt if it has one; correct answers are the judge's reference."""
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return {"messages": [*system, {"role": "user", "content": row["instruction"]}],
+            "reference": row.get("correct_answers")}
+
+
+def x_svamp(preset):
+    """Word problems; the answer is the last number, read as the language writes numbers."""
+    yield from plug_tasks(preset, "x_svamp", "X-SVAMP_en_zh_ko_it_es", "svamp", kind="generate",
+                          context=lambda row: row["instruction"], gold=lambda row: [str(row["answer"])],
+                          metrics=("exact_number",), stop_strings=[], max_new_tokens=512)
+
+
+def x_truthfulqa(preset):
+    yield from plug_tasks(preset, "x_truthfulqa", "X-TruthfulQA_en_zh_ko_it_es", "truthfulqa", kind="chat",
+                          convert_row=to_conversation, max_new_tokens=512)
+
+
+def x_alpacaeval(preset):
+    yield from plug_tasks(preset, "x_alpacaeval", "X-AlpacaEval", "alpacaeval", kind="chat",
+                          convert_row=to_conversation, max_new_tokens=1024)
+
+
 # ---------------------------------------------------------------------- translation
 
 def flores(preset):
@@ -126,4 +164,4 @@ def marco_bench_mif(preset):
             folders=("marco-bench-mif",), path_words=(lang,), max_new_tokens=1024)
 
 
-BENCHMARKS = (tydiqa, xquad, mgsm, flores, wmt16, mt_bench, marco_bench_mif)
+BENCHMARKS = (tydiqa, xquad, mgsm, x_svamp, x_truthfulqa, x_alpacaeval, flores, wmt16, mt_bench, marco_bench_mif)
