@@ -30,8 +30,9 @@ from training.checks import (
     tokenizer_folder,
 )
 from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
-from training.estimate import Estimate, print_estimate
+from training.estimate import Estimate, count_parameters, print_estimate
 from training.logger import Logger
+from training.memory import check_memory
 from training.objectives import make_objectives
 
 MAX_SKIPPED = 3  # steps in a row, with on_nonfinite=skip
@@ -129,6 +130,7 @@ def main(argv=None):
         world.print0(f"resume: no valid checkpoint in {out}/checkpoints, so this starts at step 0")
 
     # model, objective, optimizer
+    world.print0(check_memory(c, config, count_parameters(config), world))
     model = build_model(config, c, world)
     if c.init and (c.loss == "dpo" or not resume_from):  # a resumed DPO run, too, needs the reference
         model.load_weights(c.init)
