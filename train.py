@@ -24,9 +24,10 @@ from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint
 from training.checks import check_learning_rate, check_run, check_settings, resolve_model, tokenizer_folder
 from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
-from training.estimate import Estimate, print_estimate
+from training.estimate import Estimate, count_parameters, print_estimate
 from training.logger import Logger
 from training.lora import add_lora, init_adapter, lora_settings, save_adapter, write_adapter_config
+from training.memory import check_memory
 from training.objectives import make_objectives
 from training.run_folder import check_disk, check_folder
 from training.stages import make_schedule
@@ -143,6 +144,7 @@ def train(c, model_config):
     check_disk(c, config, world, resume_from)
 
     # model, objective, optimizer
+    world.print0(check_memory(c, config, count_parameters(config, lora), world))
     model = build_model(config, c, world, lora)
     if c.init and (c.loss == "dpo" or lora or not resume_from):  # a resumed DPO run, too, needs the reference
         model.load_weights(c.init)

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
 from configs import load
-from corpus import read
+from corpus import fertility, read
 from hf.config import write_config
 from hf.export import check_output, write_weights
 from hf.folder import list_tokenizer_files
@@ -38,10 +38,11 @@ class Extend:
     held_out: str | None = None
     max_bytes: int = 200_000_000  # of text read
     min_count: int = 2            # how often a pair must occur
+    tokens: int | None = None     # of this language that you will train: then it says whether to extend at all
 
     def __post_init__(self):
-        for name in ("pieces", "max_bytes", "min_count"):
-            if getattr(self, name) < 1:
+        for name in ("pieces", "max_bytes", "min_count", "tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
@@ -64,11 +65,7 @@ def main(argv=None):
     if merges:
         print(f"{len(merges)} new tokens, ids {old.vocab_size} to {new.vocab_size - 1}; "
               f"train them first with first_new_id={old.vocab_size}")
-    size, words = sum(len(text.encode()) for text in held_out), sum(len(text.split()) for text in held_out)
-    for name, t in (("before", old), ("after", new)):
-        tokens = sum(len(t.encode(text)) for text in held_out)
-        print(f"{name}: {tokens / max(1, words):.3f} tokens per word, {1000 * tokens / max(1, size):.1f} per 1000 "
-              f"bytes ({len(held_out)} held-out documents, {size:,} bytes)")
+    print("\n".join(fertility.report(old, new, held_out, len(merges), c.tokens)))
 
 
 def load_tokenizer(c):

@@ -15,11 +15,14 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor
 
 from hf.adapters import WEIGHTS
 from hf.config import write_config
 from hf.weights import open_weights
 from training.lora import adapter_parameters, copy_adapter_config
+
+FILE_BYTES = 256 << 20  # of one file and process; a file is copied twice in host memory while it is written
 
 
 def state_dict(model, optimizer):
@@ -58,9 +61,10 @@ def save(c, world, model, optimizer, state):
                 shutil.rmtree(path)
         tmp.mkdir()
     world.barrier()
-    writer = HuggingFaceStorageWriter(str(tmp / "tensors"), save_distributed=True)
+    tensors = state_dict(model, optimizer)
+    writer = HuggingFaceStorageWriter(str(tmp / "tensors"), number_files(tensors), save_distributed=True)
     try:
-        dcp.save(state_dict(model, optimizer), storage_writer=writer, no_dist=world.world_size == 1)
+        dcp.save(tensors, storage_writer=writer, no_dist=world.world_size == 1)
     except dcp.CheckpointException as e:  # torch's, around the errors of all ranks
         for error, _ in e.failures.values():
             if isinstance(error, OSError):
@@ -85,6 +89,17 @@ def save(c, world, model, optimizer, state):
         for path in older[:-c.keep_checkpoints]:
             shutil.rmtree(path)
     world.barrier()
+
+
+def number_files(tensors, max_bytes=None):
+    """{name: number of its file, from 1}: a process's part of a file has max_bytes at most, or is one tensor."""
+    numbers, number, size = {}, 1, 0
+    for name, tensor in tensors.items():
+        tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        if size and size + tensor.nbytes > (max_bytes or FILE_BYTES):
+            number, size = number + 1, 0
+        numbers[name], size = number, size + tensor.nbytes
+    return numbers
 
 
 def list_checkpoints(folder):
