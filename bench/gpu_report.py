@@ -1,11 +1,13 @@
 """One GPU in one command (make gpu): first checks that the Triton kernels are right there, then the timings of
-bench/gpu.py.
+bench/gpu.py, then the sweep of bench/gpu_sweep.py over the tiles of attention.
 
-    python -m bench.gpu_report out=out/gpu.jsonl TRITON_INTERPRET=1 python -m bench.gpu_report dry=True     # the
-    checks alone, small, in Triton's interpreter on a CPU
+    python -m bench.gpu_report out=out/gpu.jsonl minutes=9
+    TRITON_INTERPRET=1 python -m bench.gpu_report dry=True    # checks and sweep, small, in the interpreter on a CPU
 
 Needs nothing from a network. Every result is printed and appended to `out` at once, as a line of JSON, so a run that
-is cut off still tells what it found. A check that fails does not stop the others; the exit status is 1 if one failed.
+is cut off still tells what it found. A check or a timing that fails does not stop the others; the exit status is 1 if
+a check failed. No timing begins after 0.7 of `minutes` and no tile is tried after all of them; what was left out is a
+line as well.
 """
 import json
 import sys
@@ -16,9 +18,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import triton
 from torch.distributed.fsdp import fully_shard
 
 import kernels
+from bench import gpu_sweep
+from bench.gpu_resume import check_resume
 from configs import load
 from generate import generate
 from kernels import device as kernels_device
@@ -32,7 +37,12 @@ from model import ModelConfig, Qwen2
 @dataclass(frozen=True)
 class Gpu:
     out: str = "out/gpu.jsonl"
-    dry: bool = False  # check small shapes in Triton's interpreter, measure nothing
+    minutes: float = 9.0  # until the last timing or tile begins; the checks come first, however long they take
+    dry: bool = False  # small shapes in Triton's interpreter; no timings, and of the sweep two tiles
+
+    def __post_init__(self):
+        if self.minutes <= 0:
+            raise ValueError(f"minutes must be positive, got {self.minutes}")
 
 
 class Setup:
@@ -169,7 +179,7 @@ def check_fsdp(b):
         dist.destroy_process_group()
 
 
-CHECKS = [check_kernels, check_repeatable, check_model, check_decode, check_fsdp]
+CHECKS = [check_kernels, check_repeatable, check_model, check_decode, check_fsdp, check_resume]
 
 
 # ---------------------------------------------------------------------- the run
@@ -189,25 +199,60 @@ def main(argv: list[str] | None = None) -> int:
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
+    begin = time.monotonic()
     name = "Triton's interpreter" if c.dry else torch.cuda.get_device_name()
-    write({"device": name, "torch": torch.__version__, "time": time.strftime("%Y-%m-%d %H:%M:%S")})
-    failed = 0
-    for check in CHECKS:
-        result = {"check": check.__name__.removeprefix("check_"), "passed": True}
-        try:
-            result |= check(Setup(c.dry)) or {}
-        except Exception as e:  # whatever a GPU may do; the other checks still run
-            failed += 1
-            traceback.print_exc()
-            result |= {"passed": False, "error": f"{type(e).__name__}: {e}"}
-        write(result)
+    write({"device": name, "torch": torch.__version__, "triton": triton.__version__,
+           "time": time.strftime("%Y-%m-%d %H:%M:%S")})
+    failed = sum(not run_check(check, c, write) for check in CHECKS)
     if not c.dry:
-        from bench import speed  # its peers are imported only to be measured
-        for timing in speed.GPU.values():
-            for row in timing():
-                write(row)
-    print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed; {path}")
+        run_timings(write, begin + 0.7 * 60 * c.minutes)
+    run_sweep(write, Setup(c.dry).device, begin + 60 * c.minutes)
+    print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed in {time.monotonic() - begin:.0f} s; {path}")
     return failed
+
+
+def run_check(check, c, write) -> bool:
+    """Write what a check found, and return whether it passed."""
+    result, begin = {"check": check.__name__.removeprefix("check_"), "passed": True}, time.monotonic()
+    try:
+        result |= check(Setup(c.dry)) or {}
+    except Exception as e:  # whatever a GPU may do; the other checks still run
+        traceback.print_exc()
+        result |= {"passed": False, "error": f"{type(e).__name__}: {e}"}
+    write(result | {"seconds": round(time.monotonic() - begin, 1)})
+    return result["passed"]
+
+
+def run_timings(write, deadline):
+    """Write the rows of bench/gpu.py until the deadline; one that fails, or that comes too late, is a line too."""
+    from bench import speed  # its peers are imported only to be measured
+    for name, timing in speed.GPU.items():
+        rows = timing()
+        while True:
+            if time.monotonic() > deadline:
+                write({"timing": name, "skipped": "no time left; more with minutes="})
+                break
+            try:
+                write(next(rows))
+            except StopIteration:
+                break
+            except Exception as e:  # a peer that is missing, too little memory ...
+                traceback.print_exc()
+                write({"timing": name, "error": f"{type(e).__name__}: {e}"})
+                break
+        torch.cuda.empty_cache()
+
+
+def run_sweep(write, device, deadline):
+    """Write what gpu_sweep measures, and print its table for kernels/attention_triton.py."""
+    try:
+        for record in gpu_sweep.sweep(device, deadline):
+            write(record)
+            if "table" in record:
+                print(f"the fastest tiles ({record['untried']} not tried), as in TILES:\n    {record['value']}")
+    except Exception as e:  # the shipped tiles fail as well
+        traceback.print_exc()
+        write({"sweep": "failed", "error": f"{type(e).__name__}: {e}"})
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ def test_traffic():
     assert between == pytest.approx(2 * 7 / 8 * 4 * 7.6156 / 8 / 50, rel=1e-4)
     c, *_ = settings("shape=Qwen2-7B", "gpus=64", "batch_size=64", "tokens=10000")
     whole, none = estimate.traffic_seconds(c, n, 64, 8, "H100")
-    assert none == 0 and whole == pytest.approx(63 / 64 * (30.4625 - 2.1800 + 30.4625) / 50, rel=1e-4)
+    assert none == 0 and whole == pytest.approx(63 / 64 * (30.4625 - 2.1800 + 30.4625) / (8 * 50), rel=1e-4)
+    whole, _ = estimate.traffic_seconds(c, n, 64, 16, "H100")  # 16 ports bring in more than NVLink passes on
+    assert whole == pytest.approx(63 / 64 * (30.4625 - 2.1800 + 30.4625) / 450, rel=1e-4)
     assert estimate.traffic_seconds(c, n, 1, 8, "H100") == (0, 0)
 
 
@@ -92,7 +94,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_traffic_that_is_not_hidden_is_a_warning(capsys):
-    words = ["estimate=True", "gpus=512", "gpu=H100", "shard_size=512", "micro_batch_size=1"]
+    words = ["estimate=True", "gpus=512", "gpu=H100", "shard_size=512", "micro_batch_size=1", "gpus_per_node=1"]
     train.main(["configs/marco/stage1.py", *words])
     assert "warning: traffic takes longer than compute; micro_batch_size=3 would hide it" in capsys.readouterr().out
 

@@ -1,11 +1,14 @@
 """The Triton kernels: interpreted (kernels_interpreted.py), compiled for GPUs that need not be here, run on a GPU."""
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from test_kernels import definition, example, naive, random_rows, starts_of  # n
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from bench import gpu_report  # noqa: E402
+from bench import gpu_report, gpu_sweep, speed  # noqa: E402
 from kernels import (  # noqa: E402
     attention,
     attention_triton,
@@ -62,12 +65,23 @@ def test_in_the_interpreter_at_length():
 
 @pytest.mark.slow
 def test_make_gpu_dry(tmp_path):
-    """The checks of bench/gpu_report.py pass in the interpreter, so that the script works when there is a GPU."""
+    """The checks of bench/gpu_report.py pass in the interpreter and its sweep ends with a table that can be pasted, so
+    that the script works when there is a GPU.
+    """
     run = subprocess.run([sys.executable, "-m", "bench.gpu_report", "dry=True", f"out={tmp_path}/gpu.jsonl"], cwd=ROOT,
                          env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    device, *checks = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
-    assert device["torch"] == torch.__version__ and len(checks) == 5 and all(c["passed"] for c in checks)
+    device, *records = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert device["torch"] == torch.__version__ and device["triton"] == triton.__version__
+    checks = [r for r in records if "check" in r]
+    assert len(checks) == 6 and all(c["passed"] for c in checks) and checks[-1]["check"] == "resume"
+    *tiles, table = records[6:]
+    assert len(tiles) == 6 and all(r["seconds"] > 0 for r in tiles) and sum(r["shipped"] for r in tiles) == 3
+    pasted = ast.literal_eval("{" + table["value"] + "}")["cpu"][64]
+    for part, name in enumerate(("forward", "dk and dv", "dq")):
+        fastest = min((r for r in tiles if r["tile"] == name), key=lambda r: r["seconds"])
+        assert pasted[part] == tuple(fastest["value"])
+    assert table["value"] in run.stdout
 
 
 def test_make_gpu_names_a_failed_check(tmp_path, monkeypatch, capsys):
@@ -78,12 +92,62 @@ def test_make_gpu_names_a_failed_check(tmp_path, monkeypatch, capsys):
     def check_right(setup):
         return {"difference": gpu_report.compare([torch.ones(3)], [torch.ones(3)], setup.tolerance)}
 
+    def sweep_wrong(device, deadline):
+        yield {"tile": "forward", "seconds": 1.0}
+        raise RuntimeError("no such tile")
+
     monkeypatch.setattr(gpu_report, "CHECKS", [check_wrong, check_right])
+    monkeypatch.setattr(gpu_report.gpu_sweep, "sweep", sweep_wrong)
     monkeypatch.setattr(gpu_report.kernels_device, "INTERPRETED", True)
     assert gpu_report.main(["dry=True", f"out={tmp_path}/gpu.jsonl"]) == 1
-    _, wrong, right = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    _, wrong, right, tile, swept = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert not wrong["passed"] and "relative difference" in wrong["error"]
-    assert right == {"check": "right", "passed": True, "difference": 0.0} and "1 of 2" in capsys.readouterr().out
+    assert right == {"check": "right", "passed": True, "difference": 0.0, "seconds": right["seconds"]}
+    assert tile["seconds"] == 1.0 and swept["error"] == "RuntimeError: no such tile"  # a failed check counts, not this
+    assert "1 of 2" in capsys.readouterr().out
+
+
+def test_make_gpu_ends_in_time(tmp_path, monkeypatch):
+    """A timing that fails, or that comes after the deadline, is a line of the file; the others still run."""
+    clock = iter(range(100))  # a minute at every look
+    monkeypatch.setattr(gpu_report, "time", SimpleNamespace(monotonic=lambda: 60.0 * next(clock)))
+    written = []
+
+    def two_rows():
+        yield {"name": "first"}
+        yield {"name": "second"}
+
+    def fails():
+        raise ImportError("no such peer")
+        yield
+
+    monkeypatch.setattr(speed, "GPU", {"one": two_rows, "two": fails, "three": two_rows})
+    gpu_report.run_timings(written.append, 60.0 * 4.5)
+    assert written == [{"name": "first"}, {"name": "second"}, {"timing": "two", "error": "ImportError: no such peer"},
+                       {"name": "first"}, {"timing": "three", "skipped": "no time left; more with minutes="}]
+
+
+def test_a_wrong_tile_is_not_chosen(monkeypatch):
+    """A tile whose result differs, or that is refused, is a record with its error; too late, the shipped one stays."""
+    shipped = attention_triton.TILES["cpu"][64]
+    monkeypatch.setattr(gpu_sweep, "INTERPRETED", {64: (((1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)), (), ())})
+    seconds = {shipped[0]: 0.5, (3, 3, 3, 3): 0.4}
+
+    def work():
+        tile = attention_triton.TILES["cpu"][64][0]
+        if tile == (2, 2, 2, 2):
+            raise RuntimeError("out of resource: shared memory")
+        return [torch.full((3,), 2.0 if tile == (1, 1, 1, 1) else 1.0)]
+
+    monkeypatch.setattr(gpu_sweep, "functions", lambda device, D: (work, work, work))
+    monkeypatch.setattr(gpu_sweep, "best_seconds",
+                        lambda functions, n: [seconds.get(attention_triton.TILES["cpu"][64][0], 9)])
+    *records, table = gpu_sweep.sweep("cpu", time.monotonic() + 60)
+    assert [r.get("error", "").split(":")[0] for r in records[:4]] == ["", "AssertionError", "RuntimeError", ""]
+    assert ast.literal_eval("{" + table["value"] + "}") == {"cpu": {64: ((3, 3, 3, 3), *shipped[1:])}}
+    assert attention_triton.TILES["cpu"][64] == shipped and table["untried"] == 0
+    table, = gpu_sweep.sweep("cpu", time.monotonic() - 1)
+    assert ast.literal_eval("{" + table["value"] + "}") == {"cpu": {64: shipped}} and table["untried"] == 6
 
 
 def test_make_gpu_without_a_gpu(tmp_path, monkeypatch):

@@ -45,8 +45,10 @@ class Estimate:
     gpus: int = 8
     gpu: str = "H100"            # A100 (80 GB), H100 or H200
     gpus_per_node: int = 8       # GPUs connected by NVLink
-    mfu: float = 0.4             # expected share of the GPU's FLOP/s; Megatron-LM reports 0.41 to 0.48 on H100,
-                                 # MosaicML 0.64 on A100
+    mfu: float = 0.4             # expected share of the GPU's FLOP/s, of recomputed layers too, attention being causal.
+                                 # So counted peers report 0.38 to 0.45 on H100 and 0.49 to 0.62 on A100, 0.1 more with
+                                 # recomputation, for rows up to 4,096 tokens; less for longer ones
+                                 # (tests/test_estimate_peers.py)
     shape: str | None = None     # where init= is not on this machine: a name in SHAPES
 
     def __post_init__(self):
@@ -152,8 +154,10 @@ def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     """(of FSDP per micro-step, of the all-reduce between replicas per step), at the datasheet's rates.
 
     A GPU receives (S - 1) / S of the blocks twice in bfloat16 (forward, backward) and of the root once, and sends its
-    gradients in float32. Shards within a node use NVLink. Beyond it each GPU is taken to have its own port's rate,
-    which NCCL's rings can exceed where what enters a node serves all its GPUs.
+    gradients in float32. Shards within a node use NVLink. Of shards beyond it, NCCL's rings bring each byte into a node
+    once and pass it on over NVLink, so all ports of the node serve all its GPUs; published runs with small batches are
+    up to 2.4 times as fast as one port per GPU would allow (tests/test_estimate_peers.py). Replicas, each shard with
+    its own counterpart, have one port per GPU.
     """
     shards, n = min(c.shard_size or gpus, gpus), parameters
     _, _, in_node, between_nodes = CARDS[gpu]
@@ -161,7 +165,7 @@ def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     trained = n["adapter"] or n["all"]
     sharded = (shards - 1) / shards * (2 * (2 * n["all"] - n["root"]) + 4 * trained)
     reduced = 2 * (replicas - 1) / replicas * 4 * trained / shards
-    return (sharded / (in_node if shards <= gpus_per_node else between_nodes),
+    return (sharded / (in_node if shards <= gpus_per_node else min(in_node, gpus_per_node * between_nodes)),
             reduced / (in_node if gpus <= gpus_per_node else between_nodes))
 
 
