@@ -5,6 +5,7 @@ import zlib
 from corpus import files
 
 PAGES = ("text/html", "application/xhtml+xml")
+MAX_WINDOW = 64 << 20  # bytes of memory for a page in zstd; HTTP allows 8 MiB (RFC 9659)
 CHUNK = re.compile(rb"\s*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 META = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)""", re.I)
 
@@ -91,18 +92,19 @@ def inflate_brotli(body):
         import brotli
     except ImportError:
         raise ValueError("encoding br needs a package: pip install brotli") from None
-    decompressor, out, size = brotli.Decompressor(), [], 0
+    decompressor, out, size, is_done = brotli.Decompressor(), [], 0, False
     try:
-        while size <= files.MAX_LINE:
+        while not is_done:
             out.append(decompressor.process(body, output_buffer_limit=1 << 20))
             body, size = b"", size + len(out[-1])
-            if decompressor.is_finished() or decompressor.can_accept_more_data():  # nothing is left of the input
-                return b"".join(out)
+            if size > files.MAX_LINE:
+                raise too_long()
+            is_done = decompressor.is_finished() or decompressor.can_accept_more_data()  # or the body is cut
     except brotli.error as e:
         raise ValueError(f"damaged compression ({e})") from None
     except TypeError:  # without a limit, 400 bytes can become 256 MiB
         raise ValueError("encoding br needs brotli 1.2 or later: pip install -U brotli") from None
-    raise too_long()
+    return b"".join(out)
 
 
 def inflate_zstd(body):
@@ -110,8 +112,10 @@ def inflate_zstd(body):
         import zstandard
     except ImportError:
         raise ValueError("encoding zstd needs a package: pip install zstandard") from None
-    decompressor = zstandard.ZstdDecompressor(max_window_size=files.MAX_LINE)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
     try:
+        if zstandard.frame_content_size(body) > files.MAX_LINE:
+            raise too_long()
         out = decompressor.stream_reader(body, read_across_frames=True).read(files.MAX_LINE + 1)
     except zstandard.ZstdError as e:
         raise ValueError(f"damaged compression ({e})") from None
