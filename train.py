@@ -141,7 +141,7 @@ def train(c, model_config):
     resume_from = checkpoint.newest_checkpoint(out / "checkpoints", world) if c.resume else None
     if c.resume and not resume_from:
         world.print0(f"resume: no valid checkpoint in {out}/checkpoints, so this starts at step 0")
-    check_disk(c, config, world, resume_from)
+    check_disk(c, config, world, resume_from, lora)
 
     # model, objective, optimizer
     world.print0(check_memory(c, config, count_parameters(config, lora), world))

@@ -102,6 +102,18 @@ def write_weights(folder, shapes, tensors, max_bytes=5 << 30):
         (folder / INDEX).write_text(json.dumps(index, indent=1))
 
 
+def write_file(file, tensors):
+    """Write {name: tensor}, all in memory, to one file, which is complete or as it was."""
+    offsets, header = safetensors_header({name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()})
+    with open(f"{file}.tmp", "wb") as f:
+        f.write(header)
+        for name in sorted(tensors, key=lambda name: offsets[name]):
+            f.write(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(f"{file}.tmp", file)
+
+
 def tensor_bytes(dtype, shape):
     return math.prod(shape) * dtype.itemsize
 

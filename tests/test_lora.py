@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -264,6 +265,19 @@ def test_resume_is_exact(go, trained, chat_data, tmp_path, loss):
     (tmp_path / "whole" / adapters.WEIGHTS).unlink()
     assert same(go(tmp_path / "whole", save_every=2, resume=True, **data), whole)
     assert loss == "dpo" or same(whole, load_file(trained / adapters.WEIGHTS))
+
+
+def test_a_finished_run_goes_on(go, tmp_path, monkeypatch):
+    """Its own adapter is no file of another's, and the disk needs room for the adapter alone."""
+    first = go(tmp_path / "run", steps=4, save_every=2)
+    size = sum(8 * tensor.numel() + 4 * tensor.numel() for tensor in first.values())
+    disk = SimpleNamespace(total=10 ** 12, used=0, free=size + size // 3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
+    again = go(tmp_path / "run", steps=8, save_every=8, resume=True)
+    assert not same(first, again)
+    disk.free -= 1
+    with pytest.raises(ValueError, match="GB are free"):
+        go(tmp_path / "run", steps=16, save_every=8, resume=True)
 
 
 @pytest.mark.parametrize("changes, needles", [

@@ -7,17 +7,16 @@ Parameters have PEFT's names and hf/adapters.py its files, so peft, vLLM and lla
 Checkpoints hold the adapter and its moments alone; the base is read again from init=, and must be the same.
 """
 import hashlib
-import os
 import shutil
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from hf import adapters
+from hf.export import write_file
 from model import Linear, local_rows
 
 
@@ -120,9 +119,7 @@ def save_adapter(model, folder: str | Path, is_main: bool):
         if is_main:
             tensors[adapters.PREFIX + name] = full.detach().cpu().contiguous()
     if is_main:
-        file = Path(folder) / adapters.WEIGHTS
-        save_file(tensors, f"{file}.tmp", metadata={"format": "pt"})
-        os.replace(f"{file}.tmp", file)
+        write_file(Path(folder) / adapters.WEIGHTS, tensors)
 
 
 def write_adapter_config(folder: str | Path, base: str, lora: Lora):

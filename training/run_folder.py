@@ -48,7 +48,7 @@ def is_ours(out):
         return False
 
 
-def check_disk(c, config, world, resume_from):
+def check_disk(c, config, world, resume_from, lora=None):
     """ValueError when the run's checkpoints and its model do not fit on the disk of out. Collective.
 
     Only what is still to be written counts: the checkpoints that are kept and one more, for a new one is complete
@@ -56,8 +56,8 @@ def check_disk(c, config, world, resume_from):
     """
     problem = None
     if world.is_main:
-        out, numbers = Path(c.out), count_parameters(config)["all"]
-        trained = numbers
+        out, parameters = Path(c.out), count_parameters(config, lora)
+        trained = numbers = parameters["adapter"] or parameters["all"]  # what a checkpoint holds
         if c.first_new_id:
             trained = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
         size = 4 * numbers + 8 * trained  # float32: weights and AdamW's two moments
