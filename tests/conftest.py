@@ -42,6 +42,13 @@ def own_handlers():
         signal.signal(s, handler)
 
 
+@pytest.fixture(autouse=True)
+def own_denormals():
+    """A run in this process flushes denormals (tune_cpu), which hypothesis refuses to draw floats under."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def root():
     """The repository."""
