@@ -283,7 +283,7 @@ def test_a_finished_run_goes_on(go, tmp_path, monkeypatch):
 @pytest.mark.parametrize("changes, needles", [
     ({"lora_rank": 5}, ("another lora", "'rank': 4", "'rank': 5")), ({"lora_alpha": 3.0}, ("another lora", "3.0")),
     ({"lora_targets": ["q_proj"]}, ("another lora",)), ({"lora_rank": ...}, ("another lora", "None")),
-    ({"init": "other"}, ("another base",))])
+    ({"init": "other"}, ("made with another init",))])
 def test_resuming_another_adapter_is_refused(token_data, base, trained, tmp_path, changes, needles):
     """Also on a base of which only a bit differs."""
     out = shutil.copytree(trained, tmp_path / "run")
