@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import model as model_program
 import train
 from hf import adapters
+from hf.export import METADATA
 from hf.weights import open_weights
 from model import ModelConfig, Qwen2
 from tests.test_train import SHAPE, STEP, command, log_of, wait_for, words
@@ -283,14 +284,14 @@ def test_a_finished_run_goes_on(go, tmp_path, monkeypatch):
 @pytest.mark.parametrize("changes, needles", [
     ({"lora_rank": 5}, ("another lora", "'rank': 4", "'rank': 5")), ({"lora_alpha": 3.0}, ("another lora", "3.0")),
     ({"lora_targets": ["q_proj"]}, ("another lora",)), ({"lora_rank": ...}, ("another lora", "None")),
-    ({"init": "other"}, ("made with another init",))])
+    ({"init": "other"}, ("another base",))])
 def test_resuming_another_adapter_is_refused(token_data, base, trained, tmp_path, changes, needles):
     """Also on a base of which only a bit differs."""
     out = shutil.copytree(trained, tmp_path / "run")
     other = Path(shutil.copytree(base, tmp_path / "other"))
     tensors = load_file(other / "model.safetensors")
     tensors["model.norm.weight"][0] += 1e-6
-    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, other / "model.safetensors", metadata=METADATA)
     changes = {k: (other if v == "other" else v) for k, v in changes.items()}
     settings = FREE | {"init": base, "lora_rank": 4, "lr": 5e-2, "resume": True} | changes
     refused(words(token_data, out, 6, **settings), *needles)
