@@ -30,10 +30,10 @@ def read_knowledge_base(files: dict[str, str], languages: list[str]) -> dict[str
         kept: dict[Row, None] = {}
         dropped: Counter = Counter()
         for number, _, line, problem in read_lines(path):
-            row = tuple(cell.strip() for cell in line.split("\t")) if problem is None else ()
-            if problem is None and not line.strip():
+            row = tuple(cell.strip() for cell in (line or "").split("\t"))
+            if problem is None and row == ("",):
                 continue
-            if len(row) != len(columns):
+            if problem is not None or len(row) != len(columns):
                 dropped[problem or f"{len(row)} columns, not {' '.join(columns)}"] += 1
             elif not all(row):
                 dropped["an empty name"] += 1
@@ -71,7 +71,8 @@ def count_leaks(kb: dict[str, list[Row]]) -> Counter:
     """What makes test rows easier, or impossible, by reason: they are trained on, so is a triple's inverse, or its
     relation or language never is."""
     trained, inverse = {*kb["triples"], *kb["links"]}, {(k, o, s) for k, s, _, o in kb["triples"]}
-    relations, counts = {(row[0], row[2]) for row in kb["triples"]}, Counter()
+    relations = {(row[0], row[2]) for row in kb["triples"]}
+    counts: Counter = Counter()
     for kind, rows in kb.items():
         for row in rows if kind.startswith("test_") else ():
             counts[f"{kind} that are trained on"] += row in trained

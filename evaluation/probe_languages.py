@@ -113,7 +113,7 @@ def probe_languages(c, data, states, scaling, shuffled=False) -> dict[str, dict]
 
     The layer is picked by the accuracy on a quarter of the training groups, so that the test does not choose it.
     """
-    found = {code: {"layers": [], "picked": [], "at": []} for code in data}
+    found: dict = {code: {"layers": [], "picked": [], "at": []} for code in data}
     for split in range(c.splits):
         test, rest = split_statements(c, data, split)
         held = split_groups(sorted(rest), 0.25, c.seed + split) if len(rest) > 1 else set()
@@ -122,7 +122,7 @@ def probe_languages(c, data, states, scaling, shuffled=False) -> dict[str, dict]
         truth = labels = all_labels(data)
         if shuffled:
             labels = {code: shuffle_rows(y, at["rest"][code], f"{c.seed + split}/{code}") for code, y in truth.items()}
-        scores = {code: [] for code in data}  # of each layer: (on the held-out quarter, on the test)
+        scores: dict = {code: [] for code in data}  # of each layer: (on the held-out quarter, on the test)
         for layer in range(len(next(iter(states.values())))):
             scalings = fit_scalings(data, states, layer, at["rest"], scaling)
             inner, outer = (fit_languages(c, data, states, layer, at[name], scalings, labels)

@@ -95,13 +95,14 @@ def test_a_narrow_beam_finds_only_candidates_with_their_scores(model):
     assert rank_candidates(model, [prompt], build_trie(some), 1000)[0][0][0] == int(np.argmax(exact))
 
 
-def test_the_beams_are_the_best_prefixes(model):
-    """With one beam, the search goes on from the likeliest prefix only."""
-    some, prompt = [(4, 5, END), (4, 6, END), (7, 8, END)], [9, 10]
+@pytest.mark.parametrize("beams", [1, 2, 3])
+def test_the_beams_are_the_best_prefixes(model, beams):
+    """Three prefixes; the search goes on from the likeliest ones, as many as there are beams."""
+    some, prompt = [(4, 5, END), (7, 8, END), (9, 6, END)], [9, 10]
     logp = F.log_softmax(model.logits(torch.tensor([prompt])).detach(), -1)[0]
-    best = 4 if logp[4] > logp[7] else 7
-    found, = rank_candidates(model, [prompt], build_trie(some), 1)
-    assert {i for i, _ in found} <= {i for i, ids in enumerate(some) if ids[0] == best}
+    best = sorted(range(3), key=lambda i: -logp[some[i][0]])[:beams]
+    found, = rank_candidates(model, [prompt], build_trie(some), beams)
+    assert {i for i, _ in found} == set(best)
 
 
 def test_a_candidate_that_begins_another_is_found(model):

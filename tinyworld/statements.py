@@ -17,7 +17,8 @@ def make_statements(facts: world.Facts, languages: list[str], seed: int) -> list
     The false statements of a group exchange the values of BLOCK countries, so that every word is as often in a true
     statement as in a false one: words alone say nothing. Facts that cannot be exchanged within a block are left out.
     """
-    rng, rows = random.Random(f"{seed}/statements"), []
+    rng = random.Random(f"{seed}/statements")
+    rows: list[dict] = []
     for relation in world.COUNTRY_FACTS:
         countries, slot = rng.sample(world.KEYS["country"], len(world.KEYS["country"])), ASKS[relation]
         for i in range(0, len(countries), BLOCK):
