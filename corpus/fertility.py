@@ -5,9 +5,10 @@ SAVED = 1.5   # times fewer tokens: below, the same text costs almost as much as
 USES = 500    # of a new row in training: ours. At about 25, SmolLM2-135M with 2,000 Kazakh words was worse than without
 #               after as many tokens, 1.685 against 1.554 bits per byte
 # What llama.cpp's convert_hf_to_gguf.py knows a tokenizer by: the hash of the ids of a text with these words.
-CONVERTER_WORDS = (" нещо", " на", " Български", " កាន់តែពិសេសអាច", "我想在", "apple", "工作", "normal", "multiple", " emojis",
-                   " concatenated", " I've", " been", "told", " he's", " there", "RE", " you", " sure", " not", " I'll",
-                   " make", " it", " like", " some", " tea", " We", "Ve", " a", "lL")
+CONVERTER_WORDS = (
+    " нещо", " на", " Български", " កាន់តែពិសេសអាច", "我想在", "apple", "工作",
+    "normal", "multiple", " emojis", " concatenated", " I've", " been", "told", " he's", " there", "RE", " you",
+    " sure", " not", " I'll", " make", " it", " like", " some", " tea", " We", "Ve", " a", "lL")
 
 
 @dataclass(frozen=True)
