@@ -5,9 +5,10 @@ SAVED = 1.5   # times fewer tokens: below, the same text costs almost as much as
 USES = 500    # of a new row in training: ours. At about 25, SmolLM2-135M with 2,000 Kazakh words was worse than without
 #               after as many tokens, 1.685 against 1.554 bits per byte
 # What llama.cpp's convert_hf_to_gguf.py knows a tokenizer by: the hash of the ids of a text with these words.
-CONVERTER_WORDS = (" нещо", " на", " Български", " កាន់តែពិសេសអាច", "我想在", "apple", "工作", " normal", " multiple",
-                   " emojis", " concatenated", " I've been 'told he's there, 'RE you sure? 'M not sure I'll make it, 'D "
-                   "you like some tea? We'Ve a'lL")
+CONVERTER_WORDS = (
+    " нещо", " на", " Български", " កាន់តែពិសេសអាច", "我想在", "apple", "工作",
+    "normal", "multiple", " emojis", " concatenated", " I've", " been", "told", " he's", " there", "RE", " you",
+    " sure", " not", " I'll", " make", " it", " like", " some", " tea", " We", "Ve", " a", "lL")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def report(before, after, texts: list[str], pieces: int, tokens: int | None) -> 
     lines = [f"{name}: {f.per_word:.3f} tokens per word, {1000 * f.tokens / max(1, f.bytes):.1f} per 1000 bytes "
              f"({len(texts)} held-out documents, {f.bytes:,} bytes)" for name, f in (("before", old), ("after", new))]
     if tokens is None:
-        lines.append("set tokens= to what you will train of this language, for advice whether that teaches the new words")
+        lines.append("set tokens= to what you will train of this language: it says whether that teaches the new words")
     else:
         lines.append(advise(old, new, pieces, tokens))
     return [*lines, tools_that_read(before, after)]

@@ -1,6 +1,6 @@
 """SFT of a published checkpoint on own/chat, from stage II. The tokenizer brings its template; a base model's has none.
 
-    python prepare.py configs/own/chats.py tokenizer=models/SmolLM2-135M-Instruct     # a base model: template=chatml, too
+    python prepare.py configs/own/chats.py tokenizer=models/SmolLM2-135M-Instruct   # a base model: also template=chatml
     python train.py configs/own/checkpoint_sft.py init=out/own/stage2
 """
 from configs.own.checkpoint_stage1 import *
