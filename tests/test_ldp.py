@@ -192,3 +192,22 @@ def test_files_that_are_not_aligned(tmp_path):
 def test_configs(root, name):
     c, = load(ldp.LDP, argv=[str(root / f"configs/ldp/{name}.py")])
     assert max(c.sweep) <= len(c.high) and not set(c.high) & set(c.low)
+
+
+@pytest.mark.slow
+def test_the_recipe_in_small(root, tmp_path):
+    """Data, episodes, training and translations from the repository alone."""
+    world = {"web": {"en": 40, "zh": 1, "high": 1, "low": 40}, "pairs": {"zh": 40, "high": 40, "low": 40}, "junk": 0.0,
+             "knowledge": 0, "synthetic": 0, "items": 2, "test": 12, "heldout": 4}
+    episodes = {"count": 50, "tokens": 4096, "seq_len": 256, "batch_size": 2, "micro_batch_size": 2, "threads": 1,
+                "mixture": {"episodes": 55, "parallel": 30, "low": 8, "en": 7}}
+    ldp.main([str(root / "configs/ldp/tiny.py"), f"out={tmp_path / 'out'}", "high=['zh', 'de']", "low=['it']", "k=2",
+              "sweep=[1, 2]", "n_test=4", "n_mono=4", "n_pool=4", "max_new=8", f"world={world}",
+              f"episodes={episodes}"])
+    outcome = json.loads((tmp_path / "out/outcome.json").read_text())
+    assert outcome["tokens"] == 4096 and outcome["english_before"] != outcome["english_after"]
+    rows = [row for row in outcome["details"] if "condition" in row]
+    assert {row["direction"] for row in rows} == {"low->en", "en->low"} and len(rows) >= 10
+    lists, italian = ((tmp_path / "out/raw" / name).read_text() for name in ("episodes.jsonl", "bitext/en-it.tsv"))
+    sentences = {line.split("\t")[1] for line in italian.splitlines()}
+    assert not any(x in lists for x in sentences if len(x) > 20) and outcome["seconds"] > 1
