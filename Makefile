@@ -24,6 +24,12 @@ lint: .venv/dev  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
+torture: .venv/dev  ## kill every program at every point of a save, damage their files, compare: 40 minutes
+	$(PY) tests/torture.py minutes=40
+
+mutate: .venv/dev  ## change a line of what saves and locks; does a test fail?
+	$(PY) tests/mutate.py
+
 claims: .venv/ok  ## the papers' claims over three seeds, Marco-LLM's Figure 7, BayLing 2's question
 	PY=$(PY) bash recipes/claims.sh
 	PY=$(PY) bash recipes/figure7.sh
@@ -38,6 +44,9 @@ bench: .venv/dev  ## ours beside transformers, tokenizers, lm-eval and datatrove
 gpu: .venv/dev  ## one GPU: check the kernels there, then time them; results in out/gpu.jsonl
 	$(PY) -m bench.gpu_report
 
+interop: .venv/dev  ## an export in transformers and, where they are installed, llama.cpp: the same logits, ids and text
+	$(PY) -m bench.interop
+
 .venv/ok: requirements.txt
 	python3 -m venv .venv
 	.venv/bin/pip install -q "$$(grep '^torch==' requirements.txt)"
@@ -48,4 +57,4 @@ gpu: .venv/dev  ## one GPU: check the kernels there, then time them; results in 
 	.venv/bin/pip install -q -r requirements-dev.txt
 	touch $@
 
-.PHONY: help demo base test test-slow lint claims quality bench gpu
+.PHONY: help demo base test test-slow lint claims quality bench gpu torture mutate interop
