@@ -50,7 +50,8 @@ def same_examples(pool, k, key, x=None):
 
 def filter_pairs(pairs, code, identify, max_ratio) -> tuple[list, Counter]:
     """Back-translated (English, x of language code) -> (those that are kept, reasons of the others)."""
-    kept, dropped = [], Counter()
+    kept: list[tuple[str, str]] = []
+    dropped: Counter = Counter()
     for english, x in pairs:
         ratio = len(english) / max(1, len(x))
         reason = ("empty" if not english.strip() else "copy" if english == x else
@@ -88,7 +89,8 @@ class Translator:
     """A model, and the prompts and answers of everything it was asked."""
 
     def __init__(self, folder: str, max_new_tokens: int, max_length: int, batch_size: int):
-        (self.model, self.t), self.rows = load_model(folder, needs_template=False), []
+        self.model, self.t = load_model(folder, needs_template=False)
+        self.rows: list[dict] = []
         self.max_new_tokens, self.max_length, self.batch_size = max_new_tokens, max_length, batch_size
 
     def answer(self, condition, code, ids, prompts):
