@@ -104,14 +104,14 @@ def test_the_afternoon(own, in_own, capsys):
 # ---------------------------------------------------------------------- the outcome as data, and other engines
 
 def scored(checkpoint, lang, score, metric="bits_per_byte"):
-    return {"checkpoint": checkpoint, "task": "flores", "lang": lang, "metric": metric, "score": score, "low": score - 0.1,
-            "high": score + 0.1, "n": 9}
+    return {"checkpoint": checkpoint, "task": "flores", "lang": lang, "metric": metric, "score": score,
+            "low": score - 0.1, "high": score + 0.1, "n": 9}
 
 
 def test_the_table_of_an_afternoon(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    settings = {name: 1 for name in afternoon.SETTINGS} | {"data": str(tmp_path)}
+    settings = dict.fromkeys(afternoon.SETTINGS, 1) | {"data": str(tmp_path)}
     (run / "run.json").write_text(json.dumps({"settings": settings}))
     steps = [{"step": n, "tokens": 100 * n, "loss": 3 - n, "lr": 1e-4, "tokens_per_s": 10 * n, "memory_gb": 5 - n}
              for n in (1, 2, 3)]
@@ -124,7 +124,8 @@ def test_the_table_of_an_afternoon(tmp_path, capsys):
     words = [f"run={run}", f'results=["{tmp_path}/r.jsonl"]', f"out={tmp_path}/new/a.json"]
     afternoon.main([*words, "base=base"])
     assert capsys.readouterr().out.splitlines() == [
-        "| | base | stage1 |", "|---|---|---|", "| bits_per_byte en |  | 1.000 |", "| bits_per_byte kk | 2.500 | 1.500 |",
+        "| | base | stage1 |", "|---|---|---|",
+        "| bits_per_byte en |  | 1.000 |", "| bits_per_byte kk | 2.500 | 1.500 |",
         "300 tokens trained, 20 a second"]
     training = json.loads((tmp_path / "new/a.json").read_text())["training"]
     assert training["last_loss"] == 0 and training["peak_memory_gb"] == 4
