@@ -205,17 +205,33 @@ DEFAULT = {("hopper", 128)}  # the rest is slow
                                      for c in CARDS for D in (64, 128)])
 def test_attention_compiles(card, D, which):
     """No spills, except 64 bytes in dk and dv at D = 128; Hopper uses wgmma and its copy engine."""
-    M, N, warps, stages = attention_triton.TILES[card][D][which]
-    arch, copy = CARDS[card], card in ("hopper", "blackwell")
+    registers, stack, ptx = compiled_attention(card, D, which, attention_triton.TILES[card][D][which])
+    copy = card in ("hopper", "blackwell")
+    assert stack <= (64 if (which, D) == (1, 128) else 0), f"{registers} registers, {stack} bytes spilled"
+    assert ("wgmma.mma_async" in ptx) == (card == "hopper") and ("tcgen05.mma" in ptx) == (card == "blackwell")
+    assert ("cp.async.bulk.tensor" in ptx) == copy and "cp.async" in ptx  # loads the next tile during the product
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["forward", "dkdv", "dq"])
+@pytest.mark.parametrize("D", [64, 128])
+def test_tiles_of_the_sweep_compile(D, which):
+    """Without spills, as what make gpu prints is to be pasted."""
+    for tile in gpu_sweep.CANDIDATES[D][which]:
+        registers, stack, _ = compiled_attention("hopper", D, which, tile)
+        assert stack == 0, f"{tile}: {registers} registers, {stack} bytes spilled"
+
+
+def compiled_attention(card, D, which, tile):
+    """(registers, stack bytes per thread, ptx) of one of the three kernels of attention."""
+    (M, N, warps, stages), arch, copy = tile, CARDS[card], card in ("hopper", "blackwell")
     types = {"starts_ptr": "*i32", "ends_ptr": "*i32", "lse_ptr": "*fp32", "delta_ptr": "*fp32", "scale": "fp32",
              "root": "fp32"}
     if copy:
         rows = {"q_ptr": M, "do_ptr": M, "k_ptr": N, "v_ptr": N}
         types |= {name: f"tensordesc<bf16[1, {n}, 1, {D}]>" for name, n in rows.items()}
     registers, stack, _, ptx = compiled(FLASH[which], arch, types, dict(D=D, M=M, N=N, COPY=copy), warps, stages)
-    assert stack <= (64 if (which, D) == (1, 128) else 0), f"{registers} registers, {stack} bytes spilled"
-    assert ("wgmma.mma_async" in ptx) == (card == "hopper") and ("tcgen05.mma" in ptx) == (card == "blackwell")
-    assert ("cp.async.bulk.tensor" in ptx) == copy and "cp.async" in ptx  # loads the next tile during the product
+    return registers, stack, ptx
 
 
 @pytest.mark.slow
