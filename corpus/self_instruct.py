@@ -84,7 +84,7 @@ class Pool:
     def __init__(self, language: str, seeds: list[dict], max_rouge: float = 0.7, input_rouge: dict | None = None):
         thresholds = INPUT_ROUGE | (input_rouge or {})
         self.max_rouge = max_rouge
-        self.input_rouge: float = thresholds.get(language, thresholds["default"])
+        self.input_rouge = float(thresholds[language if language in thresholds else "default"])
         self.tasks: list[dict] = []
         self.words = [split_words(task["instruction"]) for task in seeds]  # of the seeds, too
 

@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,9 @@ def last_states(model: Qwen2, texts: Sequence[Sequence[int]], feature: str = "bl
     if feature == "block_out":
         return torch.stack([x[0, end].float() for x in model.residual_streams(tokens, starts)]).cpu()
     seen: list[Tensor] = []
+    layers: list[Any] = list(model.model.layers)
     hooks = [block.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0][0, end].float()))
-             for block in model.model.layers]
+             for block in layers]
     try:
         model.hidden_states(tokens, starts)
     finally:

@@ -51,7 +51,9 @@ def compute_states(c, model, data) -> dict[str, torch.Tensor]:
     """{language: the state of every layer at the last token of its statements, (layers, N, C) float32}."""
     states = {}
     for code, language in data.items():
-        parts, batch, size = [], [], 0
+        parts: list[torch.Tensor] = []
+        batch: list[list[int]] = []
+        size = 0
         for ids in language.ids:
             if batch and size + len(ids) > c.batch_tokens:
                 parts.append(last_states(model, batch, c.feature))
