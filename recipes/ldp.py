@@ -14,6 +14,7 @@ Controls: no example, k true pairs of X (supervised), k examples of one language
 language of the answers, copies, for every k of sweep and several orders of the same examples (its reviewers' question).
 OUT/ids.json has the numbers of all sentences, OUT/answers.jsonl every prompt and answer. A base that has never seen
 lists of examples does not use them: `episodes` first trains it on lists in the high-resource languages, X excluded.
+The shipped base has seen a few hundred sentence pairs of X: the toy shows what the prompt does, not that X needs none.
 """
 import json
 import random
