@@ -3,6 +3,8 @@
     own/text/kk/*.txt           running text, one document per file (also .jsonl, .gz, .xz ...)
     own/bitext/en-kk.tsv        sentence, tab, translation; or two aligned files en-kk.en and en-kk.kk
     own/test/kk.txt             held-out sentences, one per line: bits per byte before and after
+    own/flores/kk.txt, en.txt   held-out sentences that are translations line by line: chrF++ both ways
+    own/chat/kk.jsonl           instructions (configs/own/chats.py)
 
     python prepare.py configs/own/data.py
     python train.py configs/own/stage1.py
@@ -11,6 +13,7 @@
     python report.py tables run=out/own
 
 The tokenizer must be that of the model you start from: here the tiny base of `make demo`, which has seen none of this.
+A published checkpoint takes configs/own/checkpoint_*.py in place of stage1 and stage2.
 """
 from pathlib import Path as _Path
 
