@@ -3,6 +3,7 @@
 Every recipe in recipes/ ends by writing one, OUT/outcome.json; `python report.py systems` reads those of several seeds
 and prints paired differences. A figure that does not apply is None, never 0.
 """
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -53,3 +54,13 @@ def load(path: str | Path) -> Outcome:
         raise ValueError(f"{path}: not an outcome of a recipe: lacks {sorted(known - got)}, has the unknown "
                          f"{sorted(got - known)}; run its recipe again")
     return Outcome(**values)
+
+
+def hash_base(folder: str | Path) -> str:
+    """The first 12 digits of the SHA-256 of a folder's safetensors files, one after the other."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with open(path, "rb") as f:
+            while block := f.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()[:12]

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
 from configs import load
 from corpus import entity_pairs
-from eval import hash_weights
+from evaluation import outcomes
 from evaluation.outcomes import Outcome, save
 from evaluation.ranks import pessimistic_rank, summarize
 from evaluation.scoring import total_logprobs
@@ -238,7 +238,7 @@ def report(c, results, guess, bits, tokens, seconds):
         metric="mean MRR of alignment and completion, held-out entities, %", seed=c.seed, method=mrr(FUSION),
         controls=controls, english_metric="bits per byte, adapters off (less is better)", english_before=bits[0],
         english_after=bits[1], right_language=None, tokens=tokens, control_tokens=0,
-        base=hash_weights(c.model)[:12], seconds=seconds, details=rows), c.out)
+        base=outcomes.hash_base(c.model), seconds=seconds, details=rows), c.out)
     print(f"{c.out}/outcome.json; {tokens:,} tokens, {seconds:.0f} s")
 
 

@@ -26,7 +26,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from corpus import clean
-from eval import hash_weights
 from evaluation import icl, outcomes
 from evaluation.programs import run_program, total_seconds
 
@@ -225,7 +224,7 @@ def main(argv=None):
                   "one language": chrf["one language"]},
         english_metric="bits per byte of English (lower is better)", english_before=english[0],
         english_after=english[1], tokens=c.episodes.get("tokens", 0), control_tokens=c.episodes.get("tokens", 0),
-        base=hash_weights(c.model)[:12], details=[*rows, *counts],
+        base=outcomes.hash_base(c.model), details=[*rows, *counts],
         right_language=next(row["right language"] for row in rows if row["condition"] == f"LDP k={c.k}"),
         seconds=total_seconds(c.out) + time.time() - begin), out)
 

@@ -3,7 +3,6 @@
 Every step is a program of this repository in a process of its own. It runs once: an earlier run's is kept if its
 command was the same. What it prints is in OUT/steps.
 """
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 import data
 import tokenizer
 from configs import language_table
-from evaluation import client, metrics, results
+from evaluation import client, metrics, outcomes, results
 from evaluation.scoring import loglikelihoods
 from generate import Decoding, generate
 from tinyworld import marks
@@ -158,7 +157,7 @@ def answer(p: Pipeline, model: str, conversations: list) -> list[dict]:
 
     They are kept in OUT/steps, for a run that is started again.
     """
-    key = results.fingerprint(hash_weights(model), p.max_new_tokens, conversations)
+    key = results.fingerprint(outcomes.hash_base(model), p.max_new_tokens, conversations)
     path = Path(p.out) / f"steps/answers-{key}.jsonl"
     if not path.exists():
         net, t = client.load_model(model)
@@ -225,16 +224,6 @@ def seconds_of(p: Pipeline, begin: float) -> float:
     """Wall-clock time since begin, and that of the steps which earlier runs have done."""
     earlier = [path for path in Path(p.out, "steps").glob("*.json") if path.stat().st_mtime < begin]
     return round(time.time() - begin + sum(json.loads(path.read_text())["seconds"] for path in earlier), 1)
-
-
-def hash_weights(folder: str) -> str:
-    """The first 12 digits of the SHA-256 of a folder's safetensors files."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with open(path, "rb") as f:
-            while block := f.read(1 << 24):
-                digest.update(block)
-    return digest.hexdigest()[:12]
 
 
 def write_rows(path: Path, rows) -> None:

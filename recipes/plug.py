@@ -216,7 +216,7 @@ def save_outcome(c, p, scores, tokens, seconds):
                 "trained tokens": tokens[name]} for name, of_languages in scores.items()
                for lang, score in of_languages.items()]
     outcome = outcomes.Outcome(
-        system="plug", title="PLUG", paper="2311.08711", seed=p.seed, base=pipeline.hash_weights(p.init),
+        system="plug", title="PLUG", paper="2311.08711", seed=p.seed, base=outcomes.hash_base(p.init),
         claim="Restating the question and answering in English first makes answers in other languages right more "
               "often: plug > pivot_response > direct",
         metric=f"exact match in {' '.join(c.languages)}, %", method=exact["plug"],

@@ -20,7 +20,6 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from corpus import clean
-from eval import hash_weights
 from evaluation import outcomes
 from evaluation.programs import run_program, total_seconds
 
@@ -199,7 +198,7 @@ def report(c, runs):
         method=100 * (1 - ours["low"] / base["low"]), controls={"one stage": 100 * (1 - control["low"] / base["low"])},
         english_metric="bits per byte of English (lower is better)", english_before=base["en"],
         english_after=ours["en"], right_language=ours["right language"], tokens=c.tokens, control_tokens=c.tokens,
-        base=hash_weights(c.model)[:12], seconds=total_seconds(c.out), details=list(rows.values())), c.out)
+        base=outcomes.hash_base(c.model), seconds=total_seconds(c.out), details=list(rows.values())), c.out)
 
 
 if __name__ == "__main__":

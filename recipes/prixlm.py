@@ -30,7 +30,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
 from configs import language_table, load
-from corpus.jobs import file_sha256
 from corpus.knowledge_base import count_leaks, is_triple, kb_rows, names_of, question, read_knowledge_base
 from evaluation import outcomes
 from evaluation.constrained import encode_entities, rank_answers, rank_metrics
@@ -232,7 +231,7 @@ def make_outcome(c, results, seconds):
         metric=f"Hits@1 of missing triples in {' '.join(c.related)}, %", method=pooled(linked, missing, c.related),
         controls=controls, english_metric="bits per byte (less is better)", english_before=before, english_after=after,
         right_language=None, tokens=c.train["tokens"], control_tokens=c.train["tokens"],
-        base=file_sha256(next(Path(c.model).glob("*.safetensors")))[:12], seconds=seconds, details=details)
+        base=outcomes.hash_base(c.model), seconds=seconds, details=details)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def make_teacher(c: Sdrrl, x: Transfer, p: Pipeline, start: str) -> tuple[str, s
         tokens = pipeline.count_tokens(p, "start", c.chat_epochs, "start-shards")
         start = pipeline.tune(p, start, "start", "start", tokens, "start-shards")
     teacher = c.teacher or start
-    if pipeline.hash_weights(teacher) != pipeline.hash_weights(start):
+    if outcomes.hash_base(teacher) != outcomes.hash_base(start):
         print(f"warning: the teacher {teacher} is not the model that training starts from, {start}: this is "
               "distillation, but not self-distillation")
     return start, teacher
@@ -228,7 +228,7 @@ def save_outcome(c, x, p, found, tokens, seconds):
                | {f"in language {lang}": score["language"] for lang, score in result["scores"].items()}
                for name, result in found.items()]
     outcome = outcomes.Outcome(
-        system="sdrrl", title="SDRRL", paper="2402.12204", seed=p.seed, base=pipeline.hash_weights(p.init),
+        system="sdrrl", title="SDRRL", paper="2402.12204", seed=p.seed, base=outcomes.hash_base(p.init),
         claim="Tuned on its own answers and their translations a model keeps its rich language better than tuned on "
               "translations of given answers, for as many tokens",
         metric="log-probability of a token of the teacher's own English answers, nats", method=found["sdrrl"]["own"],

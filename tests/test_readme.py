@@ -17,7 +17,7 @@ import report
 import train
 from evaluation import compare, judge
 from model import Export, ModelConfig
-from recipes import extend_vocabulary
+from recipes import extend_vocabulary, pipeline, plug
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,8 @@ SETTINGS = {"train.py": (train.Train, ModelConfig, train.Estimate), "prepare.py"
             "model.py export": (Export,),
             "generate.py": (generate.Sample, generate.Decoding), "eval.py": (evaluate.Eval,),
             "eval.py compare": (compare.Compare,), "eval.py judge": (judge.Judge,),
-            "recipes/extend_vocabulary.py": (extend_vocabulary.Extend,)}
+            "recipes/extend_vocabulary.py": (extend_vocabulary.Extend,),
+            "recipes/plug.py": (plug.Plug, pipeline.Pipeline)}
 SETTINGS |= {f"report.py {name}": (schema,) for name, (schema, _) in report.REPORTS.items()}
 
 
