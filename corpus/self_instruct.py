@@ -26,7 +26,7 @@ NO_INPUT = re.compile(r"<?\s*no\s*input\s*>?|none|n/?a|null|-", re.I)
 
 
 def make_prompt(seeds: list[dict], pool: list[dict], language: str, key: str, shown=(2, 1), last=20) -> str:
-    """A prompt with tasks as examples, asking for numbers 4 to 20: of the seeds and the pool as many as `shown` says.
+    """A prompt with example tasks, `shown` = (of seeds, of pool), asking for the next numbers up to `last`.
 
     language: its English name. key: the seed of the choice. While the pool is empty, more seeds take its place.
     """
@@ -42,7 +42,7 @@ def make_prompt(seeds: list[dict], pool: list[dict], language: str, key: str, sh
 
 
 def parse_tasks(text: str, first: int = 4, cut: bool = False) -> tuple[list[dict], list[str]]:
-    """The answer to a prompt -> (tasks, reasons why others are none). It goes on behind "4. Instruction:", or repeats
+    """The answer to a prompt -> (tasks, why others are rejected). It continues after "4. Instruction:", or repeats
     that.
 
     A task is what follows one head "N. Instruction:" up to the next one, wherever the numbers begin or begin again.

@@ -1,6 +1,6 @@
 """What a run of a recipe showed: the method beside its controls, what English paid, and what it cost. One JSON file.
 
-Every recipe in recipes/ ends by writing one, OUT/outcome.json; `python report.py systems` reads those of several seeds
+Each system's recipe ends by writing one, OUT/outcome.json; `python report.py systems` reads those of several seeds
 and prints paired differences. A figure that does not apply is None, never 0.
 """
 import hashlib

@@ -1,4 +1,4 @@
-"""Ranks among candidates, counted against the method, and what papers on knowledge bases make of them."""
+"""Ranks among candidates, ties against the method, and the usual metrics of knowledge-base papers."""
 from collections.abc import Iterable
 
 from torch import Tensor

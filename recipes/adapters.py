@@ -154,7 +154,7 @@ def evaluate(c: Settings, model, t, knowledge, held_out: list) -> dict:
 
 
 def guess_by_relation(knowledge, held_out: list) -> float:
-    """MRR in % of knowing nothing of the subject: a random order of the objects that the relation has elsewhere."""
+    """MRR in % without knowing the subject: a random order of the objects seen with the relation elsewhere."""
     held, objects, of_all = set(held_out), defaultdict(set), []
     for s, r, o in knowledge.triples:
         if s not in held:

@@ -92,7 +92,7 @@ class Read(PipelineStep):
 class Step(BaseFilter):
     """A step of prepare.py (a function that takes a corpus.read.Document and returns None or the reason to drop it).
 
-    load: returns the step. It is called where the block runs, as models of languages cannot be sent there.
+    load: returns the step. It is called where the block runs, as loaded models cannot be sent there.
     """
 
     def __init__(self, load: Callable[[], Callable], name: str, exclusion_writer: JsonlWriter | None = None):

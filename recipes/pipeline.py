@@ -128,7 +128,7 @@ def prepare_chats(p: Pipeline, names: Sequence[str], shards: str = "shards") -> 
 
 
 def count_tokens(p: Pipeline, category: str, epochs: float, shards: str = "shards") -> int:
-    """Training tokens, with padding and replayed text, that read the chats of a category so many times."""
+    """Training tokens, with padding and replayed text, for `epochs` passes over a category's chats."""
     sources = [s for s in data.open_sources(f"{p.out}/{shards}") if s.category == category]
     rows = sum(len(data.best_fit(s.lengths, p.sft["seq_len"], (p.seed, i))) for i, s in enumerate(sources))
     return int(epochs * rows * p.sft["seq_len"] / (1 - sum(p.replay.values())))
@@ -153,7 +153,7 @@ def print_estimate(p: Pipeline) -> None:
 # ---------------------------------------------------------------------- evaluation
 
 def answer(p: Pipeline, model: str, conversations: list) -> list[dict]:
-    """Greedy answers of a model: {"text", "tokens" (with the one that ends it), "cut": whether it has no end}.
+    """Greedy answers of a model: {"text", "tokens" (with the end token), "cut": whether it was cut off}.
 
     They are kept in OUT/steps, for a run that is started again.
     """

@@ -12,7 +12,7 @@ is what the assistant writes, its parts behind the labels of their languages:
     pivot_response   the two responses
     direct           the response in the target language, without a label: ordinary SFT
 
-The control is direct, trained for as many epochs, and direct-matched, on as many tokens as plug. It writes
+The controls are direct, for as many epochs as plug, and direct-matched, on as many tokens. It writes
 OUT/chats/MODE/kk.jsonl (what prepare.py reads) and account.json, OUT/MODE (the models), OUT/answers/MODE.jsonl in the
 shape of eval.py's samples (eval.py judge compares two of them), and last OUT/outcome.json.
 """
@@ -105,7 +105,7 @@ def extract_target(text: str, pivot_label: str, target_label: str) -> tuple[str,
 
 
 def build_chats(c: Plug, p: Pipeline, t) -> dict:
-    """Write OUT/chats/MODE/LANG.jsonl of all modes from the same rows; returns the account, which it writes, too.
+    """Write OUT/chats/MODE/LANG.jsonl of all modes from the same rows; writes and returns the account.
 
     A row that one mode cannot use is left out of all, so that modes differ in nothing else. A row longer than seq_len
     would lose its end, the target part: the model would learn to stop in the pivot.

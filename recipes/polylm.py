@@ -6,7 +6,7 @@
 
 Two runs of train.py with equal tokens from one model: `stages` of two mixtures, and the control, the first mixture to
 the end. Each is measured in bits per byte of held-out text and by chrF++ of translations from and into English. OUT
-holds a folder for each run, results.jsonl, outcome.json. Started again, finished parts are skipped.
+holds a folder for each run, eval/ and outcome.json. A second start skips finished parts.
 
 PolyLM trains from scratch on 640 B tokens, the last 97 B in the second stage; non-English text grows from 30 to 60 %.
 Its optimizer settings for the second stage are not published: here one learning-rate schedule spans both.
@@ -43,7 +43,7 @@ class PolyLM:
     sentences: int = 24           # translated for each pair of languages
     curve: bool = False           # also second stages with other shares of non-English text
     curve_shares: list = field(default_factory=lambda: [0.3, 0.45, 0.6, 0.75])
-    curve_tokens: int | None = None  # of each run of the curve; None: as many as of the other runs
+    curve_tokens: int | None = None  # of each run of the curve; None: as many as the other runs
     estimate: bool = False        # only print what the run needs on so many GPUs
     gpus: int = 64
     seed: int = 0                 # of the documents and of the training order

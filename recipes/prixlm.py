@@ -13,7 +13,7 @@ OUT/raw/*.jsonl are also sources (kind="chat") of a mixture with text, for prepa
 
 Link prediction, entity linking and, for links of common words, bilingual lexicon induction are the same search: beams
 over a trie of the language's entities (evaluation/constrained.py), ranked by summed log-probability, filtered, ties to
-the disadvantage of the right answer. It prints Hits@1 with the links beside the same without them, and writes
+the disadvantage of the right answer. It prints Hits@1 with and without links, and writes
 OUT/outcome.json and OUT/ranks.jsonl.
 """
 import json

@@ -6,7 +6,7 @@
 
 A linear classifier reads the state at the last token of a statement and says whether it is true. It prints one row per
 model, and writes of each OUT/MODEL.json (accuracy, F1 and AUC by language and layer, and the cosines of the probes of
-different languages), and with matplotlib OUT/MODEL-depth.png and -similarity.png. OUT/outcome.json is about the first.
+different languages), and with matplotlib OUT/MODEL-depth.png and -similarity.png. OUT/outcome.json has the last model.
 
 statements= is a .jsonl of {"text", "label": 0 or 1, "group", "language"}. What shares a group is never split between
 training and test: a fact, its false twin, and both in every language. Three controls are read beside each model:

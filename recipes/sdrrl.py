@@ -112,7 +112,7 @@ def make_translators(c, x, p, texts):
 
 
 def read_lexicons(c, x, p, counts):
-    """{target: lexicon} of the targets whose words spaces separate."""
+    """{target: lexicon} of the targets written with spaces."""
     lexicons = {}
     for T in x.targets if c.lexicon else ():
         if not all(map(code_switch.separates_words, (x.rich, T))):

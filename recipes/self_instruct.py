@@ -77,7 +77,7 @@ def main(argv=None):
 
 
 def read_tasks(path) -> list[dict]:
-    """The tasks of a file. ValueError names the line that is none. An input may be null or absent."""
+    """The tasks of a file. ValueError names a malformed line. An input may be null or absent."""
     tasks = []
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file of seed tasks; seeds= names one for each language, with {{lang}}")

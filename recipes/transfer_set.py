@@ -153,7 +153,7 @@ def check_answer(reply: dict, identify: Callable | None, lang: str) -> str | Non
         return "empty"
     if metrics.is_looping(reply["text"] + " "):  # the blank makes words that end the text as long as those before
         return "looping"
-    if reply["cut"]:  # training on it would teach to cut
+    if reply["cut"]:  # it would teach stopping early
         return "cut at max_new_tokens"
     if identify and LETTERS.search(reply["text"]) and identify(reply["text"]) != lang:
         return "wrong language"
@@ -161,7 +161,7 @@ def check_answer(reply: dict, identify: Callable | None, lang: str) -> str | Non
 
 
 def check_translation(source: str, target: str) -> str:
-    """The translation; ValueError says why it is none. What has no word (a number, a choice) stays as it is."""
+    """The translation; ValueError says what is wrong. What has no word (a number, a choice) stays as it is."""
     if not LETTERS.search(source):
         return source
     if not target.strip():

@@ -3,7 +3,7 @@
     python report.py systems                          # the outcomes in results/systems
     python report.py systems folder=out/systems       # your own: any folder of outcome files
 
-Each recipe in recipes/ writes one outcome per run (evaluation/outcomes.py). The effect is the method minus its first
+Each system's recipe writes one outcome per run (evaluation/outcomes.py). The effect is the method minus its first
 control, paired by seed: mean ± standard error.
 """
 import math

@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from corpus import entity_pairs
 from evaluation.ranks import pessimistic_rank, summarize

@@ -1,4 +1,4 @@
-"""What a run takes of this machine's memory, said before the weights are read; a run that cannot fit is refused."""
+"""How much of this machine's memory a run takes, told before weights are read; one that cannot fit is refused."""
 import os
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The run folder before the first step: nothing of others in it, and room for what the run will write."""
+"""The run folder before the first step: no foreign files in it, and room for what the run will write."""
 import json
 import math
 import shutil

@@ -3,7 +3,7 @@
     stages=[dict(tokens=2_000_000, mixture={"en": 70, "low": 30}),
             dict(tokens=350_000, mixture={"en": 40, "low": 60}, data="out/clean")]      ramp="step" or "linear"
 
-A stage takes `tokens` (with padding) of its mixture, and only of the folders in `data` where it names some. step: the
+A stage takes `tokens` (with padding) from its mixture, and only from folders in `data` if it names any. step: the
 mixture changes at the border. linear: from its first row to its last one a stage moves from the mixture of the one
 before to its own. A border lies between two rows, wherever in a global batch that is. A source continues in the new
 stage where it stopped in the old one.
@@ -102,7 +102,7 @@ def check_shares(mixture) -> list[str]:
 
 
 def stage_weights(sources, stage, n):
-    """Share of each source in stage n. ValueError names the stage and what it asks for in vain."""
+    """Share of each source in stage n. ValueError names the stage and what it lacks."""
     folders = stage.get("data", [s.folder.parent for s in sources])
     folders = {Path(folder) for folder in (folders if isinstance(folders, list) else [folders])}
     unknown = sorted(map(str, folders - {s.folder.parent for s in sources}))

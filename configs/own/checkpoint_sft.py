@@ -6,7 +6,7 @@
 from configs.own.checkpoint_stage1 import *
 
 data, init, out = ["out/own/chats", "out/own/tokens"], "out/own/stage2", "out/own/sft"
-# two fifths are text again: without, what stage II taught is lost again while the answers are learned
+# two fifths are text again: without it, learning the answers undoes what stage II taught
 mixture = {"chat": 60} | {_k: 0.4 * _v for _k, _v in mixture.items()}
 tokens = 100_000
 lr = 5e-5
