@@ -19,7 +19,6 @@ OUT/outcome.json and OUT/ranks.jsonl.
 import json
 import random
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -33,6 +32,7 @@ from configs import language_table, load
 from corpus.knowledge_base import count_leaks, is_triple, kb_rows, names_of, question, read_knowledge_base
 from evaluation import outcomes
 from evaluation.constrained import encode_entities, rank_answers, rank_metrics
+from evaluation.programs import run_program
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
 from tinyworld import world
@@ -141,26 +141,17 @@ def write_sources(c, kb):
             write_jsonl(raw / f"text/{code}.jsonl", rows)
             sources.append({"name": f"text-{code}", "path": f"text/{code}.jsonl", "category": group,
                             "language": code, "clean": True})
-    run(c, "prepare.py", raw=str(raw), out=f"{c.out}/tokens", sources=sources, tokenizer=str(folder), workers=1,
-        language_names={code: language_table.LANGUAGES[code].name for code in c.languages}, valid_fraction=0.0)
+    run_program(c.out, f"{c.out}/tokens/account.json", "prepare", raw=str(raw), out=f"{c.out}/tokens",
+                sources=sources, tokenizer=str(folder), workers=1, valid_fraction=0.0,
+                language_names={code: language_table.LANGUAGES[code].name for code in c.languages})
 
 
 def train(c, name, shares) -> str:
     """The folder of the model trained on these shares of triples and links, and on c.text."""
     folder = f"{c.out}/{name}"
-    if not Path(folder, "model.safetensors").exists():  # written last
-        run(c, "train.py", data=f"{c.out}/tokens", init=c.model, out=folder, seed=c.seed, mixture=shares | c.text,
-            max_epochs=1000.0, **c.train)
+    run_program(c.out, f"{folder}/model.safetensors", "train", data=f"{c.out}/tokens", init=c.model, out=folder,
+                seed=c.seed, mixture=shares | c.text, max_epochs=1000.0, **c.train)
     return folder
-
-
-def run(c, program, **settings):
-    """Run a program of this repository; what it prints is in OUT/PROGRAM.txt."""
-    root, log = Path(__file__).parent.parent, Path(c.out) / f"{Path(program).stem}.txt"
-    command = [sys.executable, str(root / program), *(f"{name}={value!r}" for name, value in settings.items())]
-    with open(log, "w", encoding="utf-8") as f:
-        if subprocess.run(command, stdout=f, stderr=subprocess.STDOUT).returncode:
-            raise ValueError(f"{program} failed, see {log}: {log.read_text(encoding='utf-8').strip()[-300:]}")
 
 
 # ---------------------------------------------------------------------- ranks

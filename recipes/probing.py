@@ -14,7 +14,6 @@ shuffled labels, a bag of tokens in place of the states, and the same model with
 """
 import json
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -38,6 +37,7 @@ from evaluation.probe_languages import (
     encode_statements,
     probe_languages,
 )
+from evaluation.programs import run_program
 from evaluation.results import fingerprint
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
@@ -147,19 +147,12 @@ def train_on_verdicts(c, facts) -> str:
             sources.append({"name": f"{kind}-{code}", "path": f"{kind}/{code}.jsonl", "category": category,
                             "language": code, "clean": True})
     stamp.write_text(settings, encoding="utf-8")
-    run(c, "prepare.py", raw=str(raw), out=f"{c.out}/tokens", sources=sources, tokenizer=c.models[0], workers=1,
-        language_names={code: language_table.NAMES[code] for code in c.languages}, valid_fraction=0.0)
-    run(c, "train.py", data=f"{c.out}/tokens", init=c.models[0], out=str(model), seed=c.seed, **c.verdicts)
+    run_program(c.out, f"{c.out}/tokens/account.json", "prepare", raw=str(raw), out=f"{c.out}/tokens",
+                sources=sources, tokenizer=c.models[0], workers=1, valid_fraction=0.0,
+                language_names={code: language_table.NAMES[code] for code in c.languages})
+    run_program(c.out, f"{model}/model.safetensors", "train", data=f"{c.out}/tokens", init=c.models[0], out=str(model),
+                seed=c.seed, **c.verdicts)
     return str(model)
-
-
-def run(c, program, **settings):
-    """Run a program of this repository; what it prints is in OUT/PROGRAM.txt."""
-    root, log = Path(__file__).parent.parent, Path(c.out) / f"{Path(program).stem}.txt"
-    command = [sys.executable, str(root / program), *(f"{name}={value!r}" for name, value in settings.items())]
-    with open(log, "w", encoding="utf-8") as f:
-        if subprocess.run(command, stdout=f, stderr=subprocess.STDOUT).returncode:
-            raise ValueError(f"{program} failed, see {log}: {log.read_text(encoding='utf-8').strip()[-300:]}")
 
 
 def probe_model(c, folder, rows) -> dict:
