@@ -134,4 +134,5 @@ def test_the_recipe_in_small(root, tmp_path, capsys):
     assert f"{outcome.details[2]['low']:.3f}" in printed
     before = {p: p.stat().st_mtime_ns for p in Path(tmp_path).rglob("*.safetensors")}
     polylm.main(words)
-    assert before == {p: p.stat().st_mtime_ns for p in Path(tmp_path).rglob("*.safetensors")} and len(before) == 3
+    assert before == {p: p.stat().st_mtime_ns for p in Path(tmp_path).rglob("*.safetensors")}
+    assert len(list(tmp_path.glob("out/*/model.safetensors"))) == 3

@@ -332,7 +332,8 @@ chat_epochs, epochs, n_parallel, n_complete = 8.0, 0.05, 3, 2
     sdrrl.main(argv)
     first = json.loads((tmp_path / "out/outcome.json").read_text())
     assert first["system"] == "sdrrl" and set(first["controls"]) == {"translate-then-tune"} and first["method"] < 0
-    assert len(first["details"]) == 3 + 2 and first["details"][0]["same wording"] == 1
+    models = [d["model"] for d in first["details"] if "model" in d]
+    assert models[:2] == ["teacher", "sdrrl"] and len(models) == 3 and first["details"][0]["same wording"] == 1
     capsys.readouterr()
     sdrrl.main(argv)
     assert " s\n" not in capsys.readouterr().out
