@@ -85,7 +85,8 @@ def system_text(outcomes):
         rows.append([name, plus_minus(values, sign=""), plus_minus([o.method - x for o, x in zip(outcomes, values)])])
     seconds = fmean(o.seconds for o in outcomes)
     return [f"## {first.title} ({first.paper})",
-            f"{first.claim[0].upper()}{first.claim[1:].rstrip('.')}. Seeds {', '.join(str(o.seed) for o in outcomes)}; {seconds:.0f} s a run.",
+            f"{first.claim[0].upper()}{first.claim[1:].rstrip('.')}. Seeds {', '.join(str(o.seed) for o in outcomes)}; "
+            f"{seconds:.0f} s a run.",
             format_table(rows), *detail_tables(outcomes)]
 
 

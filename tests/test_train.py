@@ -1059,7 +1059,7 @@ def test_a_warned_job_is_queued_again_and_finishes(slurm, token_data, tmp_path):
     second = slurm(str(out), *words_)
     said = second.communicate(timeout=300)[0]
     assert second.returncode == 0 and f"finished: {out}" in said and ", from " in said, said[-2000:]
-    assert (tmp_path / "requeued").read_text().count("\n") == 1 and steps_of(out)[-1] == LONG["steps"]
+    assert (tmp_path / "requeued").read_text().count("\n") == 1 and steps_of(out)[-1] == f"step-{LONG['steps']:08}"
 
 
 @pytest.mark.slow
