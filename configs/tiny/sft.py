@@ -6,10 +6,10 @@ data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"
 out = "out/demo/sft"
 # "chat" is shared by the languages other than English and Chinese
-_chats = {"chat/en": 8, "chat/zh": 8, "chat": 54}
+_chats = {"chat/en": 6, "chat/zh": 12, "chat": 56}
 _text = {_k: 0.2 * _v for _k, _v in _demo.present(paper.STAGE2).items()}
 mixture = {_k: _v for _k, _v in _chats.items() if _demo.has_chats(_k)} | {"crosslingual": 10} | _text
-tokens = 2_200_000
+tokens = 3_000_000
 seq_len, batch_size, micro_batch_size = 256, 8, 4
 lr, warmup_ratio = 7e-4, 0.05
 threads = 1
