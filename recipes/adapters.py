@@ -27,9 +27,8 @@ import tokenizer
 from configs import load
 from corpus import entity_pairs
 from evaluation import outcomes
-from evaluation.outcomes import Outcome, save
 from evaluation.ranks import pessimistic_rank, summarize
-from evaluation.scoring import total_logprobs
+from evaluation.scoring import bits_per_byte
 from model import Qwen2
 from tinyworld.knowledge_base import write_knowledge_base
 from training import adapters
@@ -166,13 +165,6 @@ def guess_by_relation(knowledge, held_out: list) -> float:
     return 100 * sum(of_all) / len(of_all) if of_all else 0.0
 
 
-def bits_per_byte(model, t, file) -> float:
-    """Of all texts of a file of JSON lines."""
-    texts = [json.loads(line)["text"] for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    nats = -sum(total_logprobs(model, [t.encode(text) for text in texts], 2048, t.prefix_token_id))
-    return nats / math.log(2) / sum(len(text.encode()) for text in texts)
-
-
 # ---------------------------------------------------------------------- the run
 
 def main(argv=None):
@@ -193,7 +185,8 @@ def main(argv=None):
 
     device, t = "cuda" if torch.cuda.is_available() else "cpu", tokenizer.load(c.model)
     model = Qwen2.from_pretrained(c.model, getattr(torch, c.dtype)).to(device)
-    text = c.text or folder / "english.jsonl"
+    lines = Path(c.text or folder / "english.jsonl").read_text(encoding="utf-8").splitlines()
+    text = [json.loads(line)["text"] for line in lines]
     before = bits_per_byte(model, t, text)
     adapters.add_adapters(model, c.adapters, c.reduction, c.seed)
     results = {"none": evaluate(c, model, t, everything, held_out)}
@@ -231,7 +224,7 @@ def report(c, results, guess, bits, tokens, seconds):
     print(f"English, bits per byte: {bits[0]:.4f} before, {bits[1]:.4f} after with adapters off, {bits[2]:.4f} fused")
     rows += [{"guess_by_relation_mrr": round(guess, 2)}, {"english_bits_per_byte_fused": bits[2]}]
     controls = {"none" if part == "none" else f"{part} alone": mrr(part) for part in results if part != FUSION}
-    save(Outcome(
+    outcomes.save(outcomes.Outcome(
         system="adapters", title="knowledge adapters", paper="2210.13617",
         claim="ep lifts alignment and not completion, tp the reverse, their fusion keeps most of both, and the model "
               "with adapters off stays as it was",

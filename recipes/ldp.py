@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from corpus import clean
 from evaluation import icl, outcomes
-from evaluation.programs import run_program, total_seconds
+from evaluation.programs import run_step, seconds_of
 
 TEMPLATE = "Translate the text from {src} to English.\n{src} text: {x}\nEnglish text:"  # one of bitext's
 
@@ -103,8 +103,9 @@ def read_pairs(path) -> list[tuple]:
 def train_on_episodes(c) -> str:
     """The folder of the model after lists of examples in the high-resource languages, pairs and text of the others."""
     if not c.texts:
-        run_program(c.out, f"{c.out}/raw/benchmarks/labels.json", "tinyworld", out=f"{c.out}/raw", seed=c.seed,
-                    languages=["en", *c.high, *c.low], native=[], crosslingual=0, preferences=0, questions=0, **c.world)
+        run_step(c.out, "world", "-m tinyworld", dict(
+            out=f"{c.out}/raw", seed=c.seed, languages=["en", *c.high, *c.low], native=[], crosslingual=0,
+            preferences=0, questions=0, **c.world))
     if not c.episodes:
         return c.model
     settings = dict(c.episodes)
@@ -120,11 +121,11 @@ def train_on_episodes(c) -> str:
                 for k in names]
     sources += [dict(name=f"pairs-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en", target=k)
                 for k in c.low]
-    run_program(c.out, f"{c.out}/tokens/account.json", "prepare", raw=raw, out=f"{c.out}/tokens", sources=sources,
-                language_names=names, tokenizer=c.model, workers=1, near_dedup=False, valid_fraction=0.0,
-                thresholds={"*": {"chars": (20, 10 ** 6)}})
-    run_program(c.out, f"{c.out}/model/model.safetensors", "train", out=f"{c.out}/model", init=c.model,
-                data=f"{c.out}/tokens", seed=c.seed, **settings)
+    run_step(c.out, "tokens", "prepare.py", dict(
+        raw=raw, out=f"{c.out}/tokens", sources=sources, language_names=names, tokenizer=c.model, workers=1,
+        near_dedup=False, valid_fraction=0.0, thresholds={"*": {"chars": (20, 10 ** 6)}}))
+    run_step(c.out, "train", "train.py", dict(
+        out=f"{c.out}/model", init=c.model, data=f"{c.out}/tokens", seed=c.seed, resume=True, **settings))
     return f"{c.out}/model"
 
 
@@ -226,7 +227,7 @@ def main(argv=None):
         english_after=english[1], tokens=c.episodes.get("tokens", 0), control_tokens=c.episodes.get("tokens", 0),
         base=outcomes.hash_base(c.model), details=[*rows, *counts],
         right_language=next(row["right language"] for row in rows if row["condition"] == f"LDP k={c.k}"),
-        seconds=total_seconds(c.out) + time.time() - begin), out)
+        seconds=seconds_of(c.out, begin)), out)
 
 
 def measure_english(c, name, model) -> float | None:
@@ -234,8 +235,9 @@ def measure_english(c, name, model) -> float | None:
     if c.texts:
         return None
     out = f"{c.out}/eval/{name}"
-    run_program(c.out, f"{out}/results.jsonl", "eval", model=model, data=f"{c.out}/raw/benchmarks", out=out,
-                languages=["en"], tasks=[dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl")], threads=1)
+    run_step(c.out, f"eval-{name}", "eval.py", dict(
+        model=model, data=f"{c.out}/raw/benchmarks", out=out, languages=["en"], threads=1,
+        tasks=[dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl")]))
     return json.loads(Path(out, "results.jsonl").read_text().splitlines()[0])["score"]
 
 

@@ -1,14 +1,12 @@
 """What recipes that tune a model on chats share: shards, training, answers, English before and after.
 
-Every step is a program of this repository in a process of its own. It runs once: an earlier run's is kept if its
-command was the same. What it prints is in OUT/steps.
+Every step is a program of this repository in its own process (evaluation/programs.py); OUT/steps has what it printed.
 """
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +15,10 @@ import data
 import tokenizer
 from configs import language_table
 from evaluation import client, metrics, outcomes, results
+from evaluation.programs import ROOT, run_step, words_of
 from evaluation.scoring import loglikelihoods
 from generate import Decoding, generate
 from tinyworld import marks
-
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -54,50 +51,19 @@ class Pipeline:
             raise ValueError("Pipeline: " + "; ".join(problems))
 
 
-def words_of(settings: dict) -> list[str]:
-    """Settings as key=value arguments."""
-    return [f"{name}={value if isinstance(value, str) else repr(value)}" for name, value in settings.items()]
-
-
-def run(p: Pipeline, name: str, program: str, settings: dict) -> None:
-    """Run `python PROGRAM key=value ...` unless an earlier run did, with the same settings.
-
-    program: a file, or "-m module". ValueError: OUT has this step with other settings. SystemExit: it failed.
-    """
-    command, stamp = [*program.split(), *words_of(settings)], Path(p.out) / f"steps/{name}.json"
-    if stamp.exists():
-        if json.loads(stamp.read_text(encoding="utf-8"))["command"] != command:
-            raise ValueError(f"{p.out} has the step '{name}' with other settings ({stamp}); remove the folder, or set "
-                             "out= to another one")
-        return
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    log, begin = stamp.with_suffix(".log"), time.time()
-    print(f"{name} ...", end="", flush=True)
-    with open(log, "w", encoding="utf-8") as f:
-        code = subprocess.run([sys.executable, *command], stdout=f, stderr=subprocess.STDOUT, cwd=ROOT).returncode
-    if code:
-        tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(True)[-20:])
-        raise SystemExit(f" failed\n{tail}{name} failed; all it printed is in {log}, its command:\npython "
-                         f"{' '.join(command)}")
-    seconds = round(time.time() - begin, 1)
-    print(f" {seconds:.0f} s", flush=True)
-    stamp.with_suffix(".part").write_text(json.dumps({"command": command, "seconds": seconds}), encoding="utf-8")
-    os.replace(stamp.with_suffix(".part"), stamp)
-
-
 # ---------------------------------------------------------------------- data and training
 
 def prepare_start(p: Pipeline) -> str:
     """Write the world's files and the text's shards and train on them, as the settings say; the model to tune."""
     out = Path(p.out)
     if p.world:
-        run(p, "world", "-m tinyworld", {"out": f"{out}/raw", "seed": p.seed} | p.world)
+        run_step(p.out, "world", "-m tinyworld", {"out": f"{out}/raw", "seed": p.seed} | p.world)
     if p.text:
-        run(p, "text", "prepare.py", {"raw": f"{out}/raw", "out": f"{out}/text", "tokenizer": p.init} | p.text)
+        run_step(p.out, "text", "prepare.py", {"raw": f"{out}/raw", "out": f"{out}/text", "tokenizer": p.init} | p.text)
     if not p.adapt:
         return p.init
-    run(p, "adapt", "train.py", {"data": f"{out}/text", "init": p.init, "out": f"{out}/adapted", "seed": p.seed,
-                                   "resume": True} | p.adapt)
+    run_step(p.out, "adapt", "train.py", {"data": f"{out}/text", "init": p.init, "out": f"{out}/adapted",
+                                          "seed": p.seed, "resume": True} | p.adapt)
     return f"{out}/adapted"
 
 
@@ -123,8 +89,9 @@ def prepare_chats(p: Pipeline, names: Sequence[str], shards: str = "shards") -> 
     sources = [{"name": f"{name}-{path.stem}", "path": f"{name}/{path.name}", "category": name, "language": path.stem,
                 "kind": "chat"} for name, path in files]
     languages = {path.stem: language_table.NAMES.get(path.stem, path.stem) for _, path in files}
-    run(p, shards, "prepare.py", {"raw": str(folder), "out": f"{p.out}/{shards}", "tokenizer": f"{p.out}/tokenizer",
-                                   "sources": sources, "language_names": languages, "valid_fraction": 0.0})
+    run_step(p.out, shards, "prepare.py", {
+        "raw": folder, "out": f"{p.out}/{shards}", "tokenizer": f"{p.out}/tokenizer", "sources": sources,
+        "language_names": languages, "valid_fraction": 0.0})
 
 
 def count_tokens(p: Pipeline, category: str, epochs: float, shards: str = "shards") -> int:
@@ -138,8 +105,8 @@ def tune(p: Pipeline, start: str, name: str, category: str, tokens: int, shards:
     """SFT from a model on the chats of a category and the replayed text; the folder of the new model, OUT/NAME."""
     folders = [f"{p.out}/{shards}"] + [f"{p.out}/text"] * bool(p.replay)
     mixture = {category: 1 - sum(p.replay.values())} | p.replay
-    run(p, name, "train.py", {"data": folders, "mixture": mixture, "tokens": tokens, "init": start,
-                              "out": f"{p.out}/{name}", "seed": p.seed, "resume": True} | p.sft)
+    run_step(p.out, name, "train.py", {"data": folders, "mixture": mixture, "tokens": tokens, "init": start,
+                                       "out": f"{p.out}/{name}", "seed": p.seed, "resume": True} | p.sft)
     return f"{p.out}/{name}"
 
 
@@ -201,7 +168,7 @@ def measure_english(p: Pipeline, name: str, model: str) -> dict[str, float]:
     folder = f"{p.out}/english/{name}"
     settings = {"model": model, "out": folder, "checkpoint": name, "threads": 1} | p.english
     below_raw = Path(p.out, "raw", settings["data"])
-    run(p, f"english-{name}", "eval.py", settings | ({"data": str(below_raw)} if below_raw.is_dir() else {}))
+    run_step(p.out, f"english-{name}", "eval.py", settings | ({"data": str(below_raw)} if below_raw.is_dir() else {}))
     rows = [json.loads(line) for line in Path(folder, "results.jsonl").read_text(encoding="utf-8").splitlines()]
     return {f"{row['task']} {row['metric']}": row["score"] for row in rows}
 
@@ -218,12 +185,6 @@ def english_fields(p: Pipeline, tuned: str, control: str) -> tuple[dict, list]:
     scale, unit = (1, "") if name.split()[-1] in results.NOT_PERCENT else (100, ", %")
     return {"english_metric": name + unit, "english_before": round(scale * before[name], 4),
             "english_after": round(scale * after[name], 4)}, rows
-
-
-def seconds_of(p: Pipeline, begin: float) -> float:
-    """Wall-clock time since begin, and that of the steps which earlier runs have done."""
-    earlier = [path for path in Path(p.out, "steps").glob("*.json") if path.stat().st_mtime < begin]
-    return round(time.time() - begin + sum(json.loads(path.read_text())["seconds"] for path in earlier), 1)
 
 
 def write_rows(path: Path, rows) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from evaluation import outcomes, results, verdicts
+from evaluation.programs import seconds_of
 from recipes import pipeline
 from recipes.pipeline import Pipeline, locate, write_rows
 
@@ -193,7 +194,7 @@ def main(argv=None):
     tokens = {name: n + p.adapt.get("tokens", 0) for name, (_, n) in runs.items()}
     print_table(c, scores, tokens)
     if "plug" in runs and len(runs) > 1:
-        save_outcome(c, p, scores, tokens, pipeline.seconds_of(p, begin))
+        save_outcome(c, p, scores, tokens, seconds_of(p.out, begin))
 
 
 COLUMNS = {"correct": "exact %", "language": "in language %", "found": "extracted %", "cut": "cut %"}

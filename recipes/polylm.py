@@ -13,6 +13,7 @@ Its optimizer settings for the second stage are not published: here one learning
 """
 import json
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from corpus import clean
 from evaluation import outcomes
-from evaluation.programs import run_program, total_seconds
+from evaluation.programs import run_step, seconds_of
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,14 @@ def folders(c) -> tuple[str, str, str]:
 
 
 def main(argv=None):
-    c, = load(PolyLM, argv=argv)
+    begin, (c,) = time.time(), load(PolyLM, argv=argv)
     share = share_of_others(c.second)
     runs = {"control": (None, c.tokens), "curriculum": (share, c.tokens)}
     if c.curve:
         runs |= {f"curve-{100 * s:.0f}": (s, c.curve_tokens or c.tokens) for s in c.curve_shares}
     if c.estimate:
-        train(c, "curriculum", *runs["curriculum"], estimate=True, gpus=c.gpus)
-        print(Path(c.out, "logs", "curriculum-train.txt").read_text(), end="")
+        train(c, "estimate", *runs["curriculum"], estimate=True, gpus=c.gpus)
+        print(Path(c.out, "steps", "estimate.log").read_text(), end="")
         return
     if not c.data:
         build_tinyworld(c)
@@ -112,7 +113,7 @@ def main(argv=None):
     evaluate(c, "base", c.model)
     for name in runs:
         evaluate(c, name, f"{c.out}/{name}")
-    report(c, runs)
+    report(c, runs, begin)
 
 
 # ---------------------------------------------------------------------- data, training, evaluation
@@ -121,24 +122,26 @@ def build_tinyworld(c):
     """OUT/tokens-crawl: documents with junk, not cleaned. OUT/tokens-library: others, cleaned, and sentence pairs."""
     names = {code: language_table.NAMES[code] for code in c.languages}
     for n, (kind, sizes) in enumerate((("crawl", c.crawl), ("library", c.library))):
-        run_program(c.out, f"{c.out}/{kind}/benchmarks/labels.json", "tinyworld", out=f"{c.out}/{kind}", native=[],
-                    languages=c.languages, seed=2 * c.seed + n, crosslingual=0, preferences=0, questions=0, **sizes)
+        run_step(c.out, f"world-{kind}", "-m tinyworld", dict(
+            out=f"{c.out}/{kind}", native=[], languages=c.languages, seed=2 * c.seed + n, crosslingual=0,
+            preferences=0, questions=0, **sizes))
         sources = [dict(name=f"{kind}-{k}", path=f"web/{k}.jsonl", category=language_table.group(k), language=k,
                         **{"clean": True} if kind == "crawl" else {}) for k in c.languages]
         if kind == "library":
             sources += [dict(name=f"pairs-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en",
                              target=k) for k in c.languages[1:]]
-        run_program(c.out, f"{c.out}/tokens-{kind}/account.json", "prepare", raw=f"{c.out}/{kind}",
-                    out=f"{c.out}/tokens-{kind}", sources=sources, language_names=names, tokenizer=c.model, workers=1,
-                    thresholds={"*": {"chars": (20, 10 ** 6)}}, near_dedup=False, valid_fraction=0.0)
+        run_step(c.out, f"tokens-{kind}", "prepare.py", dict(
+            raw=f"{c.out}/{kind}", out=f"{c.out}/tokens-{kind}", sources=sources, language_names=names,
+            tokenizer=c.model, workers=1, thresholds={"*": {"chars": (20, 10 ** 6)}}, near_dedup=False,
+            valid_fraction=0.0))
 
 
 def train(c, name, share, tokens, **more):
     """One run of train.py into OUT/NAME."""
     crawl, better, _ = folders(c)
-    run_program(c.out, f"{c.out}/{name}/model.safetensors", "train", out=f"{c.out}/{name}", init=c.model,
-                data=[crawl, better], stages=make_stages(c, share, tokens), ramp="step" if share is None else c.ramp,
-                seed=c.seed, **c.train, **more)
+    run_step(c.out, name, "train.py", dict(
+        out=f"{c.out}/{name}", init=c.model, data=[crawl, better], stages=make_stages(c, share, tokens),
+        ramp="step" if share is None else c.ramp, seed=c.seed, resume=True, **c.train, **more))
 
 
 def evaluate(c, name, model):
@@ -148,9 +151,9 @@ def evaluate(c, name, model):
     tasks = [dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl"),
              dict(name="translation", kind="translate", path="flores/{lang}.txt", limit=c.sentences,
                   max_new_tokens=48, prompt=prompt, pairs=pairs)]
-    run_program(c.out, f"{c.out}/eval/{name}/done", "eval", model=model, data=folders(c)[2], out=f"{c.out}/eval/{name}",
-                checkpoint=name, languages=c.languages, tasks=tasks, threads=1)
-    Path(c.out, "eval", name, "done").touch()
+    run_step(c.out, f"eval-{name}", "eval.py", dict(
+        model=model, data=folders(c)[2], out=f"{c.out}/eval/{name}", checkpoint=name, languages=c.languages,
+        tasks=tasks, threads=1))
 
 
 # ---------------------------------------------------------------------- the table
@@ -179,7 +182,7 @@ def summarize(c, name) -> dict:
     return row
 
 
-def report(c, runs):
+def report(c, runs, begin):
     """Print the table and write OUT/outcome.json."""
     rows = {name: summarize(c, name) for name in ("base", *runs)}
     columns = list(rows["base"])
@@ -198,7 +201,7 @@ def report(c, runs):
         method=100 * (1 - ours["low"] / base["low"]), controls={"one stage": 100 * (1 - control["low"] / base["low"])},
         english_metric="bits per byte of English (lower is better)", english_before=base["en"],
         english_after=ours["en"], right_language=ours["right language"], tokens=c.tokens, control_tokens=c.tokens,
-        base=outcomes.hash_base(c.model), seconds=total_seconds(c.out), details=list(rows.values())), c.out)
+        base=outcomes.hash_base(c.model), seconds=seconds_of(c.out, begin), details=list(rows.values())), c.out)
 
 
 if __name__ == "__main__":

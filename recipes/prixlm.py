@@ -32,7 +32,7 @@ from configs import language_table, load
 from corpus.knowledge_base import count_leaks, is_triple, kb_rows, names_of, question, read_knowledge_base
 from evaluation import outcomes
 from evaluation.constrained import encode_entities, rank_answers, rank_metrics
-from evaluation.programs import run_program
+from evaluation.programs import run_step
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
 from tinyworld import world
@@ -141,16 +141,17 @@ def write_sources(c, kb):
             write_jsonl(raw / f"text/{code}.jsonl", rows)
             sources.append({"name": f"text-{code}", "path": f"text/{code}.jsonl", "category": group,
                             "language": code, "clean": True})
-    run_program(c.out, f"{c.out}/tokens/account.json", "prepare", raw=str(raw), out=f"{c.out}/tokens",
-                sources=sources, tokenizer=str(folder), workers=1, valid_fraction=0.0,
-                language_names={code: language_table.LANGUAGES[code].name for code in c.languages})
+    run_step(c.out, "tokens", "prepare.py", dict(
+        raw=raw, out=f"{c.out}/tokens", sources=sources, tokenizer=folder, workers=1, valid_fraction=0.0,
+        language_names={code: language_table.LANGUAGES[code].name for code in c.languages}))
 
 
 def train(c, name, shares) -> str:
     """The folder of the model trained on these shares of triples and links, and on c.text."""
     folder = f"{c.out}/{name}"
-    run_program(c.out, f"{folder}/model.safetensors", "train", data=f"{c.out}/tokens", init=c.model, out=folder,
-                seed=c.seed, mixture=shares | c.text, max_epochs=1000.0, **c.train)
+    run_step(c.out, name, "train.py", dict(
+        data=f"{c.out}/tokens", init=c.model, out=folder, seed=c.seed, mixture=shares | c.text, max_epochs=1000.0,
+        resume=True, **c.train))
     return folder
 
 

@@ -37,7 +37,7 @@ from evaluation.probe_languages import (
     encode_statements,
     probe_languages,
 )
-from evaluation.programs import run_program
+from evaluation.programs import run_step
 from evaluation.results import fingerprint
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
@@ -147,11 +147,11 @@ def train_on_verdicts(c, facts) -> str:
             sources.append({"name": f"{kind}-{code}", "path": f"{kind}/{code}.jsonl", "category": category,
                             "language": code, "clean": True})
     stamp.write_text(settings, encoding="utf-8")
-    run_program(c.out, f"{c.out}/tokens/account.json", "prepare", raw=str(raw), out=f"{c.out}/tokens",
-                sources=sources, tokenizer=c.models[0], workers=1, valid_fraction=0.0,
-                language_names={code: language_table.NAMES[code] for code in c.languages})
-    run_program(c.out, f"{model}/model.safetensors", "train", data=f"{c.out}/tokens", init=c.models[0], out=str(model),
-                seed=c.seed, **c.verdicts)
+    run_step(c.out, "tokens", "prepare.py", dict(
+        raw=raw, out=f"{c.out}/tokens", sources=sources, tokenizer=c.models[0], workers=1, valid_fraction=0.0,
+        language_names={code: language_table.NAMES[code] for code in c.languages}))
+    run_step(c.out, "train", "train.py", dict(
+        data=f"{c.out}/tokens", init=c.models[0], out=model, seed=c.seed, resume=True, **c.verdicts))
     return str(model)
 
 

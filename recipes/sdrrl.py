@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load
 from corpus import clean, code_switch
 from evaluation import outcomes, results
+from evaluation.programs import seconds_of
 from recipes import pipeline, transfer_set
 from recipes.pipeline import Pipeline, locate, write_rows
 from recipes.transfer_set import Transfer
@@ -201,7 +202,7 @@ def main(argv=None):
     models = {"teacher": teacher} | {name: pipeline.tune(p, start, name, name, tokens) for name in ("sdrrl", "control")}
     found = measure(c, x, p, models)
     print_table(x, found)
-    save_outcome(c, x, p, found, tokens, pipeline.seconds_of(p, begin))
+    save_outcome(c, x, p, found, tokens, seconds_of(p.out, begin))
 
 
 def target_mean(x, result, key):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import configs
 import prepare
 import tokenizer
+from evaluation.programs import words_of
 from recipes import pipeline, plug
 from recipes.pipeline import Pipeline
 from recipes.plug import MODES, Plug, build_chat, extract_target
@@ -224,7 +225,7 @@ def test_configs():
     for name in ("tiny", "full"):
         c, p = configs.load(Plug, Pipeline, argv=[str(ROOT / f"configs/plug/{name}.py")])
         for stage in filter(None, (p.sft, p.adapt)):
-            words = pipeline.words_of({"tokens": 10 ** 9} | stage)
+            words = words_of({"tokens": 10 ** 9} | stage)
             configs.load(train.Train, ModelConfig, train.Estimate,
                          argv=["out=x", "data=x", "mixture={'plug': 1}", *words])
     sft = p.sft
@@ -233,21 +234,6 @@ def test_configs():
 
 
 # ---------------------------------------------------------------------- steps
-
-def test_a_step_runs_once(tmp_path, capsys):
-    p = pipe(tmp_path)
-    log = tmp_path / "steps/one.log"
-    pipeline.run(p, "one", "-c print('ran')", {})
-    assert log.read_text() == "ran\n"
-    log.write_text("kept")
-    pipeline.run(p, "one", "-c print('ran')", {})
-    assert log.read_text() == "kept"
-    with pytest.raises(ValueError, match="has the step 'one' with other settings .*set out= to another one"):
-        pipeline.run(p, "one", "-c print('ran')", {"a": 1})
-    with pytest.raises(SystemExit, match="(?s)failed.*SyntaxError.*all it printed is in .*two.log"):
-        pipeline.run(p, "two", "-c )", {})
-    pipeline.run(p, "two", "-c 1", {})
-
 
 def test_the_tokenizer_gets_the_template_it_lacks(tmp_path):
     assert pipeline.prepare_tokenizer(pipe(tmp_path)).chat_template == tokenizer.TEMPLATES["chatml"]

@@ -1,5 +1,4 @@
 """PolyLM's curriculum: its mixtures and stages, its tokenizer, what is refused, and the recipe in small."""
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import tokenizer
 import train
 from configs import load
 from evaluation import outcomes
-from evaluation.programs import run_program, total_seconds
 from recipes import polylm
 
 FIRST, SECOND = {"en": 70, "zh": 20, "low": 10}, {"en": 40, "zh": 25, "low": 25, "parallel": 10}
@@ -93,29 +91,6 @@ def test_digits_stand_alone_and_unseen_characters_are_bytes(tmp_path):
     for unseen in ("🦜", "👨‍👩‍👧", "қазақ", "\u0e01"):
         ids = t.encode(unseen)
         assert t.decode(ids) == unseen and len(ids) >= len(unseen.encode()) and t.sp.unk_id() not in ids
-
-
-# ---------------------------------------------------------------------- steps of a recipe
-
-def test_a_program_that_fails_is_named_with_its_last_line(tmp_path):
-    with pytest.raises(ValueError, match="tinyworld failed: .*languages: .*'xx'.*; everything it printed is in"):
-        run_program(str(tmp_path), f"{tmp_path}/raw/done", "tinyworld", out=tmp_path / "raw", languages=["xx"])
-
-
-def test_a_finished_program_is_not_run_again(tmp_path):
-    (tmp_path / "done").touch()
-    run_program(str(tmp_path), f"{tmp_path}/done", "no such program")
-    assert total_seconds(str(tmp_path)) == 0
-
-
-def test_the_time_of_all_starts_is_added_up(tmp_path):
-    for name in ("a", "b"):
-        run_program(str(tmp_path), f"{tmp_path}/{name}/done", "tinyworld", out=tmp_path / name, languages=["en"],
-                    web={"en": 1}, items=2, test=2, heldout=1, questions=0, knowledge=0, synthetic=0, native=[])
-    rows = [json.loads(line) for line in (tmp_path / "logs/seconds.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and rows[0]["seconds"] > 0
-    assert total_seconds(str(tmp_path)) == pytest.approx(rows[0]["seconds"] + rows[1]["seconds"])
-    assert (tmp_path / "logs/a-tinyworld.txt").exists() and (tmp_path / "logs/b-tinyworld.txt").exists()
 
 
 @pytest.mark.slow

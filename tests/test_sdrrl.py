@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import configs
 from corpus import code_switch
 from evaluation import client
+from evaluation.programs import words_of
 from evaluation.scoring import loglikelihoods
 from generate import generate
 from recipes import pipeline, sdrrl, transfer_set
@@ -309,7 +310,7 @@ def test_configs():
     for name in ("tiny", "full"):
         c, x, p = configs.load(Sdrrl, Transfer, Pipeline, argv=[str(ROOT / f"configs/sdrrl/{name}.py")])
         for stage in filter(None, (p.sft, p.adapt)):
-            words = pipeline.words_of({"tokens": 10 ** 9} | stage)
+            words = words_of({"tokens": 10 ** 9} | stage)
             configs.load(train.Train, ModelConfig, train.Estimate, argv=["out=x", "data=x", "mixture={'a': 1}", *words])
     assert x.pairs == ["LL", "LT", "TL", "TT"] and c.teacher is None
 

@@ -14,14 +14,20 @@ labels = {"en": "Answer:", "it": "Risposta:", "uk": "Відповідь:", "kk":
 system = dict.fromkeys(("plug", "pivot_response", "direct"), "Answer in {target}.")
 max_new_tokens = 96
 
+
+
+def _sources(codes):
+    """Web documents of all languages, and their sentence pairs with English, the first."""
+    web = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category=_table.group(k), language=k) for k in codes]
+    return web + [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en", target=k)
+                  for k in codes[1:]]
+
+
 _codes = ["en", *languages]
 world = dict(languages=_codes, aligned=True, web={"en": 800, "low": 600}, pairs=1500, junk=0.0, noise=0.0, items=112,
              knowledge=0, synthetic=0, native=[], crosslingual=0, preferences=0, questions=0)
-text = dict(
-    sources=[dict(name=f"web-{_k}", path=f"web/{_k}.jsonl", category=_table.group(_k), language=_k) for _k in _codes]
-    + [dict(name=f"bitext-en-{_k}", path=f"bitext/en-{_k}.tsv", category="parallel", language="en", target=_k)
-       for _k in languages],
-    language_names={_k: _table.NAMES[_k] for _k in _codes}, thresholds={"*": _SHORT}, near_dedup=False)
+text = dict(sources=_sources(_codes), language_names={_k: _table.NAMES[_k] for _k in _codes},
+            thresholds={"*": _SHORT}, near_dedup=False)
 _train = dict(seq_len=256, batch_size=4, micro_batch_size=4, lr=1e-3, threads=1, log_every=50, eval_every=10_000,
               eval_tokens=1024, save_every=5000, max_epochs=200.0)
 adapt = dict(_train, mixture={"low": 40, "parallel": 40, "en": 20}, tokens=400_000, warmup_ratio=0.03)

@@ -1,0 +1,42 @@
+"""Steps of a recipe: each runs once, with one set of settings, and its time is kept."""
+import json
+import os
+import time
+
+import pytest
+
+from evaluation.programs import run_step, seconds_of
+
+
+def test_a_step_runs_once(tmp_path):
+    log = tmp_path / "steps/one.log"
+    run_step(str(tmp_path), "one", "-c print('ran')", {})
+    assert log.read_text() == "ran\n"
+    log.write_text("kept")
+    run_step(str(tmp_path), "one", "-c print('ran')", {})
+    assert log.read_text() == "kept"
+
+
+def test_other_settings_are_refused(tmp_path):
+    run_step(str(tmp_path), "one", "-c 1", {"seed": 0})
+    with pytest.raises(ValueError, match="has the step 'one' with other settings .*set out= to another one"):
+        run_step(str(tmp_path), "one", "-c 1", {"seed": 1})
+
+
+def test_a_failed_step_is_named_with_its_output_and_runs_again(tmp_path):
+    with pytest.raises(ValueError, match="(?s)two failed; all it printed is in .*two.log.*SyntaxError"):
+        run_step(str(tmp_path), "two", "-c )", {})
+    run_step(str(tmp_path), "two", "-c 1", {})
+    with pytest.raises(ValueError, match="(?s)world failed.*languages: .*'xx'"):
+        run_step(str(tmp_path), "world", "-m tinyworld", {"out": tmp_path / "raw", "languages": ["xx"]})
+
+
+def test_the_time_of_earlier_starts_is_added(tmp_path):
+    run_step(str(tmp_path), "one", "-c 1", {})
+    stamp = tmp_path / "steps/one.json"
+    stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"seconds": 100.0}))
+    begin = time.time()
+    os.utime(stamp, (begin - 9, begin - 9))
+    assert 100 <= seconds_of(str(tmp_path), begin) < 110
+    os.utime(stamp, (begin + 1, begin + 1))  # a step of this start is in the time since begin
+    assert seconds_of(str(tmp_path), begin) < 10
