@@ -53,6 +53,8 @@ for _p in sorted(_Path(raw, "bitext").glob("*")):
     if f".{_a}" in _p.suffixes:
         _path += "|" + _path.replace(f".{_a}", f".{_b}")
     sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
+if not sources:
+    print(f"note: {raw}/text and {raw}/bitext hold no text yet; the top of configs/own/data.py says what goes there")
 langid = False      # the folder says which language a text is in
 # chosen text: only length, symbols and repetition are checked
 thresholds = {"*": _SHORT | {"full_stops": (0, 1), "ends": (0, 1)}}
