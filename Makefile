@@ -30,10 +30,12 @@ torture: .venv/dev  ## kill every program at every point of a save, damage their
 mutate: .venv/dev  ## change a line of what saves and locks; does a test fail?
 	$(PY) tests/mutate.py
 
-claims: .venv/ok  ## the papers' claims over three seeds, Marco-LLM's Figure 7, BayLing 2's question
-	PY=$(PY) bash recipes/claims.sh
-	PY=$(PY) bash recipes/figure7.sh
-	PY=$(PY) bash recipes/bayling.sh
+claims: .venv/ok  ## the papers' claims over three seeds: the stages, their ablations, BayLing 2; about three hours
+	$(PY) recipes/claims.py
+	for seed in 0 1 2; do $(PY) recipes/bayling.py seed=$$seed out=out/bayling/seed$$seed || exit 1; done
+
+ladder: .venv/ok  ## after or during make base: at which size of the base each ability appears
+	$(PY) recipes/ladder.py
 
 quality: .venv/ok  ## what the cascade does to planted junk (after make demo), and to GOOD=FOLDER of published text
 	$(PY) -m bench.quality $(if $(GOOD),good=$(GOOD))
@@ -57,4 +59,4 @@ interop: .venv/dev  ## an export in transformers and, where they are installed, 
 	.venv/bin/pip install -q -r requirements-dev.txt
 	touch $@
 
-.PHONY: help demo base test test-slow lint claims quality bench gpu torture mutate interop
+.PHONY: help demo base test test-slow lint claims ladder quality bench gpu torture mutate interop

@@ -9,7 +9,7 @@ DEFAULT = "en zh ar de fr ja it uk kk el"
 
 def chosen() -> list[str]:
     """The codes that LANGUAGES names, in the table's order; ValueError for an unknown one."""
-    asked = os.environ.get("LANGUAGES", DEFAULT).replace(",", " ").split()
+    asked = (os.environ.get("LANGUAGES") or DEFAULT).replace(",", " ").split()
     if asked == ["all"]:
         return list(MARCO)
     if unknown := [code for code in asked if code not in MARCO]:

@@ -1,6 +1,7 @@
 """What one change does: checkpoints NAME-<baseline> and NAME-<variant> of several runs, side by side.
 
-    python report.py ablation baseline=unfiltered variant=filtered runs='["out/figure7/seed0", "out/figure7/seed1"]'
+    python report.py ablation baseline=unfiltered variant=filtered runs='["out/claims/seed0", "out/claims/seed1"]'
+    python report.py ablation saved=results/claims/filtered.json    # what save= stored
 
 By model, task, metric and group of languages: both means, their difference and its standard error over the runs.
 """
@@ -10,43 +11,66 @@ from statistics import fmean, stdev
 
 from configs import language_table
 from evaluation.results import format_table
-from reports.scores import read_jsonl
+from reports.scores import read_json, read_jsonl, write_json
 
 
 @dataclass(frozen=True)
 class Ablation:
-    runs: list      # folders with results.jsonl, one per seed
-    baseline: str   # checkpoints NAME-<baseline> ...
-    variant: str    # ... are compared with checkpoints NAME-<variant>
+    runs: list | None = None      # folders with results.jsonl, one per seed
+    baseline: str | None = None   # checkpoints NAME-<baseline> ...
+    variant: str | None = None    # ... are compared with checkpoints NAME-<variant>
+    save: str | None = None       # a JSON file for the scores of every run
+    saved: str | None = None      # instead of the first three: such a file, to print again
 
     def __post_init__(self):
-        if len(self.runs) < 2:
+        if self.saved is not None:
+            if self.runs or self.baseline or self.variant or self.save:
+                raise ValueError("saved= stands alone: it is a file that save= wrote")
+            return
+        if not self.baseline or not self.variant:
+            raise ValueError("set baseline=, variant= and runs=, or saved=")
+        if self.runs is None or len(self.runs) < 2:
             raise ValueError(f"runs must name two or more folders, got {self.runs}; "
                              """set runs='["out/seed0", "out/seed1"]'""")
 
 
 def print_ablation(c: Ablation) -> None:
     """Print the table. A score that only the variant has, such as a win rate against the baseline, is shown alone."""
-    rows = [["model", "task", "metric", "languages", c.baseline, c.variant, "difference", "each run"]]
-    n = len(c.runs)
-    for place, scores in read_means(c.runs).items():
-        baseline, variant = scores.get(c.baseline, {}), scores.get(c.variant, {})
-        if len(variant) < n or 0 < len(baseline) < n:
-            continue
-        after = [variant[i] for i in range(n)]
-        if not baseline:
-            rows.append([*place, "", f"{fmean(after):.3f} ± {standard_error(after):.3f}", "",
+    found = read_json(c.saved) if c.saved else {
+        "baseline": c.baseline, "variant": c.variant, "scores": paired_scores(c.runs, c.baseline, c.variant)}
+    print(format_table(table_rows(**found), terminal=True), flush=True)
+    if c.save:
+        write_json(c.save, found)
+
+
+def paired_scores(runs, baseline, variant):
+    """[{"place": [model, task, metric, group], "baseline": scores of the runs, [] if it has none, "variant": scores}].
+    """
+    rows, n = [], len(runs)
+    for place, scores in read_means(runs).items():
+        before, after = scores.get(baseline, {}), scores.get(variant, {})
+        if len(after) == n and len(before) in (0, n):
+            rows.append({"place": list(place), "baseline": [round(before[i], 6) for i in sorted(before)],
+                         "variant": [round(after[i], 6) for i in range(n)]})
+    if not rows:
+        raise ValueError(f"no result of both a checkpoint NAME-{baseline} and NAME-{variant} in every one of "
+                         f"{', '.join(runs)}")
+    return rows
+
+
+def table_rows(baseline, variant, scores):
+    rows = [["model", "task", "metric", "languages", baseline, variant, "difference", "each run"]]
+    for row in scores:
+        before, after = row["baseline"], row["variant"]
+        if not before:
+            rows.append([*row["place"], "", f"{fmean(after):.3f} ± {standard_error(after):.3f}", "",
                          " ".join(f"{x:.2f}" for x in after)])
             continue
-        before = [baseline[i] for i in range(n)]
         differences = [b - a for a, b in zip(before, after)]
-        rows.append([*place, f"{fmean(before):.3f}", f"{fmean(after):.3f}",
+        rows.append([*row["place"], f"{fmean(before):.3f}", f"{fmean(after):.3f}",
                      f"{fmean(differences):+.3f} ± {standard_error(differences):.3f}",
                      " ".join(f"{x:+.2f}" for x in differences)])
-    if len(rows) == 1:
-        raise ValueError(f"no result of both a checkpoint NAME-{c.baseline} and NAME-{c.variant} in every one of "
-                         f"{', '.join(c.runs)}")
-    print(format_table(rows, terminal=True), flush=True)
+    return rows
 
 
 def read_means(runs):
@@ -64,10 +88,19 @@ def read_means(runs):
 
 
 def group_of(lang):
-    """The mixture category of a language, "pairs" for a translation pair, None for a mean."""
+    """The mixture category of a language or, behind "into" or "out of" English, of a pair's other one; None for a mean.
+
+    Pairs without English are "pairs".
+    """
     if lang in language_table.NAMES:
         return language_table.group(lang)
-    return "pairs" if "-" in lang else None
+    source, _, target = lang.partition("-")
+    if not target:
+        return None
+    if "en" not in (source, target):
+        return "pairs"
+    direction, other = ("into", source) if target == "en" else ("out of", target)
+    return f"{direction} en: {language_table.group(other)}"
 
 
 def standard_error(values):

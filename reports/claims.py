@@ -1,6 +1,7 @@
 """Test the claims over several runs that differ only in their seed: mean, standard error, verdict.
 
-    python report.py claims runs='["out/claims/seed0", "out/claims/seed1"]'    # claims.md in out/claims
+    python report.py claims runs='["out/claims/seed0", "out/claims/seed1"]'    # claims.md and .json in out/claims
+    python report.py claims saved=results/claims.json                          # the same table from such a file
 """
 import math
 from dataclasses import dataclass, field
@@ -21,23 +22,31 @@ from reports.gains import (
     read_checkpoints,
     translation_directions,
 )
+from reports.scores import read_json, write_json
 
 
 @dataclass(frozen=True)
 class Claims:
-    runs: list                # folders with results.jsonl, one per seed
+    runs: list | None = None  # folders with results.jsonl, one per seed
+    saved: str | None = None  # instead: a claims.json, to print again
     checkpoints: list = field(default_factory=lambda: ["base", "stage1", "stage2"])  # in training order
     chance: dict = field(default_factory=lambda: dict(CHANCE))  # multiple-choice tasks: accuracy by chance in %
     max_rise: float = 0.01    # English and Chinese count as kept up to this rise of their bits per byte
 
     def __post_init__(self):
-        if len(self.runs) < 2:
+        if (self.runs is None) == (self.saved is None):
+            raise ValueError("""set one of runs='["out/seed0", "out/seed1"]' and saved=results/claims.json""")
+        if self.runs is not None and len(self.runs) < 2:
             raise ValueError(f"runs must name two or more folders, got {self.runs}; "
                              """set runs='["out/seed0", "out/seed1"]'""")
 
 
 def write_claims(c: Claims) -> None:
-    """Write claims.md beside the runs, and print its table."""
+    """Write claims.md and claims.json beside the runs, and print the table; or print that of a claims.json."""
+    if c.saved:
+        print(format_table(claim_rows(read_json(c.saved)), terminal=True), flush=True)
+        return
+    assert c.runs is not None
     runs = [read_checkpoints(run, c.checkpoints, c.chance) for run in c.runs]
     metrics = (DOCUMENTS, SENTENCES, *((task, "acc") for task in c.chance))
     shapes = [(list(scores), translation_directions(scores), [groups_of(scores, metric) for metric in metrics])
@@ -45,27 +54,26 @@ def write_claims(c: Claims) -> None:
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"{', '.join(c.runs)} differ in checkpoints, languages or translation pairs; "
                          "finish them or set checkpoints=")
-    rows = claim_rows(c, runs)
+    values = claim_values(c, runs)
+    rows = claim_rows(values)
     file = Path(c.runs[0]).parent / "claims.md"
     text = [f"# Claims over {len(runs)} runs",
             "**Toy scale.** Last checkpoint against first. A gain holds when it is more than 2 standard errors over "
             "the runs, a mild test of few runs.",
             format_table(rows)]
     file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    write_json(file.with_suffix(".json"), values)
     print(format_table(rows, terminal=True), f"wrote {file}", sep="\n", flush=True)
 
 
-def claim_rows(c, runs):
-    """The table of claims. runs: the scores of each run."""
-    rows = [["claim", "group", "mean ± standard error", "each run", "holds"]]
+def claim_values(c, runs):
+    """A row for each claim: its value in every run, and how it is judged. runs: the scores of each run."""
+    rows = []
     limit = 100 * c.max_rise
 
     def add(claim, group, values, digits, at_most=None):
-        values = [0 + value for value in values]  # 0 + -0.0 is 0.0
-        mean, error = fmean(values), stdev(values) / math.sqrt(len(values))
-        holds = mean > 2 * error if at_most is None else round(mean, 6) <= at_most
-        mean_text, *each = (f"{x:+.{digits}f}" for x in (mean, *values))
-        rows.append([claim, group, f"{mean_text} ± {error:.{digits}f}", " ".join(each), "yes" if holds else "no"])
+        values = [round(0 + value, 6) for value in values]  # 0 + -0.0 is 0.0
+        rows.append({"claim": claim, "group": group, "values": values, "digits": digits, "at_most": at_most})
 
     for text, metric in (("documents", DOCUMENTS), ("parallel sentences", SENTENCES)):
         for group, langs in groups_of(runs[0], metric).items():
@@ -83,4 +91,16 @@ def claim_rows(c, runs):
                 continue
             rises = [-gain(scores, metric, GROUPS[group])[2] for scores in runs]
             add(f"bits per byte up at most {limit:g} %, {text}", group, rises, 1, at_most=limit)
+    return rows
+
+
+def claim_rows(values):
+    """The table of claims: a gain holds above 2 standard errors, a rise if its mean is at most the limit."""
+    rows = [["claim", "group", "mean ± standard error", "each run", "holds"]]
+    for row in values:
+        mean, error = fmean(row["values"]), stdev(row["values"]) / math.sqrt(len(row["values"]))
+        holds = mean > 2 * error if row["at_most"] is None else round(mean, 6) <= row["at_most"]
+        mean_text, *each = (f"{x:+.{row['digits']}f}" for x in (mean, *row["values"]))
+        rows.append([row["claim"], row["group"], f"{mean_text} ± {error:.{row['digits']}f}", " ".join(each),
+                     "yes" if holds else "no"])
     return rows

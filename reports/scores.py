@@ -92,3 +92,16 @@ def read_training_log(run, checkpoint, key) -> list[dict]:
     rows = read_jsonl(file) if file.is_file() else []
     by_step = {row["step"]: row for row in rows if key in row}  # a resumed run repeats steps; the later row counts
     return [by_step[step] for step in sorted(by_step)]
+
+
+def read_json(path):
+    """What a report saved; ValueError names the file that is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ValueError(f"{path}: cannot be read as a report's JSON: {e}") from None
+
+
+def write_json(path, value) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

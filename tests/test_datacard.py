@@ -76,10 +76,19 @@ def test_what_one_change_does(tmp_path, capsys):
         (tmp_path / str(i)).mkdir()
         rows = [{"checkpoint": f"small-{kind}", "task": "into", "metric": "chrf++", "lang": lang, "score": s + d}
                 for kind, s in (("off", without), ("on", with_))
-                for lang, d in (("kk-en", -0.5), ("de-en", 0.5), ("mean", 70))]
+                for lang, d in (("kk-en", -0.5), ("de-en", 0.5), ("de-kk", -0.5), ("kk-de", 0.5), ("mean", 70))]
         (tmp_path / str(i) / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    report.main(["ablation", "baseline=off", "variant=on", f"runs=['{tmp_path}/0', '{tmp_path}/1']"])
-    assert "small into chrf++ pairs 1.500 4.500 +3.000 ± 1.000 +2.00 +4.00" in " ".join(capsys.readouterr().out.split())
+    saved = tmp_path / "results/on.json"
+    report.main(["ablation", "baseline=off", "variant=on", f"runs=['{tmp_path}/0', '{tmp_path}/1']", f"save={saved}"])
+    out = capsys.readouterr().out
+    for row in ("into en: low 1.000 4.000 +3.000", "into en: high 2.000 5.000 +3.000", "pairs 1.500 4.500 +3.000"):
+        assert f"small into chrf++ {row} ± 1.000 +2.00 +4.00" in " ".join(out.split())
+    report.main(["ablation", f"saved={saved}"])
+    assert capsys.readouterr().out == out
+    with pytest.raises(ValueError, match="saved= stands alone"):
+        report.main(["ablation", f"saved={saved}", "baseline=off"])
+    with pytest.raises(ValueError, match="nowhere.json: cannot be read"):
+        report.main(["ablation", "saved=nowhere.json"])
     with pytest.raises(ValueError, match="no result of both a checkpoint NAME-off and NAME-no"):
         report.main(["ablation", "baseline=off", "variant=no", f"runs=['{tmp_path}/0', '{tmp_path}/1']"])
 

@@ -32,7 +32,7 @@ IMPORTS = {
     "report": "reports configs",
     # nothing imports these
     "recipes": "configs kernels hf data tokenizer corpus model generate training evaluation tinyworld train prepare "
-               "eval",
+               "eval report reports",
     "bench": "configs kernels hf data tokenizer corpus model generate training evaluation tinyworld train prepare eval",
 }
 PROGRAMS = ("train", "model", "data", "prepare", "eval", "generate", "tokenizer", "report")

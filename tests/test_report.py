@@ -446,9 +446,9 @@ def test_no_results_file(tmp_path):
     ([], "the first word must name a report, got no word; the reports are: demo, datacard, claims, ablation, ladder, "
          "paper, curve, systems, tables"),
     (["run=out/demo"], "got 'run=out/demo'; the reports are: demo"), (["Demo"], "got 'Demo'; the reports are: demo"),
-    (["demo"], "Demo: run must be set"), (["claims"], "Claims: runs must be set"),
+    (["demo"], "Demo: run must be set"), (["claims"], "set one of runs=.* and saved="),
     (["claims", "runs=['a']"], r"runs must name two or more folders, got \['a'\]; set runs="),
-    (["ablation", "runs=['a', 'b']"], "baseline must be set: it has no default; variant must be set"),
+    (["ablation", "runs=['a', 'b']"], "set baseline=, variant= and runs=, or saved="),
     (["ablation", "baseline=x", "variant=y", "runs=['a']"], "runs must name two or more folders"),
     (["curve", "runs=[]"], "runs must name a folder"), (["demo", "run=x", "paper=True"], "no setting named 'paper'"),
     (["demo", "run=x", "bound=0.02"], "no setting named 'bound'; it is called 'max_rise' now")])
@@ -494,6 +494,8 @@ def claim(runs, capsys, *more):
     out, text = capsys.readouterr().out, (runs[0].parent / "claims.md").read_text(encoding="utf-8")
     lines = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert len(out.splitlines()) == len(lines)  # header and a line per claim, and where the file is, but no rule
+    report.main(["claims", f"saved={runs[0].parent / 'claims.json'}"])
+    assert capsys.readouterr().out.splitlines() == out.splitlines()[:-1]
     return {(name, group): rest for name, group, *rest in lines}
 
 

@@ -1,0 +1,91 @@
+"""The ladder: at which size of the base does each ability appear? The same short training behind growing checkpoints.
+
+    make base && python recipes/ladder.py    # or while the base trains: rungs that it has not reached are left out
+
+Checkpoints of `make base` at 1, 2, 4, 8, 16 and 30 M tokens, and the shipped base (38 M), each go through short stages
+I and II and a short SFT, and are measured before, between and after. OUT/NM/ holds a rung; ladder.md, ladder.png and
+ladder.json are written to OUT. A second start skips what is done and adds the rungs that the base has reached since.
+"""
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import report
+from configs import load
+from evaluation.programs import run_step
+from reports.curve import tokens_by_step
+
+SHIPPED, SHIPPED_TOKENS = "tinyworld/base", 38_000_000
+
+
+@dataclass(frozen=True)
+class Ladder:
+    out: str = "out/ladder"
+    base: str = "out/base/model"     # run of train.py with its checkpoints
+    sizes: list = field(default_factory=lambda: [1, 2, 4, 8, 16, 30])  # millions of tokens of the base
+    tokens: int = 1_000_000          # of stage I and stage II together, 8 to 7 as in the paper
+    sft_tokens: int = 600_000
+    seed: int = 20
+
+    def __post_init__(self):
+        if not self.sizes or min(self.sizes) <= 0 or min(self.tokens, self.sft_tokens) < 15:
+            raise ValueError(f"Ladder: sizes, tokens and sft_tokens must be above 0, got {self}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    c, = load(Ladder, argv=argv)
+    raw, shards, chats = (f"{c.out}/{name}" for name in ("raw", "tokens", "chats"))
+    run_step(c.out, "world", "-m tinyworld configs/tiny/world.py", dict(out=raw, seed=c.seed))
+    for name, data in (("data", shards), ("chats", chats)):
+        run_step(c.out, name, f"prepare.py configs/tiny/{name}.py", dict(raw=raw, out=data))
+    rungs = find_rungs(c)
+    for size, model in rungs.items():
+        print(f"{size / 1e6:g} M tokens: {model}")
+        climb(c, f"{c.out}/{size // 10 ** 6}M", model, raw, shards, chats)
+    runs = {size: f"{c.out}/{size // 10 ** 6}M" for size in rungs}
+    report.main(["ladder", f"out={c.out}", f"runs={runs}"])
+
+
+def find_rungs(c) -> dict[int, str]:
+    """{tokens: model} of the checkpoints nearest to the sizes, at most 5 % away, and of the shipped base."""
+    folders = {int(path.name.removeprefix("step-")): path for path in Path(c.base, "checkpoints").glob("step-*")}
+    if not folders:
+        raise ValueError(f"{c.base}/checkpoints has no checkpoint; make base trains the base, and keeps one for every "
+                         "million tokens")
+    tokens, _ = tokens_by_step(c.base, list(folders))
+    rungs = {}
+    for size in sorted(c.sizes):
+        step = min(tokens, key=lambda step: abs(tokens[step] - size * 1e6))
+        if abs(tokens[step] / (size * 1e6) - 1) <= 0.05:
+            rungs[int(size * 1e6)] = str(folders[step])
+    return rungs | {SHIPPED_TOKENS: SHIPPED}
+
+
+def climb(c, run, model, raw, shards, chats):
+    """One rung: stage I, stage II and SFT from a model, and all measurements in RUN/results.jsonl."""
+    evaluate(run, "base", model, raw)
+    for n, (stage, share) in enumerate((("stage1", 8), ("stage2", 7))):
+        run_step(run, stage, f"train.py configs/tiny/{stage}.py", dict(
+            init=f"{run}/stage1" if n else model, data=shards, out=f"{run}/{stage}", tokens=c.tokens * share // 15,
+            seed=c.seed + n, resume=True))
+    evaluate(run, "stage2", f"{run}/stage2", raw)
+    run_step(run, "sft", "train.py configs/tiny/sft.py", dict(
+        init=f"{run}/stage2", data=[chats, shards], out=f"{run}/sft", tokens=c.sft_tokens,
+        seed=c.seed + 2, resume=True))
+    run_step(run, "answers", "eval.py configs/tiny/chat_eval.py", dict(
+        model=f"{run}/sft", data=raw, out=f"{run}/answers", threads=1))
+    run_step(run, "judge", "-m tinyworld judge", dict(
+        a=f"{run}/answers/samples.jsonl", raw=raw, out=f"{run}/results.jsonl"))
+
+
+def evaluate(run, name, model, raw):
+    run_step(run, f"eval-{name}", "eval.py configs/tiny/eval.py", dict(
+        model=model, checkpoint=name, data=f"{raw}/benchmarks", out=f"{run}/results.jsonl", threads=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as e:
+        sys.exit(f"ValueError: {e}")
