@@ -188,7 +188,7 @@ def data(tmp_path_factory):
     return benchmark_files(tmp_path_factory.mktemp("data"))
 
 
-# our task: (the harness's file, {its split: our file}, format)
+# our task: (the harness's file, {its split: our file})
 TASKS = {
     "xcopa_sw": ("xcopa/default_sw.yaml", dict(validation="xcopa/val.sw.jsonl", test="xcopa/test.sw.jsonl")),
     "belebele_fra_Latn": ("belebele/belebele_fra_Latn.yaml", dict(test="belebele/fra_Latn.jsonl")),
@@ -336,3 +336,65 @@ def test_every_document_beside_lm_eval(case, folders, data, tmp_path, monkeypatc
         STORED.parent.mkdir(exist_ok=True)
         STORED.write_text(json.dumps(stored | {case: shortened(other)}, ensure_ascii=False), encoding="utf-8")
     compare(ours(folders[model], data, tmp_path / "out", tasks, **settings), other, key=str)
+
+
+# ---------------------------------------------------------------------- a published model on published rows
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "benchmarks"
+PUBLISHED = {  # task: (the harness's file, {its split: a file in SHARED and here})
+    "belebele_eng_Latn": ("belebele/belebele_eng_Latn.yaml", dict(test="belebele/eng_Latn.jsonl")),
+    "belebele_kaz_Cyrl": ("belebele/belebele_kaz_Cyrl.yaml", dict(test="belebele/kaz_Cyrl.jsonl")),
+    "xcopa_it": ("xcopa/default_it.yaml", dict(validation="xcopa/val.it.jsonl", test="xcopa/test.it.jsonl")),
+    "hellaswag": ("hellaswag/hellaswag.yaml", dict(train="hellaswag/hellaswag_train.jsonl",
+                                                   validation="hellaswag/hellaswag_val.jsonl")),
+}
+
+
+def published_rows(base, limit):
+    """The first rows of SHARED's files; and in HellaSwag's shape, the halves of English news sentences: a model that
+    can read tells which second half belongs to a first, so that a fault in scoring would show in the accuracy.
+    """
+    for _, files in PUBLISHED.values():
+        for file in files.values():
+            (base / file).parent.mkdir(parents=True, exist_ok=True)
+            if (SHARED / file).exists():
+                rows = (SHARED / file).read_text(encoding="utf-8").splitlines()[:limit]
+                (base / file).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    news, = (SHARED / "ntrex128").glob("*eng*.txt")
+    sentences = [words for line in news.read_text(encoding="utf-8").splitlines() if len(words := line.split()) >= 12]
+    rng = random.Random(0)
+    for split, chosen in (("train", sentences[-limit:]), ("val", sentences[:limit])):
+        rows = []
+        for i, words in enumerate(chosen):
+            others = rng.sample([s for s in chosen if s is not words], 3)
+            gold = rng.randrange(4)
+            endings = [" ".join(s[len(s) // 2:]) for s in others]
+            endings.insert(gold, " ".join(words[len(words) // 2:]))
+            half = " ".join(words[:len(words) // 2])
+            rows.append({"ind": i, "activity_label": "News", "ctx_a": half, "ctx_b": "", "ctx": half,
+                         "endings": endings, "label": str(gold), "source_id": str(i), "split": split,
+                         "split_type": "indomain"})
+        (base / f"hellaswag/hellaswag_{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("HARNESS_MODEL") or not SHARED.exists(),
+                    reason="set HARNESS_MODEL to a folder; needs ../shared/benchmarks")
+@pytest.mark.parametrize("shots", [0, 2])
+def test_a_published_model_beside_lm_eval(shots, tmp_path, monkeypatch):
+    """HARNESS_MODEL=models/SmolLM2-135M [HARNESS_LIMIT=40] pytest -m slow -s tests/test_harness.py -k published"""
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setitem(globals(), "TASKS", PUBLISHED)
+    published_rows(tmp_path / "data", int(os.environ.get("HARNESS_LIMIT", 40)))
+    (tmp_path / "work").mkdir()
+    tasks, model = [name for name in PUBLISHED if not shots or name != "belebele_kaz_Cyrl"], os.environ["HARNESS_MODEL"]
+    other = theirs(model, tmp_path / "data", tmp_path / "work", tasks, shots)
+    mine = ours(model, tmp_path / "data", tmp_path / "out", tasks, shots=shots)
+    n = compare(mine, other, key=str)
+    farthest = max(abs(p["loglikelihood"] - q[2]) for name in tasks for a, b in zip(mine[name], other[name])
+                   for p, q in zip(a["pairs"], b["pairs"]))
+    accuracy = {name: round(sum(doc["acc"] for doc in docs) / len(docs), 3) for name, docs in mine.items()}
+    print(f"\n{n} pairs, largest difference of log-likelihoods {farthest:.1e}; accuracy {accuracy}")
+    assert accuracy["hellaswag"] > 0.6  # chance 0.25
