@@ -22,6 +22,7 @@ from configs.errors import errors_name
 from hf.config import write_config
 from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint
+from training.adamw import make_optimizer
 from training.checks import check_learning_rate, check_run, check_settings, resolve_model, tokenizer_folder
 from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, count_parameters, print_estimate
@@ -60,6 +61,7 @@ class Train:
     on_nonfinite: str = "stop"       # or skip: leave out a step whose gradient is not finite, at most 3 in a row
     allow_large_lr: bool = False     # above 1e-3 with more than 50 M parameters
     seed: int = 0                    # of random weights and of the data order
+    moments: str = "float32"         # AdamW's two, in memory and checkpoints: float32, bfloat16 or int8
     dtype: str = "auto"              # compute dtype; auto: bfloat16 where the hardware is fast at it
     residual_fp32: bool = False      # keep the residual stream in float32 (PolyLM's cure for loss spikes in bfloat16)
     dpo_beta: float = 0.1            # dpo: strength of the KL penalty
@@ -291,7 +293,7 @@ def describe_nonfinite(world, schedule, step, micro_batches, losses, norm):
     return f"step {step}: the gradient norm is {norm}; {where}"
 
 
-# ---------------------------------------------------------------------- model and optimizer
+# ---------------------------------------------------------------------- model
 
 def build_model(config, c, world, lora=None):
     """The model on its device, without values: LoRA, activation checkpointing, compile, then sharding of each block."""
@@ -305,19 +307,6 @@ def build_model(config, c, world, lora=None):
     if world.is_sharded:
         shard_model(model, world, c.residual_fp32)
     return model.materialize(world.device)
-
-
-def make_optimizer(model, c):
-    """AdamW, with weight decay on matrices only."""
-    if c.first_new_id:  # without decay, a row whose gradient is always 0 keeps its bits
-        model.requires_grad_(False)
-        embeddings = {model.model.embed_tokens.weight, model.lm_head.weight}  # one when tied
-        groups = [{"params": [p.requires_grad_() for p in embeddings], "weight_decay": 0.0}]
-    else:
-        matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.requires_grad and p.ndim == 1]
-        groups = [{"params": matrices, "weight_decay": c.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=c.lr, betas=(c.beta1, c.beta2), fused=True)
 
 
 def zero_old_rows(model, first_new_id):

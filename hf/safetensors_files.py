@@ -10,6 +10,7 @@ import torch
 from hf.folder import DOWNLOAD_AGAIN
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+CODES = {"I8": torch.int8, "U8": torch.uint8}  # of AdamW's moments in a training checkpoint
 MAX_HEADER = 100 << 20  # bytes; the safetensors library's limit
 
 
@@ -61,7 +62,8 @@ def read_header(path):
         raise ValueError(f"{path}: the header cannot be read ({e}); {DOWNLOAD_AGAIN}") from None
     out, position, data_bytes = {}, 0, size - 8 - length
     for begin, end, name in spans:
-        dtype, shape = DTYPES.get(str(header[name].get("dtype"))), header[name].get("shape")
+        dtypes = DTYPES | CODES if name.startswith("exp_avg") else DTYPES
+        dtype, shape = dtypes.get(str(header[name].get("dtype"))), header[name].get("shape")
         if dtype is None:
             raise ValueError(f"{path}: {name} has dtype {header[name].get('dtype')!r}; only {', '.join(DTYPES)} are "
                              f"implemented")

@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(token_data, tmp_path
     monkeypatch.setattr(memory, "free_memory", lambda device: 0.3 * memory.GIB)
     with pytest.raises(ValueError, match=r"training 0\.4\d of the host \(0\.30 free\).*does not fit: set a smaller "
                                          r"micro_batch_size or a smaller seq_len or activation_checkpointing=True or "
-                                         r"dtype=bfloat16"):
+                                         r"moments=int8 or dtype=bfloat16"):
         go(token_data, tmp_path / "run", "micro_batch_size=4")
     assert not (tmp_path / "run" / "log.jsonl").exists()
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
@@ -109,7 +109,7 @@ def test_the_replicas_of_a_cpu_share_its_memory(half_billion, monkeypatch):
 
 def test_a_gpu_is_told_of_more_gpus(half_billion, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: memory.GIB)
-    with pytest.raises(ValueError, match="of each GPU .1.00 free.*activation_checkpointing=True, or use more GPUs"):
+    with pytest.raises(ValueError, match="of each GPU .1.00 free.*moments=int8, or use more GPUs"):
         memory.check_memory(settings(), *half_billion, world(GPU))
 
 

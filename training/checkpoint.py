@@ -20,27 +20,22 @@ from torch.distributed.tensor import DTensor
 from hf.adapters import WEIGHTS
 from hf.config import write_config
 from hf.weights import open_weights
+from training.adamw import moment_tensors
 from training.lora import adapter_parameters, copy_adapter_config
 
 FILE_BYTES = 256 << 20  # of one file and process; a file is copied twice in host memory while it is written
 
 
 def state_dict(model, optimizer):
-    """Parameters and, of those that are trained, AdamW's two moments by name; DTensors under FSDP.
+    """Parameters and, of those that are trained, AdamW's moments as it stores them, by name; DTensors under FSDP.
 
-    Of a model with an adapter they are the adapter's alone. Moments that AdamW has not made yet are made here, as
-    zeros.
+    Of a model with an adapter they are the adapter's alone.
     """
     tensors = {}
     for name, p in (adapter_parameters(model) or dict(model.named_parameters())).items():
         tensors[name] = p.detach()
-        if not p.requires_grad:
-            continue
-        state = optimizer.state[p]
-        if not state:
-            state["step"] = torch.zeros((), device=p.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-        tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"] = state["exp_avg"], state["exp_avg_sq"]
+        if p.requires_grad:
+            tensors |= {f"{kind}.{name}": tensor for kind, tensor in moment_tensors(optimizer, p).items()}
     return tensors
 
 
@@ -166,7 +161,7 @@ def restore(path, model, optimizer, identity):
     """Load weights and moments in place, resharding as needed; return the saved state. ValueError for another run's."""
     state = json.loads((Path(path) / "state.json").read_text())
     for key, ours in identity.items():
-        theirs = state["identity"].get(key)
+        theirs = state["identity"].get(key, "float32" if key == "moments" else None)  # older runs had no other
         if theirs != ours:
             raise ValueError(f"{path}: made with another {key}: {theirs}, this run has {ours}; undo the change of "
                              "settings or data, or start over in another out=")
@@ -184,7 +179,7 @@ def run_identity(c, world, schedule, config, lora):
     """What a checkpoint and the run that resumes from it must have in common. Collective."""
     identity = {"stages": c.stages and [c.ramp, *c.stages], "schedule": schedule.fingerprint(),
                 "config": asdict(config), "init": c.init and fingerprint(c.init), "first_new_id": c.first_new_id,
-                "lora": lora and lora._asdict()}
+                "lora": lora and lora._asdict(), "moments": c.moments}
     if lora:  # the frozen weights are not in the checkpoint, so every bit of them counts
         identity |= {"base": weights_sha256(c.init, world), "adapter": c.adapter and sha256(Path(c.adapter, WEIGHTS))}
     return identity

@@ -20,7 +20,8 @@ FRACTIONS = {"warmup_ratio": "a fraction of the steps, not a number of steps",
 BELOW = {"beta1": 1, "beta2": 1, "label_smoothing": 0.5}
 CHOICES = {"loss": ("lm", "dpo"), "lr_schedule": ("cosine", "linear", "constant"),
            "dtype": ("auto", "float32", "bfloat16"), "activation_checkpointing": (False, True, "selective"),
-           "on_nonfinite": ("stop", "skip"), "frozen_dtype": (None, "float32", "bfloat16"), "ramp": ("step", "linear")}
+           "on_nonfinite": ("stop", "skip"), "frozen_dtype": (None, "float32", "bfloat16"), "ramp": ("step", "linear"),
+           "moments": ("float32", "bfloat16", "int8")}
 LARGE_MODEL = 50e6   # parameters; above this a learning rate above LARGE_LR has to be confirmed
 LARGE_LR = 1e-3
 

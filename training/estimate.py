@@ -2,8 +2,8 @@
 
     python train.py configs/marco/stage1.py estimate=True gpus=64 gpu=H100
 
-Bytes are counted for what train.py does: float32 master weights, gradients and AdamW's two moments sharded by FSDP2,
-blocks gathered in bfloat16 when they are needed, gradients reduced in float32. With LoRA the base has weights only, in
+Bytes are counted for what train.py does: float32 master weights, gradients and AdamW's moments sharded by FSDP2, blocks
+gathered in bfloat16 when they are needed, gradients reduced in float32. With LoRA the base has weights only, in
 frozen_dtype. Nothing is measured: the utilization (mfu) is a setting. Activations are those of a model whose kernels
 save only their inputs (kernels/), and each row is taken as one document, which makes attention as expensive as it can
 be.
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from model import ModelConfig, Qwen2
+from training.adamw import moment_bytes
 from training.lora import Lora, adapter_parameters, add_lora, lora_settings
 
 # datasheets: dense bfloat16 FLOP/s; GiB of memory; bytes/s one way to GPUs of the node; to other nodes by its own port
@@ -95,6 +96,15 @@ def count_parameters(config: ModelConfig, lora: Lora | None = None) -> dict:
             "adapter": sum(p.numel() for p in adapter_parameters(model).values())}
 
 
+def count_moments(c, config: ModelConfig) -> int:
+    """Bytes of the moments of everything that a run trains."""
+    with torch.device("meta"):
+        model = Qwen2(config)
+    if lora := lora_settings(c):
+        add_lora(model, lora)
+    return moment_bytes(model, c)
+
+
 def count_flops(config, parameters, tokens, attended):
     """FLOP of training on these tokens, recomputation not counted.
 
@@ -144,7 +154,7 @@ def memory_per_gpu(c, config, parameters, gpus):
         trained, frozen = n["adapter"] / shards, {"frozen": own * (2 if in_bfloat16 else 4)}
         gathered = 0 if in_bfloat16 and shards == 1 else gathered  # they are multiplied as they are
         gathered, at_work = gathered + (n["adapter"] if gpus == 1 else 2 * of_block), 6 * of_block
-    return {"masters": 4 * trained, **frozen, "gradients": 4 * trained, "AdamW": 8 * trained,
+    return {"masters": 4 * trained, **frozen, "gradients": 4 * trained, "AdamW": count_moments(c, config) / shards,
             "bf16 gathered": 2 * gathered, "gradients at work": at_work,
             "activations": tokens * (config.num_hidden_layers * kept + working + 6 * config.hidden_size),
             "logits": 2 * min(LOGIT_CHUNK, tokens) * config.vocab_size}
@@ -203,7 +213,8 @@ def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list
     problems = []
     if total > USABLE * capacity:
         problems.append(f"{total:.1f} GiB do not fit {USABLE:.0%} of {capacity:.0f}: set more gpus, a larger "
-                        "shard_size, a smaller micro_batch_size or seq_len, or activation_checkpointing=True")
+                        "shard_size, a smaller micro_batch_size or seq_len, activation_checkpointing=True or "
+                        "moments=int8")
     summary = (f"{gpus} x {machines.gpu}: {total:.1f} GiB a GPU, {step:.1f} s a step, {tokens / step:,.0f} tokens/s, "
                f"{c.steps * step / 86400:.1f} days for {c.steps * tokens / 1e9:.1f} B tokens")
     return lines, summary, problems

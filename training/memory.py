@@ -17,9 +17,9 @@ def memory_needed(c, config, parameters: dict, world) -> dict:
     other two of the host. parameters: from count_parameters.
     """
     used = memory_per_gpu(c, config, parameters, world.world_size if world.is_sharded else 1)
-    if c.first_new_id:  # gradients and moments of the embeddings alone
+    if c.first_new_id:  # gradients of the embeddings alone
         share = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2) / parameters["all"]
-        used |= {name: share * used[name] for name in ("gradients", "AdamW")}
+        used["gradients"] *= share
     on_cpu = world.device.type == "cpu"
     if on_cpu:
         used["activations"] *= CPU_ACTIVATIONS * (2 if world.dtype == torch.float32 else 1)
@@ -77,6 +77,7 @@ def remedy(c, world):
     """What to set where a run does not fit."""
     changes = ["a smaller micro_batch_size"] * (c.micro_batch_size > 1) + ["a smaller seq_len"]
     changes += ["activation_checkpointing=True"] * (c.activation_checkpointing is not True)
+    changes += ["moments=int8"] * (c.moments != "int8")
     if world.device.type == "cpu":
         return f"set {' or '.join([*changes, 'dtype=bfloat16'] if world.dtype == torch.float32 else changes)}"
     return f"set {' or '.join(changes)}, or use more GPUs: weights, gradients and moments are divided among them"

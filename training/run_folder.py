@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hf.export import find_foreign_weights
 from training.checkpoint import list_checkpoints
-from training.estimate import count_parameters
+from training.estimate import count_moments, count_parameters
 
 
 def check_folder(c, world):
@@ -57,10 +57,8 @@ def check_disk(c, config, world, resume_from, lora=None):
     problem = None
     if world.is_main:
         out, parameters = Path(c.out), count_parameters(config, lora)
-        trained = numbers = parameters["adapter"] or parameters["all"]  # what a checkpoint holds
-        if c.first_new_id:
-            trained = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-        size = 4 * numbers + 8 * trained  # float32: weights and AdamW's two moments
+        numbers = parameters["adapter"] or parameters["all"]
+        size = 4 * numbers + count_moments(c, config)  # a checkpoint's weights, in float32, and moments
         folder = out / "checkpoints"
         there = len(list_checkpoints(folder)) if folder.is_dir() else 0
         done = int(Path(resume_from).name.removeprefix("step-")) if resume_from else 0
