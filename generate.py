@@ -12,7 +12,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import partial
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
@@ -85,10 +86,10 @@ def generate_stream(model, prompts, max_new_tokens, stop_ids=(), decoding=Decodi
     def is_finished(output):  # ids of one row
         return output[-1] in stop_ids or (stop_strings and contains_stop_string(tokenizer, output, stop_strings))
 
-    search = beam_search if decoding.beams > 1 else greedy_or_sample
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
-    for i in range(0, len(order), batch_size):
-        texts = {row: list(prompts[row]) for row in order[i:i + batch_size]}
+    search, n = (beam_search, batch_size) if decoding.beams > 1 else (partial(greedy_or_sample, batch_size), len(order))
+    for i in range(0, len(order), n or 1):
+        texts = {row: list(prompts[row]) for row in order[i:i + n]}
         for row, token in search(model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
             if token not in stop_ids:
                 yield row, token
@@ -97,44 +98,47 @@ def generate_stream(model, prompts, max_new_tokens, stop_ids=(), decoding=Decodi
 def contains_stop_string(tokenizer, output, stop_strings):
     """Whether the end of the output, shown with or without its control tokens, contains a stop string."""
     longest = 4 * max(map(len, stop_strings))  # in ids: a character is at most four
-    visible = [i for i in output if tokenizer.has_text(i)][-longest:]
-    text = tokenizer.decode(visible, prefix=output) if visible else ""
-    with_control = tokenizer.decode(output[-longest:], prefix=output, special=True)
-    return any(s in text or s in with_control for s in stop_strings)
+    visible = list(islice(filter(tokenizer.has_text, reversed(output)), longest))[::-1]
+    texts = [tokenizer.decode(visible, prefix=output)] if visible else []
+    if visible != output[-longest:]:
+        texts.append(tokenizer.decode(output[-longest:], prefix=output, special=True))
+    return any(s in text for s in stop_strings for text in texts)
 
 
 # ---------------------------------------------------------------------- decoding strategies
 
-def greedy_or_sample(model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
+def greedy_or_sample(batch_size, model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
     """Yield (row, id), greedy or sampled. texts {row: ids} grow.
 
-    Finished rows stay in the batch, ignored, until they are a quarter of it: removing rows copies the cache, which
-    costs about as much as a step.
+    Finished rows stay in the batch, ignored, until they are a quarter of it; then texts that wait take their places:
+    changing rows copies the cache, which costs about as much as a step.
     """
-    rows, finished = list(texts), set()
-    prompt_length = {row: len(ids) for row, ids in texts.items()}
-    # every row has its own random numbers, independent of the rows beside it
-    seeds = {row: hashlib.blake2b(f"{decoding.seed} {row}".encode(), digest_size=4).digest() for row in texts}
-    generators = {row: torch.Generator().manual_seed(int.from_bytes(seed, "little")) for row, seed in seeds.items()}
-    logits, cache, starts = prefill_prompts(model, list(texts.values()), max_new_tokens)
-    for n in range(max_new_tokens):
+    ends = {row: len(ids) + max_new_tokens for row, ids in texts.items()}
+    waiting, rows, active, generators = list(texts), [], [], {}  # active: indices of unfinished rows
+    tokens = cache = starts = None
+    while waiting or active:
+        # with allowed_next a finished row must leave at once: it may allow nothing after the end of a text
+        if 4 * len(active) <= 3 * len(rows) or (len(active) < len(rows) and allowed_next is not None):
+            joining, waiting = waiting[:batch_size - len(active)], waiting[batch_size - len(active):]
+            known = [cache.read_last(i, len(texts[rows[i]]) - 1) for i in active]
+            rows = [*(rows[i] for i in active), *joining]
+            active, free = range(len(rows)), max(ends[row] - len(texts[row]) for row in rows)
+            logits, cache, starts = prefill_prompts(model, [texts[row] for row in rows], free, known)
+            for row in joining:  # every row has its own random numbers, independent of the rows beside it
+                seed = hashlib.blake2b(f"{decoding.seed} {row}".encode(), digest_size=4).digest()
+                generators[row] = torch.Generator().manual_seed(int.from_bytes(seed, "little"))
+        else:
+            logits = model.logits(tokens[:, None], starts, cache)
         logits = adjust_logits(logits, [texts[row] for row in rows], decoding, allowed_next)
         tokens = choose(logits, decoding, [generators[row] for row in rows])  # (B,)
-        for row, token in zip(rows, tokens.tolist()):
-            if row in finished:
-                continue
-            texts[row].append(token)
-            yield row, token
-            if is_finished(texts[row][prompt_length[row]:]):
-                finished.add(row)
-        active = [i for i, row in enumerate(rows) if row not in finished]
-        if not active or n == max_new_tokens - 1:
-            return
-        # with allowed_next a finished row must leave at once: it may allow nothing after the end of a text
-        if 4 * len(active) <= 3 * len(rows) or (finished and allowed_next is not None):
-            rows, tokens, starts = [rows[i] for i in active], tokens[active], starts[active]
-            cache.select_rows(active)
-        logits = model.logits(tokens[:, None], starts, cache)
+        ids, unfinished = tokens.tolist(), []
+        for i in active:
+            row = rows[i]
+            texts[row].append(ids[i])
+            yield row, ids[i]
+            if len(texts[row]) < ends[row] and not is_finished(texts[row][ends[row] - max_new_tokens:]):
+                unfinished.append(i)
+        active = unfinished
 
 
 def adjust_logits(logits, texts, decoding, allowed_next):
@@ -250,30 +254,38 @@ def beam_search(model, texts, max_new_tokens, decoding, stop_ids, is_finished, a
 #     row of prompt 1     . . P P P P|s s s s      P: keys and values of the prefix, copied; s: tokens of this forward
 #     row of prompt 2     P P P P P P|p p s s      p: last tokens of the prefix, computed again in place of padding
 
-MIN_SHARED = 8         # tokens that a node must add to its parent; below, one more row costs more than it saves
-PREFILL_TOKENS = 8192  # of one forward
+MIN_SHARED = 4  # tokens that a node must add to its parent; below, one more row costs more than it saves
+FORWARD = 64    # tokens whose cost equals that of one more forward
 Ids = Sequence[int]
 Prefix = tuple[Tensor, Tensor] | None  # keys and values, each (L, P, K, D)
 
 
-def prefill_prompts(model, prompts, max_new_tokens):
-    """Run prompts into a new cache, shared prefixes once -> (logits after each (B, V), cache, starts (B, 1))."""
-    prefixes = prefill_prefixes(model, prompts, [len(p) - 1 for p in prompts], PREFILL_TOKENS)
-    x, cache, starts = run_suffixes(model, prompts, prefixes, max_new_tokens)
+def prefill_prompts(model, prompts, free, known=()):
+    """Run prompts into a new cache, shared prefixes once -> (logits after each (B, V), cache, starts (B, 1)).
+
+    free: columns left for what comes after them. known: keys and values of the first prompts, all but the last token's.
+    """
+    new, on_cpu = prompts[len(known):], model.lm_head.weight.device.type == "cpu"
+    batch_tokens = 1024 if on_cpu else 8192  # a CPU's cache holds as many
+    prefixes = prefill_prefixes(model, new, [len(p) - 1 for p in new], batch_tokens, whole=len(prompts) > 1)
+    x, cache, starts = run_suffixes(model, prompts, [*known, *prefixes], free, last=1)
     return model.lm_head(x[:, -1]).float(), cache, starts
 
 
-def prefill_prefixes(model: Qwen2, texts: list[Ids], max_prefix: list[int], batch_tokens: int) -> list[Prefix]:
-    """The keys and values of each text's longest shared prefix of at most max_prefix[i] ids; None if there is none."""
+def prefill_prefixes(model: Qwen2, texts: list[Ids], max_prefix: list[int], batch_tokens, whole=False) -> list[Prefix]:
+    """The keys and values of each text's longest shared prefix of at most max_prefix[i] ids; None if there is none.
+
+    whole: of its first max_prefix[i] ids, shared or not.
+    """
     order = sorted(range(len(texts)), key=lambda i: list(texts[i]))
-    nodes, node_of_text = prefix_tree([texts[i] for i in order], [max_prefix[i] for i in order])
+    nodes, node_of_text = prefix_tree([texts[i] for i in order], [max_prefix[i] for i in order], whole)
     computed: dict[int | None, Prefix] = {None: None}
     while len(computed) <= len(nodes):  # one level of the tree after the other
         ready = [n for n, (_, _, parent) in enumerate(nodes) if n not in computed and parent in computed]
         prefixes = [texts[order[i]][:length] for i, length, _ in (nodes[n] for n in ready)]
         parents = [computed[nodes[n][2]] for n in ready]
         for batch in batch_by_length(suffix_lengths(prefixes, parents), batch_tokens):
-            _, cache, _ = run_suffixes(model, [prefixes[i] for i in batch], [parents[i] for i in batch])
+            _, cache, _ = run_suffixes(model, [prefixes[i] for i in batch], [parents[i] for i in batch], last=1)
             for row, i in enumerate(batch):
                 computed[ready[i]] = cache.read_last(row, len(prefixes[i]))
     out: list[Prefix] = [None] * len(texts)
@@ -282,18 +294,22 @@ def prefill_prefixes(model: Qwen2, texts: list[Ids], max_prefix: list[int], batc
     return out
 
 
-def prefix_tree(texts, max_prefix):
+def prefix_tree(texts, max_prefix, whole=False):
     """Sorted lists of ids -> (nodes, node of each text), the tree of shared prefixes of at most max_prefix[i] ids.
 
     A node is (index of a text that begins with it, its length, index of its parent or None); parents come first.
+    whole: every text ends in a node of max_prefix[i] ids, unless that is 0.
     """
     pairs = pairwise(zip(texts, max_prefix))
     common = [min(len(os.path.commonprefix([a, b])), x, y) for (a, x), (b, y) in pairs]
     nodes, node_of_text = [], [None] * len(texts)
-    todo = [(0, len(texts), None)]  # ranges of texts below a node
+    todo = [(0, len(texts), None)] if texts else []  # ranges of texts below a node
     while todo:
         begin, end, node = todo.pop()
         if end - begin == 1:
+            if whole and max_prefix[begin] > (0 if node is None else nodes[node][1]):
+                nodes.append((begin, max_prefix[begin], node))
+                node = len(nodes) - 1
             node_of_text[begin] = node
             continue
         length = min(common[begin:end - 1])  # what all texts of the range share
@@ -313,23 +329,25 @@ def suffix_lengths(texts: list[Ids], prefixes: list[Prefix]) -> list[int]:
 def batch_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
     """Yield indices in batches of similar length, longest first: rectangles of at most batch_tokens, or one row.
 
-    A batch of batch_tokens / 8 or more takes no text below 9/10 of its longest: padding costs as much as tokens.
+    A batch that would be padded by more than FORWARD tokens ends: another forward costs less.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
-        longest, n = lengths[order[0]], 1
+        longest, padding, n = lengths[order[0]], 0, 1
         while n < len(order) and (n + 1) * longest <= batch_tokens:
-            if 8 * n * longest >= batch_tokens and lengths[order[n]] < 0.9 * longest:
+            padding += longest - lengths[order[n]]
+            if padding > FORWARD:
                 break
             n += 1
         yield order[:n]
         order = order[n:]
 
 
-def run_suffixes(model: Qwen2, texts: list[Ids], prefixes: list[Prefix], free=0) -> tuple[Tensor, KVCache, Tensor]:
+def run_suffixes(model: Qwen2, texts: list[Ids], prefixes: list[Prefix], free=0, last=0):
     """Run texts, each after the keys and values of its prefix -> (hidden states (B, n, C), cache, starts (B, 1)).
 
-    n is the longest suffix. All rows end in the same column of the cache; free: empty columns after it.
+    n is the longest suffix, or `last`, the positions that are asked for. All rows end in the same column of the cache;
+    free: empty columns after it.
     """
     n, T = max(suffix_lengths(texts, prefixes)), max(map(len, texts))
     device = model.lm_head.weight.device
@@ -341,7 +359,7 @@ def run_suffixes(model: Qwen2, texts: list[Ids], prefixes: list[Prefix], free=0)
     tokens = torch.tensor([[0] * (n - len(text)) + list(text[-n:]) for text in texts], device=device)
     starts = torch.tensor([[T - len(text)] for text in texts], device=device)
     own_starts = torch.minimum(starts, torch.arange(T - n, T, device=device))  # padding attends to itself, against nan
-    return model.hidden_states(tokens, own_starts, cache), cache, starts
+    return model.hidden_states(tokens, own_starts, cache, last), cache, starts
 
 
 # ---------------------------------------------------------------------- text

@@ -170,9 +170,11 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x, cos, sin, mask, cache=None):
+    def forward(self, x, cos, sin, mask, cache=None, last=0):
         norm, dtype = self.post_attention_layernorm, cos.dtype  # that of the computation; with residual_fp32 not x's
         y = self.self_attn(self.input_layernorm(x).to(dtype), cos, sin, mask, cache)  # (B, T, C)
+        if last:  # the other positions are not asked for, and no layer comes after this one
+            x, y = x[:, -last:], y[:, -last:]
         x, y = kernels.add_rms_norm(x, y.to(x.dtype), norm.weight, norm.eps)  # x + y and its norm in one pass
         return x + self.mlp(y.to(dtype)).to(x.dtype)
 
@@ -230,25 +232,23 @@ class Qwen2(nn.Module):
 
     def logits(self, tokens: Tensor, starts: Tensor | None = None, cache: "KVCache | None" = None) -> Tensor:
         """Logits after the last token, (B, V) float32. Arguments as of `hidden_states`."""
-        x = self.hidden_states(tokens, starts, cache)
-        return self.lm_head(x[:, -1]).float()
+        return self.lm_head(self.hidden_states(tokens, starts, cache, last=1)[:, -1]).float()
 
-    def hidden_states(self, tokens: Tensor, starts: Tensor | None = None, cache: "KVCache | None" = None) -> Tensor:
-        """What the head reads: the normalized output of the last layer, (B, T, C).
-
-        With a cache, tokens continue it and starts counts from its first position.
+    def hidden_states(self, tokens: Tensor, starts: Tensor | None = None, cache: "KVCache | None" = None,
+                      last: int = 0) -> Tensor:
+        """What the head reads: the last layer's output, normalized, (B, T, C), or its `last` positions. With a cache,
+        tokens continue it and starts counts from its first position.
         """
-        return self.model.norm(self._run_layers(tokens, starts, cache)[-1]).to(self.dtype)
+        return self.model.norm(self._run_layers(tokens, starts, cache, last=last)[-1]).to(self.dtype)
 
     def residual_streams(self, tokens: Tensor, starts: Tensor | None = None) -> list[Tensor]:
         """The L + 1 residual streams, before the first layer and after each, (B, T, C)."""
         return self._run_layers(tokens, starts, None, keep_all=True)
 
-    def _run_layers(self, tokens, starts, cache, keep_all=False):
-        """The residual streams of all layers, or of the last one only."""
+    def _run_layers(self, tokens, starts, cache, keep_all=False, last=0):
+        """The residual streams of all layers, or of the last one only (of its last positions)."""
         T, past = tokens.shape[1], 0 if cache is None else cache.length
-        if starts is None:
-            starts = torch.zeros_like(tokens)
+        starts = torch.zeros_like(tokens) if starts is None else starts
         position = torch.arange(past, past + T, device=tokens.device) - starts  # (B, T)
         cos, sin = rope_cos_sin(position, self.config, self.dtype)
         mask = kernels.document_mask(starts)
@@ -256,10 +256,10 @@ class Qwen2(nn.Module):
         streams = [x]
         for block in self.model.layers:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                context_fn = _save_matmuls if self.activation_checkpointing == "selective" else noop_context_fn
-                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False, context_fn=context_fn)
+                context = _save_matmuls if self.activation_checkpointing == "selective" else noop_context_fn
+                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False, context_fn=context)
             else:
-                x = block(x, cos, sin, mask, cache)
+                x = block(x, cos, sin, mask, cache, last if block is self.model.layers[-1] else 0)
             streams = [*streams, x] if keep_all else [x]
         if cache is not None:
             cache.length += T

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+import kernels
 from generate import batch_by_length, prefill_prefixes, run_suffixes, suffix_lengths
 from model import IGNORE
 
-WINDOW = 4       # batches of sequences whose shared prefixes are kept at the same time
-CHUNK = 1 << 22  # logits computed at a time
+WINDOW = 4  # batches of sequences whose shared prefixes are kept at the same time
 
 
 # ---------------------------------------------------------------------- text -> ids
@@ -88,7 +88,8 @@ def loglikelihoods(model, pairs, batch_tokens, max_length=None):
         prefix_caps = [len(ids) - n for ids, n in zip(window, scored)]
         parents = prefill_prefixes(model, window, prefix_caps, batch_tokens)
         for rows in batch_by_length(suffix_lengths(window, parents), batch_tokens):
-            hidden, _, _ = run_suffixes(model, [window[r] for r in rows], [parents[r] for r in rows])
+            texts, prefixes = [window[r] for r in rows], [parents[r] for r in rows]
+            hidden, _, _ = run_suffixes(model, texts, prefixes, last=max(scored[r] for r in rows))
             requests = [(row, i) for row, r in enumerate(rows) for i in members[window[r]]]
             answers = score_continuations(model, hidden, [(row, pairs[i][1]) for row, i in requests])
             for (_, i), answer in zip(requests, answers):
@@ -117,16 +118,11 @@ def score_continuations(model, hidden, requests):
         targets += ids
     positions, slot = torch.tensor(positions, device=hidden.device).unique(return_inverse=True)
     hidden, targets = hidden.flatten(0, 1)[positions], torch.tensor(targets, device=hidden.device)
-    logprobs = torch.empty(len(targets), device=hidden.device)
-    greedy = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
-    size = max(1, CHUNK // len(model.lm_head.weight))
-    for begin in range(0, len(hidden), size):
-        logits = model.lm_head(hidden[begin:begin + size]).float()  # (n, V)
-        total, best = logits.logsumexp(-1), logits.argmax(-1)
-        chunk = ((slot >= begin) & (slot < begin + size)).nonzero()[:, 0]
-        at = slot[chunk] - begin
-        logprobs[chunk] = logits[at, targets[chunk]] - total[at]
-        greedy[chunk] = best[at] == targets[chunk]
+    weight = model.lm_head.weight
+    best, total = kernels.most_likely(hidden, weight)
+    products = hidden[slot].float() * weight[targets].to(hidden.dtype).float()
+    logprobs = products.sum(-1).to(hidden.dtype).float() - total[slot]
+    greedy = best[slot] == targets
     sizes = [len(ids) for _, ids in requests]
     return [(float(a.sum()), bool(b.all())) for a, b in zip(logprobs.split(sizes), greedy.split(sizes))]
 

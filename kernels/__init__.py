@@ -7,7 +7,7 @@ Legend: B rows, T query positions, S key positions, H query heads, K key/value h
 C channels, V vocabulary.
 """
 from kernels.attention import attention, document_mask
-from kernels.cross_entropy import target_logprobs
+from kernels.cross_entropy import most_likely, target_logprobs
 from kernels.device import on_triton
 from kernels.rms_norm import add_rms_norm, rms_norm
 from kernels.rope import rope

@@ -4,6 +4,7 @@ For a vocabulary of 151,936 the logits of 32k tokens take 18.6 GiB in float32. H
 tokens at a time and reduced to one number per token; in training the chunk is turned into its gradient at once.
 """
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.device import TRITON, on_triton
@@ -31,6 +32,26 @@ def target_logprobs_reference(x: Tensor, weight: Tensor, targets: Tensor, ignore
     logp = torch.log_softmax((x @ weight.T).float(), -1)
     logp = logp.gather(1, targets.clamp(min=0)[:, None])[:, 0]
     return torch.where(targets == ignore, 0.0, logp)
+
+
+def most_likely(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, C), weight (V, C) -> (id of the largest logit, log-sum-exp of the logits in float32), each (N,).
+
+    Tile by tile of the vocabulary: the weight, most of the traffic where N is small, is read once, and a tile of logits
+    stays in the cache.
+    """
+    size = max(2048, (1 << 19 if x.device.type == "cpu" else 1 << 26) // max(1, len(x)))
+    best, ids, totals = [], [], []  # of each tile: largest logit, its id, sum of exp(logit - largest)
+    for begin in range(0, len(weight), size):
+        logits = F.linear(x, weight[begin:begin + size].to(x.dtype)).float()
+        largest, i = logits.max(-1)
+        best.append(largest)
+        ids.append(i + begin)
+        totals.append(logits.sub_(largest[:, None]).exp_().sum(-1))
+    maxima = torch.stack(best)  # (tiles, N)
+    maximum, tile = maxima.max(0)
+    total = (torch.stack(totals) * (maxima - maximum).exp()).sum(0)
+    return torch.stack(ids).gather(0, tile[None])[0], maximum + total.log()
 
 
 class _TargetLogprobs(torch.autograd.Function):

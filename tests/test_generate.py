@@ -488,8 +488,8 @@ def test_ids_are_streamed_as_soon_as_they_are_decided(ours):
         steps = generate_stream(ours, PROMPTS[:3], 4)
         assert calls.n == 0
         for step in range(1, 5):
-            assert {next(steps)[0] for _ in range(3)} == {0, 1, 2} and calls.n == step
-        assert next(steps, None) is None and calls.n == 4  # nothing is computed after the last id
+            assert {next(steps)[0] for _ in range(3)} == {0, 1, 2} and calls.n == step + 1  # 2 for the prompts
+        assert next(steps, None) is None and calls.n == 5  # nothing is computed after the last id
     finally:
         calls.hook.remove()
 
@@ -500,7 +500,20 @@ def test_finished_texts_cost_nothing(ours):
     try:
         calls.n = 0
         generate(ours, PROMPTS[:3], 60, stop_ids={x for ids in free for x in ids[2:]})
-        assert 1 <= calls.n <= 3
+        assert 1 <= calls.n <= 4  # 2 for the prompts
+    finally:
+        calls.hook.remove()
+
+
+def test_waiting_texts_take_the_places_of_finished_ones(ours):
+    """Fewer forwards than when a batch waits for its last text before the next one begins."""
+    stop, calls = common(generate(ours, PROMPTS, 12), 2), Counter(ours)
+    longest_first = sorted(PROMPTS, key=lambda p: -len(p))
+    try:
+        apart = [x for i in range(0, 12, 3) for x in generate(ours, longest_first[i:i + 3], 12, stop)]
+        n, calls.n = calls.n, 0
+        assert generate(ours, longest_first, 12, stop, batch_size=3) == apart
+        assert calls.n < n
     finally:
         calls.hook.remove()
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from kernels import attention, document_mask, target_logprobs
+from kernels import attention, document_mask, most_likely, target_logprobs
 from kernels.attention import attention_reference
 from kernels.cross_entropy import target_logprobs_reference
 
@@ -213,6 +213,17 @@ def test_target_logprobs_survive_extreme_logits(scale, uneven):
     dx, dw = torch.autograd.grad(logp, (x, w), up)
     assert all(bool(t.isfinite().all()) for t in (logp, dx, dw)) and bool((logp <= 0).all())
     torch.testing.assert_close(logp.double(), definition(x, w, targets).detach(), atol=1e-4 * scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("N, V, scale", [(1, 7, 1.0), (300, 5000, 1.0), (300, 5000, 1e3), (40, 2048, 0.0)])
+def test_most_likely(N, V, scale):
+    """300 rows take tiles of 2,048 words; at a scale of 0 all logits are equal, and the first one counts."""
+    g = torch.Generator().manual_seed(N)
+    x, w = torch.randn(N, 16, generator=g), torch.randn(V, 16, generator=g) * scale
+    ids, total = most_likely(x, w)
+    logits = (x @ w.T).double()
+    assert torch.equal(ids, logits.argmax(-1)) and (scale or not ids.any())
+    torch.testing.assert_close(total.double(), logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_certain_prediction():

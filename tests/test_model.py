@@ -403,6 +403,17 @@ def test_cache_equals_full_forward(pieces):
     assert cache.length == 12
 
 
+def test_the_last_hidden_states_alone():
+    model, tokens = tiny(), ids(3, 12)
+    whole, caches = model.hidden_states(tokens), [KVCache(model, 3, 12) for _ in range(2)]
+    for n in (1, 5, 12):
+        assert (model.hidden_states(tokens, last=n) - whole[:, -n:]).abs().max() <= 1e-6
+    with torch.no_grad():
+        for cache, last in zip(caches, (0, 1)):
+            model.hidden_states(tokens, None, cache, last)
+    assert torch.equal(caches[0].k, caches[1].k) and torch.equal(caches[0].v, caches[1].v)
+
+
 def test_targets_after_a_cached_context():
     """Continuations scored after one shared context."""
     model, tokens, targets = tiny(), ids(1, 20), ids(1, 20, seed=1)
