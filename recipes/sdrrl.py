@@ -33,6 +33,7 @@ from recipes import pipeline, transfer_set
 from recipes.pipeline import Pipeline, locate, write_rows
 from recipes.transfer_set import Transfer
 
+
 @dataclass(frozen=True)
 class Sdrrl:
     prompts: str                  # a file, with {lang}: the code of the rich language; below OUT/raw or as it is
@@ -237,8 +238,7 @@ def save_outcome(c, x, p, found, tokens, seconds):
         metric="log-probability of a token of the teacher's own English answers, nats", method=found["sdrrl"]["own"],
         controls={"translate-then-tune": found["control"]["own"]},
         right_language=100 * fmean(found["sdrrl"]["scores"][T]["language"] for T in x.targets), tokens=total,
-        control_tokens=total,
-        seconds=seconds, details=detail_rows(found) + english_rows, **english)
+        control_tokens=total, seconds=seconds, details=detail_rows(found) + english_rows, **english)
     print(f"English, {outcome.english_metric}: {outcome.english_before} before, {outcome.english_after} after")
     print(f"saved {outcomes.save(outcome, p.out)}")
 
