@@ -78,7 +78,8 @@ def make_episodes(tables, n, key, longest=8, questions=None):
     for _ in range(n):
         task, english = rng.choice(tasks), tables["en"]
         pairs = questions if task == "answer" else tables.get(task, english)
-        one, is_in_one = rng.choice(sorted(pairs)), task in ("out of English", "answer")
+        one = rng.choice(sorted(questions if task == "answer" else english))
+        is_in_one = task in ("out of English", "answer")
         lines = []
         for _ in range(rng.randrange(2, longest + 1)):
             x, y = rng.choice(pairs[one if is_in_one else rng.choice(sorted(pairs))])

@@ -1,6 +1,7 @@
 """LDP (arXiv 2306.11372): examples in several high-resource languages show a model to translate one that has no data.
 
     python recipes/ldp.py configs/ldp/tiny.py [seed=1] [out=out/ldp]     # data, training, translations, table
+    python recipes/ldp.py configs/ldp/tasks.py                           # also tasks in X, see 4
     python recipes/ldp.py configs/ldp/full.py                            # a model and FLORES files of your own
 
 1. X -> English: the prompt shows sentences of k other languages, each with an English translation that the model itself

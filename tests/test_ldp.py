@@ -261,7 +261,7 @@ def test_files_that_are_not_aligned(tmp_path):
         ldp.main(settings(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["tiny", "full"])
+@pytest.mark.parametrize("name", ["tiny", "full", "tasks"])
 def test_configs(root, name):
     c, = load(ldp.LDP, argv=[str(root / f"configs/ldp/{name}.py")])
     assert max(c.sweep) <= len(c.high) and not set(c.high) & set(c.low)
