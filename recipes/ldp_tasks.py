@@ -22,11 +22,17 @@ def as_pairs(rows) -> list[tuple[str, str]]:
 
 
 def write_episodes(c, count) -> None:
-    """OUT/raw/episodes.jsonl: lists of examples of one hidden task in the high-resource languages."""
+    """OUT/raw/episodes.jsonl: lists of examples of one hidden task in the high-resource languages.
+
+    Questions are translated, too: otherwise a question would tell that it is to be answered, whatever the examples.
+    """
     raw = Path(c.out, "raw")
     tables = {target: {k: icl.read_pairs(raw / f"bitext/{target}-{k}.tsv") for k in c.high if k != target}
               for target in ("en", "zh")}
     shots = {k: as_pairs(read_tasks(c, c.shots, k)) for k in ("en", *c.high)} if c.shots else {}
+    for target, pairs_of in tables.items():
+        for code in pairs_of if target in shots else ():
+            pairs_of[code] += [(x, y) for (x, _), (y, _) in zip(shots[code], shots[target], strict=True)]
     write_rows(raw / "episodes.jsonl", ({"text": text} for text in icl.make_episodes(
         tables, count, f"{c.seed} episodes", questions=shots)))
 

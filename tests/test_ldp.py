@@ -228,6 +228,24 @@ def test_tasks_are_asked_with_four_kinds_of_examples(tasks):
     assert ldp_tasks.answer_questions(tasks, again, back, None)[1:] == rows and again.asked == echo.asked
 
 
+def test_questions_are_translated_in_lists_too(tmp_path):
+    """A question does not tell which task it is: the same one is answered in one list and translated in another."""
+    for code in ("en", "de", "fr", "zh"):
+        shots = [{"instruction": f"{code}? {n}", "response": f"{code}! {n}"} for n in range(3)]
+        (tmp_path / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shots))
+        for target in {"en", "zh"} - {code} if code != "en" else ():
+            path = tmp_path / f"out/raw/bitext/{target}-{code}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{target} a\t{code} a\n")
+    c, = load(ldp.LDP, argv=settings(tmp_path, high=["de", "fr", "zh"], shots=f"{tmp_path}/{{lang}}.jsonl",
+                                     questions=f"{tmp_path}/{{lang}}.jsonl"))
+    ldp_tasks.write_episodes(c, 300)
+    lines = {tuple(line.split(" = ")) for row in open(tmp_path / "out/raw/episodes.jsonl", encoding="utf-8")
+             for line in json.loads(row)["text"].split("\n")}
+    assert {("de? 1", "de! 1"), ("de? 1", "en? 1"), ("en? 1", "de? 1"), ("de? 1", "zh? 1")} <= lines
+    assert all(x.split()[1] == y.split()[1] for x, y in lines)  # never another one's
+
+
 def test_shots_that_cannot_be_translated(tasks):
     counts, *rows = ldp_tasks.answer_questions(tasks, Echo(), {"it": [("en", "it")]}, None)
     assert counts["kept"] == 0 and "too few back-translated pairs" in counts["dropped"]
