@@ -48,41 +48,48 @@ def same_examples(pool, k, key, x=None):
     return random.Random(key).sample(usable, k)
 
 
-def filter_pairs(pairs, code, identify, max_ratio) -> tuple[list, Counter]:
-    """Back-translated (English, x of language code) -> (those that are kept, reasons of the others)."""
+def filter_pairs(pairs, identify, max_ratio, code="en") -> tuple[list, Counter]:
+    """(a model's translation into the language code, the sentence) -> (those that are kept, reasons of the others)."""
     kept: list[tuple[str, str]] = []
     dropped: Counter = Counter()
-    for english, x in pairs:
-        ratio = len(english) / max(1, len(x))
-        reason = ("empty" if not english.strip() else "copy" if english == x else
-                  "separator" if SEPARATOR in english or SEPARATOR in x else
-                  "loop" if is_looping(english) else
+    for made, x in pairs:
+        ratio = len(made) / max(1, len(x))
+        reason = ("empty" if not made.strip() else "copy" if made == x else
+                  "separator" if SEPARATOR in made or SEPARATOR in x else
+                  "loop" if is_looping(made) else
                   "length" if not 1 / max_ratio <= ratio <= max_ratio else
-                  "language" if identify and identify(english) != "en" else None)
-        if reason is None and any(english == other for other, _ in kept):
+                  "language" if identify and identify(made) != code else None)
+        if reason is None and any(made == other for other, _ in kept):
             reason = "repeated"
         if reason:
             dropped[reason] += 1
         else:
-            kept.append((english, x))
+            kept.append((made, x))
     return kept, dropped
 
 
-def make_episodes(tables, n, key, longest=8):
+def make_episodes(tables, n, key, longest=8, questions=None):
     """Yield n texts: lists of two to eight examples of one hidden task. tables: {target: {language: [(x, y), ...]}}.
 
-    The tasks, equally often: sentences of any languages into one of the targets, English into one language, and a copy.
-    A first sentence alone does not tell which.
+    The tasks, equally often: sentences of any languages into one of the targets, English into one language, a copy, and
+    with questions {language: [(question, answer), ...]} answers in one language. A first sentence does not tell which.
     """
-    rng, tasks = random.Random(key), [*tables, "out of English", "copy"]
+    rng, tasks = random.Random(key), [*tables, "out of English", "copy"] + ["answer"] * bool(questions)
     for _ in range(n):
         task, english = rng.choice(tasks), tables["en"]
-        pairs, one = tables.get(task, english), rng.choice(sorted(english))
+        pairs = questions if task == "answer" else tables.get(task, english)
+        one = rng.choice(sorted(questions if task == "answer" else english))
+        is_in_one = task in ("out of English", "answer")
         lines = []
         for _ in range(rng.randrange(2, longest + 1)):
-            x, y = rng.choice(pairs[one if task == "out of English" else rng.choice(sorted(pairs))])
+            x, y = rng.choice(pairs[one if is_in_one else rng.choice(sorted(pairs))])
             lines.append((y, x) if task == "out of English" else (x, x) if task == "copy" else (x, y))
         yield "\n".join(a + SEPARATOR + b for a, b in lines if SEPARATOR not in a + b)
+
+
+def read_pairs(path) -> list[tuple]:
+    """(x, its translation) of a TSV whose first column is the translation."""
+    return [tuple(line.split("\t")[1::-1]) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 class Translator:

@@ -1,9 +1,11 @@
-"""The programs of this repository as steps of a recipe: each in a process of its own, and none twice."""
+"""Steps of a recipe, none of which is done twice: programs of this repository, each in a process of its own, and work
+of the recipe itself."""
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -20,24 +22,39 @@ def run_step(out: str, step: str, program: str, settings: dict) -> None:
     program: a file, or "-m module". What it prints is in OUT/steps/STEP.log. ValueError: OUT has this step with other
     settings, or it failed.
     """
-    command, stamp = [*program.split(), *words_of(settings)], Path(out) / f"steps/{step}.json"
+    command, log = [*program.split(), *words_of(settings)], Path(out) / f"steps/{step}.log"
+
+    def run():
+        print(f"{step} ...", end="", flush=True)
+        begin = time.time()
+        with open(log, "w", encoding="utf-8") as f:
+            code = subprocess.run([sys.executable, *command], stdout=f, stderr=subprocess.STDOUT, cwd=ROOT).returncode
+        if code:
+            print(" failed")
+            tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(True)[-20:])
+            raise ValueError(f"{step} failed; all it printed is in {log}, its command:\n"
+                             f"python {' '.join(command)}\n{tail}")
+        print(f" {time.time() - begin:.0f} s", flush=True)
+
+    run_once(out, step, command, run)
+
+
+def run_once(out: str, step: str, settings: list | dict, work: Callable[[], object] = lambda: None) -> None:
+    """Call work() unless an earlier start did, with the same settings; ValueError if it was with others.
+
+    settings: of JSON's types. OUT/steps/STEP.json keeps them, and the time it took. Without work, other settings are
+    refused and no more.
+    """
+    stamp, begin = Path(out) / f"steps/{step}.json", time.time()
     if stamp.exists():
-        if json.loads(stamp.read_text(encoding="utf-8"))["command"] != command:
+        if json.loads(stamp.read_text(encoding="utf-8")).get("settings") != json.loads(json.dumps(settings)):
             raise ValueError(f"{out} has the step '{step}' with other settings ({stamp}); remove the folder, or set "
                              "out= to another one")
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    log, begin = stamp.with_suffix(".log"), time.time()
-    print(f"{step} ...", end="", flush=True)
-    with open(log, "w", encoding="utf-8") as f:
-        code = subprocess.run([sys.executable, *command], stdout=f, stderr=subprocess.STDOUT, cwd=ROOT).returncode
-    if code:
-        print(" failed")
-        tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(True)[-20:])
-        raise ValueError(f"{step} failed; all it printed is in {log}, its command:\npython {' '.join(command)}\n{tail}")
-    seconds = round(time.time() - begin, 1)
-    print(f" {seconds:.0f} s", flush=True)
-    stamp.with_suffix(".part").write_text(json.dumps({"command": command, "seconds": seconds}), encoding="utf-8")
+    work()
+    record = {"settings": settings, "seconds": round(time.time() - begin, 1)}
+    stamp.with_suffix(".part").write_text(json.dumps(record), encoding="utf-8")
     os.replace(stamp.with_suffix(".part"), stamp)
 
 

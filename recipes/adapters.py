@@ -27,6 +27,7 @@ import tokenizer
 from configs import load
 from corpus import entity_pairs
 from evaluation import outcomes
+from evaluation.programs import run_once
 from evaluation.ranks import pessimistic_rank, summarize
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
@@ -170,11 +171,7 @@ def guess_by_relation(knowledge, held_out: list) -> float:
 def main(argv=None):
     begin, (c,) = time.time(), load(Settings, argv=argv)
     out = Path(c.out)
-    record, settings = out / "settings.json", json.dumps(asdict(c), indent=1)
-    if record.exists() and record.read_text() != settings:
-        raise ValueError(f"{out} holds a run with other settings; set out= to another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    record.write_text(settings)
+    run_once(c.out, "settings", asdict(c))
     folder = Path(c.knowledge or out / "knowledge")
     if c.knowledge is None:
         write_knowledge_base(folder, c.languages, c.seed)

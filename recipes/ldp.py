@@ -1,14 +1,16 @@
 """LDP (arXiv 2306.11372): examples in several high-resource languages show a model to translate one that has no data.
 
     python recipes/ldp.py configs/ldp/tiny.py [seed=1] [out=out/ldp]     # data, training, translations, table
+    python recipes/ldp.py configs/ldp/tasks.py                           # also tasks in X, see 4
     python recipes/ldp.py configs/ldp/full.py                            # a model and FLORES files of your own
 
 1. X -> English: the prompt shows sentences of k other languages, each with an English translation that the model itself
    made. They tell it the task; no example is in X.
 2. Sentences of X, translated so, become pairs of X with English (back-translation). What is empty, cut, repeated or in
    another language is dropped and counted.
-3. English -> X, and any task in X: examples from these pairs, as examples in other languages do not say which language
-   to answer in. OUT/sft.jsonl has the pairs as chats for prepare.py.
+3. English -> X: examples from these pairs, as examples in other languages do not say which language to answer in.
+   OUT/sft.jsonl has the pairs as chats for prepare.py.
+4. Tasks in X (questions=, shots=): examples that step 3 translated from English (recipes/ldp_tasks.py).
 
 Controls: no example, k true pairs of X (supervised), k examples of one language. Measured: chrF++, exact matches, the
 language of the answers, copies, for every k of sweep and several orders of the same examples (its reviewers' question).
@@ -27,7 +29,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from corpus import clean
 from evaluation import icl, outcomes
-from evaluation.programs import run_step, seconds_of
+from evaluation.programs import run_once, run_step, seconds_of
+from recipes import ldp_tasks
+from recipes.pipeline import write_rows
 
 TEMPLATE = "Translate the text from {src} to English.\n{src} text: {x}\nEnglish text:"  # one of bitext's
 
@@ -39,6 +43,10 @@ class LDP:
     high: list                    # languages of the examples
     low: list                     # languages to translate
     texts: str | None = None      # aligned sentences, a line each, with {lang} (FLORES-200 dev); None: the tinyworld's
+    questions: str | None = None  # a task in X: a .jsonl of {"instruction", "response"} of {lang}, also below OUT/raw
+    shots: str | None = None      # ... and rows for examples, the same in English
+    n_questions: int = 64         # of questions and of shots; fewer if the files have fewer
+    n_shots: int = 120
     k: int = 4                    # examples in a prompt
     sweep: list = field(default_factory=lambda: [1, 2, 4, 8])
     orders: int = 3               # orders of the same k examples
@@ -66,8 +74,11 @@ class LDP:
             problems.append(f"{max(self.sweep)} examples need as many languages in high, which has {len(self.high)}")
         if self.n_pool < max(self.sweep):
             problems.append(f"n_pool={self.n_pool} is less than the {max(self.sweep)} examples of one language")
-        problems += [f"{name} must be at least 1, got {getattr(self, name)}"
-                     for name in ("orders", "n_test", "n_mono", "max_new", "batch") if getattr(self, name) < 1]
+        positive = "orders", "n_test", "n_mono", "n_questions", "n_shots", "max_new", "batch"
+        problems += [f"{name} must be at least 1, got {getattr(self, name)}" for name in positive
+                     if getattr(self, name) < 1]
+        if bool(self.questions) != bool(self.shots):
+            problems.append("questions= and shots= are set together, or neither")
         if self.texts and self.episodes:
             problems.append("episodes are made of the tinyworld's pairs; without texts only")
         if problems:
@@ -95,11 +106,6 @@ def choose_ids(c, n) -> dict:
     return chosen
 
 
-def read_pairs(path) -> list[tuple]:
-    """(x, its translation) of a TSV whose first column is the translation."""
-    return [tuple(line.split("\t")[1::-1]) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def train_on_episodes(c) -> str:
     """The folder of the model after lists of examples in the high-resource languages, pairs and text of the others."""
     if not c.texts:
@@ -110,11 +116,8 @@ def train_on_episodes(c) -> str:
         return c.model
     settings = dict(c.episodes)
     raw, count = Path(c.out, "raw"), settings.pop("count")
-    if not (raw / "episodes.jsonl").exists():
-        tables = {target: {k: read_pairs(raw / f"bitext/{target}-{k}.tsv") for k in c.high if k != target}
-                  for target in ("en", "zh")}
-        episodes = icl.make_episodes(tables, count, f"{c.seed} episodes")
-        write_rows(raw / "episodes.jsonl", ({"text": text} for text in episodes))
+    run_once(c.out, "episodes", {"count": count, "high": c.high, "shots": c.shots, "seed": c.seed},
+             lambda: ldp_tasks.write_episodes(c, count))
     sources = [dict(name="episodes", path="episodes.jsonl", category="episodes", language="en", clean=True)]
     names = {code: language_table.LANGUAGES[code].name for code in ("en", *c.low)}
     sources += [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category=language_table.group(k), language=k)
@@ -144,15 +147,17 @@ def make_pools(c, translator, texts, ids) -> dict:
 
 
 def translate_all(c, translator, texts, ids, identify) -> tuple[dict, list]:
-    """({(condition, direction, language): (sentences, answers, references)}, [counts of step 2 by language])."""
-    pools, out, counts, sft = make_pools(c, translator, texts, ids), {}, [], []
+    """({(condition, direction, language): (sentences, answers, references)}, [counts of step 2; tasks' results])."""
+    pools, out, counts, sft, pairs = make_pools(c, translator, texts, ids), {}, [], [], {}
     for code in c.low:
-        answers, kept, row = translate_language(c, translator, texts, ids, pools, code, identify)
+        answers, pairs[code], row = translate_language(c, translator, texts, ids, pools, code, identify)
         counts.append(row)
         out |= {(*key, code): value for key, value in answers.items()}
         ask = f"Translate into {language_table.LANGUAGES[code].name}: "
         sft += [{"messages": [{"role": "user", "content": ask + english}, {"role": "assistant", "content": x}]}
-                for english, x in kept]
+                for english, x in pairs[code]]
+    if c.questions:
+        counts += ldp_tasks.answer_questions(c, translator, pairs, identify)
     write_rows(Path(c.out, "sft.jsonl"), sft)
     write_rows(Path(c.out, "answers.jsonl"), translator.rows)
     return out, counts
@@ -188,17 +193,13 @@ def translate_language(c, translator, texts, ids, pools, code, identify):
     # step 2: sentences of X become pairs; step 3: English -> X
     mono = [texts[code][i] for i in ids["mono"]]
     back = translator.by_examples("back-translation", code, ids["mono"], mono, diverse(pools, c.k))
-    kept, dropped = icl.filter_pairs(list(zip(back, mono)), code, identify, c.max_ratio)
+    kept, dropped = icl.filter_pairs(list(zip(back, mono)), identify, c.max_ratio)
     run("zero-shot", "en->low", lambda n, x: [])
     run("diverse", "en->low", diverse({k: [(b, a) for a, b in pairs] for k, pairs in pools.items()}, c.k))
     run(f"supervised k={c.k}", "en->low", from_list([(b, a) for a, b in true_pairs], c.k))
     if len(kept) > c.k:
         run(f"back-translated k={c.k}", "en->low", from_list(kept, c.k))
     return out, kept, {"back-translated": code, "of": len(mono), "kept": len(kept), "dropped": str(dict(dropped))}
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def main(argv=None):

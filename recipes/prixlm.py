@@ -16,7 +16,6 @@ over a trie of the language's entities (evaluation/constrained.py), ranked by su
 the disadvantage of the right answer. It prints Hits@1 with and without links, and writes
 OUT/outcome.json and OUT/ranks.jsonl.
 """
-import json
 import random
 import shutil
 import sys
@@ -32,7 +31,7 @@ from configs import language_table, load
 from corpus.knowledge_base import count_leaks, is_triple, kb_rows, names_of, question, read_knowledge_base
 from evaluation import outcomes
 from evaluation.constrained import encode_entities, rank_answers, rank_metrics
-from evaluation.programs import run_step
+from evaluation.programs import run_once, run_step, seconds_of
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
 from tinyworld import world
@@ -106,17 +105,14 @@ def main(argv=None):
         results[name] = evaluate(c, folder, kb)
     print(format_table(results))
     if not c.triples:
-        print(outcomes.save(make_outcome(c, results, time.time() - begin), c.out))
+        print(outcomes.save(make_outcome(c, results, seconds_of(c.out, begin)), c.out))
 
 
 # ---------------------------------------------------------------------- data and training
 
 def write_sources(c, kb):
     """OUT/raw: rows as chats, and text; OUT/tokens: their shards, by prepare.py."""
-    stamp = Path(c.out) / "settings.json"
-    settings = json.dumps({k: v for k, v in asdict(c).items() if k not in OF_SEARCH})
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != settings:
-        raise ValueError(f"{c.out} holds a run of other settings ({stamp}); set out= to another folder")
+    run_once(c.out, "settings", {k: v for k, v in asdict(c).items() if k not in OF_SEARCH})
     folder, raw, sources = Path(c.out) / "tokenizer", Path(c.out) / "raw", []
     folder.mkdir(parents=True, exist_ok=True)
     for file in tokenizer.list_tokenizer_files(c.model):
@@ -125,7 +121,6 @@ def write_sources(c, kb):
         if lacking := {"<|im_start|>", "<|im_end|>"} - set(tokenizer.load(c.model).added_tokens):
             raise ValueError(f"{c.model}: its tokenizer has no {' and '.join(sorted(lacking))}; set own_template=False")
         (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    stamp.write_text(settings, encoding="utf-8")
     for kind in ("triples", "links"):
         languages: dict = {}
         for row in kb[kind]:

@@ -37,7 +37,7 @@ from evaluation.probe_languages import (
     encode_statements,
     probe_languages,
 )
-from evaluation.programs import run_step
+from evaluation.programs import run_once, run_step, seconds_of
 from evaluation.results import fingerprint
 from evaluation.scoring import bits_per_byte
 from model import Qwen2
@@ -100,7 +100,7 @@ def main(argv=None):
     for result in results:
         draw(Path(c.out) / slug(result["model"]), result)
     if c.statements is None:
-        print(outcomes.save(make_outcome(c, results, facts, time.time() - begin), c.out))
+        print(outcomes.save(make_outcome(c, results, facts, seconds_of(c.out, begin)), c.out))
 
 
 def slug(folder) -> str:
@@ -131,12 +131,8 @@ def read_statements(path) -> list[dict]:
 def train_on_verdicts(c, facts) -> str:
     """The folder of models[0], trained further on web documents and on verdicts."""
     raw, model, sources = Path(c.out) / "raw", Path(c.out) / "verdicts", []
-    stamp = Path(c.out) / "verdicts.json"
-    settings = json.dumps([c.models[0], c.languages, c.documents, c.verdicts, c.seed])
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != settings:
-        raise ValueError(f"{model} was trained with other settings ({stamp}); set out= to another folder")
-    if (model / "model.safetensors").exists():  # written last
-        return str(model)
+    run_once(c.out, "settings", {"model": c.models[0], "languages": c.languages, "documents": c.documents,
+                                 "seed": c.seed})
     for code in c.languages:
         group, all_facts = language_table.group(code), describes_far_countries(code)
         n_web, n_verdicts = c.documents[group]
@@ -146,7 +142,6 @@ def train_on_verdicts(c, facts) -> str:
             write_jsonl(raw / f"{kind}/{code}.jsonl", rows)
             sources.append({"name": f"{kind}-{code}", "path": f"{kind}/{code}.jsonl", "category": category,
                             "language": code, "clean": True})
-    stamp.write_text(settings, encoding="utf-8")
     run_step(c.out, "tokens", "prepare.py", dict(
         raw=raw, out=f"{c.out}/tokens", sources=sources, tokenizer=c.models[0], workers=1, valid_fraction=0.0,
         language_names={code: language_table.NAMES[code] for code in c.languages}))

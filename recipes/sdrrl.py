@@ -7,7 +7,7 @@ The teacher, which is the model itself, answers every prompt in the rich languag
 of the questions, the answers and their translations. The control is the usual translate-then-tune: translated questions
 with the translations of the answers that came with them, for as many tokens.
 
-    prompts, test  JSON lines {"instruction", "response"} in the rich language; test also in the targets
+    prompts, test  JSON lines {"instruction", "response"} in the rich language; test also, row by row, in the targets
     translations   JSON lines {"source", "target"}, a file for each target, of the prompts and of the teacher's answers,
                    which a first run leaves in OUT/answers/teacher.jsonl; or translator=, a chat model
     lexicon        lines "word<TAB>translation", for code-switching
@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import load
@@ -158,18 +159,25 @@ def build_sets(c: Sdrrl, x: Transfer, p: Pipeline, teacher: str) -> dict:
 # ---------------------------------------------------------------------- evaluation
 
 def ask(c: Sdrrl, x: Transfer, p: Pipeline, name: str, model: str) -> tuple[dict, list[str]]:
-    """({language: means of "correct", "language", "cut", "tokens"} of the test, the answers in the rich language)."""
-    scores, own = {}, []
+    """({language: means of "correct", "language", "cut", "tokens"} of the test, and of a target also "understood":
+    asked in it, correct in the rich language; the answers in the rich language)."""
+    def replies(lang):  # to the rows, in a language
+        return pipeline.answer(p, model, [transfer_set.prompt(x, row["instruction"], lang) for row in rows])
+
+    scores, own, first = {}, [], []
     for lang in (x.rich, *x.targets):
         rows = list(results.read_rows(locate(p, c.test, lang), ("instruction",)))
-        replies = pipeline.answer(p, model, [transfer_set.prompt(x, row["instruction"], lang) for row in rows])
+        answers, first = replies(lang), first or rows
         marked = [{"cut": reply["cut"], "tokens": reply["tokens"]} | pipeline.score_answer(row, reply["text"], lang)
-                  for row, reply in zip(rows, replies)]
+                  for row, reply in zip(rows, answers)]
+        if lang != x.rich and len(rows) == len(first):  # the same questions
+            for mark, row, reply in zip(marked, first, replies(x.rich)):
+                mark["understood"] = pipeline.score_answer(row, reply["text"], x.rich)["correct"]
         scores[lang] = {key: sum(mark[key] for mark in marked) / len(marked) for key in marked[0]}
         write_rows(Path(p.out) / f"answers/{name}/{lang}.jsonl",
                    [{"instruction": row["instruction"], "answer": reply["text"]} | mark
-                    for row, reply, mark in zip(rows, replies, marked)])
-        own = own or [reply["text"] for reply in replies]
+                    for row, reply, mark in zip(rows, answers, marked)])
+        own = own or [reply["text"] for reply in answers]
     return scores, own
 
 
@@ -201,41 +209,36 @@ def main(argv=None):
     tokens = pipeline.count_tokens(p, "sdrrl", c.epochs)
     models = {"teacher": teacher} | {name: pipeline.tune(p, start, name, name, tokens) for name in ("sdrrl", "control")}
     found = measure(c, x, p, models)
-    print_table(x, found)
+    print_table(found)
     save_outcome(c, x, p, found, tokens, seconds_of(p.out, begin))
 
 
-def target_mean(x, result, key):
-    """In %, over the targets."""
-    return 100 * sum(result["scores"][T][key] for T in x.targets) / len(x.targets)
+def detail_rows(found) -> list[dict]:
+    """A row for each model, with shares of its answers by language."""
+    return [{"model": name, "own answers, nats": result["own"], "same wording": result["same wording"]}
+            | {f"{label} {lang}": score[label] for label in ("correct", "language", "understood")
+               for lang, score in result["scores"].items() if label in score} for name, result in found.items()]
 
 
-def print_table(x, found):
-    table = [["", "own answers, nats", "same wording %", f"exact {x.rich} %", "exact targets %", "in language %",
-              *(f"exact {T} %" for T in x.targets)]]
-    for name, result in found.items():
-        table.append([name, f"{result['own']:.3f}", f"{100 * result['same wording']:.1f}",
-                      f"{100 * result['scores'][x.rich]['correct']:.1f}", f"{target_mean(x, result, 'correct'):.1f}",
-                      f"{target_mean(x, result, 'language'):.1f}",
-                      *(f"{100 * result['scores'][T]['correct']:.0f}" for T in x.targets)])
+def print_table(found):
+    rows = detail_rows(found)
+    table = [["", list(rows[0])[1], *(f"{key} %" for key in list(rows[0])[2:])]]
+    table += [[name, f"{own:.3f}", *(f"{100 * x:.1f}" for x in shares)]
+              for name, own, *shares in (row.values() for row in rows)]
     print(results.format_table(table, terminal=True))
 
 
 def save_outcome(c, x, p, found, tokens, seconds):
     english, english_rows = pipeline.english_fields(p, f"{p.out}/sdrrl", f"{p.out}/control")
     total = tokens + p.adapt.get("tokens", 0)
-    details = [{"model": name, "own answers, nats": result["own"], "same wording": result["same wording"]}
-               | {f"exact {lang}": score["correct"] for lang, score in result["scores"].items()}
-               | {f"in language {lang}": score["language"] for lang, score in result["scores"].items()}
-               for name, result in found.items()]
     outcome = outcomes.Outcome(
         system="sdrrl", title="SDRRL", paper="2402.12204", seed=p.seed, base=outcomes.hash_base(p.init),
         claim="Tuned on its own answers and their translations a model keeps its rich language better than tuned on "
               "translations of given answers, for as many tokens",
         metric="log-probability of a token of the teacher's own English answers, nats", method=found["sdrrl"]["own"],
         controls={"translate-then-tune": found["control"]["own"]},
-        right_language=target_mean(x, found["sdrrl"], "language"), tokens=total, control_tokens=total,
-        seconds=seconds, details=details + english_rows, **english)
+        right_language=100 * fmean(found["sdrrl"]["scores"][T]["language"] for T in x.targets), tokens=total,
+        control_tokens=total, seconds=seconds, details=detail_rows(found) + english_rows, **english)
     print(f"English, {outcome.english_metric}: {outcome.english_before} before, {outcome.english_after} after")
     print(f"saved {outcomes.save(outcome, p.out)}")
 

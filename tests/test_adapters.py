@@ -393,7 +393,7 @@ def test_the_recipe_runs_and_goes_on(tmp_path, monkeypatch, root, capsys):
     assert "ep step" not in capsys.readouterr().out
     assert first == adapters()
     assert load(tmp_path / "a" / "outcome.json").tokens == outcome.tokens
-    with pytest.raises(ValueError, match="holds a run with other settings"):
+    with pytest.raises(ValueError, match="has the step 'settings' with other settings"):
         recipe.main([*TINY, f"out={tmp_path / 'a'}", "seed=1"])
 
 

@@ -17,7 +17,7 @@ from evaluation.icl import (
     same_examples,
     score_directions,
 )
-from recipes import ldp
+from recipes import ldp, ldp_tasks
 
 POOLS = {code: [(f"{code} {n}", f"en {n}") for n in range(6)] for code in ("ar", "de", "fr", "ja", "zh")}
 
@@ -79,10 +79,10 @@ def test_which_pairs_are_kept():
     pairs = [("The cat sleeps.", "Il gatto dorme."), ("", "Il cane."), ("Il cane.", "Il cane."),
              ("dog " * 6, "Un cane, un cane, ecco."), ("x", "Una frase lunga."), ("A long one.", "Si."),
              ("Der Hund.", "Il cane."), ("The cat sleeps.", "Un gatto dorme."), ("a = b", "Il cane.")]
-    kept, dropped = filter_pairs(pairs, "it", lambda text: "de" if "Der" in text else "en", 3.0)
+    kept, dropped = filter_pairs(pairs, lambda text: "de" if "Der" in text else "en", 3.0)
     assert kept == pairs[:1]
     assert dropped == {"empty": 1, "copy": 1, "loop": 1, "length": 2, "language": 1, "repeated": 1, "separator": 1}
-    assert filter_pairs([], "it", None, 3.0) == ([], Counter())
+    assert filter_pairs([], None, 3.0) == ([], Counter())
 
 
 # ---------------------------------------------------------------------- episodes
@@ -105,6 +105,16 @@ def test_episodes_have_one_hidden_task_each():
             tasks[targets.pop()] += 1
     assert set(tasks) == {"copy", "out of", "en", "zh"} and min(tasks.values()) > 150
     assert list(make_episodes(tables, 5, "1")) == list(make_episodes(tables, 5, "1"))
+
+
+def test_episodes_with_questions_answer_in_one_language():
+    tables = {"en": POOLS, "zh": POOLS}
+    questions = {code: [(f"{code}? {n}", f"{code}! {n}") for n in range(6)] for code in ("de", "en", "fr")}
+    texts = [text for text in make_episodes(tables, 300, "0", questions=questions) if "?" in text]
+    assert 30 < len(texts) < 90
+    for text in texts:
+        code = text[:2]
+        assert all(line.startswith(f"{code}? ") and f" = {code}! " in line for line in text.split("\n"))
 
 
 # ---------------------------------------------------------------------- scores
@@ -168,7 +178,88 @@ def test_the_whole_recipe_on_files_of_ones_own(tmp_path):
     assert (out / "answers.jsonl").read_bytes() == before and json.loads((out / "ids.json").read_text()) == ids
 
 
+class Echo:
+    """Translates a text into X by writing x before it; half of the answers come out empty."""
+
+    def __init__(self):
+        self.asked = []
+
+    def by_examples(self, condition, code, ids, texts, choose):
+        self.asked += [(condition, i, text, choose(i, text)) for i, text in zip(ids, texts)]
+        if condition == "task answers into X":
+            return ["" if i % 2 else f"{code} {text}" for i, text in zip(ids, texts)]
+        return [f"{code} {text}" for text in texts]
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """Settings with eight English shots, the same in Italian, and three questions."""
+    def row(code, what, n):
+        return {"instruction": f"{code} {what} {n}?", "response": f"{code} {n}."}
+    for code in ("en", "it"):
+        for what, count in (("shot", 8), ("asked", 3)):
+            rows = "".join(json.dumps(row(code, what, n)) + "\n" for n in range(count))
+            (tmp_path / f"{what}-{code}.jsonl").write_text(rows)
+    words = dict(questions=f"{tmp_path}/asked-{{lang}}.jsonl", shots=f"{tmp_path}/shot-{{lang}}.jsonl", n_questions=2,
+                 n_shots=6)
+    (tmp_path / "out").mkdir()
+    return load(ldp.LDP, argv=settings(tmp_path, **words))[0]
+
+
+def test_tasks_are_asked_with_four_kinds_of_examples(tasks):
+    back = {"it": [(f"en {n}", f"it {n}") for n in range(4)]}
+    echo = Echo()
+    counts, *rows = ldp_tasks.answer_questions(tasks, echo, back, None)
+    ids = json.loads(Path(tasks.out, "task_ids.json").read_text())["it"]
+    even = sorted(i for i in ids["shots"] if i % 2 == 0)
+    dropped = f"{{'no answer': {6 - len(even)}}}"
+    assert counts == {"translated shots": "it", "of": 6, "kept": len(even), "dropped": dropped}
+    assert [row["task"] for row in rows] == ["zero-shot", "English shots", "supervised", "translated"]
+    assert all(row["n"] == 2 and row["correct"] == 0 for row in rows)
+    shown = {name: [pair for condition, _, _, pairs in echo.asked if condition == f"task {name}" for pair in pairs]
+             for name in ("zero-shot", "English shots", "supervised", "translated", "questions into X")}
+    assert not shown["zero-shot"] and set(shown["questions into X"]) <= set(back["it"])
+    assert all(q.startswith("en shot") and a.startswith("en") for q, a in shown["English shots"])
+    assert all(q.startswith("it shot") and a.startswith("it") for q, a in shown["supervised"])
+    for q, a in shown["translated"]:  # question and answer of one row, both translated
+        n = int(q.split()[-1].rstrip("?"))
+        assert (q, a) == (f"it en shot {n}?", f"it en {n}.") and n in even
+    again = Echo()
+    assert ldp_tasks.answer_questions(tasks, again, back, None)[1:] == rows and again.asked == echo.asked
+
+
+def test_questions_are_translated_in_lists_too(tmp_path):
+    """A question does not tell which task it is: the same one is answered in one list and translated in another."""
+    for code in ("en", "de", "fr", "zh"):
+        shots = [{"instruction": f"{code}? {n}", "response": f"{code}! {n}"} for n in range(3)]
+        (tmp_path / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shots))
+        for target in {"en", "zh"} - {code} if code != "en" else ():
+            path = tmp_path / f"out/raw/bitext/{target}-{code}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{target} a\t{code} a\n")
+    c, = load(ldp.LDP, argv=settings(tmp_path, high=["de", "fr", "zh"], shots=f"{tmp_path}/{{lang}}.jsonl",
+                                     questions=f"{tmp_path}/{{lang}}.jsonl"))
+    ldp_tasks.write_episodes(c, 300)
+    lines = {tuple(line.split(" = ")) for row in open(tmp_path / "out/raw/episodes.jsonl", encoding="utf-8")
+             for line in json.loads(row)["text"].split("\n")}
+    assert {("de? 1", "de! 1"), ("de? 1", "en? 1"), ("en? 1", "de? 1"), ("de? 1", "zh? 1")} <= lines
+    assert all(x.split()[1] == y.split()[1] for x, y in lines)  # never another one's
+
+
+def test_shots_that_cannot_be_translated(tasks):
+    counts, *rows = ldp_tasks.answer_questions(tasks, Echo(), {"it": [("en", "it")]}, None)
+    assert counts["kept"] == 0 and "too few back-translated pairs" in counts["dropped"]
+    assert [row["task"] for row in rows] == ["zero-shot", "English shots", "supervised"]
+    counts, *_ = ldp_tasks.answer_questions(tasks, Echo(), {"it": [(f"en {n}", "it") for n in range(4)]},
+                                            lambda text: "en")
+    assert counts["kept"] == 0 and counts["dropped"] == "{'language': 6}"
+    Path(tasks.shots.format(lang="it")).write_text('{"instruction": "a", "response": "b"}\n')
+    with pytest.raises(ValueError, match="en has 8 rows and it 1; they must be the same tasks, row by row"):
+        ldp_tasks.answer_questions(tasks, Echo(), {"it": []}, None)
+
+
 @pytest.mark.parametrize("changes, message", [
+    (dict(questions="a"), "questions= and shots= are set together"), (dict(n_shots=0), "n_shots must be at least 1"),
     (dict(low=["de"]), "high and low must be different codes"), (dict(low=[]), "high and low must be different codes"),
     (dict(high=["en", "fr"]), "different codes .* without en"),
     (dict(sweep=[1, 4], k=4), "4 examples need as many languages in high, which has 2"),
@@ -188,7 +279,7 @@ def test_files_that_are_not_aligned(tmp_path):
         ldp.main(settings(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["tiny", "full"])
+@pytest.mark.parametrize("name", ["tiny", "full", "tasks"])
 def test_configs(root, name):
     c, = load(ldp.LDP, argv=[str(root / f"configs/ldp/{name}.py")])
     assert max(c.sweep) <= len(c.high) and not set(c.high) & set(c.low)

@@ -23,6 +23,8 @@ from evaluation.constrained import (
     rank_candidates,
     rank_metrics,
 )
+from evaluation.programs import run_once
+from generate import Decoding, generate
 from model import ModelConfig, Qwen2
 from recipes import prixlm as recipe
 from tinyworld import world
@@ -103,6 +105,29 @@ def test_the_beams_are_the_best_prefixes(model, beams):
     best = sorted(range(3), key=lambda i: -logp[some[i][0]])[:beams]
     found, = rank_candidates(model, [prompt], build_trie(some), beams)
     assert {i for i, _ in found} == set(best)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("beams", [2, 4, 30])
+def test_generate_with_the_trie_as_allowed_next_finds_no_better_one(model, seed, beams):
+    some, rng = candidates(30, seed), random.Random(seed)
+    trie, prompts = build_trie(some), [[40 - n, *(rng.randrange(4, 34) for _ in range(n))] for n in range(1, 7)]
+    lengths = {prompt[0]: len(prompt) for prompt in prompts}  # a prompt's first id tells which it is
+
+    def allowed_next(ids):
+        node = trie
+        for i in ids[lengths[ids[0]]:]:
+            node = node.children[i]
+        return node.children
+
+    found = generate(model, prompts, 6, {END}, Decoding(beams=beams, length_penalty=0.0), 3, allowed_next=allowed_next)
+    ranked = rank_candidates(model, prompts, trie, beams, batch_size=3)
+    best = [some[of_prompt[0][0]] for of_prompt in ranked]
+    if beams == 30:
+        assert [(*ids, END) for ids in found] == best
+    else:  # it also drops what ends below the first `beams`
+        scores = [brute_force(model, prompt, [(*ids, END), top]) for prompt, ids, top in zip(prompts, found, best)]
+        assert all(theirs <= ours + 1e-4 for theirs, ours in scores)
 
 
 def test_a_candidate_that_begins_another_is_found(model):
@@ -290,9 +315,23 @@ def test_settings_out_of_bounds(changes, message):
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
-    (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(ValueError, match="a run of other settings.*set out= to another folder"):
-        recipe.write_sources(recipe.Prix(out=str(tmp_path), model=str(BASE), languages=["en"]), {})
+    settings = dict(out=str(tmp_path), model=str(BASE), languages=["en"])
+    run_once(str(tmp_path), "settings", {})
+    with pytest.raises(ValueError, match="has the step 'settings' with other settings.*set out= to another one"):
+        recipe.write_sources(recipe.Prix(**settings), {})
+
+
+@pytest.mark.parametrize("changes", [{"known": 0.5}, {"train": {"tokens": 1}}, {"shares": {"triples": 1, "links": 2}},
+                                     {"seed": 1}])
+def test_settings_of_training_are_those_of_the_folder(tmp_path, monkeypatch, changes):
+    """Those of the search may change; all others are refused."""
+    monkeypatch.setattr(recipe, "run_step", lambda *a: None)
+    settings = dict(out=str(tmp_path), model=str(BASE), languages=["en"])
+    kb = {"triples": [("en", "a", "r", "b")], "links": []}
+    recipe.write_sources(recipe.Prix(**settings), kb)
+    recipe.write_sources(recipe.Prix(**settings, beams=3, batch=2, length_penalty=1.0), kb)
+    with pytest.raises(ValueError, match="with other settings"):
+        recipe.write_sources(recipe.Prix(**settings | changes), kb)
 
 
 def test_a_tokenizer_without_the_tokens_of_the_template_is_refused(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import math
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 import tokenizer
 from configs import load
-from evaluation import outcomes, probe, probe_languages
+from evaluation import outcomes, probe, probe_languages, programs
 from evaluation.probe import Scaling, classify, fit_probe, last_states, logistic_regression, similarity, split_groups
 from model import ModelConfig, Qwen2
 from recipes import probing as recipe
@@ -329,10 +330,17 @@ def test_outcome_of_the_tinyworld(folder, tmp_path):
     assert 0 <= found.method <= 100 and found.english_before == found.english_after > 0
 
 
-def test_a_model_of_other_settings_is_refused(tmp_path):
-    (tmp_path / "verdicts.json").write_text("[]")
-    with pytest.raises(ValueError, match="was trained with other settings.*set out= to another folder"):
-        recipe.train_on_verdicts(settings(out=str(tmp_path), verdicts={"tokens": 1}), {})
+def test_a_model_of_other_settings_is_refused(tmp_path, monkeypatch):
+    def train(**changes):
+        recipe.train_on_verdicts(settings(out=str(tmp_path), **{"verdicts": {"tokens": 1}, "languages": ["en"],
+                                                                "documents": {"en": (2, 2)}} | changes), facts)
+    facts = world.make_facts(0)
+    monkeypatch.setattr(programs.subprocess, "run", lambda *a, **b: SimpleNamespace(returncode=0))
+    train()
+    train()
+    for changes in ({"seed": 5}, {"documents": {"en": (3, 2)}}, {"verdicts": {"tokens": 2}}):
+        with pytest.raises(ValueError, match="with other settings.*set out= to another one"):
+            train(**changes)
 
 
 def test_configs_load():

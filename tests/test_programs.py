@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from evaluation.programs import run_step, seconds_of
+from evaluation.programs import run_once, run_step, seconds_of
 
 
 def test_a_step_runs_once(tmp_path):
@@ -21,6 +21,19 @@ def test_other_settings_are_refused(tmp_path):
     run_step(str(tmp_path), "one", "-c 1", {"seed": 0})
     with pytest.raises(ValueError, match="has the step 'one' with other settings .*set out= to another one"):
         run_step(str(tmp_path), "one", "-c 1", {"seed": 1})
+
+
+def test_work_of_a_recipe_is_a_step_too(tmp_path):
+    done = []
+    for _ in range(2):
+        run_once(str(tmp_path), "raw", {"seed": 0, "languages": ("en",)}, lambda: done.append(1))
+    assert done == [1]
+    with pytest.raises(ValueError, match="has the step 'raw' with other settings"):
+        run_once(str(tmp_path), "raw", {"seed": 0, "languages": ("en", "it")}, lambda: done.append(2))
+    with pytest.raises(ZeroDivisionError):
+        run_once(str(tmp_path), "other", {}, lambda: 1 / 0)
+    run_once(str(tmp_path), "other", {"seed": 1}, lambda: done.append(3))  # what failed is not done
+    assert done == [1, 3]
 
 
 def test_a_failed_step_is_named_with_its_output_and_runs_again(tmp_path):

@@ -213,6 +213,23 @@ def test_the_sets(world, monkeypatch):
     assert json.loads(Path(p.out, "chats/account.json").read_text(encoding="utf-8")) == account
 
 
+def test_what_is_understood(world, monkeypatch):
+    """A question in a target that is answered in the rich language counts as understood, not as correct."""
+    c, p = world
+    write, said = pipeline.write_rows, {"English": "Yes.", "Ukrainian": "Yes."}
+    write(Path(c.test.format(lang="en")), [{"instruction": "Is the sea blue?", "response": "Yes."}])
+    write(Path(c.test.format(lang="uk")), [{"instruction": "Чи море синє?", "response": "Так."}])
+    monkeypatch.setattr(pipeline, "answer", lambda p, model, asked: [
+        {"text": said[m[0]["content"].split()[-1].rstrip(".")], "cut": False, "tokens": 2} for m in asked])
+    scores, own = sdrrl.ask(c, Transfer(targets=["uk"]), p, "sdrrl", "model")
+    assert scores["uk"]["correct"] == 0 and scores["uk"]["understood"] == 1 and "understood" not in scores["en"]
+    said["English"] = "Так."
+    assert sdrrl.ask(c, Transfer(targets=["uk"]), p, "sdrrl", "model")[0]["uk"]["understood"] == 0
+    write(Path(c.test.format(lang="uk")), [{"instruction": "Чи море синє?"}, {"instruction": "Де кіт?"}])
+    assert "understood" not in sdrrl.ask(c, Transfer(targets=["uk"]), p, "sdrrl", "model")[0]["uk"]  # other questions
+    assert own == ["Yes."]
+
+
 def test_no_answer_is_left(world, monkeypatch):
     c, p = world
     monkeypatch.setattr(pipeline, "answer", replies("x", cut=True))
