@@ -34,7 +34,7 @@ claims: .venv/ok  ## the papers' claims over three seeds: the stages, their abla
 	$(PY) recipes/claims.py
 	for seed in 0 1 2; do $(PY) recipes/bayling.py seed=$$seed out=out/bayling/seed$$seed || exit 1; done
 
-ladder: .venv/ok  ## after or during make base: at which size of the base each ability appears
+ladder: .venv/ok  ## after or during make base: after how many tokens of the base each ability appears
 	$(PY) recipes/ladder.py
 
 quality: .venv/ok  ## what the cascade does to planted junk (after make demo), and to GOOD=FOLDER of published text

@@ -110,8 +110,8 @@ def contains_stop_string(tokenizer, output, stop_strings):
 def greedy_or_sample(batch_size, model, texts, max_new_tokens, decoding, stop_ids, is_finished, allowed_next):
     """Yield (row, id), greedy or sampled. texts {row: ids} grow.
 
-    Finished rows stay in the batch, ignored, until they are a quarter of it; then texts that wait take their places:
-    changing rows copies the cache, which costs about as much as a step.
+    Finished rows stay in the batch, ignored, until they are a quarter of it; then waiting texts take their places. Not
+    earlier, because changing rows copies the cache, which costs about as much as a step.
     """
     ends = {row: len(ids) + max_new_tokens for row, ids in texts.items()}
     waiting, rows, active, generators = list(texts), [], [], {}  # active: indices of unfinished rows
@@ -275,7 +275,7 @@ def prefill_prompts(model, prompts, free, known=()):
 def prefill_prefixes(model: Qwen2, texts: list[Ids], max_prefix: list[int], batch_tokens, whole=False) -> list[Prefix]:
     """The keys and values of each text's longest shared prefix of at most max_prefix[i] ids; None if there is none.
 
-    whole: of its first max_prefix[i] ids, shared or not.
+    whole: those of its first max_prefix[i] ids, shared or not.
     """
     order = sorted(range(len(texts)), key=lambda i: list(texts[i]))
     nodes, node_of_text = prefix_tree([texts[i] for i in order], [max_prefix[i] for i in order], whole)
@@ -346,8 +346,8 @@ def batch_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]
 def run_suffixes(model: Qwen2, texts: list[Ids], prefixes: list[Prefix], free=0, last=0):
     """Run texts, each after the keys and values of its prefix -> (hidden states (B, n, C), cache, starts (B, 1)).
 
-    n is the longest suffix, or `last`, the positions that are asked for. All rows end in the same column of the cache;
-    free: empty columns after it.
+    n: `last`, the positions that are asked for, or if 0 the longest suffix. All rows end in the same column of the
+    cache; free: empty columns after it.
     """
     n, T = max(suffix_lengths(texts, prefixes)), max(map(len, texts))
     device = model.lm_head.weight.device

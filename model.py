@@ -236,8 +236,8 @@ class Qwen2(nn.Module):
 
     def hidden_states(self, tokens: Tensor, starts: Tensor | None = None, cache: "KVCache | None" = None,
                       last: int = 0) -> Tensor:
-        """What the head reads: the last layer's output, normalized, (B, T, C), or its `last` positions. With a cache,
-        tokens continue it and starts counts from its first position.
+        """What the head reads: the last layer's normalized output, (B, T, C), or only its last `last` positions. With a
+        cache, tokens continue it and starts counts from its first position.
         """
         return self.model.norm(self._run_layers(tokens, starts, cache, last=last)[-1]).to(self.dtype)
 

@@ -1,13 +1,14 @@
 """Beam search among known strings: the entities of a language, ranked by log-probability after a prompt.
 
-A candidate is a list of ids that ends in an end id, so that one which begins another is found as well. All candidates
-are one trie; a hypothesis is a node of it, and all hypotheses of all prompts share one KV cache. With at least as many
-beams as candidates nothing is pruned, and the ranking is that of scoring every candidate (Prix-LM, arXiv 2110.08443).
+A candidate is a list of ids that ends in an end id, so that one that is the beginning of another can be found, too. All
+candidates form one trie; a hypothesis is a node of it, and all hypotheses of all prompts share one KV cache. With at
+least as many beams as candidates nothing is pruned, and the ranking is that of scoring every candidate (Prix-LM, arXiv
+2110.08443).
 
-generate() with the trie as its allowed_next finds the same best candidate if beams are wide enough, and never a better
-one (tests/test_prixlm.py). But it returns one text, while ranks need the score of every candidate that was reached, and
-each of its steps runs all beams and masks the whole vocabulary, where the trie leaves few ids. So this search shares
-generate's prefill and cache, and reads the logits of the trie's children only.
+generate() with the trie as its allowed_next finds the same best candidate with enough beams, and never a better one
+(tests/test_prixlm.py). But it returns one text, while ranks need the score of every candidate that was reached; and
+each of its steps runs all beams and masks the whole vocabulary, though the trie allows only a few ids. So this search
+shares generate's prefill and cache, but reads only the logits of the trie's children.
 """
 from collections import Counter
 from collections.abc import Sequence

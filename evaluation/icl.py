@@ -49,7 +49,7 @@ def same_examples(pool, k, key, x=None):
 
 
 def filter_pairs(pairs, identify, max_ratio, code="en") -> tuple[list, Counter]:
-    """(a model's translation into the language code, the sentence) -> (those that are kept, reasons of the others)."""
+    """Pairs (a model's translation into language `code`, the sentence) -> (those kept, {reason: number dropped})."""
     kept: list[tuple[str, str]] = []
     dropped: Counter = Counter()
     for made, x in pairs:
@@ -72,7 +72,8 @@ def make_episodes(tables, n, key, longest=8, questions=None):
     """Yield n texts: lists of two to eight examples of one hidden task. tables: {target: {language: [(x, y), ...]}}.
 
     The tasks, equally often: sentences of any languages into one of the targets, English into one language, a copy, and
-    with questions {language: [(question, answer), ...]} answers in one language. A first sentence does not tell which.
+    with questions {language: [(question, answer), ...]} answers in one language. A first sentence alone does not tell
+    which task it is.
     """
     rng, tasks = random.Random(key), [*tables, "out of English", "copy"] + ["answer"] * bool(questions)
     for _ in range(n):

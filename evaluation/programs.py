@@ -1,5 +1,5 @@
-"""Steps of a recipe, none of which is done twice: programs of this repository, each in a process of its own, and work
-of the recipe itself."""
+"""Steps of a recipe, each done only once: programs of this repository, each in a process of its own, and work of the
+recipe itself."""
 import json
 import os
 import subprocess
@@ -32,7 +32,7 @@ def run_step(out: str, step: str, program: str, settings: dict) -> None:
         if code:
             print(" failed")
             tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(True)[-20:])
-            raise ValueError(f"{step} failed; all it printed is in {log}, its command:\n"
+            raise ValueError(f"{step} failed; everything it printed is in {log}. Its command:\n"
                              f"python {' '.join(command)}\n{tail}")
         print(f" {time.time() - begin:.0f} s", flush=True)
 
@@ -42,14 +42,14 @@ def run_step(out: str, step: str, program: str, settings: dict) -> None:
 def run_once(out: str, step: str, settings: list | dict, work: Callable[[], object] = lambda: None) -> None:
     """Call work() unless an earlier start did, with the same settings; ValueError if it was with others.
 
-    settings: of JSON's types. OUT/steps/STEP.json keeps them, and the time it took. Without work, other settings are
-    refused and no more.
+    settings: of JSON's types. OUT/steps/STEP.json keeps them, and the time it took. Without work, it only refuses other
+    settings.
     """
     stamp, begin = Path(out) / f"steps/{step}.json", time.time()
     if stamp.exists():
         if json.loads(stamp.read_text(encoding="utf-8")).get("settings") != json.loads(json.dumps(settings)):
-            raise ValueError(f"{out} has the step '{step}' with other settings ({stamp}); remove the folder, or set "
-                             "out= to another one")
+            raise ValueError(f"{out} has the step '{step}' with other settings ({stamp}); remove that folder, "
+                             "or set out= to another one")
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
     work()
@@ -59,6 +59,6 @@ def run_once(out: str, step: str, settings: list | dict, work: Callable[[], obje
 
 
 def seconds_of(out: str, begin: float) -> float:
-    """Wall-clock time since begin, and that of the steps which earlier starts have done."""
+    """Wall-clock time since begin, plus that of the steps that earlier starts did."""
     earlier = [path for path in Path(out, "steps").glob("*.json") if path.stat().st_mtime < begin]
     return round(time.time() - begin + sum(json.loads(path.read_text())["seconds"] for path in earlier), 1)

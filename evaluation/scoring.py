@@ -1,5 +1,5 @@
-"""Log-likelihoods as EleutherAI's lm-evaluation-harness defines them, for less: shared prefixes run once, only scored
-positions reach the vocabulary, and choices that differ in their last token only (A, B, C, D) are one sequence.
+"""Log-likelihoods as EleutherAI's lm-evaluation-harness defines them, at lower cost: shared prefixes run once, only
+scored positions reach the head, and choices that differ in their last token only (A, B, C, D) are one sequence.
 """
 import json
 import math
@@ -78,8 +78,8 @@ def loglikelihoods(model, pairs, batch_tokens, max_length=None):
     members = {}  # {input ids: indices of the pairs that share them}
     for i, (context, continuation) in enumerate(pairs):
         if not 0 < len(continuation) <= max_length or not context:
-            raise ValueError(f"pair {i}: a context of {len(context)} and a continuation of {len(continuation)} ids; at "
-                             f"least one each, and at most max_length={max_length} in the continuation")
+            raise ValueError(f"pair {i}: a context of {len(context)} and a continuation of {len(continuation)} ids; "
+                             f"each needs at least one, and the continuation at most max_length={max_length}")
         members.setdefault(tuple((*context, *continuation)[-(max_length + 1):-1]), []).append(i)
     inputs, results = sorted(members), [None] * len(pairs)
     while inputs:

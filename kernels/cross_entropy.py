@@ -37,8 +37,8 @@ def target_logprobs_reference(x: Tensor, weight: Tensor, targets: Tensor, ignore
 def most_likely(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """x (N, C), weight (V, C) -> (id of the largest logit, log-sum-exp of the logits in float32), each (N,).
 
-    Tile by tile of the vocabulary: the weight, most of the traffic where N is small, is read once, and a tile of logits
-    stays in the cache.
+    The vocabulary is taken in tiles: the weight, which is most of the traffic where N is small, is read once, and a
+    tile of logits stays in the cache.
     """
     size = max(2048, (1 << 19 if x.device.type == "cpu" else 1 << 26) // max(1, len(x)))
     best, ids, totals = [], [], []  # of each tile: largest logit, its id, sum of exp(logit - largest)

@@ -3,16 +3,16 @@
     python recipes/bayling.py [seed=1] [out=out/bayling]    # data, training, evaluation, table
     torchrun ... train.py configs/bayling/llama2_7b.py      # the published sizes, on recipes/bayling_data.py's data
 
-The shipped base after the demo's stage I is tuned six ways, all with the same tokens of English and Chinese
-instructions and of pretraining text:
+The shipped base after the demo's stage I is tuned in five ways. Every model gets the same tokens of instructions in the
+pivots, English and Chinese, and of pretraining text; all but the first get as many tokens of other instructions:
 
-    without      no others
-    translation  and cross-lingual instructions, which only translate
-    into         ... and ask questions in a pivot, to be answered in the other language
-    mixed        ... and ask questions in the other language, to be answered in a pivot
-    native       instead of cross-lingual ones, instructions in every language: the upper bound
+    without      none
+    translation  cross-lingual ones, which only ask for translations
+    into         ... and questions in a pivot, to be answered in the other language
+    mixed        ... and questions in the other language, to be answered in a pivot
+    native       instructions in every language: the upper bound
 
-The exact judge of the tinyworld marks the answers to unseen questions, in languages without instructions of their own.
+The tinyworld's exact judge scores the answers to unseen questions, in languages without instructions of their own, too.
 OUT holds a folder for each model, results.jsonl with all scores, and outcome.json. A second start skips what is done.
 """
 import sys
@@ -36,7 +36,7 @@ METHOD = "into"                                  # what the demo uses; chosen be
 class BayLing:
     out: str = "out/bayling"
     base: str = "tinyworld/base"  # Hugging Face folder that stage I starts from
-    tokens: int = 1_200_000       # of a model with cross-lingual instructions; without them half
+    tokens: int = 1_200_000       # that a model is tuned on; `without` gets half
     seed: int = 0                 # of the documents, the instructions and the order of training
 
     def __post_init__(self):

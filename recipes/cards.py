@@ -1,9 +1,9 @@
-"""Which model fits which card: memory of one GPU by model and by what is trained, as a Markdown table.
+"""Which model fits which card: the memory of one GPU, by model and by what is trained, as a Markdown table.
 
     python recipes/cards.py                          # rows of 2,048 tokens, one at a time
     python recipes/cards.py seq_len=4096 cards='[24, 32]' models='["Qwen2-7B"]'
 
-Every figure is what `train.py ... estimate=True gpus=1` counts (training/estimate.py); nothing is measured.
+Every figure is the estimate of `train.py ... estimate=True gpus=1` (training/estimate.py); nothing is measured.
 """
 import sys
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ TRAINED = {"everything, moments in float32": [], "everything, moments=bfloat16":
 @dataclass(frozen=True)
 class Cards:
     models: list = field(default_factory=lambda: ["Qwen2-0.5B", "Qwen2-1.5B", "Qwen2-7B"])  # of estimate.SHAPES
-    cards: list = field(default_factory=lambda: [16, 24, 48, 80])                            # their memory, GiB
+    cards: list = field(default_factory=lambda: [16, 24, 48, 80])                            # memory of each card, GiB
     seq_len: int = 2048
     micro_batch_size: int = 1
 
@@ -41,7 +41,7 @@ class Cards:
 
 
 def gib(c, name, settings, recompute):
-    """Memory of one GPU."""
+    """GiB of one GPU that training a model with these settings takes."""
     rows = f"micro_batch_size={c.micro_batch_size}", f"batch_size={c.micro_batch_size}"
     run, = load(train.Train, argv=[f"init=models/{name}", "out=", "data=", "mixture={'en': 1}",
                                    f"tokens={c.seq_len * c.micro_batch_size}", f"seq_len={c.seq_len}", *rows,

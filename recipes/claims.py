@@ -1,12 +1,12 @@
 """Marco-LLM's claims on the tinyworld, over several seeds: the two stages from the shipped base, and their ablations.
 
-    python recipes/claims.py                          # everything below; hours, but a second start goes on
+    python recipes/claims.py                          # everything below: hours; a second start resumes
     python recipes/claims.py parts='["stages"]' seeds='[7, 8]' out=out/other
 
-A seed changes the documents, the tests and the order of the data. parts:
+A seed decides the documents, the tests and the order of the data. The parts:
 
     stages     the demo's stage I and II, measured before, between and after: report.py claims
-    ablations  shorter runs that differ from `two_stages` in one thing (ABLATIONS): report.py ablation
+    ablations  shorter runs, each of which differs from its control in one thing (ABLATIONS): report.py ablation
 
 OUT/seedN/results.jsonl has all scores of a seed; claims.json, claims.md and ablation-*.json are written to OUT.
 """
@@ -21,15 +21,15 @@ from configs.marco import paper
 from evaluation.programs import run_step
 
 PARTS = ("stages", "ablations")
-# variant: (control, what it does otherwise); every run has the same number of tokens
+# variant: (its control, how it differs from it); every run trains on the same number of tokens
 ABLATIONS = {
     "one_stage": ("two_stages", "one stage with the mean of both mixtures, from stage I's learning rate down"),
-    "half_replay": ("two_stages", "half of the shares of English and Chinese"),
+    "half_replay": ("two_stages", "half the share of English and half that of Chinese"),
     "no_replay": ("two_stages", "no documents in English and Chinese"),
     "low_lr": ("two_stages", "a third of the learning rates"),
     "high_lr": ("two_stages", "three times the learning rates"),
-    "merged": ("two_stages", "two-stages merged with the base, half and half"),
-    "filtered": ("unfiltered", "the filter on, where four in ten sentence pairs are spoilt; five times as many pairs"),
+    "merged": ("two_stages", "the weights of two_stages and of the base, averaged"),
+    "filtered": ("unfiltered", "sentence pairs filtered, four in ten of which are corrupted; five times their share"),
 }
 
 
@@ -39,8 +39,8 @@ class Claims:
     seeds: list = field(default_factory=lambda: [0, 1, 2])
     parts: list = field(default_factory=lambda: list(PARTS))
     variants: list = field(default_factory=lambda: list(ABLATIONS))
-    tokens: int = 1_000_000           # of an ablation, 8 of 15 in stage I
-    lr: float = 1.5e-3                # of an ablation's stage I; stage II has 0.6 of it
+    tokens: int = 1_000_000           # of each run of an ablation, 8/15 of them in stage I
+    lr: float = 1.5e-3                # of an ablation's stage I; stage II has 0.6 times this
     base: str = "tinyworld/base"
 
     def __post_init__(self):
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train_variant(c, run, name, seed):
-    """OUT/seedN/NAME: one run of an ablation, two stages unless it says otherwise."""
+    """OUT/seedN/NAME: one run of an ablation, in two stages except one_stage and merged."""
     if name == "merged":
         run_step(run, name, "recipes/merge_weights.py", dict(
             models=[f"{run}/two_stages", c.base], weights=[0.5, 0.5], out=f"{run}/{name}"))
@@ -102,7 +102,7 @@ def train_variant(c, run, name, seed):
 def stage_mixtures(name):
     """The mixtures of a variant's stages, as shares in %."""
     stages = [paper.STAGE1, paper.STAGE2]
-    if name == "one_stage":  # the same tokens of everything
+    if name == "one_stage":  # as many tokens of each category as in both stages
         stages = [{k: (8 * stages[0][k] + 7 * stages[1][k]) / 15 for k in stages[0]}]
     scale = {"half_replay": {"en": 0.5, "zh": 0.5}, "no_replay": {"en": 0, "zh": 0},
              "filtered": {"parallel": 5}, "unfiltered": {"parallel": 5}}.get(name, {})

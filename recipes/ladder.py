@@ -1,10 +1,11 @@
-"""The ladder: at which size of the base does each ability appear? The same short training behind growing checkpoints.
+"""The ladder: after how much training of the base does each ability appear? All checkpoints get the same training.
 
     make base && python recipes/ladder.py    # or while the base trains: rungs that it has not reached are left out
 
 Checkpoints of `make base` at 1, 2, 4, 8, 16 and 30 M tokens, and the shipped base (38 M), each go through short stages
-I and II and a short SFT, and are measured before, between and after. OUT/NM/ holds a rung; ladder.md, ladder.png and
-ladder.json are written to OUT. A second start skips what is done and adds the rungs that the base has reached since.
+I and II and a short SFT, and are measured before, after stage II and at the end. OUT/NM/ holds a rung; ladder.md,
+ladder.png and ladder.json are written to OUT. A second start skips what is done and adds the rungs that the base has
+reached since.
 """
 import sys
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class Ladder:
 
     def __post_init__(self):
         if not self.sizes or min(self.sizes) <= 0 or min(self.tokens, self.sft_tokens) < 15:
-            raise ValueError(f"Ladder: sizes, tokens and sft_tokens must be above 0, got {self}")
+            raise ValueError(f"Ladder: sizes must be above 0, tokens and sft_tokens at least 15, got {self}")
 
 
 def main(argv: list[str] | None = None) -> None:

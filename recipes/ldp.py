@@ -6,11 +6,11 @@
 
 1. X -> English: the prompt shows sentences of k other languages, each with an English translation that the model itself
    made. They tell it the task; no example is in X.
-2. Sentences of X, translated so, become pairs of X with English (back-translation). What is empty, cut, repeated or in
-   another language is dropped and counted.
+2. Sentences of X, translated in this way, become pairs of X with English (back-translation). What is empty, cut,
+   repeated or in another language is dropped and counted.
 3. English -> X: examples from these pairs, as examples in other languages do not say which language to answer in.
    OUT/sft.jsonl has the pairs as chats for prepare.py.
-4. Tasks in X (questions=, shots=): examples that step 3 translated from English (recipes/ldp_tasks.py).
+4. Tasks in X (questions=, shots=): examples of the task, translated from English as in step 3 (recipes/ldp_tasks.py).
 
 Controls: no example, k true pairs of X (supervised), k examples of one language. Measured: chrF++, exact matches, the
 language of the answers, copies, for every k of sweep and several orders of the same examples (its reviewers' question).
@@ -78,9 +78,9 @@ class LDP:
         problems += [f"{name} must be at least 1, got {getattr(self, name)}" for name in positive
                      if getattr(self, name) < 1]
         if bool(self.questions) != bool(self.shots):
-            problems.append("questions= and shots= are set together, or neither")
+            problems.append("set both questions= and shots=, or neither")
         if self.texts and self.episodes:
-            problems.append("episodes are made of the tinyworld's pairs; without texts only")
+            problems.append("episodes are made of the tinyworld's pairs; set only one of texts= and episodes=")
         if problems:
             raise ValueError("LDP: " + "; ".join(problems))
 

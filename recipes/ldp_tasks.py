@@ -1,9 +1,9 @@
 """Lists of examples to train on, and tasks in X, for recipes/ldp.py.
 
-A task in X is a question in a language without data, answered after examples that the model itself translated from
-English, question and answer, by the prompts of English -> X. Beside it: no example, the English examples as they are,
-and true ones of X (supervised). A translated question that is empty, copied, repeated, looping, of an absurd length or
-in another language is dropped and counted, as is one without an answer.
+The model answers questions in X, a language without data, after examples of the same task in X. It made these itself:
+it translated questions and answers from English, with the prompts for English -> X. Controls: no example, the English
+examples untranslated, and true examples of X (supervised). A translated question that is empty, copied, repeated,
+looping, of an absurd length or in another language is dropped and counted, as is one without an answer.
 """
 import json
 import random
@@ -24,7 +24,8 @@ def as_pairs(rows) -> list[tuple[str, str]]:
 def write_episodes(c, count) -> None:
     """OUT/raw/episodes.jsonl: lists of examples of one hidden task in the high-resource languages.
 
-    Questions are translated, too: otherwise a question would tell that it is to be answered, whatever the examples.
+    Questions are also among the texts to translate: otherwise every question would ask for an answer, whatever the
+    examples.
     """
     raw = Path(c.out, "raw")
     tables = {target: {k: icl.read_pairs(raw / f"bitext/{target}-{k}.tsv") for k in c.high if k != target}
@@ -64,7 +65,8 @@ def answer_questions(c, translator, back, identify) -> list[dict]:
 
 
 def translate_shots(c, translator, code, ids, pairs, back, identify):
-    """(rows of X, reasons of the others): English questions and answers, each translated after examples from back."""
+    """(pairs of X that are kept, {reason: number dropped}) of English pairs: question and answer are each translated
+    after examples from back."""
     if len(back) <= c.k:
         return [], {"too few back-translated pairs": len(pairs)}
 

@@ -1,4 +1,4 @@
-"""SDRRL (arXiv 2402.12204): a model learns languages from its own answers in the rich one, so that it keeps that one.
+"""SDRRL (arXiv 2402.12204): a model learns languages from its own answers in its rich one, and so keeps that one.
 
     python recipes/sdrrl.py configs/sdrrl/tiny.py         # transfer set, training, control, evaluation, the table
     python recipes/sdrrl.py configs/sdrrl/full.py estimate=100_000_000  # memory and days, without a GPU
@@ -159,9 +159,9 @@ def build_sets(c: Sdrrl, x: Transfer, p: Pipeline, teacher: str) -> dict:
 # ---------------------------------------------------------------------- evaluation
 
 def ask(c: Sdrrl, x: Transfer, p: Pipeline, name: str, model: str) -> tuple[dict, list[str]]:
-    """({language: means of "correct", "language", "cut", "tokens"} of the test, and of a target also "understood":
-    asked in it, correct in the rich language; the answers in the rich language)."""
-    def replies(lang):  # to the rows, in a language
+    """(scores on the test, answers in the rich language). scores: {language: means of "correct", "language", "cut",
+    "tokens"}, and of a target also "understood": asked in it to answer in the rich language, the model is correct."""
+    def replies(lang):  # to rows, in this language
         return pipeline.answer(p, model, [transfer_set.prompt(x, row["instruction"], lang) for row in rows])
 
     scores, own, first = {}, [], []

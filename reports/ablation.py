@@ -1,7 +1,7 @@
-"""What one change does: checkpoints NAME-<baseline> and NAME-<variant> of several runs, side by side.
+"""What one change does: checkpoints <baseline> and <variant>, or NAME-<baseline> and NAME-<variant>, of several runs.
 
     python report.py ablation baseline=unfiltered variant=filtered runs='["out/claims/seed0", "out/claims/seed1"]'
-    python report.py ablation saved=results/claims/filtered.json    # what save= stored
+    python report.py ablation saved=out/claims/ablation-filtered.json    # what save= stored
 
 By model, task, metric and group of languages: both means, their difference and its standard error over the runs.
 """
@@ -17,15 +17,15 @@ from reports.scores import read_json, read_jsonl, write_json
 @dataclass(frozen=True)
 class Ablation:
     runs: list | None = None      # folders with results.jsonl, one per seed
-    baseline: str | None = None   # checkpoints NAME-<baseline> ...
-    variant: str | None = None    # ... are compared with checkpoints NAME-<variant>
+    baseline: str | None = None   # checkpoints <baseline> or NAME-<baseline> ...
+    variant: str | None = None    # ... are compared with <variant> or NAME-<variant>
     save: str | None = None       # a JSON file for the scores of every run
-    saved: str | None = None      # instead of the first three: such a file, to print again
+    saved: str | None = None      # instead of all of these: such a file, to print again
 
     def __post_init__(self):
         if self.saved is not None:
             if self.runs or self.baseline or self.variant or self.save:
-                raise ValueError("saved= stands alone: it is a file that save= wrote")
+                raise ValueError("saved= stands alone: it names a file that save= wrote; set nothing else")
             return
         if not self.baseline or not self.variant:
             raise ValueError("set baseline=, variant= and runs=, or saved=")
@@ -88,9 +88,8 @@ def read_means(runs):
 
 
 def group_of(lang):
-    """The mixture category of a language or, behind "into" or "out of" English, of a pair's other one; None for a mean.
-
-    Pairs without English are "pairs".
+    """The mixture category of a language: "low". Of a pair with English, that of the other language: "into en: low",
+    "out of en: low". Of another pair, "pairs". None for a mean.
     """
     if lang in language_table.NAMES:
         return language_table.group(lang)

@@ -35,7 +35,7 @@ class Claims:
 
     def __post_init__(self):
         if (self.runs is None) == (self.saved is None):
-            raise ValueError("""set one of runs='["out/seed0", "out/seed1"]' and saved=results/claims.json""")
+            raise ValueError("""set one of the two, runs='["out/seed0", "out/seed1"]' or saved=results/claims.json""")
         if self.runs is not None and len(self.runs) < 2:
             raise ValueError(f"runs must name two or more folders, got {self.runs}; "
                              """set runs='["out/seed0", "out/seed1"]'""")
@@ -59,7 +59,7 @@ def write_claims(c: Claims) -> None:
     file = Path(c.runs[0]).parent / "claims.md"
     text = [f"# Claims over {len(runs)} runs",
             "**Toy scale.** Last checkpoint against first. A gain holds when it is more than 2 standard errors over "
-            "the runs, a mild test of few runs.",
+            "the runs, a mild test with so few runs.",
             format_table(rows)]
     file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     write_json(file.with_suffix(".json"), values)

@@ -81,6 +81,11 @@ def test_rungs_are_the_nearest_checkpoints(tmp_path):
         ladder.find_rungs(ladder.Ladder(base=str(tmp_path / "none")))
 
 
+def test_settings_of_the_ladder():
+    with pytest.raises(ValueError, match="sizes must be above 0, tokens and sft_tokens at least 15"):
+        ladder.Ladder(sft_tokens=14)
+
+
 def test_a_rung_trains_each_stage_on_the_one_before(steps):
     ladder.climb(ladder.Ladder(tokens=1500), "r", "model", "raw", "shards", "chats")
     assert [steps["r", name]["init"] for name in ("stage1", "stage2", "sft")] == ["model", "r/stage1", "r/stage2"]

@@ -259,7 +259,7 @@ def test_shots_that_cannot_be_translated(tasks):
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(questions="a"), "questions= and shots= are set together"), (dict(n_shots=0), "n_shots must be at least 1"),
+    (dict(questions="a"), "set both questions= and shots="), (dict(n_shots=0), "n_shots must be at least 1"),
     (dict(low=["de"]), "high and low must be different codes"), (dict(low=[]), "high and low must be different codes"),
     (dict(high=["en", "fr"]), "different codes .* without en"),
     (dict(sweep=[1, 4], k=4), "4 examples need as many languages in high, which has 2"),

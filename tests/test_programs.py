@@ -37,7 +37,7 @@ def test_work_of_a_recipe_is_a_step_too(tmp_path):
 
 
 def test_a_failed_step_is_named_with_its_output_and_runs_again(tmp_path):
-    with pytest.raises(ValueError, match="(?s)two failed; all it printed is in .*two.log.*SyntaxError"):
+    with pytest.raises(ValueError, match="(?s)two failed; everything it printed is in .*two.log.*SyntaxError"):
         run_step(str(tmp_path), "two", "-c )", {})
     run_step(str(tmp_path), "two", "-c 1", {})
     with pytest.raises(ValueError, match="(?s)world failed.*languages: .*'xx'"):

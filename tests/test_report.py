@@ -446,7 +446,7 @@ def test_no_results_file(tmp_path):
     ([], "the first word must name a report, got no word; the reports are: demo, datacard, claims, ablation, ladder, "
          "paper, curve, systems, tables"),
     (["run=out/demo"], "got 'run=out/demo'; the reports are: demo"), (["Demo"], "got 'Demo'; the reports are: demo"),
-    (["demo"], "Demo: run must be set"), (["claims"], "set one of runs=.* and saved="),
+    (["demo"], "Demo: run must be set"), (["claims"], "set one of the two, runs=.* or saved="),
     (["claims", "runs=['a']"], r"runs must name two or more folders, got \['a'\]; set runs="),
     (["ablation", "runs=['a', 'b']"], "set baseline=, variant= and runs=, or saved="),
     (["ablation", "baseline=x", "variant=y", "runs=['a']"], "runs must name two or more folders"),

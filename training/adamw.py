@@ -7,14 +7,14 @@
 
 The step is computed in float32. In int8 the scale is the block's largest magnitude and codes are even steps of the
 fourth root: m = scale (code / 127)^4 with code's sign, v = scale (code / 255)^4. So v, whose root divides the step, has
-values down to 2e-10 of the block's largest and is never 0 beside another. 8-bit Adam (Dettmers et al. 2021, arXiv
-2110.02861; bitsandbytes, torchao) has blocks of 256, too, and where we take roots, a table of 256 values, which is
-searched. Vectors, 0.01 % of a model, stay in float32 (there: tensors of less than 4,096 values). A block ends with its
-row: FSDP2 shards rows, so any number of processes stores and reads the same codes.
+values down to 2e-10 of the block's largest and is 0 only where the whole block is. 8-bit Adam (Dettmers et al. 2021,
+arXiv 2110.02861), as bitsandbytes and torchao have it, also uses blocks of 256, but searches a table of 256 values
+where we take roots. Vectors, 0.01 % of a model, stay in float32 (there: tensors of fewer than 4,096 values). No block
+spans two rows: FSDP2 shards rows, so any number of processes stores and reads the same codes.
 
-Rounding is stochastic: up with the probability of the remainder. v moves by 1 - beta2 of its distance to g^2, often
-less than half a step: rounded to nearest it would stand still, in bfloat16 at beta2 = 0.999 forever. m is rounded so,
-too: were it to stand still while v falls, the weight would take larger and larger steps. The random numbers depend on
+Rounding is stochastic: up with a probability equal to the remainder. v moves by 1 - beta2 of its distance to g^2, often
+less than half a step: rounded to nearest it would stand still, in bfloat16 at beta2 = 0.999 forever. m is rounded the
+same way: if it stood still while v falls, the weight would take larger and larger steps. The random numbers depend on
 step, row and column alone, so replicas, any sharding and a resumed run round alike.
 """
 import torch
@@ -24,7 +24,7 @@ from torch.distributed import tensor as dtensor
 from model import local_rows
 
 BLOCK = 256       # values that share a scale, at most
-SHORTEST = 32     # a row that does not divide into blocks of so many is one block
+SHORTEST = 32     # values, at least; a row that only divides into shorter blocks is one block
 PERIOD = 1 << 22  # of the random numbers, and the values of a matrix that a GPU updates at a time
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -125,7 +125,7 @@ class LowBitAdamW(torch.optim.Optimizer):
 
 
 def read(stored: Tensor, scale: Tensor | None) -> Tensor:
-    """A moment's values in float32; of one stored in float32 itself, not a copy."""
+    """A moment's values in float32; the stored tensor itself, not a copy, where it is float32."""
     x = stored.float()
     if scale is None:
         return x
@@ -137,7 +137,7 @@ def read(stored: Tensor, scale: Tensor | None) -> Tensor:
 
 def write(x: Tensor, stored: Tensor, scale: Tensor | None, noise: Tensor):
     """Store values (rows, columns), in place; destroys x. noise: random integers in [0, 2^16)."""
-    if scale is None:  # bfloat16 is float32's upper half: adding to the lower one carries with its probability
+    if scale is None:  # bfloat16 is float32's upper half: noise added to the lower one carries with the right odds
         stored.copy_(x.view(torch.int32).add_(noise).bitwise_and_(-1 << 16).view(torch.float32))
         return
     blocks = x.view(*scale.shape, -1)
@@ -146,5 +146,5 @@ def write(x: Tensor, stored: Tensor, scale: Tensor | None, noise: Tensor):
     codes = x.abs().sqrt_().sqrt_().copysign_(x).mul_(torch.iinfo(stored.dtype).max)
     codes.add_(noise, alpha=2 ** -16).floor_()
     if stored.dtype == torch.uint8:
-        codes.clamp_(min=1)  # a moment that is not 0 must not divide by 0
+        codes.clamp_(min=1)  # a small v must not become 0: the step is divided by its root
     stored.copy_(codes)

@@ -161,7 +161,7 @@ def restore(path, model, optimizer, identity):
     """Load weights and moments in place, resharding as needed; return the saved state. ValueError for another run's."""
     state = json.loads((Path(path) / "state.json").read_text())
     for key, ours in identity.items():
-        theirs = state["identity"].get(key, "float32" if key == "moments" else None)  # older runs had no other
+        theirs = state["identity"].get(key, "float32" if key == "moments" else None)  # older checkpoints do not say
         if theirs != ours:
             raise ValueError(f"{path}: made with another {key}: {theirs}, this run has {ours}; undo the change of "
                              "settings or data, or start over in another out=")

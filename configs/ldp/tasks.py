@@ -1,5 +1,5 @@
-"""LDP on the tinyworld with tasks in X, too: questions about countries, in lists of examples in the eight languages and
-English, then in Italian and Ukrainian, which are in none.
+"""LDP on the tinyworld, and tasks in X: questions about countries. The model is trained on lists of examples in eight
+languages and English, then asked in Italian and Ukrainian, which no list contains.
 
     python recipes/ldp.py configs/ldp/tasks.py
 """
