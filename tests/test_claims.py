@@ -56,10 +56,19 @@ def test_variants_differ_in_one_thing(steps):
 
 @pytest.mark.parametrize("wrong, message", [
     (dict(parts=["stage"]), "unknown stage in parts; known are stages, ablations"),
-    (dict(variants=["no-replay"]), "unknown no-replay in variants"), (dict(seeds=[1, 1]), "two or more different")])
+    (dict(variants=["no-replay"]), "unknown no-replay in variants"), (dict(parts=[["stages"]]), "in parts; known are"),
+    *((dict(seeds=seeds), "two or more different") for seeds in ([], [1], [1, 1], [1, 1, 2], [True, 2], [[1], [2]])),
+    (dict(tokens=0), "tokens must be at least 15"), (dict(lr=-1e-3), "lr above 0")])
 def test_settings_of_claims(wrong, message):
     with pytest.raises(ValueError, match=message):
         claims.Claims(**wrong)
+
+
+@pytest.mark.parametrize("recipe", [claims, bayling])
+def test_a_missing_base_is_told_before_any_work(steps, recipe, tmp_path):
+    with pytest.raises(ValueError, match="none"):
+        recipe.main([f"base={tmp_path}/none", "out=r"])
+    assert not steps
 
 
 # ---------------------------------------------------------------------- the ladder
