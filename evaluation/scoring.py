@@ -121,7 +121,8 @@ def score_continuations(model, hidden, requests):
     weight = model.lm_head.weight
     best, total = kernels.most_likely(hidden, weight)
     products = hidden[slot].float() * weight[targets].to(hidden.dtype).float()
-    logprobs = products.sum(-1).to(hidden.dtype).float() - total[slot]
+    # this sum and that of the head round differently: without the limit a certain token gets more than probability 1
+    logprobs = (products.sum(-1).to(hidden.dtype).float() - total[slot]).clamp(max=0)
     greedy = best[slot] == targets
     sizes = [len(ids) for _, ids in requests]
     return [(float(a.sum()), bool(b.all())) for a, b in zip(logprobs.split(sizes), greedy.split(sizes))]

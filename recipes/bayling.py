@@ -26,6 +26,7 @@ from configs import language_table, load
 from evaluation import outcomes
 from evaluation.programs import run_step, seconds_of
 from evaluation.results import format_table, read_rows
+from hf.weights import open_weights
 
 CROSSLINGUAL = ("translation", "into", "mixed")  # tinyworld's crosslingual_kind
 MODELS = {"without": "bayling_without", **dict.fromkeys(CROSSLINGUAL, "bayling_with"), "native": "bayling_native"}
@@ -46,6 +47,7 @@ class BayLing:
 
 def main(argv: list[str] | None = None) -> None:
     begin, (c,) = time.time(), load(BayLing, argv=argv)
+    open_weights(c.base)  # ValueError now, and not after the data
     for kind in CROSSLINGUAL:
         run_step(c.out, f"world-{kind}", "-m tinyworld configs/tiny/world.py", dict(
             out=f"{c.out}/raw-{kind}", seed=c.seed, crosslingual_kind=kind))

@@ -19,6 +19,7 @@ import report
 from configs import demo_languages, load
 from configs.marco import paper
 from evaluation.programs import run_step
+from hf.weights import open_weights
 
 PARTS = ("stages", "ablations")
 # variant: (its control, how it differs from it); every run trains on the same number of tokens
@@ -45,14 +46,18 @@ class Claims:
 
     def __post_init__(self):
         for name, known in (("parts", PARTS), ("variants", ABLATIONS)):
-            if unknown := sorted(set(getattr(self, name)) - set(known)):
+            if unknown := [str(word) for word in getattr(self, name) if word not in list(known)]:
                 raise ValueError(f"Claims: unknown {', '.join(unknown)} in {name}; known are {', '.join(known)}")
-        if len(set(self.seeds)) < 2 or not all(isinstance(seed, int) and seed >= 0 for seed in self.seeds):
+        whole = all(type(seed) is int and seed >= 0 for seed in self.seeds)
+        if len(self.seeds) < 2 or not whole or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"Claims: seeds must be two or more different whole numbers, got {self.seeds}")
+        if self.tokens < 15 or self.lr <= 0:
+            raise ValueError(f"Claims: tokens must be at least 15 and lr above 0, got {self.tokens} and {self.lr}")
 
 
 def main(argv: list[str] | None = None) -> None:
     c, = load(Claims, argv=argv)
+    open_weights(c.base)  # ValueError now, and not after the data
     for seed in c.seeds:
         run = f"{c.out}/seed{seed}"
         run_step(run, "world", "-m tinyworld configs/tiny/world.py", dict(out=f"{run}/raw", seed=seed))

@@ -30,27 +30,33 @@ class Ladder:
     seed: int = 20
 
     def __post_init__(self):
-        if not self.sizes or min(self.sizes) <= 0 or min(self.tokens, self.sft_tokens) < 15:
-            raise ValueError(f"Ladder: sizes must be above 0, tokens and sft_tokens at least 15, got {self}")
+        if not self.sizes or not all(type(size) in (int, float) and size > 0 for size in self.sizes):
+            raise ValueError(f"Ladder: sizes must be millions of tokens, got {self.sizes}")
+        if min(self.tokens, self.sft_tokens) < 15:
+            raise ValueError(f"Ladder: tokens and sft_tokens must be at least 15, got {self.tokens}, {self.sft_tokens}")
 
 
 def main(argv: list[str] | None = None) -> None:
     c, = load(Ladder, argv=argv)
+    rungs = {f"{c.out}/{size / 1e6:g}M": (size, model) for size, model in find_rungs(c).items()}
     raw, shards, chats = (f"{c.out}/{name}" for name in ("raw", "tokens", "chats"))
     run_step(c.out, "world", "-m tinyworld configs/tiny/world.py", dict(out=raw, seed=c.seed))
     for name, data in (("data", shards), ("chats", chats)):
         run_step(c.out, name, f"prepare.py configs/tiny/{name}.py", dict(raw=raw, out=data))
-    rungs = find_rungs(c)
-    for size, model in rungs.items():
+    for run, (size, model) in rungs.items():
         print(f"{size / 1e6:g} M tokens: {model}")
-        climb(c, f"{c.out}/{size // 10 ** 6}M", model, raw, shards, chats)
-    runs = {size: f"{c.out}/{size // 10 ** 6}M" for size in rungs}
+        climb(c, run, model, raw, shards, chats)
+    runs = {size: run for run, (size, _) in rungs.items()}
     report.main(["ladder", f"out={c.out}", f"runs={runs}"])
 
 
 def find_rungs(c) -> dict[int, str]:
-    """{tokens: model} of the checkpoints nearest to the sizes, at most 5 % away, and of the shipped base."""
-    folders = {int(path.name.removeprefix("step-")): path for path in Path(c.base, "checkpoints").glob("step-*")}
+    """{tokens: model} of the checkpoints nearest to the sizes, at most 2 % away, and of the shipped base.
+
+    At 5 % the base's 29 M tokens would be the rung of 30, until it reaches them.
+    """
+    finished = Path(c.base, "checkpoints").glob("step-*[0-9]")  # one that is being written is called step-N.tmp
+    folders = {int(path.name.removeprefix("step-")): path for path in finished}
     if not folders:
         raise ValueError(f"{c.base}/checkpoints has no checkpoint; make base trains the base, and keeps one for every "
                          "million tokens")
@@ -58,7 +64,7 @@ def find_rungs(c) -> dict[int, str]:
     rungs = {}
     for size in sorted(c.sizes):
         step = min(tokens, key=lambda step: abs(tokens[step] - size * 1e6))
-        if abs(tokens[step] / (size * 1e6) - 1) <= 0.05:
+        if abs(tokens[step] / (size * 1e6) - 1) <= 0.02:
             rungs[int(size * 1e6)] = str(folders[step])
     return rungs | {SHIPPED_TOKENS: SHIPPED}
 

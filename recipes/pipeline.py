@@ -15,10 +15,11 @@ import data
 import tokenizer
 from configs import language_table
 from evaluation import client, metrics, outcomes, results
-from evaluation.programs import ROOT, run_step, words_of
+from evaluation.programs import ROOT, run_once, run_step, words_of
 from evaluation.scoring import loglikelihoods
 from generate import Decoding, generate
 from tinyworld import marks
+from training.checkpoint import sha256
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,16 @@ def prepare_tokenizer(p: Pipeline):
 
 
 def prepare_chats(p: Pipeline, names: Sequence[str], shards: str = "shards") -> None:
-    """OUT/chats/NAME/LANG.jsonl of every name -> shards of the category NAME and the language LANG in OUT/SHARDS."""
+    """OUT/chats/NAME/LANG.jsonl of every name -> shards of the category NAME and the language LANG in OUT/SHARDS.
+
+    ValueError if an earlier start, with other settings, made the shards of other chats.
+    """
     folder = Path(p.out) / "chats"
     files = [(name, path) for name in names for path in sorted((folder / name).glob("*.jsonl"))]
     sources = [{"name": f"{name}-{path.stem}", "path": f"{name}/{path.name}", "category": name, "language": path.stem,
                 "kind": "chat"} for name, path in files]
+    run_once(p.out, f"{shards}-chats", {"template": p.template} | {
+        f"{name}/{path.name}": sha256(path) for name, path in files})
     languages = {path.stem: language_table.NAMES.get(path.stem, path.stem) for _, path in files}
     run_step(p.out, shards, "prepare.py", {
         "raw": folder, "out": f"{p.out}/{shards}", "tokenizer": f"{p.out}/tokenizer", "sources": sources,

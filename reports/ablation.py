@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from configs import language_table
 from evaluation.results import format_table
-from reports.scores import read_json, read_jsonl, write_json
+from reports.scores import are_numbers, check_runs, check_saved, read_json, read_jsonl, write_json
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,33 @@ class Ablation:
             return
         if not self.baseline or not self.variant:
             raise ValueError("set baseline=, variant= and runs=, or saved=")
-        if self.runs is None or len(self.runs) < 2:
-            raise ValueError(f"runs must name two or more folders, got {self.runs}; "
-                             """set runs='["out/seed0", "out/seed1"]'""")
+        check_runs(self.runs)
 
 
 def print_ablation(c: Ablation) -> None:
     """Print the table. A score that only the variant has, such as a win rate against the baseline, is shown alone."""
-    found = read_json(c.saved) if c.saved else {
+    found = read_saved(c.saved) if c.saved is not None else {
         "baseline": c.baseline, "variant": c.variant, "scores": paired_scores(c.runs, c.baseline, c.variant)}
     print(format_table(table_rows(**found), terminal=True), flush=True)
     if c.save:
         write_json(c.save, found)
+
+
+def read_saved(path):
+    """What save= wrote; ValueError names the file and the row that is damaged."""
+    found = read_json(path)
+    names = [found.get(key) for key in ("baseline", "variant")] if isinstance(found, dict) else []
+    if not names or not all(isinstance(name, str) for name in names) or len(found) != 3:
+        raise ValueError(f"{path}: not what report.py ablation saves; write it again from its runs")
+    check_saved(path, found.get("scores"), is_score)
+    return found
+
+
+def is_score(row) -> bool:
+    """Whether a row of a saved file is one of paired_scores."""
+    place, before, after = (row.get(key) for key in ("place", "baseline", "variant"))
+    return (isinstance(place, list) and len(place) == 4 and all(isinstance(word, str) for word in place)
+            and are_numbers(after) and (before == [] or (are_numbers(before) and len(before) == len(after))))
 
 
 def paired_scores(runs, baseline, variant):

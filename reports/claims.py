@@ -22,7 +22,7 @@ from reports.gains import (
     read_checkpoints,
     translation_directions,
 )
-from reports.scores import read_json, write_json
+from reports.scores import are_numbers, check_runs, check_saved, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,16 @@ class Claims:
     def __post_init__(self):
         if (self.runs is None) == (self.saved is None):
             raise ValueError("""set one of the two, runs='["out/seed0", "out/seed1"]' or saved=results/claims.json""")
-        if self.runs is not None and len(self.runs) < 2:
-            raise ValueError(f"runs must name two or more folders, got {self.runs}; "
-                             """set runs='["out/seed0", "out/seed1"]'""")
+        if self.runs is not None:
+            check_runs(self.runs)
 
 
 def write_claims(c: Claims) -> None:
     """Write claims.md and claims.json beside the runs, and print the table; or print that of a claims.json."""
-    if c.saved:
-        print(format_table(claim_rows(read_json(c.saved)), terminal=True), flush=True)
+    if c.saved is not None:
+        saved = read_json(c.saved)
+        check_saved(c.saved, saved, is_claim)
+        print(format_table(claim_rows(saved), terminal=True), flush=True)
         return
     assert c.runs is not None
     runs = [read_checkpoints(run, c.checkpoints, c.chance) for run in c.runs]
@@ -92,6 +93,13 @@ def claim_values(c, runs):
             rises = [-gain(scores, metric, GROUPS[group])[2] for scores in runs]
             add(f"bits per byte up at most {limit:g} %, {text}", group, rises, 1, at_most=limit)
     return rows
+
+
+def is_claim(row) -> bool:
+    """Whether a row of a claims.json is one of claim_values."""
+    limit, digits = row.get("at_most", ""), row.get("digits")
+    return (isinstance(row.get("claim"), str) and isinstance(row.get("group"), str) and are_numbers(row.get("values"))
+            and type(digits) is int and 0 <= digits < 10 and (limit is None or are_numbers([limit], 1)))
 
 
 def claim_rows(values):

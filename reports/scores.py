@@ -1,5 +1,6 @@
 """Read results.jsonl and the training logs, and check that scores are comparable."""
 import json
+import math
 from pathlib import Path
 
 REQUIRED = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "shots", "prompt", "signature")
@@ -8,8 +9,10 @@ REQUIRED = ("checkpoint", "weights", "task", "lang", "metric", "score", "n", "sh
 def read_jsonl(path, required=()) -> list[dict]:
     """The objects of results.jsonl or log.jsonl. A line cut short by a kill is skipped: a resumed run appends after it.
 
-    ValueError names the file and line that is damaged otherwise, or lacks a required key.
+    ValueError names the file that is missing, and the line that is damaged otherwise or lacks a required key.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
     rows = []
     for i, raw in enumerate(Path(path).read_bytes().split(b"\n"), 1):
         if not raw.strip():
@@ -37,8 +40,6 @@ def read_scores(path, checkpoints=None, **filters) -> list[dict]:
 
     filters: the value that a field must have; None accepts any. ValueError if no row is left.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is missing; run eval.py on the checkpoints with out= its folder")
     rows = read_jsonl(path, REQUIRED)
     newest = {row["checkpoint"]: row["weights"] for row in rows}
     wanted = {key: value for key, value in filters.items() if value is not None}
@@ -100,6 +101,29 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise ValueError(f"{path}: cannot be read as a report's JSON: {e}") from None
+
+
+def check_runs(runs) -> None:
+    """ValueError unless runs are two or more different folders: one named twice would make standard errors smaller."""
+    runs = runs or []
+    if not all(isinstance(run, str) for run in runs) or len({Path(run) for run in runs}) < max(2, len(runs)):
+        raise ValueError(f"runs must name two or more different folders, got {runs}; "
+                         """set runs='["out/seed0", "out/seed1"]'""")
+
+
+def check_saved(path, rows, is_valid) -> None:
+    """ValueError that names the file and row unless rows, which a report saved, are dicts and is_valid(row) of each."""
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path}: not the rows that this report saves; write it again from its runs")
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not is_valid(row):
+            raise ValueError(f"{path}: row {i} is damaged: {str(row)[:100]}; write it again from its runs")
+
+
+def are_numbers(values, least=2) -> bool:
+    """Whether values is a list of so many finite numbers, or more."""
+    return isinstance(values, list) and len(values) >= least and all(
+        type(x) in (int, float) and math.isfinite(x) for x in values)
 
 
 def write_json(path, value) -> None:

@@ -56,10 +56,19 @@ def test_variants_differ_in_one_thing(steps):
 
 @pytest.mark.parametrize("wrong, message", [
     (dict(parts=["stage"]), "unknown stage in parts; known are stages, ablations"),
-    (dict(variants=["no-replay"]), "unknown no-replay in variants"), (dict(seeds=[1, 1]), "two or more different")])
+    (dict(variants=["no-replay"]), "unknown no-replay in variants"), (dict(parts=[["stages"]]), "in parts; known are"),
+    *((dict(seeds=seeds), "two or more different") for seeds in ([], [1], [1, 1], [1, 1, 2], [True, 2], [[1], [2]])),
+    (dict(tokens=0), "tokens must be at least 15"), (dict(lr=-1e-3), "lr above 0")])
 def test_settings_of_claims(wrong, message):
     with pytest.raises(ValueError, match=message):
         claims.Claims(**wrong)
+
+
+@pytest.mark.parametrize("recipe", [claims, bayling])
+def test_a_missing_base_is_told_before_any_work(steps, recipe, tmp_path):
+    with pytest.raises(ValueError, match="none"):
+        recipe.main([f"base={tmp_path}/none", "out=r"])
+    assert not steps
 
 
 # ---------------------------------------------------------------------- the ladder
@@ -73,16 +82,32 @@ def checkpoints(folder, *steps):
 
 
 def test_rungs_are_the_nearest_checkpoints(tmp_path):
-    base = checkpoints(tmp_path / "model", 1953, 2010, 4100, 6000)
-    rungs = ladder.find_rungs(ladder.Ladder(base=base, sizes=[1, 2, 3, 8]))
-    assert rungs == {1_000_000: f"{base}/checkpoints/step-00002010", 2_000_000: f"{base}/checkpoints/step-00004100",
-                     3_000_000: f"{base}/checkpoints/step-00006000", 38_000_000: "tinyworld/base"}
+    base = checkpoints(tmp_path / "model", 1953, 2010, 4040, 5800, 7812)
+    (tmp_path / "model/checkpoints/step-00008000.tmp").mkdir()  # it is being written
+    rungs = ladder.find_rungs(ladder.Ladder(base=base, sizes=[1, 2, 3, 4, 8]))
+    assert rungs == {1_000_000: f"{base}/checkpoints/step-00002010", 2_000_000: f"{base}/checkpoints/step-00004040",
+                     38_000_000: "tinyworld/base"}  # 2.9 M tokens are not the rung of 3, which the base will reach
     with pytest.raises(ValueError, match="none/checkpoints has no checkpoint; make base trains the base"):
         ladder.find_rungs(ladder.Ladder(base=str(tmp_path / "none")))
 
 
-def test_settings_of_the_ladder():
-    with pytest.raises(ValueError, match="sizes must be above 0, tokens and sft_tokens at least 15"):
+def test_rungs_come_before_any_work_and_have_folders_of_their_own(steps, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="has no checkpoint"):
+        ladder.main([f"base={tmp_path}/none", "out=r"])
+    assert not steps
+    monkeypatch.setattr(ladder.report, "main", lambda words: None)
+    ladder.main([f"base={checkpoints(tmp_path / 'model', 400, 800)}", "out=r", "sizes=[0.2, 0.4]"])
+    assert steps["r/0.2M", "eval-base"]["model"] != steps["r/0.4M", "eval-base"]["model"]
+
+
+@pytest.mark.parametrize("sizes", [[], [0], ["1"], [None]])
+def test_sizes_of_the_ladder(sizes):
+    with pytest.raises(ValueError, match="sizes must be millions of tokens"):
+        ladder.Ladder(sizes=sizes)
+
+
+def test_tokens_of_the_ladder():
+    with pytest.raises(ValueError, match="tokens and sft_tokens must be at least 15"):
         ladder.Ladder(sft_tokens=14)
 
 

@@ -125,6 +125,14 @@ def test_bos_stands_before_every_context(t, monkeypatch):
     assert encode_pair(t, "", "is") == ([7], empty[1])
 
 
+def test_no_probability_is_above_one():
+    """Of a vocabulary of one word it is 1 to the bit, whatever the order of the sums."""
+    c = ModelConfig(vocab_size=1, hidden_size=32, intermediate_size=48, num_hidden_layers=1, initializer_range=0.3)
+    model = Qwen2(c).init_weights(1)
+    scores = [x for x, _ in loglikelihoods(model, [([0] * n, [0] * k) for n in range(1, 20) for k in (1, 5)], 64)]
+    assert max(scores) == 0 and min(scores) > -1e-5
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100, 500, 8192])
 def test_loglikelihoods_do_not_depend_on_the_batch(model, t, batch_tokens):
     pairs = some_pairs(t)

@@ -447,9 +447,9 @@ def test_no_results_file(tmp_path):
          "paper, curve, systems, tables"),
     (["run=out/demo"], "got 'run=out/demo'; the reports are: demo"), (["Demo"], "got 'Demo'; the reports are: demo"),
     (["demo"], "Demo: run must be set"), (["claims"], "set one of the two, runs=.* or saved="),
-    (["claims", "runs=['a']"], r"runs must name two or more folders, got \['a'\]; set runs="),
+    (["claims", "runs=['a']"], r"runs must name two or more different folders, got \['a'\]; set runs="),
     (["ablation", "runs=['a', 'b']"], "set baseline=, variant= and runs=, or saved="),
-    (["ablation", "baseline=x", "variant=y", "runs=['a']"], "runs must name two or more folders"),
+    (["ablation", "baseline=x", "variant=y", "runs=['a']"], "runs must name two or more different folders"),
     (["curve", "runs=[]"], "runs must name a folder"), (["demo", "run=x", "paper=True"], "no setting named 'paper'"),
     (["demo", "run=x", "bound=0.02"], "no setting named 'bound'; it is called 'max_rise' now")])
 def test_words_that_report_nothing(argv, message):
@@ -534,6 +534,43 @@ def test_claims_english_and_chinese(tmp_path, capsys, after, verdict):
     assert got[0].startswith(f"{mean:+.1f} ± ") and got[2] == verdict
     assert got[1].split() == [f"{100 * (a - 1):+.1f}" for a in after]
     assert found["bits per byte up at most 1 %, documents", "Chinese"] == ["-1.8 ± 0.0", "-1.8 -1.8 -1.8", "yes"]
+
+
+CLAIM = {"claim": "c", "group": "g", "values": [1.0, 2.0], "digits": 2, "at_most": None}
+PLACE = {"place": ["m", "t", "acc", "low"], "baseline": [1.0, 2.0], "variant": [1.5, 2.5]}
+CHANGE = {"baseline": "off", "variant": "on", "scores": [PLACE]}
+
+
+@pytest.mark.parametrize("name, saved, message", [
+    *(("claims", rows, "not the rows that this report saves") for rows in ([], {}, None, "x", CLAIM)),
+    *(("claims", [CLAIM, CLAIM | wrong], "row 2 is damaged") for wrong in (
+        {"values": ["1", "2"]}, {"values": [1.0]}, {"values": None}, {"values": [1.0, float("nan")]}, {"digits": "2"},
+        {"digits": -1}, {"at_most": "1"}, {"claim": None})),
+    *(("claims", [row], "row 1 is damaged") for row in (None, [1], {k: CLAIM[k] for k in CLAIM if k != "at_most"})),
+    *(("ablation", found, "not what report.py ablation saves") for found in (
+        [], {}, None, [PLACE], CHANGE | {"baseline": 1}, CHANGE | {"more": 1}, {"baseline": "off", "variant": "on"})),
+    *(("ablation", CHANGE | {"scores": rows}, "not the rows") for rows in ([], {}, None)),
+    *(("ablation", CHANGE | {"scores": [PLACE | wrong]}, "row 1 is damaged") for wrong in (
+        {"variant": ["1", "2"]}, {"variant": []}, {"baseline": [1.0]}, {"baseline": None}, {"place": "mtal"},
+        {"place": ["m"]}))])
+def test_a_saved_report_that_is_damaged(tmp_path, name, saved, message):
+    file = tmp_path / "saved.json"
+    file.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=f"saved.json: {message}"):
+        report.main([name, f"saved={file}"])
+
+
+def test_runs_of_a_report(tmp_path):
+    """One named twice would make standard errors smaller."""
+    change = ["ablation", "baseline=off", "variant=on"]
+    for words in (["claims"], change):
+        for runs in (["a", "a"], ["a", "a/", "b"], [1, 2]):
+            with pytest.raises(ValueError, match="two or more different folders"):
+                report.main([*words, f"runs={runs}"])
+        with pytest.raises(ValueError, match="saved=|cannot be read"):
+            report.main([words[0], "saved="])
+    with pytest.raises(ValueError, match="a/results.jsonl is missing"):
+        report.main([*change, f"runs=['{tmp_path}/a', '{tmp_path}/b']"])
 
 
 def test_claims_need_equal_runs(tmp_path):

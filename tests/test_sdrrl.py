@@ -3,6 +3,7 @@ and why, words that may be replaced and those that may not."""
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,23 @@ def test_the_sets(world, monkeypatch):
     assert len(rows) == 10 and said(control) == [("Answer in Ukrainian.", *(UK[text] for text in DIALOGS[0]))]
     assert DIALOGS[1][0] not in json.dumps(rows + control) and account["control"] == {"TT": 1}
     assert json.loads(Path(p.out, "chats/account.json").read_text(encoding="utf-8")) == account
+
+
+def test_shards_of_other_chats_are_refused(world, monkeypatch):
+    """The chats are written at every start, the shards once: those of other settings would be trained on instead."""
+    c, p = world
+    monkeypatch.setattr(pipeline, "answer", replies())
+    monkeypatch.setattr(pipeline, "run_step", lambda *step: None)
+
+    def start(p=p, **settings):
+        sdrrl.build_sets(c, Transfer(targets=["uk"], **settings), p, "teacher")
+        pipeline.prepare_chats(p, ["sdrrl", "control"])
+
+    start()
+    for again in (lambda: start(n_parallel=5), lambda: start(replace(p, template="zephyr"))):
+        with pytest.raises(ValueError, match="has the step 'shards-chats' with other settings"):
+            again()
+    start()
 
 
 def test_what_is_understood(world, monkeypatch):
