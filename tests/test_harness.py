@@ -397,4 +397,5 @@ def test_a_published_model_beside_lm_eval(shots, tmp_path, monkeypatch):
                    for p, q in zip(a["pairs"], b["pairs"]))
     accuracy = {name: round(sum(doc["acc"] for doc in docs) / len(docs), 3) for name, docs in mine.items()}
     print(f"\n{n} pairs, largest difference of log-likelihoods {farthest:.1e}; accuracy {accuracy}")
-    assert accuracy["hellaswag"] > 0.6  # chance 0.25
+    right = [doc["acc_norm"] for doc in mine["hellaswag"]]
+    assert sum(right) / len(right) > 0.25 + 2 * (0.25 * 0.75 / len(right)) ** 0.5  # above chance: it reads
