@@ -12,6 +12,7 @@
 
 `python report.py NAME --help` prints the settings of a report, which are declared in reports/NAME.py.
 """
+import signal
 import sys
 from typing import Any
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `report.py ... | head` ends quietly
     try:
         main()
     except ValueError as e:

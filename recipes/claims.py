@@ -40,7 +40,7 @@ class Claims:
     seeds: list = field(default_factory=lambda: [0, 1, 2])
     parts: list = field(default_factory=lambda: list(PARTS))
     variants: list = field(default_factory=lambda: list(ABLATIONS))
-    tokens: int = 1_000_000           # of each run of an ablation, 8/15 of them in stage I
+    tokens: int = 500_000             # of each run of an ablation, 8/15 of them in stage I
     lr: float = 1.5e-3                # of an ablation's stage I; stage II has 0.6 times this
     base: str = "tinyworld/base"
 
