@@ -1,9 +1,11 @@
 """recipes/claims.py, ladder.py and bayling.py: what each run trains on and starts from, and what their tables say."""
 import json
 import runpy
+from pathlib import Path
 
 import pytest
 
+import report
 from evaluation import outcomes
 from recipes import bayling, claims, ladder
 
@@ -153,3 +155,18 @@ def test_the_table_of_bayling(tmp_path, capsys):
     assert outcome.controls["without"] == pytest.approx(11) and outcome.right_language == 50
     assert outcome.details[0]["answer score, low"] is None and outcome.details[place]["xx-yy chrF++"] == 10 * place
     assert "native" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- results/
+
+def test_the_stored_tables_print(capsys):
+    """Those that RESULTS.md names; the ablations are of known variants."""
+    results = Path(__file__).parent.parent / "results"
+    report.main(["claims", f"saved={results}/claims.json"])
+    assert "bits per byte saved, documents" in capsys.readouterr().out
+    stored = {path.stem: path for path in results.glob("ablations/*.json")}
+    assert stored and set(stored) <= set(claims.ABLATIONS)
+    for name, path in stored.items():
+        report.main(["ablation", f"saved={path}"])
+        header = capsys.readouterr().out.splitlines()[0].split()
+        assert header[4:6] == [claims.ABLATIONS[name][0], name]
