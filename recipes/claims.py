@@ -8,9 +8,11 @@ A seed decides the documents, the tests and the order of the data. The parts:
     stages     the demo's stage I and II, measured before, between and after: report.py claims
     ablations  shorter runs, each of which differs from its control in one thing (ABLATIONS): report.py ablation
 
-OUT/seedN/results.jsonl has all scores of a seed; claims.json, claims.md and ablation-*.json are written to OUT.
+OUT/seedN/results.jsonl has all scores of a seed, outcome.json its row of `report.py systems`; claims.json, claims.md
+and ablation-*.json are written to OUT.
 """
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
 from configs import demo_languages, load
 from configs.marco import paper
-from evaluation.programs import run_step
+from evaluation import outcomes
+from evaluation.programs import run_step, seconds_of
 from hf.weights import open_weights
+from recipes import demo
 
 PARTS = ("stages", "ablations")
 # variant: (its control, how it differs from it); every run trains on the same number of tokens
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     c, = load(Claims, argv=argv)
     open_weights(c.base)  # ValueError now, and not after the data
     for seed in c.seeds:
-        run = f"{c.out}/seed{seed}"
+        run, begin = f"{c.out}/seed{seed}", time.time()
         run_step(run, "world", "-m tinyworld configs/tiny/world.py", dict(out=f"{run}/raw", seed=seed))
         run_step(run, "tokens", "prepare.py configs/tiny/data.py", dict(raw=f"{run}/raw", out=f"{run}/tokens"))
         evaluate(run, "base", c.base)
@@ -69,6 +73,7 @@ def main(argv: list[str] | None = None) -> None:
                     data=f"{run}/tokens", init=f"{run}/stage1" if n == 2 else c.base, out=f"{run}/{stage}",
                     seed=10 * seed + n, resume=True))
                 evaluate(run, stage, f"{run}/{stage}")
+            outcomes.save(demo.make_outcome(Path(run), seed, seconds_of(run, begin)), run)
         if "ablations" in c.parts:
             for name in dict.fromkeys(name for v in c.variants for name in (ABLATIONS[v][0], v)):
                 train_variant(c, run, name, seed)

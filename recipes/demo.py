@@ -86,9 +86,12 @@ def run(title: str, command: list[str], number: int, total: int) -> str:
     return "".join(output)
 
 
-def make_outcome(seconds: float) -> outcomes.Outcome:
-    """The demo as a row of `report.py systems`: stated facts in the low-resource languages, before and after."""
-    rows = list(read_rows(OUT / "results.jsonl", ("checkpoint", "task", "lang", "metric", "score")))
+def make_outcome(run: Path, seed: int, seconds: float) -> outcomes.Outcome:
+    """Both stages as a row of `report.py systems`: stated facts in the low-resource languages, before and after.
+
+    run: a folder with the results.jsonl of base and stage2, and of dpo's answers where there are any.
+    """
+    rows = list(read_rows(run / "results.jsonl", ("checkpoint", "task", "lang", "metric", "score")))
     scores = {(r["checkpoint"], r["task"], r["metric"], r["lang"]): r["score"] for r in rows}
     low = [code for code in language_table.LOW if ("base", "mmmlu_stated", "acc", code) in scores]
     facts = {name: 100 * fmean(scores[name, "mmmlu_stated", "acc", code] for code in low)
@@ -97,7 +100,7 @@ def make_outcome(seconds: float) -> outcomes.Outcome:
                 == ("dpo", "right_language", "low", "mean")]
     tokens = sum(runpy.run_path(f"configs/tiny/{name}.py")["tokens"] for name in ("stage1", "stage2"))
     return outcomes.Outcome(
-        system="marco", title="Marco-LLM", paper="2412.04003", seed=0,
+        system="marco", title="Marco-LLM", paper="2412.04003", seed=seed,
         claim="Two stages of continual pretraining teach low-resource languages, and English keeps what it had.",
         metric="facts stated in its texts, low-resource languages, %", method=facts["stage2"],
         controls={"base": facts["base"]}, english_metric="bits per byte (less is better)",
@@ -119,7 +122,7 @@ def main() -> None:
     for title in ("ask the base", "ask the aligned model"):
         print(f"\n{title}:\n{answers[title].strip()}")
     if any(code in language_table.LOW for code in demo_languages.chosen()):
-        outcomes.save(make_outcome(time.time() - begin), OUT)
+        outcomes.save(make_outcome(OUT, 0, time.time() - begin), OUT)
     print(f"\n{time.time() - begin:.0f} s; report: {OUT}/report.html and report.md; what the steps printed: {OUT}/logs")
 
 

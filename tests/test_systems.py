@@ -41,9 +41,10 @@ def test_an_outcome_needs_a_control():
 
 def test_differences_are_paired_by_seed(tmp_path, capsys):
     """Both vary by 30 from seed to seed, their difference by 2: the standard error is that of the difference."""
-    second = replace(PLUG, seed=1, method=82.0, controls={"direct": 50.0, "pivot response": 60.0})
+    second = replace(PLUG, seed=1, method=82.0, controls={"direct": 50.0, "pivot response": 60.0}, right_language=None)
     systems.write_systems(systems.Systems(str(write(tmp_path / "o", PLUG, second)), out=str(tmp_path)))
-    assert "+31.0 ± 1.00" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "+31.0 ± 1.00" in out and "97 % (1 of 2 seeds)" in out
     text = (tmp_path / "systems.md").read_text()
     assert "pivot response" in text and "+16.0 ± 6.00" in text and "| 1.00 | full |" in text
 
