@@ -26,6 +26,7 @@ except ImportError:  # not on this system: two runs in one folder are not notice
 ROOT = Path(__file__).parent.parent
 CODE = [ROOT / "prepare.py", *sorted(ROOT.glob("corpus/*.py"))]  # a change in these changes the result
 BEAT, DEAD, START = 1.0, 20.0, 600  # seconds between two heartbeats, without one until a rank is dead, and to start
+GRACE = 3.0  # seconds until a held lock is refused
 
 
 # ---------------------------------------------------------------------- one run, its ranks and processes
@@ -33,20 +34,24 @@ BEAT, DEAD, START = 1.0, 20.0, 600  # seconds between two heartbeats, without on
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of an output folder; ValueError when another run holds it. Ends with the process, whatever ends
-    that.
+    that; the workers of a run that was just killed may hold it GRACE seconds longer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+") as f:
-        try:
-            if fcntl:
+        deadline = time.monotonic() + GRACE
+        while fcntl:
+            try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                print(f"note: {folder / 'lock'} cannot be locked ({e.strerror}): start no second run in this folder")
-            else:
-                f.seek(0)
-                raise ValueError(f"{folder.parent} is in use by another prepare.py ({f.read().strip()}); "
-                                 "wait for it, or set out= to another folder") from None
+                break
+            except OSError as e:
+                if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    print(f"note: {f.name} cannot be locked ({e.strerror}): start no second run in this folder")
+                    break
+                if time.monotonic() > deadline:
+                    f.seek(0)
+                    raise ValueError(f"{folder.parent} is in use by another prepare.py ({f.read().strip()}); "
+                                     "wait for it, or set out= to another folder") from None
+                time.sleep(0.1)
         f.seek(0)
         f.truncate()
         f.write(f"process {os.getpid()} on {os.uname().nodename}")

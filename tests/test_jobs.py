@@ -56,6 +56,17 @@ def test_a_lock_left_by_a_killed_run_holds_nothing(tmp_path):
         pass
 
 
+def test_the_workers_of_a_killed_run_may_take_a_moment(tmp_path):
+    """They hold its lock until they are gone: the next run waits for them, and does not tell of another prepare.py."""
+    with jobs.run_lock(tmp_path / "work"):
+        pass
+    held = open(tmp_path / "work/lock")
+    jobs.fcntl.flock(held, jobs.fcntl.LOCK_EX)
+    threading.Timer(0.5, held.close).start()
+    with jobs.run_lock(tmp_path / "work"):
+        assert held.closed
+
+
 def test_where_nothing_can_be_locked(tmp_path, monkeypatch, capsys):
     """Said, not taken for another run."""
     def flock(*_):
