@@ -47,9 +47,10 @@ def run_lock(folder: Path) -> Iterator[None]:
                 if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     print(f"note: {f.name} cannot be locked ({e.strerror}): start no second run in this folder")
                     break
-                if time.monotonic() > deadline:
-                    f.seek(0)
-                    raise ValueError(f"{folder.parent} is in use by another prepare.py ({f.read().strip()}); "
+                f.seek(0)
+                holder = f.read().strip()
+                if is_alive(holder) or time.monotonic() > deadline:
+                    raise ValueError(f"{folder.parent} is in use by another prepare.py ({holder}); "
                                      "wait for it, or set out= to another folder") from None
                 time.sleep(0.1)
         f.seek(0)
@@ -63,6 +64,12 @@ def run_lock(folder: Path) -> Iterator[None]:
             f.truncate()
             with suppress(OSError, AttributeError):  # of forked processes too, which may live a moment longer
                 fcntl.flock(f, fcntl.LOCK_UN)
+
+
+def is_alive(holder: str) -> bool:
+    """Whether the process that wrote "process N on HOST" runs on this machine."""
+    _, pid, _, host = holder.split() if len(holder.split()) == 4 else (None, "0", None, None)
+    return host == os.uname().nodename and pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
 class Ranks:
