@@ -21,7 +21,8 @@ import torch._functorch.config
 
 from bench import documents, evaluation, gpu, tokenizing, training
 
-CPU = {"training": training.steps, "head": training.head_memory, "tokenizing": tokenizing.tokenizing,
+CPU = {"training": training.steps, "head": training.head_memory, "moments": training.moments,
+       "tokenizing": tokenizing.tokenizing,
        "documents": documents.documents, "evaluation": evaluation.evaluation, "cascade": documents.cascade}
 GPU = {"attention": gpu.attention, "loss": gpu.loss, "elementwise": gpu.elementwise, "decode": gpu.decode,
        "step": gpu.training_step}

@@ -9,6 +9,7 @@ import kernels
 from bench.timing import best_seconds, can_measure_memory, matmul_rate, peak_memory, row
 from model import IGNORE, ModelConfig, Qwen2
 from training import estimate
+from training.adamw import LowBitAdamW
 
 SMALL = dict(vocab_size=8192, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=8,
              num_key_value_heads=4)
@@ -62,6 +63,22 @@ def head_memory():
     mine, other = peak_memory(ours), peak_memory(theirs)
     yield row("head_memory", "head and loss, 2048 tokens, 151,936 words", mine, other, unit="GiB",
               of="transformers, fp32")
+
+
+def moments():
+    """An optimizer step with AdamW's moments in fewer bits, beside torch's fused one in float32."""
+    shapes, steps = [(1024, 1024)] * 8, []
+    for kind in ("float32", "bfloat16", "int8"):
+        weights = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        groups = [{"params": weights, "weight_decay": 0.1}]
+        steps.append(torch.optim.AdamW(groups, lr=1e-4, fused=True).step if kind == "float32" else
+                     LowBitAdamW(groups, 1e-4, (0.9, 0.95), kind).step)
+    theirs, *ours = best_seconds(steps, 3)
+    for kind, mine in zip(("bfloat16", "int8"), ours):
+        yield row(f"moments_{kind}", f"optimizer step, 8.4 M parameters, moments in {kind}", mine, theirs,
+                  of="torch's fused AdamW, float32")
 
 
 # ---------------------------------------------------------------------- batches

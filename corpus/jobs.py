@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -68,8 +69,8 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 def is_alive(holder: str) -> bool:
     """Whether the process that wrote "process N on HOST" runs on this machine."""
-    _, pid, _, host = holder.split() if len(holder.split()) == 4 else (None, "0", None, None)
-    return host == os.uname().nodename and pid.isdigit() and Path(f"/proc/{pid}").exists()
+    found = re.fullmatch(r"process (\d+) on (.+)", holder)
+    return found is not None and found[2] == os.uname().nodename and Path("/proc", found[1]).exists()
 
 
 class Ranks:

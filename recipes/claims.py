@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
 from configs import demo_languages, load
 from configs.marco import paper
-from evaluation import outcomes
 from evaluation.programs import run_step, seconds_of
 from hf.weights import open_weights
 from recipes import demo
@@ -66,18 +65,18 @@ def main(argv: list[str] | None = None) -> None:
         run, begin = f"{c.out}/seed{seed}", time.time()
         run_step(run, "world", "-m tinyworld configs/tiny/world.py", dict(out=f"{run}/raw", seed=seed))
         run_step(run, "tokens", "prepare.py configs/tiny/data.py", dict(raw=f"{run}/raw", out=f"{run}/tokens"))
-        evaluate(run, "base", c.base)
+        evaluate(run, "base", c.base, f"{run}/raw")
         if "stages" in c.parts:
             for n, stage in enumerate(("stage1", "stage2"), 1):
                 run_step(run, stage, f"train.py configs/tiny/{stage}.py", dict(
                     data=f"{run}/tokens", init=f"{run}/stage1" if n == 2 else c.base, out=f"{run}/{stage}",
                     seed=10 * seed + n, resume=True))
-                evaluate(run, stage, f"{run}/{stage}")
-            outcomes.save(demo.make_outcome(Path(run), seed, seconds_of(run, begin)), run)
+                evaluate(run, stage, f"{run}/{stage}", f"{run}/raw")
+            demo.save_outcome(Path(run), seed, seconds_of(run, begin), c.base)
         if "ablations" in c.parts:
             for name in dict.fromkeys(name for v in c.variants for name in (ABLATIONS[v][0], v)):
                 train_variant(c, run, name, seed)
-                evaluate(run, name, f"{run}/{name}")
+                evaluate(run, name, f"{run}/{name}", f"{run}/raw")
     runs = f"runs={[f'{c.out}/seed{seed}' for seed in c.seeds]}"
     if "stages" in c.parts:
         report.main(["claims", runs])
@@ -120,9 +119,10 @@ def stage_mixtures(name):
     return [demo_languages.present({k: share for k, share in mixture.items() if share}) for mixture in scaled]
 
 
-def evaluate(run, name, model):
+def evaluate(run, name, model, raw):
+    """The demo's benchmarks of a model, into RUN/results.jsonl under that name."""
     run_step(run, f"eval-{name}", "eval.py configs/tiny/eval.py", dict(
-        model=model, checkpoint=name, data=f"{run}/raw/benchmarks", out=f"{run}/results.jsonl", threads=1))
+        model=model, checkpoint=name, data=f"{raw}/benchmarks", out=f"{run}/results.jsonl", threads=1))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import demo_languages, language_table
+from configs import language_table
 from evaluation import outcomes
 from evaluation.results import read_rows
 
@@ -86,20 +86,23 @@ def run(title: str, command: list[str], number: int, total: int) -> str:
     return "".join(output)
 
 
-def make_outcome(run: Path, seed: int, seconds: float) -> outcomes.Outcome:
-    """Both stages as a row of `report.py systems`: stated facts in the low-resource languages, before and after.
+def save_outcome(run: Path, seed: int, seconds: float, base: str = BASE) -> None:
+    """RUN/outcome.json, both stages as a row of `report.py systems`: stated facts in the low-resource languages, before
+    and after. Nothing if none was chosen.
 
     run: a folder with the results.jsonl of base and stage2, and of dpo's answers where there are any.
     """
     rows = list(read_rows(run / "results.jsonl", ("checkpoint", "task", "lang", "metric", "score")))
     scores = {(r["checkpoint"], r["task"], r["metric"], r["lang"]): r["score"] for r in rows}
     low = [code for code in language_table.LOW if ("base", "mmmlu_stated", "acc", code) in scores]
+    if not low:
+        return
     facts = {name: 100 * fmean(scores[name, "mmmlu_stated", "acc", code] for code in low)
              for name in ("base", "stage2")}
     answered = [r["score"] for r in rows if (r["checkpoint"], r["metric"], r.get("group"), r["lang"])
                 == ("dpo", "right_language", "low", "mean")]
     tokens = sum(runpy.run_path(f"configs/tiny/{name}.py")["tokens"] for name in ("stage1", "stage2"))
-    return outcomes.Outcome(
+    outcomes.save(outcomes.Outcome(
         system="marco", title="Marco-LLM", paper="2412.04003", seed=seed,
         claim="Two stages of continual pretraining teach low-resource languages, and English keeps what it had.",
         metric="facts stated in its texts, low-resource languages, %", method=facts["stage2"],
@@ -107,7 +110,7 @@ def make_outcome(run: Path, seed: int, seconds: float) -> outcomes.Outcome:
         english_before=scores["base", "heldout", "bits_per_byte", "en"],
         english_after=scores["stage2", "heldout", "bits_per_byte", "en"],
         right_language=100 * answered[-1] if answered else None, tokens=tokens, control_tokens=0,
-        base=outcomes.hash_base(BASE), seconds=seconds)
+        base=outcomes.hash_base(base), seconds=seconds), run)
 
 
 def main() -> None:
@@ -121,8 +124,7 @@ def main() -> None:
     print(f"\n{answers['report'].strip()}")
     for title in ("ask the base", "ask the aligned model"):
         print(f"\n{title}:\n{answers[title].strip()}")
-    if any(code in language_table.LOW for code in demo_languages.chosen()):
-        outcomes.save(make_outcome(OUT, 0, time.time() - begin), OUT)
+    save_outcome(OUT, 0, time.time() - begin)
     print(f"\n{time.time() - begin:.0f} s; report: {OUT}/report.html and report.md; what the steps printed: {OUT}/logs")
 
 

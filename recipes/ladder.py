@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
 from configs import load
 from evaluation.programs import run_step
+from recipes.claims import evaluate
 from reports.curve import tokens_by_step
 
 SHIPPED, SHIPPED_TOKENS = "tinyworld/base", 38_000_000
@@ -84,11 +85,6 @@ def climb(c, run, model, raw, shards, chats):
         model=f"{run}/sft", data=raw, out=f"{run}/answers", threads=1))
     run_step(run, "judge", "-m tinyworld judge", dict(
         a=f"{run}/answers/samples.jsonl", raw=raw, out=f"{run}/results.jsonl"))
-
-
-def evaluate(run, name, model, raw):
-    run_step(run, f"eval-{name}", "eval.py configs/tiny/eval.py", dict(
-        model=model, checkpoint=name, data=f"{raw}/benchmarks", out=f"{run}/results.jsonl", threads=1))
 
 
 if __name__ == "__main__":

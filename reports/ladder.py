@@ -6,7 +6,6 @@
 Each folder has a results.jsonl of the base checkpoint and of what was trained from it; a list of folders are seeds,
 which are averaged. Writes ladder.md, ladder.png and ladder.json (a row for each size, ability and group of languages).
 """
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from reports.curve import tokens_by_step
 from reports.demo_tables import ABILITIES, JUDGE_GROUPS
 from reports.figures import LIGHT, MISSING, pyplot, style
 from reports.gains import CHANCE, GROUPS, mean_scores, measured, read_checkpoints
-from reports.scores import read_jsonl
+from reports.scores import read_jsonl, write_json
 
 GROUP_COLORS = {"English": "en", "Chinese": "zh", "other high-resource": "high", "low-resource": "low"}
 # metrics of the tinyworld's exact judge
@@ -45,7 +44,7 @@ def write_ladder(c: Ladder) -> None:
     check_alike(rows)
     out = Path(c.out or c.run or Path(next(iter(runs.values()))[0]).parent)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "ladder.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "ladder.json", rows)
     first, last = c.checkpoints[0], c.checkpoints[-1]
     table = table_rows(rows)
     text = ["# The ladder: abilities by the size of the base",

@@ -127,5 +127,13 @@ def are_numbers(values, least=2) -> bool:
 
 
 def write_json(path, value) -> None:
+    """A list of rows, or a dict whose values may be such lists, with a line for each row."""
+    def rows(x):
+        return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in x) + "\n]" if isinstance(x, list) \
+            else json.dumps(x, ensure_ascii=False)
+
+    text = rows(value)
+    if isinstance(value, dict):
+        text = "{" + ",\n".join(f"{json.dumps(key)}: {rows(x)}" for key, x in value.items()) + "}"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    Path(path).write_text(text + "\n", encoding="utf-8")

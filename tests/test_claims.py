@@ -7,7 +7,7 @@ import pytest
 
 import report
 from evaluation import outcomes
-from recipes import bayling, claims, ladder
+from recipes import bayling, claims, demo, ladder
 
 
 @pytest.fixture
@@ -71,6 +71,23 @@ def test_a_missing_base_is_told_before_any_work(steps, recipe, tmp_path):
     with pytest.raises(ValueError, match="none"):
         recipe.main([f"base={tmp_path}/none", "out=r"])
     assert not steps
+
+
+def test_the_outcome_of_both_stages(tmp_path):
+    """Means over the low-resource languages; where none was chosen there is no such row."""
+    def write(*languages):
+        rows = [{"checkpoint": name, "task": task, "metric": metric, "lang": lang, "score": score + step}
+                for name, step in (("base", 0), ("stage2", 0.25)) for lang, score in (("en", 1.0), *languages)
+                for task, metric in (("mmmlu_stated", "acc"), ("heldout", "bits_per_byte"))]
+        (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        demo.save_outcome(tmp_path, 3, 9.0)
+
+    write(("de", 0.5))
+    assert not (tmp_path / "outcome.json").exists()
+    write(("de", 0.5), ("kk", 0.25), ("uk", 0.35))
+    outcome = outcomes.load(tmp_path / "outcome.json")
+    assert (outcome.seed, outcome.method, outcome.controls) == (3, pytest.approx(55), {"base": pytest.approx(30)})
+    assert (outcome.english_before, outcome.english_after, outcome.right_language) == (1, 1.25, None)
 
 
 # ---------------------------------------------------------------------- the ladder
