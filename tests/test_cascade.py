@@ -676,7 +676,7 @@ def count(path):
     if os.environ["OUT"] in str(path):
         tally = os.open(os.environ["TALLY"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(tally, b".")
-        if os.fstat(tally).st_size == int(os.environ["AT"]):
+        if os.fstat(tally).st_size >= int(os.environ["AT"]):  # two at once may both pass it
             os.killpg(0, signal.SIGKILL)
         os.close(tally)
 def opened(path, mode="r", *args, **more):
