@@ -47,7 +47,7 @@ from evaluation.run import RUNNERS, generation_stop_ids
 from evaluation.tasks import PAPER_SUITE, load_tasks
 from evaluation.translation import signature_of, translation_metrics
 from model import Qwen2
-from training.distributed import die_with_parent, exit_with
+from training.distributed import die_with_parent, exit_with, tune_cpu
 
 
 @dataclass(frozen=True)
@@ -298,6 +298,8 @@ def evaluate(c):
         die_with_parent()
     if c.threads:
         torch.set_num_threads(c.threads)
+    if not torch.cuda.is_available():
+        tune_cpu(flush_denormals=False)
     tasks = select_tasks(c)
     if world_size > 1:
         dist.init_process_group("gloo")

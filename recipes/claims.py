@@ -25,11 +25,12 @@ from hf.weights import open_weights
 from recipes import demo
 
 PARTS = ("stages", "ablations")
+REPLAY = ("en", "zh", *demo_languages.REPLAYED_PAIRS)  # what the base was trained on
 # variant: (its control, how it differs from it); every run trains on the same number of tokens
 ABLATIONS = {
     "one_stage": ("two_stages", "one stage with the mean of both mixtures, from stage I's learning rate down"),
-    "half_replay": ("two_stages", "half the share of English and half that of Chinese"),
-    "no_replay": ("two_stages", "no documents in English and Chinese"),
+    "half_replay": ("two_stages", "half the share of English, of Chinese and of their pairs"),
+    "no_replay": ("two_stages", "none of these"),
     "low_lr": ("two_stages", "a third of the learning rates"),
     "high_lr": ("two_stages", "three times the learning rates"),
     "merged": ("two_stages", "the weights of two_stages and of the base, averaged"),
@@ -110,10 +111,10 @@ def train_variant(c, run, name, seed):
 
 def stage_mixtures(name):
     """The mixtures of a variant's stages, as shares in %."""
-    stages = [paper.STAGE1, paper.STAGE2]
+    stages = [mixture | demo_languages.REPLAYED_PAIRS for mixture in (paper.STAGE1, paper.STAGE2)]
     if name == "one_stage":  # as many tokens of each category as in both stages
         stages = [{k: (8 * stages[0][k] + 7 * stages[1][k]) / 15 for k in stages[0]}]
-    scale = {"half_replay": {"en": 0.5, "zh": 0.5}, "no_replay": {"en": 0, "zh": 0},
+    scale = {"half_replay": dict.fromkeys(REPLAY, 0.5), "no_replay": dict.fromkeys(REPLAY, 0),
              "filtered": {"parallel": 5}, "unfiltered": {"parallel": 5}}.get(name, {})
     scaled = ({k: round(share * scale.get(k, 1), 3) for k, share in mixture.items()} for mixture in stages)
     return [demo_languages.present({k: share for k, share in mixture.items() if share}) for mixture in scaled]

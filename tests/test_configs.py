@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import configs
-from configs import language_table
+from configs import demo_languages, language_table
 from configs.marco import paper
 from configs.renamed import RENAMED
 from reports import published
@@ -191,13 +191,14 @@ def test_every_config_fits_its_program(path):
 def test_configs_load_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     c, _, _ = configs.load(*schemas()["train"], argv=[str(ROOT / "configs/tiny/stage2.py")])
-    assert c.mixture == paper.STAGE2 and c.init.endswith("stage1")
+    assert c.mixture == paper.STAGE2 | demo_languages.REPLAYED_PAIRS and c.init.endswith("stage1")
 
 
 def test_the_two_stages_follow_the_paper():
     paths = [str(ROOT / f"configs/tiny/{stage}.py") for stage in ("stage1", "stage2")]
     one, two = (configs.load(*schemas()["train"], argv=[path])[0] for path in paths)
-    assert one.mixture == paper.STAGE1 and two.mixture == paper.STAGE2
+    pairs = demo_languages.REPLAYED_PAIRS
+    assert one.mixture == paper.STAGE1 | pairs and two.mixture == paper.STAGE2 | pairs
     assert one.tokens / two.tokens == pytest.approx(paper.STAGE1_TOKENS / paper.STAGE2_TOKENS)
     assert two.lr / one.lr == pytest.approx(paper.STAGE2_LR / paper.STAGE1_LR)
     assert two.init == one.out and one.seed != two.seed
@@ -216,6 +217,7 @@ def test_the_demo_in_some_languages(languages, monkeypatch):
     for name in ("stage1", "stage2", "sft"):
         mixture = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["mixture"]
         assert {k for k in mixture if k in ("en", "zh", "high", "low")} == groups
+        assert ("parallel/en-zh" in mixture) == ("zh" in codes)
         assert ("chat" in mixture) == (name == "sft" and bool(set(codes) - {"en", "zh"}))
         assert ("chat/zh" in mixture) == (name == "sft" and "zh" in codes)
 

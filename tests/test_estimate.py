@@ -54,18 +54,18 @@ def test_memory_of_a_gpu():
 
 
 def test_traffic():
-    """7B on 64 H100 as 8 x 8: 7/8 of (2 x 2 x 7.616 - 2 x 1.090 + 4 x 7.616) GB over NVLink, then between nodes
-    2 x 7/8 x 4 x 7.616/8 GB."""
+    """7B on 64 H100 as 8 x 8: 7/8 of (2 x 2 x 7.616 - 2 x (1.090 + 0.233) + 4 x 7.616) GB over NVLink, then between
+    nodes 2 x 7/8 x 4 x 7.616/8 GB."""
     c, m, p = settings("shape=Qwen2-7B", "gpus=64", "shard_size=8", "batch_size=64", "tokens=10000")
     n = estimate.count_parameters(ModelConfig(**estimate.SHAPES["Qwen2-7B"]))
     inside, between = estimate.traffic_seconds(c, n, 64, 8, "H100")
-    assert inside == pytest.approx(7 / 8 * (30.4625 - 2.1800 + 30.4625) / 450, rel=1e-4)
+    assert inside == pytest.approx(7 / 8 * (30.4625 - 2.6461 + 30.4625) / 450, rel=1e-4)
     assert between == pytest.approx(2 * 7 / 8 * 4 * 7.6156 / 8 / 50, rel=1e-4)
     c, *_ = settings("shape=Qwen2-7B", "gpus=64", "batch_size=64", "tokens=10000")
     whole, none = estimate.traffic_seconds(c, n, 64, 8, "H100")
-    assert none == 0 and whole == pytest.approx(63 / 64 * (30.4625 - 2.1800 + 30.4625) / (8 * 50), rel=1e-4)
+    assert none == 0 and whole == pytest.approx(63 / 64 * (30.4625 - 2.6461 + 30.4625) / (8 * 50), rel=1e-4)
     whole, _ = estimate.traffic_seconds(c, n, 64, 16, "H100")  # 16 ports bring in more than NVLink passes on
-    assert whole == pytest.approx(63 / 64 * (30.4625 - 2.1800 + 30.4625) / 450, rel=1e-4)
+    assert whole == pytest.approx(63 / 64 * (30.4625 - 2.6461 + 30.4625) / 450, rel=1e-4)
     assert estimate.traffic_seconds(c, n, 1, 8, "H100") == (0, 0)
 
 

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -848,6 +849,51 @@ def test_nan_on_one_process_is_of_all(root, token_data, tmp_path, processes, cha
         rows = log_of(tmp_path / "run")
         assert [r["step"] for r in rows if "skipped" in r] == [2] and place in str(rows) and "ended" not in done.stdout
         assert (tmp_path / "run/model.safetensors").exists()
+
+
+TRACE = """
+import os, re, sys
+import torch
+from torch.profiler import ProfilerActivity, profile
+import train
+from training import objectives
+original, seen = objectives.LanguageModeling.loss, []
+def traced(self, model, batch, *more):  # forward and backward of the second step
+    if torch.is_grad_enabled():
+        seen.append(profile(activities=[ProfilerActivity.CPU]))
+        if len(seen) == 2:
+            seen[1].__enter__()
+    return original(self, model, batch, *more)
+objectives.LanguageModeling.loss = traced
+step = torch.optim.AdamW.step
+def stepped(*a, **k):
+    if len(seen) == 2:
+        seen[1].__exit__(None, None, None)
+        names = [(e.time_range.start, e.name) for e in seen[1].events() if e.name.startswith("FSDP::")]
+        if os.environ["RANK"] == "0":
+            print("TRACE", *(name.replace(" ", "") for _, name in sorted(names)))
+        seen.append(None)
+    return step(*a, **k)
+torch.optim.AdamW.step = stepped
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_weights_are_gathered_ahead_in_the_backward(root, token_data, tmp_path):
+    """FSDP2 asks for the layer below before a layer's backward is over, and keeps the last layer from the forward."""
+    (tmp_path / "trace.py").write_text(TRACE)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "trace.py"]
+    settings = words(token_data, tmp_path / "run", steps=3, shard_size=2, num_hidden_layers=4)
+    done = subprocess.run([sys.executable, *map(str, launch), *settings], capture_output=True, text=True, timeout=600,
+                          env=os.environ | {"PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    trace = next(line for line in done.stdout.splitlines() if line.startswith("TRACE")).split()[1:]
+    gathers = [int(layer) for name in trace for layer in re.findall(r"all_gather\(model.layers.(\d)\)", name)]
+    assert gathers == [0, 1, 2, 3, 2, 1, 0]
+    for layer in (2, 1, 0):
+        asked = len(trace) - 1 - trace[::-1].index(f"FSDP::all_gather(model.layers.{layer})")
+        assert asked < trace.index(f"FSDP::post_backward_reshard(model.layers.{layer + 1})")
 
 
 # ---------------------------------------------------------------------- training new embeddings alone

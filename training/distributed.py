@@ -143,8 +143,9 @@ def shard_model(model, world, residual_fp32=False):
     residual_fp32: do not cast what a block reads, the residual stream, to the compute dtype.
     """
     policy = MixedPrecisionPolicy(world.dtype, torch.float32, cast_forward_inputs=not residual_fp32)
-    for block in model.model.layers:
-        fully_shard(block, mesh=world.mesh, mp_policy=policy)
+    for block in model.model.layers:  # the backward begins with the last one, which therefore stays gathered for it
+        is_last = block is model.model.layers[-1]
+        fully_shard(block, mesh=world.mesh, mp_policy=policy, reshard_after_forward=not is_last)
     # the root (norm, embedding, head: 5 GB in bf16 at 72 B) stays gathered from forward to backward
     fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
 

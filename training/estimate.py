@@ -163,8 +163,8 @@ def memory_per_gpu(c, config, parameters, gpus):
 def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     """(of FSDP per micro-step, of the all-reduce between replicas per step), at the datasheet's rates.
 
-    A GPU receives (S - 1) / S of the blocks twice in bfloat16 (forward, backward) and of the root once, and sends its
-    gradients in float32. Shards within a node use NVLink. Of shards beyond it, NCCL's rings bring each byte into a node
+    A GPU receives (S - 1) / S of the blocks twice in bfloat16 (forward, backward), of the last block and of the root
+    once, and sends its gradients in float32. Shards within a node use NVLink. Of shards beyond it, NCCL's rings bring each byte into a node
     once and pass it on over NVLink, so all ports of the node serve all its GPUs; published runs with small batches are
     up to 2.4 times as fast as one port per GPU would allow (tests/test_estimate_peers.py). Replicas, each shard with
     its own counterpart, have one port per GPU.
@@ -173,7 +173,7 @@ def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     _, _, in_node, between_nodes = CARDS[gpu]
     replicas = gpus // shards
     trained = n["adapter"] or n["all"]
-    sharded = (shards - 1) / shards * (2 * (2 * n["all"] - n["root"]) + 4 * trained)
+    sharded = (shards - 1) / shards * (2 * (2 * n["all"] - n["root"] - n["block"]) + 4 * trained)
     reduced = 2 * (replicas - 1) / replicas * 4 * trained / shards
     return (sharded / (in_node if shards <= gpus_per_node else min(in_node, gpus_per_node * between_nodes)),
             reduced / (in_node if gpus <= gpus_per_node else between_nodes))

@@ -1,4 +1,4 @@
-"""SFT in small, from stage II: instructions in every language, cross-lingual ones, and stage II's text in a fifth."""
+"""SFT in small, from stage II: instructions in all languages, cross-lingual ones, and text again, most of it knowledge."""
 from configs import demo_languages as _demo
 from configs.marco import paper
 
@@ -6,9 +6,11 @@ data = ["out/demo/chats", "out/demo/tokens"]
 init = "out/demo/stage2"
 out = "out/demo/sft"
 # "chat" is shared by the languages other than English and Chinese
-_chats = {"chat/en": 6, "chat/zh": 12, "chat": 56}
+_chats = {"chat/en": 5, "chat/zh": 20, "chat": 56}
 _text = {_k: 0.2 * _v for _k, _v in _demo.present(paper.STAGE2).items()}
-mixture = {_k: _v for _k, _v in _chats.items() if _demo.has_chats(_k)} | {"crosslingual": 10} | _text
+# knowledge is questions with answers: the more of it, the more facts are answered rightly that no instruction asks for
+_text_again = _demo.present(_text | {"knowledge": 20} | _demo.REPLAYED_PAIRS)
+mixture = {_k: _v for _k, _v in _chats.items() if _demo.has_chats(_k)} | {"crosslingual": 8} | _text_again
 tokens = 3_000_000
 seq_len, batch_size, micro_batch_size = 256, 8, 4
 lr, warmup_ratio = 7e-4, 0.05

@@ -5,7 +5,7 @@ from configs.marco import paper
 data = "out/demo/tokens"
 init = "tinyworld/base"
 out = "out/demo/stage1"
-mixture = _demo.present(paper.STAGE1)
+mixture = _demo.present(paper.STAGE1 | _demo.REPLAYED_PAIRS)
 tokens = 2_000_000
 seq_len, batch_size, micro_batch_size = 256, 8, 4
 lr, warmup_ratio = 1.5e-3, 0.03  # the paper's 1e-5 is for a model 4,000 times as large
