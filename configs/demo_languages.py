@@ -5,8 +5,8 @@ from configs.language_table import MARCO, group
 
 # ten languages in six scripts; four are low-resource: Italian in Latin letters, Ukrainian and Kazakh in Cyrillic, Greek
 DEFAULT = "en zh ar de fr ja it uk kk el"
-# beside the paper's mixtures, which add up to 100: the base translates between English and Chinese, and forgets it where
-# their pairs are few among those of all languages
+# beside the paper's shares, which add up to 100: the base translates between English and Chinese, and forgets it where
+# their pairs are few among all
 REPLAYED_PAIRS = {"parallel/en-zh": 4}
 
 

@@ -164,10 +164,10 @@ def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     """(of FSDP per micro-step, of the all-reduce between replicas per step), at the datasheet's rates.
 
     A GPU receives (S - 1) / S of the blocks twice in bfloat16 (forward, backward), of the last block and of the root
-    once, and sends its gradients in float32. Shards within a node use NVLink. Of shards beyond it, NCCL's rings bring each byte into a node
-    once and pass it on over NVLink, so all ports of the node serve all its GPUs; published runs with small batches are
-    up to 2.4 times as fast as one port per GPU would allow (tests/test_estimate_peers.py). Replicas, each shard with
-    its own counterpart, have one port per GPU.
+    once, and sends its gradients in float32. Shards within a node use NVLink. Of shards beyond it, NCCL's rings bring
+    each byte into a node once and pass it on over NVLink, so all ports of the node serve all its GPUs; published runs
+    with small batches are up to 2.4 times as fast as one port per GPU would allow (tests/test_estimate_peers.py).
+    Replicas, each shard with its own counterpart, have one port per GPU.
     """
     shards, n = min(c.shard_size or gpus, gpus), parameters
     _, _, in_node, between_nodes = CARDS[gpu]

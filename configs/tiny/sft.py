@@ -1,4 +1,4 @@
-"""SFT in small, from stage II: instructions in all languages, cross-lingual ones, and text again, most of it knowledge."""
+"""SFT in small, from stage II: instructions in all languages, cross-lingual ones, and text, most of it knowledge."""
 from configs import demo_languages as _demo
 from configs.marco import paper
 
