@@ -34,6 +34,8 @@ def open_weights(folder):
     files = sorted(folder.glob("*.safetensors"))
     if weight_map is not None:
         files = [folder / file for file in sorted(set(weight_map.values()))]
+    if not files and (steps := sorted(folder.glob("checkpoints/step-*[0-9]"))):
+        raise ValueError(f"{folder}: training has not finished; continue it with resume=True, or take {steps[-1]}")
     if not files:
         raise ValueError(f"{folder}: no *.safetensors file (pickled weights, *.bin or *.pt, are never read: convert "
                          f"them first)")

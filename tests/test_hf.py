@@ -522,6 +522,13 @@ def test_an_index_that_leaves_the_folder(tmp_path, path):
     refused(folder, "model.safetensors.index.json", "bravo")
 
 
+def test_a_run_that_has_not_finished_names_its_last_checkpoint(tmp_path):
+    for step in ("step-00000008", "step-00000016", "step-00000024.tmp"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"has not finished; continue it with resume=True, or take .*step-00000016$"):
+        open_weights(tmp_path)
+
+
 def test_an_index_that_names_a_missing_file(tmp_path):
     shards(tmp_path, one="alpha", two="bravo")
     (tmp_path / "two.safetensors").unlink()
