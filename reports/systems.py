@@ -29,7 +29,8 @@ def write_systems(c: Systems) -> None:
     table = [["system", "measured", "method", "control", "difference", "seeds", "English before → after",
               "right language", "tokens, method / control"]]
     table += [summary_row(outcomes) for outcomes in by_system.values()]
-    print(format_table(table, terminal=True), flush=True)
+    claims = [f"{outcomes[0].title}: {sentence(outcomes[0].claim)}" for outcomes in by_system.values()]
+    print(format_table(table, terminal=True), "", "What each claims:", *claims, sep="\n", flush=True)
     if c.out:
         text = ["# The systems on the shipped base", format_table(table)]
         for outcomes in by_system.values():
@@ -86,7 +87,7 @@ def system_text(outcomes):
         rows.append([name, plus_minus(values, sign=""), plus_minus([o.method - x for o, x in zip(outcomes, values)])])
     seconds = fmean(o.seconds for o in outcomes)
     return [f"## {first.title} ({first.paper})",
-            f"{first.claim[0].upper()}{first.claim[1:].rstrip('.')}. Seeds {', '.join(str(o.seed) for o in outcomes)}; "
+            f"{sentence(first.claim)} Seeds {', '.join(str(o.seed) for o in outcomes)}; "
             f"{seconds:.0f} s a run.",
             format_table(rows), *detail_tables(outcomes)]
 
@@ -110,6 +111,10 @@ def average(values):
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return number(fmean(values))
     return "" if values[0] is None else str(values[0]) if len(set(map(str, values))) == 1 else "differs"
+
+
+def sentence(claim):
+    return f"{claim[0].upper()}{claim[1:].rstrip('.')}."
 
 
 def plus_minus(values, sign="+"):
