@@ -68,14 +68,16 @@ def summary_row(outcomes):
     first, control = outcomes[0], next(iter(outcomes[0].controls))
     methods, controls = [o.method for o in outcomes], [o.controls[control] for o in outcomes]
     differences = [a - b for a, b in zip(methods, controls)]
-    before, after = fmean(o.english_before for o in outcomes), fmean(o.english_after for o in outcomes)
+    english = ""
+    if not any(None in (o.english_before, o.english_after) for o in outcomes):
+        before, after = fmean(o.english_before for o in outcomes), fmean(o.english_after for o in outcomes)
+        english = f"{number(before)} → {number(after)} {first.english_metric}"
     languages = [o.right_language for o in outcomes if o.right_language is not None]
     right = f"{fmean(languages):.0f} %" if languages else ""
     right += f" ({len(languages)} of {len(outcomes)} seeds)" if 0 < len(languages) < len(outcomes) else ""
     return [f"{first.title} ({first.paper})", first.metric, number(fmean(methods)),
             f"{number(fmean(controls))} ({control})", plus_minus(differences), str(len(outcomes)),
-            f"{number(before)} → {number(after)} {first.english_metric}", right,
-            f"{millions(first.tokens)} / {millions(first.control_tokens)}"]
+            english, right, f"{millions(first.tokens)} / {millions(first.control_tokens)}"]
 
 
 def system_text(outcomes):

@@ -55,6 +55,11 @@ def test_one_seed_has_no_standard_error(tmp_path, capsys):
     assert "+30.0 " in line and "±" not in line and "0.90 M / 0.30 M" in line
 
 
+def test_english_that_was_not_measured(tmp_path, capsys):
+    systems.write_systems(systems.Systems(str(write(tmp_path, replace(PLUG, english_before=None)))))
+    assert "→ 99" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("change, named", [({"metric": "chrF++"}, "metric"), ({"base": "ffff"}, "base"),
                                            ({"controls": {"direct": 1.0}}, "controls")])
 def test_unlike_runs_are_not_averaged(tmp_path, change, named):
