@@ -81,9 +81,9 @@ def test_a_missing_base_is_told_before_any_work(steps, recipe, tmp_path):
 def test_a_base_with_other_weights_is_refused(steps, recipe, tmp_path, monkeypatch):
     """A second start would mix results of two bases; the path may be the same."""
     shutil.copytree("tinyworld/base", tmp_path / "base")
-    monkeypatch.setattr(recipe, "evaluate", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(recipe, "evaluate", lambda *args: (_ for _ in ()).throw(RuntimeError))
     argv = [f"base={tmp_path}/base", f"out={tmp_path}/out"]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         recipe.main(argv)
     weights = tmp_path / "base/model.safetensors"
     data = bytearray(weights.read_bytes())
