@@ -15,6 +15,11 @@ from generate import complete
 SEPARATOR = " = "  # between a sentence and its translation; examples are lines
 
 
+def fits_a_list(text) -> bool:
+    """Whether a sentence can be a side of an example."""
+    return bool(text.strip()) and "\n" not in text and SEPARATOR not in text
+
+
 def icl_prompt(examples, x, t=None, max_length=None) -> str:
     """[(x, y), ...] and a new x -> lines "x = y" and the beginning of the last one.
 
@@ -22,7 +27,7 @@ def icl_prompt(examples, x, t=None, max_length=None) -> str:
     ValueError for a sentence that would break a line.
     """
     for text in (x, *(side for pair in examples for side in pair)):
-        if "\n" in text or SEPARATOR in text or not text.strip():
+        if not fits_a_list(text):
             raise ValueError(f"a sentence must be one line with words and without {SEPARATOR!r}, got {text!r}")
     for first in range(len(examples) + 1):
         lines = [f"{a}{SEPARATOR}{b}" for a, b in examples[first:]] + [x + SEPARATOR.rstrip()]

@@ -20,8 +20,8 @@ class Outcome:
     method: float             # higher is better
     controls: dict            # name of a control: its value in the same metric; the first is the one that counts
     english_metric: str       # of the two below: "facts, %"
-    english_before: float     # the model this recipe started from
-    english_after: float
+    english_before: float | None  # the model this recipe started from
+    english_after: float | None
     right_language: float | None  # % of generated answers that are in the language asked for
     tokens: int               # trained tokens of the method, all stages of this recipe together
     control_tokens: int       # the same of the first control

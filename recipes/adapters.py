@@ -34,6 +34,7 @@ from model import Qwen2
 from tinyworld.knowledge_base import write_knowledge_base
 from training import adapters
 from training.adapters import FUSION
+from training.estimate import describe_passes
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Settings:
     max_queries: int = 20_000    # of each evaluation; more are sampled
     text: str | None = None      # English as JSON lines with "text", for bits per byte; None: the tinyworld's
     dtype: str = "float32"       # of the computation
+    estimate: int | None = None  # tokens of an average text: print what training will need, and stop
     seed: int = 0                # of the split, the adapters' first values and the order of the pairs
 
     def __post_init__(self):
@@ -170,8 +172,12 @@ def guess_by_relation(knowledge, held_out: list) -> float:
 
 def main(argv=None):
     begin, (c,) = time.time(), load(Settings, argv=argv)
+    if c.estimate:
+        pairs = sum(c.steps[part] * c.batch_size[part] for part in (*c.adapters, FUSION))
+        print(describe_passes(c.model, 2 * pairs * c.estimate, backward=True))
+        return
     out = Path(c.out)
-    run_once(c.out, "settings", asdict(c))
+    run_once(c.out, "settings", {k: v for k, v in asdict(c).items() if k != "estimate"})
     folder = Path(c.knowledge or out / "knowledge")
     if c.knowledge is None:
         write_knowledge_base(folder, c.languages, c.seed)

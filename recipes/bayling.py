@@ -24,7 +24,7 @@ from statistics import fmean
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from configs import language_table, load
 from evaluation import outcomes
-from evaluation.programs import run_step, seconds_of
+from evaluation.programs import run_once, run_step, seconds_of
 from evaluation.results import format_table, read_rows
 from hf.weights import open_weights
 
@@ -48,6 +48,7 @@ class BayLing:
 def main(argv: list[str] | None = None) -> None:
     begin, (c,) = time.time(), load(BayLing, argv=argv)
     open_weights(c.base)  # ValueError now, and not after the data
+    run_once(c.out, "base", {"path": c.base, "weights": outcomes.hash_base(c.base)})
     for kind in CROSSLINGUAL:
         run_step(c.out, f"world-{kind}", "-m tinyworld configs/tiny/world.py", dict(
             out=f"{c.out}/raw-{kind}", seed=c.seed, crosslingual_kind=kind))

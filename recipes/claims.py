@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
 from configs import demo_languages, load
 from configs.marco import paper
-from evaluation.programs import run_step, seconds_of
+from evaluation import outcomes
+from evaluation.programs import run_once, run_step, seconds_of
 from hf.weights import open_weights
 from recipes import demo
 
@@ -62,6 +63,7 @@ class Claims:
 def main(argv: list[str] | None = None) -> None:
     c, = load(Claims, argv=argv)
     open_weights(c.base)  # ValueError now, and not after the data
+    run_once(c.out, "base", {"path": c.base, "weights": outcomes.hash_base(c.base)})
     for seed in c.seeds:
         run, begin = f"{c.out}/seed{seed}", time.time()
         run_step(run, "world", "-m tinyworld configs/tiny/world.py", dict(out=f"{run}/raw", seed=seed))

@@ -17,9 +17,11 @@ from pathlib import Path
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import language_table
+import tokenizer
+from configs import demo_languages, language_table
 from evaluation import outcomes
 from evaluation.results import read_rows
+from hf.weights import open_weights
 
 OUT = Path("out/demo")
 PYTHON = [sys.executable]
@@ -113,10 +115,20 @@ def save_outcome(run: Path, seed: int, seconds: float, base: str = BASE) -> None
         base=outcomes.hash_base(base), seconds=seconds), run)
 
 
+def check_start(base: str = BASE) -> None:
+    """ValueError, before anything is removed or made, for an unknown language or a base that cannot be read."""
+    demo_languages.chosen()
+    if not Path(base, "config.json").exists():
+        raise ValueError(f"{base} is missing; it comes with the repository, or make base trains it (two hours)")
+    rows, vocabulary = open_weights(base)["model.embed_tokens.weight"].shape[0], tokenizer.load(base).vocab_size
+    if rows < vocabulary:
+        raise ValueError(f"{base}: its tokenizer has {vocabulary} tokens, its embedding {rows} rows; they belong to "
+                         "different models: git checkout tinyworld/base")
+
+
 def main() -> None:
     os.chdir(Path(__file__).parent.parent)
-    if not Path(BASE, "config.json").exists():
-        raise SystemExit(f"{BASE} is missing; it comes with the repository, or make base trains it (two hours)")
+    check_start()
     shutil.rmtree(OUT, ignore_errors=True)
     (OUT / "logs").mkdir(parents=True)
     begin, todo = time.time(), steps()
@@ -129,4 +141,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as e:
+        sys.exit(f"ValueError: {e}")

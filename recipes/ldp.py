@@ -2,7 +2,7 @@
 
     python recipes/ldp.py configs/ldp/tiny.py [seed=1] [out=out/ldp]     # data, training, translations, table
     python recipes/ldp.py configs/ldp/tasks.py                           # also tasks in X, see 4
-    python recipes/ldp.py configs/ldp/full.py                            # a model and FLORES files of your own
+    python recipes/ldp.py configs/ldp/full.py [estimate=40]              # a model and FLORES files of your own
 
 1. X -> English: the prompt shows sentences of k other languages, each with an English translation that the model itself
    made. They tell it the task; no example is in X.
@@ -60,6 +60,7 @@ class LDP:
     batch: int = 32
     episodes: dict = field(default_factory=dict)  # {"tokens", "mixture", settings of train.py}; {}: no training
     world: dict = field(default_factory=dict)     # settings of tinyworld
+    estimate: int | None = None   # tokens of a sentence: print what the translations will need, and stop
     seed: int = 0
 
     def __post_init__(self):
@@ -98,9 +99,15 @@ def read_texts(c) -> dict:
     return texts
 
 
-def choose_ids(c, n) -> dict:
-    """Disjoint random line numbers of the test, the monolingual sentences and the examples; kept in OUT/ids.json."""
-    ids = random.Random(f"{c.seed} ids").sample(range(n), c.n_test + c.n_mono + c.n_pool)
+def choose_ids(c, texts) -> dict:
+    """Disjoint random numbers of usable lines: the test, the monolingual sentences, the examples; in OUT/ids.json."""
+    needed, lines = c.n_test + c.n_mono + c.n_pool, list(zip(*texts.values()))
+    usable = [i for i, line in enumerate(lines) if all(map(icl.fits_a_list, line))]
+    if len(usable) < len(lines):
+        print(f"{len(lines) - len(usable)} of {len(lines)} lines left out: blank or with {icl.SEPARATOR!r} somewhere")
+    if len(usable) < needed:
+        raise ValueError(f"texts: {len(usable)} usable lines, {needed} are needed (n_test + n_mono + n_pool)")
+    ids = random.Random(f"{c.seed} ids").sample(usable, needed)
     chosen = {"test": ids[:c.n_test], "mono": ids[c.n_test:c.n_test + c.n_mono], "pool": ids[c.n_test + c.n_mono:]}
     Path(c.out, "ids.json").write_text(json.dumps(chosen))
     return chosen
@@ -204,18 +211,21 @@ def translate_language(c, translator, texts, ids, pools, code, identify):
 
 def main(argv=None):
     c, = load(LDP, argv=argv)
+    if c.estimate:
+        print(ldp_tasks.describe_translations(c))
+        return
     out = Path(c.out)
     out.mkdir(parents=True, exist_ok=True)
     folder = train_on_episodes(c)
     begin, texts, identify = time.time(), read_texts(c), clean.load_langid(["en", *c.high, *c.low])
     translator = icl.Translator(folder, c.max_new, c.max_length, c.batch)
-    answers, counts = translate_all(c, translator, texts, choose_ids(c, len(texts["en"])), identify)
+    answers, counts = translate_all(c, translator, texts, choose_ids(c, texts), identify)
     rows = icl.score_directions(answers, c.low, identify)
     for row in ({k: k for k in rows[0]}, *rows):
         print("  ".join(f"{'-' if x is None else x if isinstance(x, str) else format(x, '.1f'):>22}"
                         for x in row.values()))
     print(*counts, sep="\n")
-    english = [measure_english(c, name, model) for name, model in (("before", c.model), ("after", folder))]
+    english = [ldp_tasks.measure_english(c, name, model) for name, model in (("before", c.model), ("after", folder))]
     chrf = {row["condition"]: row["chrf++"] for row in rows if row["direction"] == "low->en"}
     outcomes.save(outcomes.Outcome(
         system="ldp", title="LDP", paper="2306.11372",
@@ -229,17 +239,6 @@ def main(argv=None):
         base=outcomes.hash_base(c.model), details=[*rows, *counts],
         right_language=next(row["right language"] for row in rows if row["condition"] == f"LDP k={c.k}"),
         seconds=seconds_of(c.out, begin)), out)
-
-
-def measure_english(c, name, model) -> float | None:
-    """Bits per byte of the tinyworld's English; None with files of one's own."""
-    if c.texts:
-        return None
-    out = f"{c.out}/eval/{name}"
-    run_step(c.out, f"eval-{name}", "eval.py", dict(
-        model=model, data=f"{c.out}/raw/benchmarks", out=out, languages=["en"], threads=1,
-        tasks=[dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl")]))
-    return json.loads(Path(out, "results.jsonl").read_text().splitlines()[0])["score"]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import random
 from pathlib import Path
 
 from evaluation import icl, results
+from evaluation.programs import run_step
 from recipes.pipeline import locate, score_answer, write_rows
+from training.estimate import describe_passes
 
 
 def read_tasks(c, pattern, code) -> list[dict]:
@@ -93,3 +95,24 @@ def score(c, translator, name, code, asked, shots) -> dict:
     return {"task": name, "language": code, "n": len(marks)} | {
         label: 100 * sum(mark[key] for mark in marks) / len(marks)
         for label, key in (("correct", "correct"), ("right language", "language"))}
+
+
+def describe_translations(c) -> str:
+    """What all translations of recipes/ldp.py will need, if every sentence and answer has c.estimate tokens."""
+    of_test = [0, c.k, *c.sweep, *c.sweep, *[c.k] * (c.orders - 1), 0, c.k, c.k, c.k]  # examples of each condition
+    batches = [(c.n_test, k) for k in of_test * len(c.low)] + [(c.n_mono, c.k)] * len(c.low)
+    batches += [(c.n_pool, 0)] * len(c.high) * c.synthetic
+    tokens = sum(n * min(c.max_length, c.estimate * (2 * k + 1)) for n, k in batches)
+    steps = sum(-(-n // c.batch) for n, _ in batches) * min(c.estimate, c.max_new)
+    return describe_passes(c.model, tokens, steps=steps)
+
+
+def measure_english(c, name, model) -> float | None:
+    """Bits per byte of the tinyworld's English; None with files of one's own."""
+    if c.texts:
+        return None
+    out = f"{c.out}/eval/{name}"
+    run_step(c.out, f"eval-{name}", "eval.py", dict(
+        model=model, data=f"{c.out}/raw/benchmarks", out=out, languages=["en"], threads=1,
+        tasks=[dict(name="heldout", kind="bpb", path="heldout/{lang}.jsonl")]))
+    return json.loads(Path(out, "results.jsonl").read_text().splitlines()[0])["score"]

@@ -213,7 +213,7 @@ def save_outcome(c, p, scores, tokens, seconds):
     exact = {name: round(100 * mean(of_languages, "correct"), 2) for name, of_languages in scores.items()}
     control = next(name for name in ("direct", *exact) if name in exact and name != "plug")
     english, english_rows = pipeline.english_fields(p, f"{p.out}/plug", f"{p.out}/{control}")
-    details = [{"model": name, "language": lang, **{key: round(value, 4) for key, value in score.items()},
+    details = [{"model": name, "code": lang, **{key: round(value, 4) for key, value in score.items()},
                 "trained tokens": tokens[name]} for name, of_languages in scores.items()
                for lang, score in of_languages.items()]
     outcome = outcomes.Outcome(

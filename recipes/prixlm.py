@@ -3,6 +3,7 @@ languages, in one causal format, and ranks all entities as the missing object.
 
     python recipes/prixlm.py configs/prixlm/tiny.py
     python recipes/prixlm.py configs/prixlm/full.py triples=kb/train.tsv test_triples=kb/test.tsv links=kb/links.tsv
+    python recipes/prixlm.py configs/prixlm/full.py estimate=True      # memory and days of either model, without a GPU
 
 A row is `[S] subject \\n relation [O] object [E]`, with the loss on the object and its end. Of a triple the relation is
 its name and the language, "capital [de]"; of a link two languages, "[en] [de]". Rows are chats of one question, so
@@ -47,7 +48,7 @@ TEMPLATE = ("{% for m in messages %}{{ '<|im_start|> ' + m.content + '<|im_start
 # the files, and what the test ones measure
 KB = {"triples": "triples trained on", "links": "links trained on", "test_triples": "missing triples",
       "test_links": "held-out links", "test_words": "held-out words"}
-OF_SEARCH = ("out", "beams", "length_penalty", "batch", "max_name", "related", "dtype")  # settings
+OF_SEARCH = ("out", "beams", "length_penalty", "batch", "max_name", "related", "dtype", "estimate")  # settings
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Prix:
     known: float = 0.3             # the tinyworld: share of the facts that languages other than English state
     train: dict = field(default_factory=dict)  # settings of train.py: tokens, lr, batch_size ...
     dtype: str = "float32"
+    estimate: bool = False         # only print what training will need
 
     def __post_init__(self):
         given = [name for name in KB if getattr(self, name)]
@@ -92,6 +94,11 @@ class Prix:
 
 def main(argv=None):
     c, = load(Prix, argv=argv)
+    if c.estimate:
+        run_step(c.out, "estimate", "train.py", dict(
+            data=f"{c.out}/tokens", init=c.model, out=c.out, mixture=c.shares, estimate=True, **c.train))
+        print(Path(c.out, "steps", "estimate.log").read_text(), end="")
+        return
     begin = time.time()
     files = {kind: getattr(c, kind) for kind in KB if getattr(c, kind)}
     kb = read_knowledge_base(files, c.languages) if files else make_knowledge_base(
@@ -183,12 +190,13 @@ def evaluate(c, folder, kb) -> list[dict]:
 # ---------------------------------------------------------------------- table, outcome
 
 def format_table(results) -> str:
-    """Hits@1, Hits@10 and MRR of both models, a line for each task and its languages."""
-    lines = [f"{'':36}{'n':>5}" + "".join(f"  {name + ': Hits@1':>22}{'@10':>6}{'MRR':>6}" for name in results)]
+    """Hits@1, @3, @10 and MRR of both models, a line for each task and its languages."""
+    columns = (f"  {name + ': Hits@1':>22}{'@3':>6}{'@10':>6}{'MRR':>6}" for name in results)
+    lines = [f"{'':36}{'n':>5}" + "".join(columns)]
     for rows in zip(*results.values()):
         label = f"{rows[0]['task']}, {rows[0]['languages']}"
-        values = "".join(f"  {100 * r['hits@1']:22.1f}{100 * r['hits@10']:6.1f}{r['mrr']:6.2f}" if r["n"] else
-                         f"  {'-':>22}{'-':>6}{'-':>6}" for r in rows)
+        values = "".join(f"  {100 * r['hits@1']:22.1f}{100 * r['hits@3']:6.1f}{100 * r['hits@10']:6.1f}{r['mrr']:6.2f}"
+                         if r["n"] else f"  {'-':>22}{'-':>6}{'-':>6}{'-':>6}" for r in rows)
         lines.append(f"{label:36}{rows[0]['n']:5}{values}")
     return "\n".join(lines)
 

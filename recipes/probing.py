@@ -47,6 +47,7 @@ from tinyworld.documents import make_document, make_web
 from tinyworld.grammar import load_language
 from tinyworld.sizes import describes_far_countries
 from tinyworld.statements import make_statements, make_verdicts
+from training.estimate import describe_passes
 
 FIELDS = ("text", "label", "group", "language")
 CONTROLS = ("shuffled labels", "bag of tokens", "random weights")
@@ -67,6 +68,7 @@ class Probing:
     max_tokens: int = 512         # of a statement; a longer one is left out, since its last token would be lost
     batch_tokens: int = 8192
     dtype: str = "float32"        # of the model's computation
+    estimate: int | None = None   # tokens of all statements together: print what they will need, and stop
     # the tinyworld only: settings of train.py for a model that goes on from the first one with verdicts on statements
     verdicts: dict = field(default_factory=dict)
     documents: dict = field(default_factory=dict)  # {group: (web documents, documents with verdicts)} of a language
@@ -89,6 +91,9 @@ class Probing:
 
 def main(argv=None):
     c, = load(Probing, argv=argv)
+    if c.estimate:  # with the model's own weights, and with random ones
+        print(*(describe_passes(folder, 2 * c.estimate) for folder in c.models), sep="\n")
+        return
     begin, facts, models = time.time(), world.make_facts(0), list(c.models)  # world 0 is the shipped base's
     rows = read_statements(c.statements) if c.statements else make_statements(facts, c.languages, c.seed)
     if missing := sorted(set(c.languages or []) - {row["language"] for row in rows}):
@@ -152,7 +157,8 @@ def train_on_verdicts(c, facts) -> str:
 
 def probe_model(c, folder, rows) -> dict:
     """The results of a model, from OUT/MODEL.json where it holds those of the same weights, statements and settings."""
-    path, settings = Path(c.out) / f"{slug(folder)}.json", {k: v for k, v in asdict(c).items() if k != "models"}
+    path, settings = Path(c.out) / f"{slug(folder)}.json", {k: v for k, v in asdict(c).items()
+                                                              if k not in ("models", "estimate")}
     weights = [file_sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))]
     inputs = fingerprint(weights, rows, settings)
     if path.exists() and (found := json.loads(path.read_text(encoding="utf-8")))["inputs"] == inputs:

@@ -29,7 +29,8 @@ def write_systems(c: Systems) -> None:
     table = [["system", "measured", "method", "control", "difference", "seeds", "English before → after",
               "right language", "tokens, method / control"]]
     table += [summary_row(outcomes) for outcomes in by_system.values()]
-    print(format_table(table, terminal=True), flush=True)
+    claims = [f"{outcomes[0].title}: {sentence(outcomes[0].claim)}" for outcomes in by_system.values()]
+    print(format_table(table, terminal=True), "", "What each claims:", *claims, sep="\n", flush=True)
     if c.out:
         text = ["# The systems on the shipped base", format_table(table)]
         for outcomes in by_system.values():
@@ -67,14 +68,16 @@ def summary_row(outcomes):
     first, control = outcomes[0], next(iter(outcomes[0].controls))
     methods, controls = [o.method for o in outcomes], [o.controls[control] for o in outcomes]
     differences = [a - b for a, b in zip(methods, controls)]
-    before, after = fmean(o.english_before for o in outcomes), fmean(o.english_after for o in outcomes)
+    english = ""
+    if not any(None in (o.english_before, o.english_after) for o in outcomes):
+        before, after = fmean(o.english_before for o in outcomes), fmean(o.english_after for o in outcomes)
+        english = f"{number(before)} → {number(after)} {first.english_metric}"
     languages = [o.right_language for o in outcomes if o.right_language is not None]
     right = f"{fmean(languages):.0f} %" if languages else ""
     right += f" ({len(languages)} of {len(outcomes)} seeds)" if 0 < len(languages) < len(outcomes) else ""
     return [f"{first.title} ({first.paper})", first.metric, number(fmean(methods)),
             f"{number(fmean(controls))} ({control})", plus_minus(differences), str(len(outcomes)),
-            f"{number(before)} → {number(after)} {first.english_metric}", right,
-            f"{millions(first.tokens)} / {millions(first.control_tokens)}"]
+            english, right, f"{millions(first.tokens)} / {millions(first.control_tokens)}"]
 
 
 def system_text(outcomes):
@@ -86,7 +89,7 @@ def system_text(outcomes):
         rows.append([name, plus_minus(values, sign=""), plus_minus([o.method - x for o, x in zip(outcomes, values)])])
     seconds = fmean(o.seconds for o in outcomes)
     return [f"## {first.title} ({first.paper})",
-            f"{first.claim[0].upper()}{first.claim[1:].rstrip('.')}. Seeds {', '.join(str(o.seed) for o in outcomes)}; "
+            f"{sentence(first.claim)} Seeds {', '.join(str(o.seed) for o in outcomes)}; "
             f"{seconds:.0f} s a run.",
             format_table(rows), *detail_tables(outcomes)]
 
@@ -110,6 +113,10 @@ def average(values):
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return number(fmean(values))
     return "" if values[0] is None else str(values[0]) if len(set(map(str, values))) == 1 else "differs"
+
+
+def sentence(claim):
+    return f"{claim[0].upper()}{claim[1:].rstrip('.')}."
 
 
 def plus_minus(values, sign="+"):

@@ -409,6 +409,15 @@ def test_settings_that_cannot_be(tmp_path, root, monkeypatch, changes, message):
         recipe.main([*TINY, f"out={tmp_path / 'a'}", *changes])
 
 
+def test_what_the_full_run_needs(root, capsys):
+    """Two texts a pair; a frozen matrix costs 4 FLOP a token and weight."""
+    recipe.main([str(root / "configs/adapters/full.py"), "estimate=10"])
+    tokens = 20 * (78_000 * (128 + 128 + 32 + 32) + 20_000 * 64)
+    matrices = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
+    minutes = 4 * tokens * matrices / 0.4 / 989.5e12 / 60
+    assert f"{tokens / 1e6:,.1f} M tokens forward and backward: {minutes:,.1f} minutes" in capsys.readouterr().out
+
+
 def test_the_configs_fit(root):
     import configs
     for name in ("tiny", "full"):

@@ -1,9 +1,12 @@
 """recipes/claims.py, ladder.py and bayling.py: what each run trains on and starts from, and what their tables say."""
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import report
 from evaluation import outcomes
@@ -72,6 +75,43 @@ def test_a_missing_base_is_told_before_any_work(steps, recipe, tmp_path):
     with pytest.raises(ValueError, match="none"):
         recipe.main([f"base={tmp_path}/none", "out=r"])
     assert not steps
+
+
+@pytest.mark.parametrize("recipe", [claims, bayling])
+def test_a_base_with_other_weights_is_refused(steps, recipe, tmp_path, monkeypatch):
+    """A second start would mix results of two bases; the path may be the same."""
+    shutil.copytree("tinyworld/base", tmp_path / "base")
+    monkeypatch.setattr(recipe, "evaluate", lambda *args: (_ for _ in ()).throw(RuntimeError))
+    argv = [f"base={tmp_path}/base", f"out={tmp_path}/out"]
+    with pytest.raises(RuntimeError):
+        recipe.main(argv)
+    weights = tmp_path / "base/model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    steps.clear()
+    with pytest.raises(ValueError, match="out has the step 'base' with other settings"):
+        recipe.main(argv)
+    assert not steps
+
+
+@pytest.mark.parametrize("damage, languages, message", [
+    (lambda base: None, "en xx", "LANGUAGES: unknown xx"),
+    (lambda base: (base / "config.json").unlink(), "", "make base trains it"),
+    (lambda base: (base / "model.safetensors").write_bytes(b""), "", "not a whole safetensors file"),
+    (lambda base: [file.unlink() for file in base.glob("tokenizer*")], "", "no tokenizer"),
+    (lambda base: save_file({"model.embed_tokens.weight": torch.zeros(64, 128)}, base / "model.safetensors"), "",
+     "its tokenizer has 8192 tokens, its embedding 64 rows")])
+def test_the_demo_removes_nothing_before_it_can_start(tmp_path, monkeypatch, damage, languages, message):
+    shutil.copytree("tinyworld/base", tmp_path / "base")
+    damage(tmp_path / "base")
+    monkeypatch.setenv("LANGUAGES", languages)
+    with pytest.raises(ValueError, match=message):
+        demo.check_start(str(tmp_path / "base"))
+    monkeypatch.setattr(demo, "check_start", lambda: (_ for _ in ()).throw(ValueError("no")))
+    monkeypatch.setattr(demo.shutil, "rmtree", lambda *args, **more: pytest.fail("out/demo was removed"))
+    with pytest.raises(ValueError, match="no"):
+        demo.main()
 
 
 def test_the_outcome_of_both_stages(tmp_path):

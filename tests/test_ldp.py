@@ -285,6 +285,26 @@ def test_configs(root, name):
     assert max(c.sweep) <= len(c.high) and not set(c.high) & set(c.low)
 
 
+def test_what_the_full_run_needs(root, capsys):
+    """Every prompt that the recipe makes, with sentences of 10 tokens; answers of 10, 16 at a time."""
+    ldp.main([str(root / "configs/ldp/full.py"), "estimate=10"])
+    examples = [0, 4, 1, 2, 4, 8, 1, 2, 4, 8, 4, 4, 0, 4, 4, 4]
+    tokens = 5 * (200 * sum(10 * (2 * k + 1) for k in examples) + 500 * 90) + 8 * 64 * 10
+    steps = 10 * (5 * (16 * 13 + 32) + 8 * 4)
+    printed = capsys.readouterr().out
+    assert f"{tokens / 1e6:,.1f} M tokens forward" in printed and f"{steps:,} steps of decoding" in printed
+
+
+def test_lines_that_cannot_be_examples_are_left_out(tmp_path, capsys):
+    c = ldp.LDP(out=str(tmp_path), model="m", high=["de"], low=["it"], k=1, sweep=[1], n_test=1, n_mono=1, n_pool=1)
+    texts = {"en": ["a", "b", "c = d", "e", "f"], "de": ["g", "h", "i", "j", " "], "it": ["k", "l", "m", "n", "o"]}
+    ids = ldp.choose_ids(c, texts)
+    assert sorted(i for some in ids.values() for i in some) == [0, 1, 3]
+    assert "2 of 5 lines left out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="2 usable lines, 3 are needed"):
+        ldp.choose_ids(c, texts | {"it": ["k", "", "m", "n", "o"]})
+
+
 @pytest.mark.slow
 def test_the_recipe_in_small(root, tmp_path):
     """Data, episodes, training and translations from the repository alone."""

@@ -183,6 +183,16 @@ def test_answers_without_the_tinyworld():
     assert score({"response": "x"}, "", "it") == {"correct": False, "language": False}
 
 
+def test_rows_of_the_outcome_name_the_language_beside_its_share(tmp_path):
+    p = pipeline.Pipeline(out=str(tmp_path), init=str(tmp_path), sft={"seq_len": 8})
+    score = {"found": 1.0, "cut": 0.0, "tokens": 2.0, "correct": 0.5, "language": 0.25}
+    plug.save_outcome(plug.Plug(languages=["it"], rows="r", test="t"), p,
+                      {name: {"it": score} for name in ("plug", "direct")}, {"plug": 20, "direct": 10}, 1.0)
+    rows = json.loads((tmp_path / "outcome.json").read_text())["details"]
+    assert [(row["model"], row["code"], row["language"]) for row in rows] == [("plug", "it", 0.25),
+                                                                              ("direct", "it", 0.25)]
+
+
 def test_merged_verdicts(tmp_path, capsys):
     rows = [{"lang": "it", "doc_id": i, "order": order, "verdict": verdict, "error": None if verdict else "refusal"}
             for i, pair in enumerate(["BA", "BC", "AA", "B", "AB"])

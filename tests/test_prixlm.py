@@ -346,6 +346,12 @@ def test_configs_load():
         assert c.length_penalty == 0 and c.beams == 50
 
 
+def test_what_the_full_run_needs(tmp_path, capsys):
+    recipe.main([str(ROOT / "configs/prixlm/full.py"), "estimate=True", f"out={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert "1,543,714,304 parameters" in printed and "days for 2.0 B tokens" in printed
+
+
 # ---------------------------------------------------------------------- the whole run
 
 @pytest.mark.slow

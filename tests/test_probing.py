@@ -343,6 +343,14 @@ def test_a_model_of_other_settings_is_refused(tmp_path, monkeypatch):
             train(**changes)
 
 
+def test_what_the_full_run_needs(capsys):
+    """2 FLOP a token and weight of the layers' matrices, twice over the statements, at 0.4 of 989.5 TFLOP/s."""
+    recipe.main(["configs/probing/full.py", "estimate=1_000_000_000"])
+    matrices = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
+    minutes = 2 * 2e9 * matrices / 0.4 / 989.5e12 / 60
+    assert f"2,000.0 M tokens forward: {minutes:,.1f} minutes" in capsys.readouterr().out
+
+
 def test_configs_load():
     for name in ("tiny", "full"):
         c, = load(recipe.Probing, argv=[f"configs/probing/{name}.py"])

@@ -44,15 +44,20 @@ def test_differences_are_paired_by_seed(tmp_path, capsys):
     second = replace(PLUG, seed=1, method=82.0, controls={"direct": 50.0, "pivot response": 60.0}, right_language=None)
     systems.write_systems(systems.Systems(str(write(tmp_path / "o", PLUG, second)), out=str(tmp_path)))
     out = capsys.readouterr().out
-    assert "+31.0 ± 1.00" in out and "97 % (1 of 2 seeds)" in out
+    assert "+31.0 ± 1.00" in out and "97 % (1 of 2 seeds)" in out and "PLUG: Pivoting helps.\n" in out
     text = (tmp_path / "systems.md").read_text()
     assert "pivot response" in text and "+16.0 ± 6.00" in text and "| 1.00 | full |" in text
 
 
 def test_one_seed_has_no_standard_error(tmp_path, capsys):
     systems.write_systems(systems.Systems(str(write(tmp_path, PLUG))))
-    line, = (line for line in capsys.readouterr().out.splitlines() if line.startswith("PLUG"))
+    line, = (line for line in capsys.readouterr().out.splitlines() if line.startswith("PLUG ("))
     assert "+30.0 " in line and "±" not in line and "0.90 M / 0.30 M" in line
+
+
+def test_english_that_was_not_measured(tmp_path, capsys):
+    systems.write_systems(systems.Systems(str(write(tmp_path, replace(PLUG, english_before=None)))))
+    assert "→ 99" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change, named", [({"metric": "chrF++"}, "metric"), ({"base": "ffff"}, "base"),

@@ -36,6 +36,7 @@ SHAPES: dict[str, dict] = {  # config.json of the published models
                         num_attention_heads=40, num_key_value_heads=40, vocab_size=32000, tie_word_embeddings=False),
     "Llama-3-8B": dict(model_type="llama", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                        num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False)}
+BANDWIDTH = 3.35e12  # bytes/s of an H100's memory, by its datasheet
 USABLE = 0.92       # share of a card's memory; the rest is CUDA's context, NCCL's buffers and fragmentation
 LOGIT_CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entropy.py)
 
@@ -218,6 +219,23 @@ def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list
     summary = (f"{gpus} x {machines.gpu}: {total:.1f} GiB a GPU, {step:.1f} s a step, {tokens / step:,.0f} tokens/s, "
                f"{c.steps * step / 86400:.1f} days for {c.steps * tokens / 1e9:.1f} B tokens")
     return lines, summary, problems
+
+
+def describe_passes(init: str, tokens: int, backward: bool = False, steps: int = 0) -> str:
+    """What it takes to run a model, whose weights stay as they are, over so many tokens of short texts on one H100.
+
+    backward: with gradients through the frozen weights, to adapters. steps: of decoding, each of which reads them all.
+    """
+    config = resolve_config(init, ModelConfig(), None)
+    n, (peak, *_), mfu = count_parameters(config), CARDS["H100"], Estimate.mfu
+    flops = (4 if backward else 2) * (n["matrices"] - config.vocab_size * config.hidden_size) * tokens
+    text = (f"{init}: {n['all']:,} parameters, {2 * n['all'] / 2 ** 30:.1f} GiB in bfloat16; {tokens / 1e6:,.1f} M "
+            f"tokens forward{' and backward' if backward else ''}: {flops / mfu / peak / 60:,.1f} minutes on one H100 "
+            f"at {mfu:.0%} of {peak / 1e12:.0f} TFLOP/s")
+    if steps:
+        minutes = steps * 2 * n["all"] / BANDWIDTH / 60
+        text += f"; {steps:,} steps of decoding that read the weights: {minutes:,.1f} minutes or more"
+    return text
 
 
 def print_estimate(c, model_config: ModelConfig, machines: Estimate):

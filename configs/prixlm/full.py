@@ -1,6 +1,6 @@
 """The published setting on Qwen2-1.5B: nine languages of DBpedia, yours as .tsv files (recipes/prixlm.py says which).
 
-    python recipes/prixlm.py configs/prixlm/full.py
+    python recipes/prixlm.py configs/prixlm/full.py [estimate=True]
 
 The released code decodes with 50 beams and no length normalization. The paper's training settings were never released:
 those below are ours.

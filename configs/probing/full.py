@@ -1,6 +1,7 @@
 """The paper's setting on Qwen2-1.5B: Cities, 1,496 statements (748 facts, true and false) in each of 16 languages.
 
     python recipes/probing.py configs/probing/full.py
+    python recipes/probing.py configs/probing/full.py estimate=500_000    # the time, for so many tokens of statements
 
 Forward passes only. The states of all layers take layers x statements x width x 4 bytes of memory: 4 GB here, 10 GB for
 Qwen2-7B.
