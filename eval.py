@@ -46,6 +46,7 @@ from evaluation.prompts import format_prompts
 from evaluation.run import RUNNERS, generation_stop_ids
 from evaluation.tasks import PAPER_SUITE, load_tasks
 from evaluation.translation import signature_of, translation_metrics
+from hf.folder import download_hint
 from model import Qwen2
 from training.distributed import die_with_parent, exit_with, tune_cpu
 
@@ -76,7 +77,7 @@ class Eval:
                 custom_tasks.check_custom_task(task, self.languages, self.data)
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
-        for name, least in (("shots", 0), ("limit", 1), ("max_length", 2), ("batch_tokens", 1)):
+        for name, least in (("shots", 0), ("limit", 1), ("max_length", 2), ("batch_tokens", 1), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -237,12 +238,13 @@ def rounded(number):
 # ---------------------------------------------------------------------- the program
 
 def parse_arguments(argv):
-    """Settings; a folder stands for model=."""
+    """Settings; a folder, or what may be a name on the Hub, stands for model=."""
     words = []
     for word in argv:
         if word.startswith("sample=") or word == "chat=True":
             raise ValueError(f"{word}: eval.py scores models; to talk to one: python generate.py model=FOLDER")
-        words.append(f"model={word}" if "=" not in word and Path(word).is_dir() else word)
+        is_model = "=" not in word and not word.endswith(".py") and (Path(word).is_dir() or download_hint(word))
+        words.append(f"model={word}" if is_model else word)
     c, = load(Eval, argv=words)
     on_cpu = not torch.cuda.is_available()
     names = {code: row.name for code, row in language_table.LANGUAGES.items()} | c.language_names

@@ -414,6 +414,8 @@ class Sample:
     def __post_init__(self):
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
         for name in ("prompt", "stop"):
             value = getattr(self, name)
             if isinstance(value, list) and not all(isinstance(x, str) for x in value):

@@ -1,6 +1,6 @@
 """Qwen2 from token ids to log-probabilities; with other config fields the same file is Llama 2, Llama 3 and Qwen3.
 
-    python model.py export CHECKPOINT OUT      # a Hugging Face folder for transformers, vLLM, llama.cpp
+    python model.py export SOURCE OUT          # a Hugging Face folder for transformers, vLLM, llama.cpp
 
 Parameters and config fields have Hugging Face's names. One call serves all training:
 
@@ -30,6 +30,7 @@ from torch.utils.checkpoint import (
 
 import kernels
 from configs import load
+from configs.errors import explain
 from hf.config import ARCHITECTURES, LLAMA3_ROPE, write_config
 from hf.export import check_output, export, write_weights
 from hf.weights import open_weights, read_model_fields
@@ -435,8 +436,7 @@ def main(argv: list[str] | None = None):
     """export SOURCE OUT: a Hugging Face folder, an adapter to merge, or OUT/checkpoints/step-N of train.py."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) < 3 or words[0] != "export":
-        raise ValueError("the command is: python model.py export CHECKPOINT OUT "
-                         "[dtype=bfloat16] [max_bytes=5000000000]")
+        raise ValueError("the command is: python model.py export SOURCE OUT [dtype=bfloat16] [max_bytes=5000000000]")
     source, out, (c,) = *words[1:3], load(Export, argv=words[3:])
     Qwen2.on_meta(source)  # checks the folder
     export(source, out, c.dtype and getattr(torch, c.dtype), c.max_bytes)
@@ -446,5 +446,5 @@ def main(argv: list[str] | None = None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(explain(e))

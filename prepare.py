@@ -292,7 +292,8 @@ def clean_part(c, source: dict, path: str, start: int, end: int | None, stamp: P
         outputs = [*outputs, pair_scores.ranked_file(c, source)]
     before = file_states(path)
     settings = {k: v for k, v in asdict(c).items() if k not in LATER}
-    inputs = jobs.fingerprint(before, start, end, source, settings, hash_other_inputs(c, source))
+    hashes = hash_small_files(path), hash_other_inputs(c, source)
+    inputs = jobs.fingerprint(before, start, end, source, settings, hashes)
     if jobs.up_to_date(stamp, inputs, outputs):
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -366,6 +367,12 @@ def run_steps(c, source: dict, documents: Iterable[Document]) -> Iterator[Docume
 def file_states(path):
     """Name, size and time of the one or two files of a path."""
     return [(p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in path.split("|")]
+
+
+def hash_small_files(path):
+    """Hashes of the files of a path that are cleaned whole: tools that copy may keep size and time of another file."""
+    files_of_path = path.split("|")
+    return [jobs.file_sha256(p) for p in files_of_path if os.stat(p).st_size < 2 * sources.PART_BYTES]
 
 
 def hash_other_inputs(c, source):

@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 
 from hf.chat_template import TEMPLATES, is_looked_for, protect, render_all, unused_character
-from hf.folder import AddedToken, list_tokenizer_files, read_declarations, read_json
+from hf.folder import AddedToken, download_hint, list_tokenizer_files, read_declarations, read_json
 from hf.sentencepiece_files import model_from_json, read_model, train
 from hf.tokenizer_files import EOT, IM_END, IM_START, QWEN_SPECIAL, find_bos, read_vocabulary
 from hf.words import COMPLETE_PATTERNS, GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN, check_pattern, cut_words, to_utf8
@@ -42,7 +42,7 @@ def load(folder):
                 raise ValueError(f"{path}: damaged, or of a shape that is not implemented "
                                  f"({type(e).__name__}: {e})") from None
     raise ValueError(f"{folder}: no tokenizer; expected tokenizer.model (sentencepiece), "
-                     "vocab.json or tokenizer.json or *.tiktoken (byte-level BPE)")
+                     f"vocab.json or tokenizer.json or *.tiktoken (byte-level BPE){download_hint(folder)}")
 
 
 def _load(folder, path):

@@ -109,9 +109,13 @@ def read_tmx(path, source, target):
     segments, language, unit_place = {}, None, {}  # of the unit that is being read; unit_place is empty outside of one
     for number, offset, text, problem in read_lines(path):
         place = {"file": path, "line": number, "offset": offset}
-        if "<!ENTITY" in (text or "") and not open_elements:
-            raise ValueError(f"{path}, line {number}: entities can expand to any amount of text; remove them from the "
-                             "DOCTYPE")
+        if not open_elements and regex.search("<!(ENTITY|ATTLIST)", text or ""):
+            raise ValueError(f"{path}, line {number}: entities and default attributes can expand to any amount of "
+                             "text; remove them from the DOCTYPE")
+        if unit_place and offset - unit_place["offset"] > files.MAX_LINE:
+            yield Document("", **unit_place, reason=f"unreadable from here on: a unit longer than "
+                                                    f"{files.MAX_LINE >> 20} MiB")
+            return
         try:
             parser.feed(f"{text or ''}\n")
             for event, element in parser.read_events():

@@ -5,7 +5,7 @@ import json
 
 from corpus import files, parquet
 from corpus.files import DAMAGE, MAX_LINE, open_bytes, read_lines
-from corpus.read import Document, has_lone_surrogate
+from corpus.read import MAX_ARRAY, Document, has_lone_surrogate
 
 
 def read_rows(path):
@@ -42,7 +42,7 @@ def read_json(path):
         return
     try:
         with open_bytes(path) as f:
-            content = b"".join(iter(lambda: f.read1(1 << 20), b""))
+            content = read_bounded(f)
         rows = json.loads(content.decode("utf-8-sig"))
     except (*DAMAGE, ValueError, RecursionError) as e:
         yield Document("", line=1, offset=0, reason=f"unreadable from here on: {e}"), None
@@ -52,6 +52,17 @@ def read_json(path):
                          "over several lines")
     for number, row in enumerate(rows, 1):
         yield Document("", line=number), row
+
+
+def read_bounded(f):
+    """All bytes of an open file; OSError when it has more than MAX_ARRAY."""
+    blocks, size = [], 0
+    while block := f.read1(1 << 20):
+        blocks.append(block)
+        size += len(block)
+        if size > MAX_ARRAY:
+            raise OSError(f"an array of more than {MAX_ARRAY >> 20} MiB; write one object per line (.jsonl)")
+    return b"".join(blocks)
 
 
 def is_json_lines(path):

@@ -108,6 +108,13 @@ def find_parts(c, source: dict) -> list[tuple[str, str, int, int | None]]:
 def check_output(c):
     """ValueError when the output folder holds what prepare.py did not make: no run deletes or overwrites that."""
     out = Path(c.out)
+    written = {*RESERVED, *(f"{source['name']}{end}" for source in c.sources for end in ("", "-valid"))}
+    for source in c.sources:
+        for path in "|".join(find_files(c, source)).split("|"):
+            place = Path(path).resolve()
+            if place.is_relative_to(out.resolve()) and place.relative_to(out.resolve()).parts[0] in written:
+                raise ValueError(f"{path} lies where out={out} is written and would be overwritten; set out= to "
+                                 "another folder")
     if not out.is_dir() or (out / "work").is_dir():
         return
     own = {*RESERVED, "account.json", "account.tmp", "rejects.jsonl", "samples.jsonl"}

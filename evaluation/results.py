@@ -2,10 +2,12 @@
 
 eval.py writes results.jsonl and samples.jsonl; compare, judge and report.py read them.
 """
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 from configs import language_table
@@ -54,7 +56,10 @@ def open_locked(path):
     f = open(path, "a+b")
     try:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as e:
+        if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            print(f"note: {path} cannot be locked ({e.strerror}): let no second process write to it", file=sys.stderr)
+            return f
         f.close()
         raise ValueError(f"{path} is in use by another process; stop it or set out= another folder") from None
     return f

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from hf.folder import declared_token_ids, list_tokenizer_files, read_json
+from hf.folder import declared_token_ids, download_hint, list_tokenizer_files, read_json
 
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 MAX_SIZE = 1 << 30  # of any count in a config, so that the product of two is still a plausible number of bytes
@@ -34,7 +34,7 @@ def read_config_fields(folder: str | Path) -> dict:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder}: no config.json; a checkpoint is a Hugging Face folder (config.json, "
-                         f"*.safetensors)")
+                         f"*.safetensors){download_hint(folder)}")
     config = read_json(path)
 
     def refuse(name, value, reason) -> NoReturn:

@@ -48,6 +48,19 @@ def read_json(path: Path, default: dict | None = None) -> dict:
     return value
 
 
+def download_hint(folder: str | Path) -> str:
+    """"; download it with ..." for a folder that is not here and may be a name on the Hugging Face Hub; else ""."""
+    parent, name = Path(folder).parent, Path(folder).name
+    if Path(folder).exists():
+        return ""
+    if str(parent) == "models":
+        return f"; download it with `hf download ORGANIZATION/{name} --local-dir {folder}`"
+    if len(Path(folder).parts) == 2 and not str(folder).startswith((".", "/")) and not parent.exists():
+        return (f"; download it with `hf download {folder} --local-dir models/{name}` (pip install huggingface_hub), "
+                f"then name models/{name} instead")
+    return ""
+
+
 def list_tokenizer_files(folder: str | Path, with_generation_config: bool = False) -> list[Path]:
     """The files of a folder that belong to its tokenizer, in alphabetical order.
 

@@ -128,6 +128,23 @@ def test_a_quote_that_is_never_closed_is_counted(tmp_path):
 
 # ---------------------------------------------------------------------- other files
 
+@pytest.mark.parametrize("declaration", ['<!ENTITY a "aaaa">', '<!ATTLIST tu a CDATA "aaaa">'])
+def test_tmx_that_expands_is_refused(tmp_path, declaration):
+    (tmp_path / "a.tmx").write_text(f"<!DOCTYPE tmx [{declaration}]>\n<tmx><body><tu/></body></tmx>\n")
+    with pytest.raises(ValueError, match="a.tmx, line 1: entities and default attributes can expand"):
+        list(bitext_files.read_pairs(tmp_path / "a.tmx", "en", "kk"))
+
+
+def test_a_tmx_unit_without_end_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(bitext_files.files, "MAX_LINE", 1 << 10)
+    variants = [f'<tuv xml:lang="{code}"><seg>{code}</seg></tuv>\n' for code in ("en", "kk")]
+    unit = "<tu>\n" + "".join(variants) + "</tu>\n"
+    (tmp_path / "a.tmx").write_text("<tmx><body>\n" + 99 * unit + "<tu>\n" + 99 * variants[0] + "</tu></body></tmx>\n")
+    *found, last = bitext_files.read_pairs(tmp_path / "a.tmx", "en", "kk")
+    assert len(found) == 99 and not any(doc.reason for doc in found)
+    assert last.reason == "unreadable from here on: a unit longer than 0 MiB" and last.line == 398
+
+
 @pytest.mark.parametrize("encode, name", [
     (lambda s: bz2.compress(s.encode()), "a.tmx.bz2"), (lambda s: s.encode("utf-16"), "a.tmx"),
     (lambda s: b"\xfe\xff" + s.encode("utf-16-be"), "a.tmx"), (lambda s: bz2.compress(s.encode("utf-16")), "a.tmx.bz2"),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import tokenizer
-from corpus import chat
+from corpus import chat, rows
 
 TURNS = [("user", "Hi there"), ("assistant", "Hello."), ("user", "2+2?\n"), ("assistant", "4")]
 
@@ -125,6 +125,13 @@ def test_lines_that_are_no_rows(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"messages"\n\xff\n' + json.dumps(SHAREGPT).encode() + b"\n")
     docs = read(tmp_path / "a.jsonl")
     assert [str(d.reason).split(":")[0] for d in docs] == ["not JSON", "not UTF-8 at byte 0", "None"]
+
+
+def test_an_array_without_end_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ARRAY", 1 << 20)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[" + b" " * (2 << 20) + b"]"))
+    doc, = read(tmp_path / "a.json.gz")
+    assert doc.reason == "unreadable from here on: an array of more than 1 MiB; write one object per line (.jsonl)"
 
 
 def test_files_that_are_none(tmp_path):

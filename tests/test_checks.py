@@ -12,8 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import eval as evaluate
+import generate
+import tokenizer
 import train
-from hf.config import write_config
+from hf.config import read_config_fields, write_config
 from model import ModelConfig, Qwen2
 from training import checks
 
@@ -153,7 +156,27 @@ def test_a_name_on_the_hub(token_data, tmp_path, name):
     folder = f"models/{name.split('/')[1]}"
     with pytest.raises(ValueError) as e:
         run(token_data, tmp_path / "run", init=name, **dict.fromkeys(SHAPE, ...))
-    assert f"`hf download {name} --local-dir {folder}`" in str(e.value) and f"set init={folder}" in str(e.value)
+    assert f"`hf download {name} --local-dir {folder}`" in str(e.value) and f"name {folder} instead" in str(e.value)
+
+
+def test_a_name_on_the_hub_in_other_programs():
+    """Before anything else is missed of it."""
+    for program in (lambda: tokenizer.load("Qwen/Qwen2-1.5B"), lambda: read_config_fields("Qwen/Qwen2-1.5B")):
+        with pytest.raises(ValueError, match="`hf download Qwen/Qwen2-1.5B --local-dir models/Qwen2-1.5B`"):
+            program()
+    assert evaluate.parse_arguments(["Qwen/Qwen2-1.5B", "data=."]).model == "Qwen/Qwen2-1.5B"
+    for word in ("configs/none", "configs/none.py", "nothing"):
+        with pytest.raises(ValueError, match=f"{word}: neither a config file nor key=value"):
+            evaluate.parse_arguments([word, "data=."])
+
+
+@pytest.mark.parametrize("program", [evaluate.Eval, generate.Sample])
+def test_threads_are_positive(program):
+    settings = {"data": "."} if program is evaluate.Eval else {}
+    assert program(model="m", threads=1, **settings).threads == 1
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=f"threads must be at least 1, got {n}"):
+            program(model="m", threads=n, **settings)
 
 
 def test_a_model_that_was_not_downloaded(token_data, tmp_path):

@@ -978,6 +978,11 @@ def test_export_from_the_shell(tmp_path, source, root):
     assert done.returncode == 0, done.stderr
     same_tensors(folder, tmp_path / "out")
     is_complete(tmp_path / "out", 20_000)
+    (tmp_path / "file").touch()  # an error of the disk is one line, too
+    command[4] = "file/out"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "file/out" in done.stderr and "a part of the path is a file" in done.stderr
 
 
 def test_export_in_another_dtype(tmp_path, source):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from test_prepare import SOURCES, document, jsonl, tree, words, write
 
 import prepare
 from configs.errors import explain
-from corpus import jobs
+from corpus import jobs, sources
 
 RAN = 240  # seconds that a started process may take
 
@@ -83,6 +84,18 @@ def test_an_output_folder_with_other_files_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"out holds files that prepare.py did not make \(thesis.tex, web\)"):
         prepare.main(settings)
     assert sorted(tree(tmp_path / "out")) == ["thesis.tex", "web/notes.txt"]
+
+
+def test_raw_text_where_the_output_goes_stays(tmp_path):
+    """raw= and out= are one folder, and the raw text is in text/, where the kept text goes."""
+    path = tmp_path / "own/text/en.jsonl"
+    write(path, '{"text": "One."}\n')
+    source = dict(name="en", path="text/en.jsonl", category="en", language="en")
+    c = prepare.Prepare(raw=str(tmp_path / "own"), out=str(tmp_path / "own"), sources=[source], language_names={})
+    with pytest.raises(ValueError, match="text/en.jsonl lies where out=.*own is written and would be overwritten"):
+        sources.check_output(c)
+    sources.check_output(replace(c, out=str(tmp_path / "own/tokens")))
+    assert path.read_text() == '{"text": "One."}\n'
 
 
 def test_names_that_leave_the_folder_are_refused(tmp_path):
@@ -248,7 +261,7 @@ import sys, time
 sys.path.insert(0, {root!r})
 from multiprocessing import Process
 from pathlib import Path
-from corpus import jobs
+from corpus import jobs, sources
 import os
 jobs.BEAT = 0.05
 heart = Process(target=jobs.beat, args=(Path({file!r}), os.getpid()), daemon=True)
@@ -342,6 +355,7 @@ def test_two_programs_at_once(tmp_path, root):
     (errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions"),
     (errno.ENOTDIR, "is a file"), (errno.EEXIST, "it is a file"), (errno.EFBIG, "ulimit")])
 def test_errors_say_the_path_and_what_to_do(number, advice):
+    assert explain(ValueError("no")) == "ValueError: no"
     said = explain(OSError(number, os.strerror(number), "/data/out/x"))
     assert "/data/out/x" in said and advice in said and "set out=" in said and "\n" not in said
 

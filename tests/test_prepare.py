@@ -560,6 +560,19 @@ def files_of_many(tmp_path, n=6):
     return settings_of(tmp_path, workers=2)
 
 
+def test_another_file_of_the_same_size_and_time_is_read(tmp_path):
+    """As tools that copy leave it behind."""
+    settings, path = settings_of(tmp_path, workers=1), tmp_path / "raw/web/0.jsonl"
+    write(path, jsonl({"text": document("en", j)} for j in range(40)))
+    prepare.main(settings)
+    before, state = tree(tmp_path / "out"), path.stat()
+    write(path, "".join(reversed(path.read_text().splitlines(True))))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    prepare.main(settings)
+    assert tree(tmp_path / "out") != before
+
+
 def test_a_second_run_does_nothing_again(tmp_path, monkeypatch):
     """Same inputs, settings and code: every mark holds. A changed file is read again, and only that file."""
     settings = files_of_many(tmp_path)

@@ -1,5 +1,6 @@
 """The training loop on tiny shards: the loss falls, micro-batches and processes change nothing, a kill at any moment
 costs nothing, and every misuse is one clear line."""
+import errno
 import fcntl
 import json
 import os
@@ -20,9 +21,11 @@ from safetensors.torch import load_file, save_file
 
 import tokenizer
 import train
+from evaluation import results
 from hf.export import export
 from model import ModelConfig, Qwen2
 from training import objectives
+from training.distributed import World
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2)
@@ -729,6 +732,19 @@ def test_resuming_with_another_learning_rate_is_allowed(go, copy, reference):
     """It is the way out of a divergence, as the error about non-finite gradients says."""
     shutil.rmtree(copy / "checkpoints" / "step-00000008")
     assert go(copy, resume=True, lr=1e-3) != (reference / "model.safetensors").read_bytes()
+
+
+def test_where_nothing_can_be_locked(tmp_path, monkeypatch, capsys):
+    """Some network file systems: said, not taken for another run."""
+    def flock(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    world = object.__new__(World)
+    world.is_main, world.world_size, world.lock = True, 1, None
+    world.lock_folder(tmp_path / "run")
+    assert "run/lock cannot be locked (Operation not supported)" in capsys.readouterr().out
+    results.lock_results(tmp_path / "r.jsonl").close()
+    assert "r.jsonl.lock cannot be locked (Operation not supported)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("holder", ["process 12345 on node7", ""])  # "": not written yet

@@ -7,7 +7,7 @@ from pathlib import Path
 import tokenizer
 from hf.adapters import LINEARS, base_folder, is_adapter
 from hf.config import write_config
-from hf.folder import list_tokenizer_files
+from hf.folder import download_hint, list_tokenizer_files
 from model import ModelConfig
 from training.estimate import count_parameters
 from training.stages import check_shares, check_stages
@@ -105,7 +105,8 @@ def resolve_model(c, model_config):
     """The ModelConfig of this run: init's, or the settings' as config.json will store it."""
     if c.init:
         if not Path(c.init).is_dir():
-            raise ValueError(missing_folder(c.init))
+            hint = download_hint(c.init) or "; set it to a Hugging Face folder (config.json, *.safetensors)"
+            raise ValueError(f"init={c.init} is not a folder on this machine{hint}")
         if model_config != ModelConfig():
             raise ValueError(f"init={c.init} has its own config.json; remove the model's settings (hidden_size, ...)")
         if (c.lora_rank or c.adapter) and is_adapter(c.init):
@@ -115,18 +116,6 @@ def resolve_model(c, model_config):
             raise ValueError(f"adapter={c.adapter}: no adapter_config.json there; set it to a PEFT folder")
         return ModelConfig.from_pretrained(c.init)
     return stored_config(model_config)
-
-
-def missing_folder(init):
-    """The error for init= that is no folder: a name like Qwen/Qwen2-1.5B is probably one on the Hugging Face Hub."""
-    parent, name = Path(init).parent, Path(init).name
-    problem = f"init={init} is not a folder on this machine"
-    if str(parent) == "models":
-        return f"{problem}; download it with `hf download ORGANIZATION/{name} --local-dir {init}`"
-    if len(Path(init).parts) == 2 and not init.startswith((".", "/")) and not parent.exists():
-        return (f"{problem}; download it with `hf download {init} --local-dir models/{name}` (pip install "
-                f"huggingface_hub), then set init=models/{name}")
-    return f"{problem}; set it to a Hugging Face folder (config.json, *.safetensors)"
 
 
 def stored_config(config):

@@ -1,5 +1,6 @@
 """This process among the others: device, mesh, sharding, collectives, the lock on a run folder, and signals."""
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -121,9 +122,12 @@ class World:
                 self.lock.truncate(0)
                 self.lock.write(f"process {os.getpid()} on {socket.gethostname()}")
                 self.lock.flush()
-            except OSError:
-                self.lock.seek(0)
-                holder = self.lock.read() or "another process"
+            except OSError as e:
+                if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    self.lock.seek(0)
+                    holder = self.lock.read() or "another process"
+                else:
+                    self.print0(f"note: {out}/lock cannot be locked ({e.strerror}): start no second run in this folder")
         holder = self.broadcast(holder)
         if holder:
             raise ValueError(f"{out} is in use by {holder}; stop that run or set out= to another folder")
