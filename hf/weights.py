@@ -34,6 +34,8 @@ def open_weights(folder):
     files = sorted(folder.glob("*.safetensors"))
     if weight_map is not None:
         files = [folder / file for file in sorted(set(weight_map.values()))]
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; set it to a model folder on this machine")
     if not files:
         raise ValueError(f"{folder}: no *.safetensors file (pickled weights, *.bin or *.pt, are never read: convert "
                          f"them first)")

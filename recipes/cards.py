@@ -30,7 +30,7 @@ class Cards:
 
     def __post_init__(self):
         problems = []
-        if unknown := [name for name in self.models if name not in SHAPES]:
+        if unknown := [name for name in self.models if name not in list(SHAPES)]:
             problems.append(f"models are some of {', '.join(SHAPES)}, got {unknown[0]!r}")
         if not self.cards or not all(type(size) in (int, float) and size > 0 for size in self.cards):
             problems.append(f"cards must be sizes in GiB, got {self.cards}")

@@ -23,6 +23,23 @@ def test_other_settings_are_refused(tmp_path):
         run_step(str(tmp_path), "one", "-c 1", {"seed": 1})
 
 
+def test_languages_are_a_setting(tmp_path, monkeypatch):
+    """Else a second start with others would mix runs of both."""
+    run_step(str(tmp_path), "one", "-c 1", {})
+    monkeypatch.setenv("LANGUAGES", "en kk")
+    with pytest.raises(ValueError, match="has the step 'one' with other settings"):
+        run_step(str(tmp_path), "one", "-c 1", {})
+
+
+def test_a_relative_out_elsewhere_is_refused(tmp_path, monkeypatch):
+    """Its stamps would lie there, and what the steps write in the repository."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="out=mine is relative, and steps run in .*; start there"):
+        run_step("mine", "one", "-c 1", {})
+    run_step(str(tmp_path / "mine"), "one", "-c 1", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_work_of_a_recipe_is_a_step_too(tmp_path):
     done = []
     for _ in range(2):
