@@ -29,7 +29,7 @@ from torch.utils.checkpoint import (
 )
 
 import kernels
-from configs import load
+from configs import errors, load
 from hf.config import ARCHITECTURES, LLAMA3_ROPE, write_config
 from hf.export import check_output, export, write_weights
 from hf.weights import open_weights, read_model_fields
@@ -446,5 +446,5 @@ def main(argv: list[str] | None = None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

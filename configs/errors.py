@@ -15,9 +15,9 @@ ADVICE = {errno.ENOSPC: "free some space, or set out= to another disk; finished 
           errno.EISDIR: "it is a folder where a file is needed: remove it, or set out= to another folder"}
 
 
-def explain(error: OSError) -> str:
+def explain(error: OSError | ValueError) -> str:
     """One line: what failed, at which path, and what to do."""
-    advice = ADVICE.get(error.errno or 0)
+    advice = ADVICE.get(getattr(error, "errno", None) or 0)
     return f"{type(error).__name__}: {error}" + (f"; {advice}" if advice else "")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train
-from configs import load
+from configs import errors, load
 from model import ModelConfig
 from training.estimate import SHAPES, USABLE, count_parameters, memory_per_gpu
 from training.lora import lora_settings
@@ -71,5 +71,5 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

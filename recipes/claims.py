@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
-from configs import demo_languages, load
+from configs import demo_languages, errors, load
 from configs.marco import paper
 from evaluation.programs import run_step, seconds_of
 from hf.weights import open_weights
@@ -129,5 +129,5 @@ def evaluate(run, name, model, raw):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import load
+from configs import errors, load
 from corpus import fertility, read
 from hf.config import write_config
 from hf.export import check_output, write_weights
@@ -245,5 +245,5 @@ def write_model(c, old, new, merges):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))
