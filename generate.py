@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import tokenizer as tokenizers
-from configs import load, parse_assignment
+from configs import errors, load, parse_assignment
 from model import KVCache, Qwen2
 
 
@@ -464,7 +464,7 @@ def main(argv: list[str] | None = None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
     except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C during an answer, or `| head`
         os._exit(1)
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-from configs import load
+from configs import errors, load
 from reports import ablation, claims, curve, datacard, demo, ladder, paper, systems, tables
 
 REPORTS: dict[str, tuple[type, Any]] = {  # name: (its settings, its program)
@@ -50,5 +50,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `report.py ... | head` ends quietly
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

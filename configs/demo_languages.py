@@ -17,15 +17,20 @@ def chosen() -> list[str]:
         return list(MARCO)
     if unknown := [code for code in asked if code not in MARCO]:
         raise ValueError(f"LANGUAGES: unknown {' '.join(unknown)}; known are all, or some of {' '.join(MARCO)}")
-    if "en" not in asked:
-        raise ValueError(f"LANGUAGES={' '.join(asked)}: en must be among them, as translations are measured against it")
+    if "en" not in asked or len(set(asked)) < 2:
+        raise ValueError(f"LANGUAGES={' '.join(asked)}: en must be among them, as translations are measured against "
+                         "it, and another language")
     return [code for code in MARCO if code in asked]
 
 
 def present(mixture: dict) -> dict:
-    """A mixture without the groups that none of the chosen languages belongs to."""
+    """A mixture without the groups that none of the chosen languages belongs to. Of English and Chinese alone, all
+    pairs are replayed ones.
+    """
     groups = {group(code) for code in chosen()}
-    absent = {"en", "zh", "high", "low"} - groups | ({"parallel/en-zh"} if "zh" not in groups else set())
+    absent = {"en", "zh", "high", "low"} - groups
+    if "zh" not in groups or groups == {"en", "zh"}:
+        absent |= set(REPLAYED_PAIRS)
     return {k: v for k, v in mixture.items() if k not in absent}
 
 

@@ -83,6 +83,12 @@ def find_files(c, source: dict) -> list[str]:
     if not found:
         raise ValueError(f"source {source['name']}: nothing at {Path(c.raw) / source['path']}; "
                          f"correct its path or raw={c.raw}")
+    for path in () if "|" in source["path"] else map(Path, found):
+        if path.is_dir():
+            raise ValueError(f"source {source['name']}: {path} is a folder; move its files up, or make {path.name}/* a "
+                             "source of its own")
+        if not path.exists():
+            raise ValueError(f"source {source['name']}: {path} is a link to nothing; remove or mend it")
     if "vectors" in source and len(found) > 1:
         raise ValueError(f"source {source['name']}: its vectors are of one file, but its path matches {len(found)}; "
                          "make each file a source")

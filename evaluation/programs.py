@@ -19,10 +19,13 @@ def words_of(settings: dict) -> list[str]:
 def run_step(out: str, step: str, program: str, settings: dict) -> None:
     """Run `python PROGRAM key=value ...` unless an earlier start did, with the same settings.
 
-    program: a file, or "-m module". What it prints is in OUT/steps/STEP.log. ValueError: OUT has this step with other
-    settings, or it failed.
+    program: a file, or "-m module". It runs in the repository, with LANGUAGES (configs/demo_languages.py) as one of its
+    settings. What it prints is in OUT/steps/STEP.log. ValueError: OUT has this step with other settings, or it failed.
     """
+    if not Path(out).is_absolute() and not Path.cwd().samefile(ROOT):
+        raise ValueError(f"out={out} is relative, and steps run in {ROOT}; start there, or write all paths in full")
     command, log = [*program.split(), *words_of(settings)], Path(out) / f"steps/{step}.log"
+    languages = [f"LANGUAGES={os.environ['LANGUAGES']}"] if os.environ.get("LANGUAGES") else []
 
     def run():
         print(f"{step} ...", end="", flush=True)
@@ -36,7 +39,7 @@ def run_step(out: str, step: str, program: str, settings: dict) -> None:
                              f"python {' '.join(command)}\n{tail}")
         print(f" {time.time() - begin:.0f} s", flush=True)
 
-    run_once(out, step, command, run)
+    run_once(out, step, languages + command, run)
 
 
 def run_once(out: str, step: str, settings: list | dict, work: Callable[[], object] = lambda: None) -> None:

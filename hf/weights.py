@@ -14,7 +14,7 @@ import torch
 
 from hf import adapters
 from hf.config import read_config_fields
-from hf.folder import DOWNLOAD_AGAIN, read_json
+from hf.folder import DOWNLOAD_AGAIN, download_hint, read_json
 from hf.safetensors_files import StoredTensor, read_header
 
 
@@ -34,6 +34,8 @@ def open_weights(folder):
     files = sorted(folder.glob("*.safetensors"))
     if weight_map is not None:
         files = [folder / file for file in sorted(set(weight_map.values()))]
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder{download_hint(folder) or '; set it to a model folder on this machine'}")
     if not files and (steps := sorted(folder.glob("checkpoints/step-*[0-9]"))):
         raise ValueError(f"{folder}: training has not finished; continue it with resume=True, or take {steps[-1]}")
     if not files:

@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import load
+from configs import errors, load
 from corpus import entity_pairs
 from evaluation import outcomes
 from evaluation.programs import run_once
@@ -241,5 +241,5 @@ def report(c, results, guess, bits, tokens, seconds):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

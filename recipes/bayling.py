@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import language_table, load
+from configs import errors, language_table, load
 from evaluation import outcomes
 from evaluation.programs import run_once, run_step, seconds_of
 from evaluation.results import format_table, read_rows
@@ -121,5 +121,5 @@ def summarize(out, name) -> dict:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

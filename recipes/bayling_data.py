@@ -246,5 +246,5 @@ def write_account(c, out, available, written, skipped):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"{type(e).__name__}: {e}")

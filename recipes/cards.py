@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import train
-from configs import load
+from configs import errors, load
 from model import ModelConfig
 from training.estimate import SHAPES, USABLE, count_parameters, memory_per_gpu
 from training.lora import lora_settings
@@ -30,7 +30,7 @@ class Cards:
 
     def __post_init__(self):
         problems = []
-        if unknown := [name for name in self.models if name not in SHAPES]:
+        if unknown := [name for name in self.models if name not in list(SHAPES)]:
             problems.append(f"models are some of {', '.join(SHAPES)}, got {unknown[0]!r}")
         if not self.cards or not all(type(size) in (int, float) and size > 0 for size in self.cards):
             problems.append(f"cards must be sizes in GiB, got {self.cards}")
@@ -71,5 +71,5 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

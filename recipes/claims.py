@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
-from configs import demo_languages, load
+from configs import demo_languages, errors, load
 from configs.marco import paper
 from evaluation import outcomes
 from evaluation.programs import run_once, run_step, seconds_of
@@ -131,5 +131,5 @@ def evaluate(run, name, model, raw):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data
 import tokenizer
-from configs import load
+from configs import errors, load
 from corpus import measure
 from evaluation import results
 
@@ -209,5 +209,5 @@ def format_rows(c, counts):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -36,7 +36,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import prepare
-from configs import load
+from configs import errors, load
 from corpus import dedup, read, sources, warc
 
 try:
@@ -245,5 +245,5 @@ if __name__ == "__main__":
     from recipes import datatrove_steps  # under its own name, by which other processes can import the blocks
     try:
         datatrove_steps.main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

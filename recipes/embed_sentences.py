@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import load
+from configs import errors, load
 from corpus import files
 from model import Qwen2
 
@@ -134,5 +134,5 @@ def mean_states(model, prefix_token_id, ids, layer):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

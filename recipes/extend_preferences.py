@@ -241,5 +241,5 @@ def rate_by_server(c, chats, answers, begin):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError, ConnectionError) as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"{type(e).__name__}: {e}")

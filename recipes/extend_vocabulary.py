@@ -18,8 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import load
-from configs.errors import explain
+from configs import errors, load
 from corpus import fertility, read
 from hf.config import write_config
 from hf.export import check_output, write_weights
@@ -247,4 +246,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as e:
-        sys.exit(explain(e))
+        sys.exit(errors.explain(e))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import report
-from configs import load
+from configs import errors, load
 from evaluation.programs import run_step
 from recipes.claims import evaluate
 from reports.curve import tokens_by_step
@@ -90,5 +90,5 @@ def climb(c, run, model, raw, shards, chats):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import language_table, load
+from configs import errors, language_table, load
 from corpus import clean
 from evaluation import icl, outcomes
 from evaluation.programs import run_once, run_step, seconds_of
@@ -244,5 +244,5 @@ def main(argv=None):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

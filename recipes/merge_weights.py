@@ -22,8 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import load
-from configs.errors import explain
+from configs import errors, load
 from hf.config import read_config_fields, write_config
 from hf.export import check_output, write_weights
 from hf.folder import list_tokenizer_files
@@ -237,4 +236,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as e:
-        sys.exit(explain(e))
+        sys.exit(errors.explain(e))

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import language_table, load
+from configs import errors, language_table, load
 from evaluation import outcomes, results, verdicts
 from evaluation.programs import seconds_of
 from recipes import pipeline
@@ -231,5 +231,5 @@ def save_outcome(c, p, scores, tokens, seconds):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

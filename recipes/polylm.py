@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import language_table, load
+from configs import errors, language_table, load
 from corpus import clean
 from evaluation import outcomes
 from evaluation.programs import run_step, seconds_of
@@ -207,5 +207,5 @@ def report(c, runs, begin):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import language_table, load
+from configs import errors, language_table, load
 from corpus.knowledge_base import count_leaks, is_triple, kb_rows, names_of, question, read_knowledge_base
 from evaluation import outcomes
 from evaluation.constrained import encode_entities, rank_answers, rank_metrics
@@ -232,5 +232,5 @@ def make_outcome(c, results, seconds):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import language_table, load
+from configs import errors, language_table, load
 from corpus.jobs import file_sha256
 from corpus.rows import read_rows
 from evaluation import outcomes
@@ -240,5 +240,5 @@ def make_outcome(c, results, facts, seconds):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from configs import load
+from configs import errors, load
 from corpus import clean, code_switch
 from evaluation import outcomes, results
 from evaluation.programs import seconds_of
@@ -246,5 +246,5 @@ def save_outcome(c, x, p, found, tokens, seconds):
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

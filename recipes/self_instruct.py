@@ -169,5 +169,5 @@ def write(path: Path, text: str):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, ConnectionError) as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"{type(e).__name__}: {e}")

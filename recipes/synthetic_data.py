@@ -225,5 +225,5 @@ def filter_answers(c, out, requests, offsets, filters):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError, ConnectionError) as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"{type(e).__name__}: {e}")

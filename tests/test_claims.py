@@ -72,7 +72,7 @@ def test_settings_of_claims(wrong, message):
 
 @pytest.mark.parametrize("recipe", [claims, bayling])
 def test_a_missing_base_is_told_before_any_work(steps, recipe, tmp_path):
-    with pytest.raises(ValueError, match="none"):
+    with pytest.raises(ValueError, match="none: no such folder"):
         recipe.main([f"base={tmp_path}/none", "out=r"])
     assert not steps
 

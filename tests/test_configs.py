@@ -9,6 +9,7 @@ import configs
 from configs import demo_languages, language_table
 from configs.marco import paper
 from configs.renamed import RENAMED
+from data import check_mixture
 from reports import published
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,25 +205,31 @@ def test_the_two_stages_follow_the_paper():
     assert two.init == one.out and one.seed != two.seed
 
 
-@pytest.mark.parametrize("languages", ["all", "en zh kk", "en,de,it"])
+@pytest.mark.parametrize("languages", ["all", "en zh kk", "en,de,it", "en zh"])
 def test_the_demo_in_some_languages(languages, monkeypatch):
-    """LANGUAGES picks the sources, and a group without a language leaves the mixture."""
+    """LANGUAGES picks the sources, and a group without a language leaves the mixture, which the sources can serve."""
     monkeypatch.setenv("LANGUAGES", languages)
     codes = language_table.MARCO if languages == "all" else languages.replace(",", " ").split()
     for name in ("data", "chats"):
         values = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))
         named = {code for s in values["sources"] for code in s["language"].split("-")}
         assert named == set(codes) == set(values["language_names"])
-    groups = {language_table.group(code) for code in codes}
+    groups, there = {language_table.group(code) for code in codes}, {}
+    for name in ("data", "chats"):
+        for source in runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["sources"]:
+            language = source["language"] + (f"-{source['target']}" if "target" in source else "")
+            there.setdefault(source["category"], {})[language] = []
     for name in ("stage1", "stage2", "sft"):
         mixture = runpy.run_path(str(ROOT / f"configs/tiny/{name}.py"))["mixture"]
+        check_mixture(there, mixture)
         assert {k for k in mixture if k in ("en", "zh", "high", "low")} == groups
-        assert ("parallel/en-zh" in mixture) == ("zh" in codes)
+        assert ("parallel/en-zh" in mixture) == ("zh" in codes and len(codes) > 2) and "parallel" in mixture
         assert ("chat" in mixture) == (name == "sft" and bool(set(codes) - {"en", "zh"}))
         assert ("chat/zh" in mixture) == (name == "sft" and "zh" in codes)
 
 
-@pytest.mark.parametrize("languages, message", [("en xx", "LANGUAGES: unknown xx"), ("kk zh", "en must be among them")])
+@pytest.mark.parametrize("languages, message", [
+    ("en xx", "LANGUAGES: unknown xx"), ("kk zh", "en must be among them"), ("en en", "and another language")])
 def test_languages_of_the_demo_that_cannot_be(languages, message, monkeypatch):
     monkeypatch.setenv("LANGUAGES", languages)
     with pytest.raises(ValueError, match=message):

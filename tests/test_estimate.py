@@ -127,7 +127,8 @@ def test_the_table_of_cards_says_what_the_estimate_says(capsys):
 
 
 @pytest.mark.parametrize("word, problem", [("models=['Qwen9']", "models are some of .* got 'Qwen9'"),
-                                           ("cards=[0]", "cards must be sizes"), ("seq_len=0", "seq_len and micro")])
+                                           ("models=[[1]]", "models are some of"), ("cards=[0]", "cards must be sizes"),
+                                           ("seq_len=0", "seq_len and micro")])
 def test_a_table_of_what_does_not_exist(word, problem):
     with pytest.raises(ValueError, match=problem):
         cards.main([word])

@@ -392,6 +392,19 @@ def test_paths_are_looked_up_before_any_work(raw, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_pattern_finds_must_be_files(tmp_path):
+    """... which is said before the files are read, and not of the folder that its format is unknown."""
+    source = dict(SOURCES[0], path="text/*")
+    (tmp_path / "text/sub").mkdir(parents=True)
+    with pytest.raises(ValueError, match="text/sub is a folder; move its files up"):
+        prepare.main(words(tmp_path, tmp_path / "out", sources=[source]))
+    (tmp_path / "text/sub").rmdir()
+    (tmp_path / "text/sub").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="text/sub is a link to nothing"):
+        prepare.main(words(tmp_path, tmp_path / "out", sources=[source]))
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------------- the planted junk of the tinyworld
 
 CODES = ["en", "zh", "kk", "th"]

@@ -43,7 +43,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from configs import load
+from configs import errors, load
 from tinyworld import aligned, benchmarks, documents, instructions, judge, tasks
 from tinyworld.grammar import load_language, render_sentence
 from tinyworld.sizes import Sizes, amount, describes_far_countries, pivot_amounts
@@ -204,5 +204,5 @@ def write_text(path: Path, text: str) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

@@ -185,5 +185,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(f"{type(e).__name__}: {e}")
