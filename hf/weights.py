@@ -35,7 +35,8 @@ def open_weights(folder):
     if weight_map is not None:
         files = [folder / file for file in sorted(set(weight_map.values()))]
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder{download_hint(folder) or '; set it to a model folder on this machine'}")
+        remedy = download_hint(folder) or "; set it to a model folder on this machine"
+        raise ValueError(f"{folder}: no such folder{remedy}")
     if not files and (steps := sorted(folder.glob("checkpoints/step-*[0-9]"))):
         raise ValueError(f"{folder}: training has not finished; continue it with resume=True, or take {steps[-1]}")
     if not files:

@@ -18,7 +18,7 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import tokenizer
-from configs import demo_languages, language_table
+from configs import demo_languages, errors, language_table
 from evaluation import outcomes
 from evaluation.results import read_rows
 from hf.weights import open_weights
@@ -143,5 +143,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as e:
-        sys.exit(f"ValueError: {e}")
+    except (ValueError, OSError) as e:
+        sys.exit(errors.explain(e))

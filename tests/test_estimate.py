@@ -79,6 +79,8 @@ def test_the_report_of_a_run(capsys):
     assert "7,615,616,512 parameters; 64 x H100: 8 x 8 (replicas x shards)" in said and "warning" not in said
     assert speed == pytest.approx(64 * 2 * 4096 / work, rel=0.01)
     assert f"{160e9 / speed / 86400:.1f} days" in said
+    # a file of 0.25 GiB is held twice while it is written
+    assert "memory of the host per GPU, GiB: saving 0.9, loading 0.7" in said
 
 
 def test_recomputation_costs_a_forward_pass():

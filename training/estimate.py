@@ -16,6 +16,7 @@ import torch
 
 from model import ModelConfig, Qwen2
 from training.adamw import moment_bytes
+from training.checkpoint import FILE_BYTES
 from training.lora import Lora, adapter_parameters, add_lora, lora_settings
 
 # datasheets: dense bfloat16 FLOP/s; GiB of memory; bytes/s one way to GPUs of the node; to other nodes by its own port
@@ -37,6 +38,7 @@ SHAPES: dict[str, dict] = {  # config.json of the published models
     "Llama-3-8B": dict(model_type="llama", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                        num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False)}
 BANDWIDTH = 3.35e12  # bytes/s of an H100's memory, by its datasheet
+PROCESS = 0.4 * 2 ** 30  # bytes of the host: a process with PyTorch
 USABLE = 0.92       # share of a card's memory; the rest is CUDA's context, NCCL's buffers and fragmentation
 LOGIT_CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entropy.py)
 
@@ -161,6 +163,14 @@ def memory_per_gpu(c, config, parameters, gpus):
             "logits": 2 * min(LOGIT_CHUNK, tokens) * config.vocab_size}
 
 
+def host_memory(state: float, resident: float = 0) -> dict:
+    """{"saving", "loading": bytes of the host} at the peak of one process, which writes and reads a checkpoint file by
+    file. state: bytes of its weights and moments; resident: of the host's memory that they take anyway.
+    """
+    beside = PROCESS + resident
+    return {"saving": beside + 2 * min(FILE_BYTES, state), "loading": beside + min(FILE_BYTES, state)}
+
+
 def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
     """(of FSDP per micro-step, of the all-reduce between replicas per step), at the datasheet's rates.
 
@@ -208,6 +218,8 @@ def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list
              f"{peak_flops / 1e12:.0f} TFLOP/s{', layers recomputed' if recomputes else ''}",
              f"traffic: {fsdp:.2f} s per micro-step"
              f"{f', and {between:.2f} s per step between replicas' if between else ''}"]
+    host = host_memory(memory["masters"] + memory["AdamW"])
+    lines.append("memory of the host per GPU, GiB: " + ", ".join(f"{k} {v / 2 ** 30:.1f}" for k, v in host.items()))
     if fsdp > compute:
         lines.append(f"warning: traffic takes longer than compute; micro_batch_size={math.ceil(rows * fsdp / compute)} "
                      "would hide it, or a shard_size within one node")

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoint import FILE_BYTES
-from training.estimate import memory_per_gpu
+from training.estimate import PROCESS, host_memory, memory_per_gpu
 
 GIB = 2 ** 30
-PROCESS = 0.4 * GIB   # of the host: a process with PyTorch
 CPU_ACTIVATIONS = 2   # PyTorch's operations keep about twice what the kernels do (SmolLM2-135M: 4.8 GiB at its peak)
 
 
@@ -25,10 +23,8 @@ def memory_needed(c, config, parameters: dict, world) -> dict:
         used["activations"] *= CPU_ACTIVATIONS * (2 if world.dtype == torch.float32 else 1)
         used["bf16 gathered"] *= world.dtype != torch.float32  # nothing is cast
     state = used["masters"] + used["AdamW"]
-    # a checkpoint is written and read file by file
-    beside = PROCESS + (state + used.get("frozen", 0) if on_cpu else 0)
-    return {"training": sum(used.values()) + PROCESS * on_cpu, "saving": beside + 2 * min(FILE_BYTES, state),
-            "loading": beside + min(FILE_BYTES, state)}
+    resident = state + used.get("frozen", 0) if on_cpu else 0
+    return {"training": sum(used.values()) + PROCESS * on_cpu} | host_memory(state, resident)
 
 
 def free_memory(device: torch.device) -> float | None:

@@ -15,4 +15,4 @@ tokens = 300_000    # an afternoon of one core for 135 M parameters; a GPU's aft
 seq_len, batch_size, micro_batch_size = 512, 4, 4  # from 10 M tokens on: seq_len=2048 batch_size=64
 lr, warmup_ratio, min_lr_ratio = 1e-4, 0.05, 0.1   # up to 0.5 B parameters; 5e-5 for 1.5 B, 2e-5 for 7 B
 dtype = "bfloat16"  # of the computation; master weights and moments are float32
-log_every, eval_every, eval_tokens, save_every = 10, 1000, 1024, 50
+log_every, eval_every, eval_tokens, save_every = 1, 1000, 1024, 50  # a step takes seconds on a CPU
