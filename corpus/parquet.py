@@ -25,7 +25,7 @@ def read_parquet(path: str | Path) -> Iterator[tuple[int, dict | None, str | Non
         check_chunks(table.metadata)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as e:  # pyarrow's errors are subclasses
+    except (OSError, ValueError, pa.ArrowException) as e:
         yield 1, None, f"unreadable from here on: not a parquet file ({e})"
         return
     number, batches = 0, table.iter_batches(batch_size=256)
@@ -42,7 +42,7 @@ def read_parquet(path: str | Path) -> Iterator[tuple[int, dict | None, str | Non
                     yield number, None, f"row longer than {files.MAX_LINE >> 20} MiB"
                 else:
                     yield number, row, None
-        except (OSError, ValueError) as e:  # a ValueError: text that is not UTF-8
+        except (OSError, ValueError, pa.ArrowException) as e:  # a ValueError: text that is not UTF-8
             yield number + 1, None, f"unreadable from here on: {e}"
             return
 

@@ -315,6 +315,18 @@ def test_parquet_is_refused_before_it_expands():
         parquet.check_chunks(Metadata())
 
 
+def test_parquet_with_any_byte_changed(tmp_path):
+    """Rows, or a problem: also where an index points behind the end of its column's dictionary."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, problems = tmp_path / "a.parquet", []
+    pq.write_table(pa.table({"text": ["One.", "Two.", "Three."] * 3}), path, compression="none", write_statistics=False)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x2f]) + whole[at + 1:])
+        problems += [problem for _, _, problem in parquet.read_parquet(path) if problem]
+    assert any("out-of-bounds" in problem for problem in problems)
+
+
 def test_parquet_bomb(tmp_path, monkeypatch):
     """A value of 2 MiB, repeated 4,000 times in one dictionary page: each row is refused, none is held."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
