@@ -315,16 +315,15 @@ def test_parquet_is_refused_before_it_expands():
         parquet.check_chunks(Metadata())
 
 
-def test_parquet_with_any_byte_changed(tmp_path):
-    """Rows, or a problem: also where an index points behind the end of its column's dictionary."""
+def test_parquet_with_an_index_behind_its_dictionary(tmp_path, monkeypatch):
+    """What one flipped byte can make of a column; pyarrow notices when the row is read, with an error of its own."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    path, problems = tmp_path / "a.parquet", []
-    pq.write_table(pa.table({"text": ["One.", "Two.", "Three."] * 3}), path, compression="none", write_statistics=False)
-    whole = path.read_bytes()
-    for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x2f]) + whole[at + 1:])
-        problems += [problem for _, _, problem in parquet.read_parquet(path) if problem]
-    assert any("out-of-bounds" in problem for problem in problems)
+    damaged = pa.DictionaryArray.from_arrays(pa.array([0, 5], pa.int32()), pa.array(["One."]), safe=False)
+    batch = pa.RecordBatch.from_arrays([damaged], ["text"])
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, **_: iter([batch]))
+    pq.write_table(pa.table({"text": ["One."]}), tmp_path / "a.parquet")
+    (_, row, _), (number, none, problem) = parquet.read_parquet(tmp_path / "a.parquet")
+    assert row == {"text": "One."} and (number, none) == (2, None) and "unreadable from here on: index" in problem
 
 
 def test_parquet_bomb(tmp_path, monkeypatch):
