@@ -204,9 +204,9 @@ def run_tasks(pool: ProcessPoolExecutor, ranks: Ranks, name: str, f: Callable, t
         for process in list((pool._processes or {}).values()):
             process.terminate()
         if isinstance(e, BrokenProcessPool):
-            at_work = [f"{path.parent.name}/{path.stem}" for _, path in own if not path.exists()][:pool._max_workers]
-            raise ValueError(f"{name}: a worker process was killed while it worked on {' or '.join(at_work)} (source/part), "
-                             "perhaps because memory ran out (set workers= to a smaller number) or because a damaged file "
+            left = [f"{path.parent.name}/{path.stem}" for _, path in own if not path.exists()]
+            raise ValueError(f"{name}: a worker process was killed at {' or '.join(left[:16])} (source/part), perhaps "
+                             "because memory ran out (set workers= to a smaller number) or because a damaged file "
                              "crashed a library; start again: the finished work is kept") from None
         raise
 

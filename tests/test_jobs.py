@@ -147,7 +147,7 @@ def killed(stamp):
 def test_a_killed_worker_is_one_line(tmp_path):
     ranks = jobs.Ranks(tmp_path / "work", 0, 1)
     with jobs.ProcessPoolExecutor(1) as pool:
-        with pytest.raises(ValueError, match="clean: a worker process was killed while it worked on web/00003 .*workers=.*"
+        with pytest.raises(ValueError, match="clean: a worker process was killed at web/00003 .*workers=.*"
                                              "finished work is kept"):
             jobs.run_tasks(pool, ranks, "clean", killed, [()], [tmp_path / "web/00003.json"])
 
