@@ -214,10 +214,12 @@ def run_tasks(pool: ProcessPoolExecutor, ranks: Ranks, name: str, f: Callable, t
 # ---------------------------------------------------------------------- stamps
 
 def write_stamp(path: Path, inputs: str, outputs: list[Path], **result):
-    """Write a stamp atomically: the fingerprint of the inputs, the hashes of the outputs, and the task's result."""
+    """Write a stamp atomically: the fingerprint of the inputs, the hashes of the outputs, the task's result, and a hash
+    of all this.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = result | {"facts": inputs, "outputs": hashes(outputs)}
-    path.with_suffix(".tmp").write_text(json.dumps(content))
+    content = json.loads(json.dumps(result | {"facts": inputs, "outputs": hashes(outputs)}))
+    path.with_suffix(".tmp").write_text(json.dumps(content | {"sha256": json_sha256(content)}))
     os.replace(path.with_suffix(".tmp"), path)
     path.with_suffix(".old").unlink(missing_ok=True)
 
@@ -227,8 +229,9 @@ def up_to_date(path: Path, inputs: str, outputs: list[Path]) -> bool:
     old = path.with_suffix(".old")
     try:
         stamp = json.loads(old.read_text())
-        same = stamp["facts"] == inputs and stamp["outputs"] == hashes(outputs)
-    except (OSError, ValueError, KeyError):
+        same = stamp.pop("sha256") == json_sha256(stamp)
+        same = same and stamp["facts"] == inputs and stamp["outputs"] == hashes(outputs)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # the last two: JSON, but no object
         same = False
     if same:
         os.replace(old, path)
@@ -246,5 +249,8 @@ def file_sha256(path: str | Path) -> str:
 
 def fingerprint(*inputs) -> str:
     """The hash of what determines a result: settings, inputs and the source files of this program."""
-    content = json.dumps([[file_sha256(p) for p in CODE], inputs], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return json_sha256([[file_sha256(p) for p in CODE], inputs])
+
+
+def json_sha256(content) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -480,3 +480,19 @@ def test_the_tail_of_a_damaged_file_is_counted(tmp_path):
     book = adds_up(json.loads((tmp_path / "out/account.json").read_text())["web"])
     assert book["kept"] == 20 and book["unread_bytes"] == 500 + sum(map(len, records[20:]))
     assert book["file_bytes"] == sum(map(len, records)) + 500
+
+
+# ---------------------------------------------------------------------- stamps
+
+def test_a_stamp_with_any_byte_changed_does_not_count(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"tokens")
+    jobs.write_stamp(tmp_path / "a.json", "inputs", [tmp_path / "a.bin"], dropped={"chars": 2}, kept={3: 1.5})
+    whole = (tmp_path / "a.json").read_bytes()
+    for at in range(len(whole)):
+        for changed in (whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:], whole[:at]):
+            (tmp_path / "a.old").write_bytes(changed)
+            assert not jobs.up_to_date(tmp_path / "a.json", "inputs", [tmp_path / "a.bin"]), changed
+    (tmp_path / "a.old").write_bytes(whole)
+    assert not jobs.up_to_date(tmp_path / "a.json", "others", [tmp_path / "a.bin"])
+    assert jobs.up_to_date(tmp_path / "a.json", "inputs", [tmp_path / "a.bin"])
+    assert json.loads((tmp_path / "a.json").read_text())["dropped"] == {"chars": 2}

@@ -353,7 +353,8 @@ def log_rows(path, stop_at, rank):
     def logged(self, step, rows):
         with open(f"{path}-{rank}-{os.getpid()}", "a") as f:
             f.writelines(f"{step} {row}\n" for row in rows)
-        if step == stop_at and rank == 0:
+        # before training, DPO's reference reads batches, too, and a signal ends it at once: nothing is lost
+        if step == stop_at and rank == 0 and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
             os.kill(os.getpid(), signal.SIGTERM)
         return batch(self, step, rows)
     loader.Schedule.batch = logged
