@@ -119,23 +119,31 @@ def complete_lines(path):
 def finished_results(results, samples, identity):
     """{(task, language, prompt, setup): rows} of the results that are complete for a model.
 
-    identity: fields that a row must have (checkpoint, weights, ...). Samples of incomplete results are removed, as they
-    are computed again.
+    identity: fields that a row must have (checkpoint, weights, ...). Rows and samples of incomplete results are removed,
+    as they are computed again.
     """
+    def is_ours(row):
+        return all(row.get(k) == v for k, v in identity.items())
+
     by_key = {}
     for row, _ in complete_lines(results):
-        if all(row.get(k) == v for k, v in identity.items()):
-            by_key.setdefault(result_key(row), {})[row["metric"]] = row
+        if is_ours(row):
+            by_key.setdefault(result_key(row), {})[row.get("metric")] = row
     complete = {key: list(rows.values()) for key, rows in by_key.items()
                 if len(rows) >= max(row.get("lines", 1) for row in rows.values())}
+    if len(complete) < len(by_key):
+        keep_rows(results, lambda row: not is_ours(row) or result_key(row) in complete)
     if samples and Path(samples).exists():
-        with open(f"{samples}.new", "w", encoding="utf-8") as f:
-            for row, line in complete_lines(samples):
-                of_other_model = any(row.get(k) != identity[k] for k in ("checkpoint", "weights"))
-                if of_other_model or result_key(row) in complete:
-                    f.write(line if line.endswith("\n") else line + "\n")
-        os.replace(f"{samples}.new", samples)
+        keep_rows(samples, lambda row: any(row.get(k) != identity[k] for k in ("checkpoint", "weights"))
+                  or result_key(row) in complete)
     return complete
+
+
+def keep_rows(path, is_kept):
+    """Write a file anew with the rows that is_kept accepts; a line that a kill has cut is left out."""
+    with open(f"{path}.new", "w", encoding="utf-8") as f:
+        f.writelines(line.rstrip("\n") + "\n" for row, line in complete_lines(path) if is_kept(row))
+    os.replace(f"{path}.new", path)
 
 
 def result_key(row):

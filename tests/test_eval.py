@@ -614,11 +614,13 @@ def test_other_questions_are_another_measurement(folder, data, tmp_path, change)
 
 
 def test_resume_after_a_kill_between_two_metrics(results, folder, data, tmp_path):
-    """acc is written, acc_norm is not: the next run supplies it."""
-    out = tmp_path / "r.jsonl"
-    out.write_text("".join(line + "\n" for line in results.read_text().split("\n")[:3]))
+    """acc is written, acc_norm is not: the next run measures both, and each stands once. Other rows stay."""
+    out, other = tmp_path / "r.jsonl", json.dumps({"checkpoint": "other", "task": "c", "lang": "en", "lines": 2}) + "\n"
+    out.write_text(other + "".join(line + "\n" for line in results.read_text().split("\n")[:3]))
     evaluate.main(words(folder, data, out))
-    assert keys_of(lines(out)) == keys_of(lines(results))
+    first, *rows = lines(out)
+    assert keys_of(rows) == keys_of(lines(results)) and len(rows) == len(lines(results))
+    assert first == json.loads(other)
 
 
 def test_resume_after_a_kill_within_a_line(results, folder, data, tmp_path):
