@@ -129,9 +129,9 @@ def main(argv: list[str] | None = None):
 
 
 def check_inputs(c):
-    """ValueError for what no stage can work with: missing files, no chat template, unknown languages."""
+    """ValueError for what no stage can work with: missing or unknown files, no chat template, unknown languages."""
     for source in c.sources:
-        sources.find_files(c, source)
+        sources.check_formats(source, sources.find_files(c, source))
     check_chat_template(c)
     if c.langid and not all(map(sources.has_chats, c.sources)):
         check_languages(c)

@@ -20,6 +20,7 @@ from corpus.read import Document
 from corpus.rows import read_rows
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+FORMATS = (".tsv", ".jsonl", ".json", ".parquet", ".tmx")
 FORMATTING = ("bpt", "ept", "it", "ph", "ut")  # TMX elements that hold codes of the original file, not text
 
 

@@ -7,6 +7,8 @@ from corpus import files, parquet
 from corpus.files import DAMAGE, MAX_LINE, open_bytes, read_lines
 from corpus.read import MAX_ARRAY, Document, has_lone_surrogate
 
+FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+
 
 def read_rows(path):
     """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict)."""

@@ -1,7 +1,7 @@
 """Sources: what a row of the setting `sources` may say, the files it names, and which kind of text it holds."""
 from pathlib import Path
 
-from corpus import chat, read
+from corpus import bitext_files, chat, files, read, rows
 
 REQUIRED = {"name", "path", "category", "language"}
 # clean: the text is already clean; target: bitext, with min_score, vectors ("en.npy|kk.npy", row i of each belongs to
@@ -93,6 +93,16 @@ def find_files(c, source: dict) -> list[str]:
         raise ValueError(f"source {source['name']}: its vectors are of one file, but its path matches {len(found)}; "
                          "make each file a source")
     return found
+
+
+def check_formats(source: dict, paths: list[str]):
+    """ValueError names files of a source whose format no reader knows: their turn may come after hours."""
+    formats = rows.FORMATS if has_chats(source) else bitext_files.FORMATS if "target" in source else read.FORMATS
+    unknown = [path for path in paths if "|" not in path and files.format_of(path) not in formats]
+    if unknown:
+        raise ValueError(f"source {source['name']}: unknown format of {', '.join(unknown[:5])}"
+                         f"{' ...' * (len(unknown) > 5)}; move them out of this folder, or end path="
+                         f"{source['path']!r} in one of {', '.join(formats)}")
 
 
 def find_parts(c, source: dict) -> list[tuple[str, str, int, int | None]]:

@@ -405,6 +405,18 @@ def test_what_a_pattern_finds_must_be_files(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind, known", [({}, ".wet"), ({"kind": "chat"}, ".csv"), ({"target": "kk"}, ".tmx")])
+def test_a_file_of_unknown_format_is_named_before_any_work(tmp_path, kind, known):
+    """... although it is the last of the last source: its turn may come after hours."""
+    for name in ("a.jsonl", "own/a.jsonl", "own/README.md"):
+        write(tmp_path / name, jsonl([{"text": document("en", 1)}]))
+    sources = [dict(SOURCES[0], path="a.jsonl"), dict(SOURCES[0], name="own", path="own/*") | kind]
+    with pytest.raises(ValueError, match=rf"source own: unknown format of {tmp_path}/own/README.md; move .*, or end "
+                                         rf"path='own/\*' in one of .*\{known}"):
+        prepare.main(words(tmp_path, tmp_path / "out", sources=sources, template="chatml"))
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------------- the planted junk of the tinyworld
 
 CODES = ["en", "zh", "kk", "th"]
