@@ -764,6 +764,19 @@ def test_chats_again_and_for_any_number_of_workers(chatting, tmp_path):
     assert tree(tmp_path / "out") == once
 
 
+def test_tokens_per_byte_of_chats_are_of_their_answers(chatting, tmp_path, capsys):
+    """Not all tokens over the answers' bytes: long questions with answers of a word would read 15."""
+    chats = [{"messages": messages_of(sentence("en", 41 * i, 200), sentence("en", 43 * i, 2))} for i in range(20)]
+    write(tmp_path / "a.jsonl", jsonl(chats))
+    prepare.main(chat_words(tmp_path, tmp_path / "out", tokenizer=str(chatting / "out/tokenizer"), template=None,
+                            evaluation=[], sources=[dict(CHATS[0], path="a.jsonl")]))
+    line, = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(CHATS[0]["category"]))
+    folders = [path.parent for path in (tmp_path / "out").glob("chat-en*/index.json")]
+    learned = sum(len(answer) for folder in folders for _, answer in conversations_of(folder)[1])
+    size = sum(len(row["messages"][1]["content"].encode()) for row in chats)
+    assert line[4] == f"{learned / size:.3f}" and learned < size < int(line[3].replace(",", "")) / 10
+
+
 def test_many_small_shards_keep_pairs_together(chatting, tmp_path):
     prepare.main(chat_words(chatting, tmp_path / "out", tokenizer=str(chatting / "out/tokenizer"), template=None,
                             shard_tokens=100))
