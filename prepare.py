@@ -314,9 +314,9 @@ def read_source(c, source: dict, path: str, start: int, end: int | None, fields:
     fields: counts the fields of chats that were not used.
     """
     if sources.has_chats(source):
-        documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields)
+        documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields, start, end)
     elif "target" in source:
-        documents = bitext_files.read_pairs(path, source["language"], source["target"])
+        documents = bitext_files.read_pairs(path, source["language"], source["target"], start, end)
     else:
         documents = read.read_documents(path, source.get("unit", c.unit), start, end)
     for doc in report_progress(path, documents, start, end):

@@ -11,20 +11,23 @@ from corpus.read import Document, has_lone_surrogate
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 
 
-def read_rows(path):
-    """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict)."""
+def read_rows(path, start=0, end=None):
+    """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict).
+
+    start, end: only the rows that begin in these bytes of a plain .jsonl file.
+    """
     suffix = files.format_of(path)
-    readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
-    if suffix not in readers:
+    readers = {".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
+    if suffix not in FORMATS:
         raise ValueError(f"{path}: unknown format {suffix!r} of rows; expected .jsonl, .json, .csv or .parquet")
-    for doc, row in readers[suffix](path):
+    for doc, row in read_jsonl(path, start, end) if suffix == ".jsonl" else readers[suffix](path):
         if doc.reason is None and not isinstance(row, dict):
             doc.text, doc.reason = json.dumps(row), "no row: expected an object"
         yield doc, row
 
 
-def read_jsonl(path):
-    for number, offset, text, problem in read_lines(path):
+def read_jsonl(path, start=0, end=None):
+    for number, offset, text, problem in read_lines(path, start, end):
         if problem is None and not text.strip():
             continue  # a blank line between rows is no row
         row = None
