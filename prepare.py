@@ -129,9 +129,9 @@ def main(argv: list[str] | None = None):
 
 
 def check_inputs(c):
-    """ValueError for what no stage can work with: missing files, no chat template, unknown languages."""
+    """ValueError for what no stage can work with: missing or unknown files, no chat template, unknown languages."""
     for source in c.sources:
-        sources.find_files(c, source)
+        sources.check_formats(source, sources.find_files(c, source))
     check_chat_template(c)
     if c.langid and not all(map(sources.has_chats, c.sources)):
         check_languages(c)
@@ -314,9 +314,9 @@ def read_source(c, source: dict, path: str, start: int, end: int | None, fields:
     fields: counts the fields of chats that were not used.
     """
     if sources.has_chats(source):
-        documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields)
+        documents = chat.read_chats(path, source["kind"], c.ignore_fields, fields, start, end)
     elif "target" in source:
-        documents = bitext_files.read_pairs(path, source["language"], source["target"])
+        documents = bitext_files.read_pairs(path, source["language"], source["target"], start, end)
     else:
         documents = read.read_documents(path, source.get("unit", c.unit), start, end)
     for doc in report_progress(path, documents, start, end):

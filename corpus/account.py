@@ -57,7 +57,7 @@ def finish_account(c, accounts: list[dict], written: list[dict]):
             account["control_tokens_as_text"] = result["forged"]
     sizes = [result["sizes"] for result in written]
     write_account(c, accounts, sizes)
-    print_table(c, accounts, sizes)
+    print_table(c, accounts, written)
 
 
 def write_totals(c, accounts, sizes):
@@ -99,21 +99,23 @@ def read_dropped(c, source):
                 yield from f
 
 
-def print_table(c, accounts: list[dict], sizes: list[dict]):
-    """One line per language (documents, tokens per byte, reasons), and the total."""
+def print_table(c, accounts: list[dict], written: list[dict]):
+    """One line per language (documents, tokens, reasons), and the total. Tokens per byte are those of what is learned:
+    of chats the answers, as the bytes of their shards are.
+    """
     groups: dict = {}
-    for source, account, splits in zip(c.sources, accounts, sizes):
+    for source, account, result in zip(c.sources, accounts, written):
         key = source["language"] if is_web(source) else source["category"]
         total, reasons = groups.setdefault(key, (Counter(), Counter()))
-        total.update(read=account["read"], kept=account["kept"])
-        for tokens, size, _ in splits.values():
+        total.update(read=account["read"], kept=account["kept"], learned=result["learned"])
+        for tokens, size, _ in result["sizes"].values():
             total.update(tokens=tokens, bytes=size)
         for reason, n in account["dropped"].items():
             reasons[reason.split(":")[0]] += n
     print(f"{'':12} {'in':>8} {'kept':>8} {'tokens':>10} {'tokens/byte':>11}  dropped")
     for key, (total, reasons) in groups.items():
         why = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
-        fertility = total["tokens"] / max(1, total["bytes"])
+        fertility = total["learned"] / max(1, total["bytes"])
         print(f"{key:12} {total['read']:8,} {total['kept']:8,} {total['tokens']:10,} {fertility:11.3f}  {why}")
     for source, account in zip(c.sources, accounts):
         if has_chats(source) and account.get("control_tokens_as_text"):

@@ -20,11 +20,15 @@ from corpus.read import Document
 from corpus.rows import read_rows
 
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+FORMATS = (".tsv", ".jsonl", ".json", ".parquet", ".tmx")
 FORMATTING = ("bpt", "ept", "it", "ph", "ut")  # TMX elements that hold codes of the original file, not text
 
 
-def read_pairs(path, source=None, target=None):
-    """Yield the pairs of a file. source, target: codes of the two languages to take from a file that may hold more."""
+def read_pairs(path, source=None, target=None, start=0, end=None):
+    """Yield the pairs of a file. source, target: codes of the two languages to take from a file that may hold more.
+
+    start, end: only the pairs that begin in these bytes of a plain .jsonl or .tsv file.
+    """
     codes = primary_subtag(source), primary_subtag(target)
     suffix = files.format_of(path)
     if "|" in str(path):
@@ -32,9 +36,9 @@ def read_pairs(path, source=None, target=None):
     elif suffix == ".tmx":
         yield from read_tmx(str(path), *codes)
     elif suffix == ".tsv":
-        yield from read_tsv(path, *codes)
+        yield from read_tsv(path, *codes, start, end)
     elif suffix in (".jsonl", ".json", ".parquet"):
-        for doc, row in read_rows(path):
+        for doc, row in read_rows(path, start, end):
             doc.file = str(path)
             if doc.reason is None:
                 fill_pair(doc, row, *codes)

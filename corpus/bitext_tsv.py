@@ -37,11 +37,14 @@ class Columns(NamedTuple):
     quoted: bool        # by a spreadsheet: "" is one quote, and a field may hold tabs and line breaks
 
 
-def read_tsv(path, source=None, target=None):
-    """Yield the pairs of a file. source, target: codes, by which a header may name the columns."""
+def read_tsv(path, source=None, target=None, start=0, end=None):
+    """Yield the pairs of a file, or those that begin in its bytes from start to end, if it has no quoted fields.
+
+    source, target: codes, by which a header may name the columns.
+    """
     columns = find_columns(path, source, target)
-    is_header = columns.header
-    for number, offset, fields, problem in read_fields(path, columns.quoted):
+    is_header = columns.header and not start
+    for number, offset, fields, problem in read_fields(path, columns.quoted, start, end):
         doc = Document("", line=number, offset=offset, reason=problem, file=str(path))
         if problem is None and is_header:
             is_header = False
@@ -62,10 +65,10 @@ def fill_pair(doc, fields, columns):
         doc.reason = "no pair: the row has no target sentence"
 
 
-def read_fields(path, quoted):
+def read_fields(path, quoted, start=0, end=None):
     """Yield (line, offset, fields, problem) of every row that is not blank."""
     held = []  # lines of a quoted row that has not ended
-    for number, offset, text, problem in read_lines(path):
+    for number, offset, text, problem in read_lines(path, start, end):
         if problem:
             yield number, offset, None, problem
         elif not quoted and text.strip():

@@ -19,16 +19,17 @@ from corpus.rows import read_rows
 KINDS = ("chat", "preference")
 
 
-def read_chats(path, kind, ignore_fields=(), counts=None):
+def read_chats(path, kind, ignore_fields=(), counts=None, start=0, end=None):
     """Yield a Document for every row of a file; kind: "chat" or "preference".
 
     more is {"messages"} of a chat, {"chosen", "rejected"} of a pair, with {"tools"} where the row has some; text is the
     messages' text, joined by newlines. A row that is none comes with `reason` set.
     ignore_fields: fields to remove. counts: {"ignored_fields": Counter, "unread_fields": Counter},
     to which the rows add, by name, the fields that were removed and those that nothing reads.
+    start, end: only the rows that begin in these bytes of a plain .jsonl file.
     """
     counts = counts or {"ignored_fields": Counter(), "unread_fields": Counter()}
-    for doc, row in read_rows(path):
+    for doc, row in read_rows(path, start, end):
         doc.file, doc.more = str(path), {}
         try:
             if doc.reason is None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from corpus import files, parquet, warc
 from corpus.files import read_lines
+from corpus.json_array import read_array, starts_array
 
 FORMATS = (".jsonl", ".json", ".txt", ".tsv", ".wet", ".warc", ".parquet")
 TEXTS = ("text", "content")
 URLS = ("url", "u", "uri", "link", "warc-target-uri")  # CulturaX, FineWeb, mC4; HPLT; RefinedWeb ...
 HEADERS = ("warc_headers", "metadata", "meta", "headers")  # objects that may hold the address
-MAX_ARRAY = 1 << 30  # bytes of a .json array, which is parsed whole
 
 
 @dataclass
@@ -78,43 +78,11 @@ def _read_jsonl(path, start=0, end=None):
 
 def _read_json(path):
     """One array of rows, or one object per line."""
-    if not is_array(path):
+    if not starts_array(path):
         yield from _read_jsonl(path)
         return
-    rows, problem = read_array(path)
-    if problem:
-        yield Document("", line=1, offset=0, reason=problem)
-    for number, row in enumerate(rows, 1):
-        yield row_document(row, number)
-
-
-def is_array(path: str | Path) -> bool:
-    """Whether a .json file holds one array."""
-    for _, _, text, _ in read_lines(path):
-        if text is None:
-            return False
-        if text.strip():
-            line, not_json = files.parse_json(text)
-            return text.lstrip().startswith("[") and (not_json is not None or isinstance(line, list))
-    return False
-
-
-def read_array(path: str | Path) -> tuple[list, str | None]:
-    """(rows, problem) of a .json file that holds one array."""
-    lines, size = [], 0
-    for number, _, text, problem in read_lines(path):
-        if problem:
-            begin = "" if problem.startswith("unreadable") else f"unreadable from here on: line {number}: "
-            return [], begin + problem
-        lines.append(text or "")
-        size += len(lines[-1])
-        if size > MAX_ARRAY:
-            return [], (f"unreadable from here on: an array of more than {MAX_ARRAY >> 30} GiB; "
-                        "write one object per line")
-    rows, problem = files.parse_json("\n".join(lines))
-    if problem or not isinstance(rows, list):
-        return [], f"unreadable from here on: {problem or 'not an array'}"
-    return rows, None
+    for number, row, offset, problem in read_array(path):
+        yield Document("", line=number, offset=offset, reason=problem) if problem else row_document(row, number)
 
 
 def _read_parquet(path):

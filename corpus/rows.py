@@ -5,23 +5,29 @@ import json
 
 from corpus import files, parquet
 from corpus.files import DAMAGE, MAX_LINE, open_bytes, read_lines
-from corpus.read import MAX_ARRAY, Document, has_lone_surrogate
+from corpus.json_array import read_array, starts_array
+from corpus.read import Document, has_lone_surrogate
+
+FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 
 
-def read_rows(path):
-    """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict)."""
+def read_rows(path, start=0, end=None):
+    """Yield (Document with the place of the row and, if it is unreadable, the reason; the row as a dict).
+
+    start, end: only the rows that begin in these bytes of a plain .jsonl file.
+    """
     suffix = files.format_of(path)
-    readers = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
-    if suffix not in readers:
+    readers = {".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
+    if suffix not in FORMATS:
         raise ValueError(f"{path}: unknown format {suffix!r} of rows; expected .jsonl, .json, .csv or .parquet")
-    for doc, row in readers[suffix](path):
+    for doc, row in read_jsonl(path, start, end) if suffix == ".jsonl" else readers[suffix](path):
         if doc.reason is None and not isinstance(row, dict):
             doc.text, doc.reason = json.dumps(row), "no row: expected an object"
         yield doc, row
 
 
-def read_jsonl(path):
-    for number, offset, text, problem in read_lines(path):
+def read_jsonl(path, start=0, end=None):
+    for number, offset, text, problem in read_lines(path, start, end):
         if problem is None and not text.strip():
             continue  # a blank line between rows is no row
         row = None
@@ -37,32 +43,11 @@ def read_json(path):
 
     `line` is the number of the row in an array.
     """
-    if is_json_lines(path):
+    if not starts_array(path) and is_json_lines(path):
         yield from read_jsonl(path)
         return
-    try:
-        with open_bytes(path) as f:
-            content = read_bounded(f)
-        rows = json.loads(content.decode("utf-8-sig"))
-    except (*DAMAGE, ValueError, RecursionError) as e:
-        yield Document("", line=1, offset=0, reason=f"unreadable from here on: {e}"), None
-        return
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: expected an array of rows, or one object per line; got one {type(rows).__name__} "
-                         "over several lines")
-    for number, row in enumerate(rows, 1):
-        yield Document("", line=number), row
-
-
-def read_bounded(f):
-    """All bytes of an open file; OSError when it has more than MAX_ARRAY."""
-    blocks, size = [], 0
-    while block := f.read1(1 << 20):
-        blocks.append(block)
-        size += len(block)
-        if size > MAX_ARRAY:
-            raise OSError(f"an array of more than {MAX_ARRAY >> 20} MiB; write one object per line (.jsonl)")
-    return b"".join(blocks)
+    for number, row, offset, problem in read_array(path):
+        yield Document("", line=number, offset=offset, reason=problem), row
 
 
 def is_json_lines(path):

@@ -61,8 +61,9 @@ def split_budget(c, accounts: list[dict]) -> dict[str, float]:
 def write_shards(c, source: dict, t, stamp: Path):
     """Write the train and valid shards of a source with the tokenizer t.
 
-    The stamp holds sizes {split: (tokens, bytes, documents)}, the chats that the template refused by reason, and how
-    many chats have control tokens in what is said (they become ordinary text).
+    The stamp holds sizes {split: (tokens, bytes, documents)}, how many tokens are learned (those that the bytes are
+    of), the chats that the template refused by reason, and how many chats have control tokens in what is said (they
+    become ordinary text).
     """
     folders = [Path(c.out) / (source["name"] + suffix) for suffix in ("", "-valid")]
     merged = json.loads((work_folder(c, source) / "merged.json").read_text())["outputs"]
@@ -105,6 +106,7 @@ def write_shards(c, source: dict, t, stamp: Path):
         raise ValueError(f"source {source['name']}: all of its documents were held out; set valid_fraction=0 or bring "
                          "more text")
     jobs.write_stamp(stamp, inputs + hash_indexes(folders, "index.json"), find_outputs(c, source, folders), sizes=sizes,
+                     learned=sum(writer.learned for writer in writers.values()),
                      dropped=dict(sorted(refused.items())), refused_bytes=count["refused_bytes"],
                      forged=count["forged"])
 
@@ -151,7 +153,7 @@ class ShardWriter:
         self.folder = Path(c.out) / self.name
         self.dtype = np.uint16 if t.vocab_size <= 1 << 16 else np.uint32  # Qwen2's 151,646 ids need 32 bits
         self.ids, self.masks, self.pending_tokens, self.pending_bytes, self.shards = [], [], 0, 0, []
-        self.tokens = self.bytes = self.documents = 0
+        self.tokens = self.bytes = self.documents = self.learned = 0
         for path in self.folder.glob("*"):
             if not path.name.startswith(("shard-", "index.")):
                 raise ValueError(f"{path} was not made by prepare.py; move it away, or give source {source['name']} "
@@ -162,6 +164,7 @@ class ShardWriter:
         """documents: (ids, mask or None, bytes); they count as one and stay in one shard."""
         for ids, mask, size in documents:
             self.ids.append(np.array(ids, self.dtype))
+            self.learned += len(ids) if mask is None else int((mask & 1).sum())
             if mask is not None:
                 mask[0] |= 2  # a chat begins
                 self.masks.append(mask)

@@ -50,18 +50,30 @@ def run_once(out: str, step: str, settings: list | dict, work: Callable[[], obje
     """
     stamp, begin = Path(out) / f"steps/{step}.json", time.time()
     if stamp.exists():
-        if json.loads(stamp.read_text(encoding="utf-8")).get("settings") != json.loads(json.dumps(settings)):
+        if read_stamp(stamp)["settings"] != json.loads(json.dumps(settings)):
             raise ValueError(f"{out} has the step '{step}' with other settings ({stamp}); remove that folder, "
                              "or set out= to another one")
         return
     stamp.parent.mkdir(parents=True, exist_ok=True)
     work()
-    record = {"settings": settings, "seconds": round(time.time() - begin, 1)}
-    stamp.with_suffix(".part").write_text(json.dumps(record), encoding="utf-8")
+    with open(stamp.with_suffix(".part"), "w", encoding="utf-8") as f:
+        json.dump({"settings": settings, "seconds": round(time.time() - begin, 1)}, f)
+        f.flush()
+        os.fsync(f.fileno())  # else a power cut may leave an empty file under the stamp's name
     os.replace(stamp.with_suffix(".part"), stamp)
+
+
+def read_stamp(stamp: Path) -> dict:
+    """{"settings", "seconds"} of a step that was done; ValueError names a torn one: its settings are not known."""
+    try:
+        record = json.loads(stamp.read_text(encoding="utf-8"))
+        return {"settings": record["settings"], "seconds": float(record["seconds"])}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{stamp} is torn: the settings of the step '{stamp.stem}' are lost; remove {stamp.name} if "
+                         "they were those of this start (the step runs again), else the folder") from None
 
 
 def seconds_of(out: str, begin: float) -> float:
     """Wall-clock time since begin, plus that of the steps that earlier starts did."""
     earlier = [path for path in Path(out, "steps").glob("*.json") if path.stat().st_mtime < begin]
-    return round(time.time() - begin + sum(json.loads(path.read_text())["seconds"] for path in earlier), 1)
+    return round(time.time() - begin + sum(read_stamp(path)["seconds"] for path in earlier), 1)

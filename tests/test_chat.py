@@ -7,7 +7,7 @@ import json
 import pytest
 
 import tokenizer
-from corpus import chat, rows
+from corpus import chat, json_array
 
 TURNS = [("user", "Hi there"), ("assistant", "Hello."), ("user", "2+2?\n"), ("assistant", "4")]
 
@@ -128,10 +128,11 @@ def test_lines_that_are_no_rows(tmp_path):
 
 
 def test_an_array_without_end_is_not_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "MAX_ARRAY", 1 << 20)
-    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[" + b" " * (2 << 20) + b"]"))
+    monkeypatch.setattr(json_array, "MAX_RECORD", 1 << 20)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b'[{"messages": "' + b" " * (3 << 20) + b'"}]'))
     doc, = read(tmp_path / "a.json.gz")
-    assert doc.reason == "unreadable from here on: an array of more than 1 MiB; write one object per line (.jsonl)"
+    assert doc.reason == "unreadable from here on: a record of more than 1 Mi characters; write one object per line " \
+                         "(.jsonl)"
 
 
 def test_files_that_are_none(tmp_path):

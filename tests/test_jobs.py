@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_prepare import SOURCES, document, jsonl, tree, words, write
+from test_prepare import SOURCES, document, jsonl, messages_of, sentence, tree, words, write
 
 import prepare
 from configs.errors import explain
@@ -385,6 +385,33 @@ def test_parts_of_a_file_give_the_same_bytes(tmp_path, monkeypatch):
     parts = tree(tmp_path / "parts")
     results = [{k: v for k, v in files.items() if not k.startswith("work/")} for files in (whole, parts)]
     assert results[0] == results[1] and len(results[0]) > 5
+
+
+def test_parts_of_chats_and_pairs_give_the_same_bytes(tmp_path, monkeypatch):
+    """A header holds for all parts; quoted fields may hold line breaks, and are not cut."""
+    chats = [{"messages": messages_of(sentence("en", 41 * i), sentence("en", 43 * (i % 90))), "extra": i}
+             if i % 17 else {"body": "x"} for i in range(120)]
+    pairs = [(sentence("en", 37 * (i % 90)), sentence("kk", 37 * (i % 90))) for i in range(120)]
+    write(tmp_path / "raw/chat.jsonl", jsonl(chats) + "{\n")
+    write(tmp_path / "raw/b.jsonl", jsonl({"src": a, "tgt": b} if i % 19 else [1] for i, (a, b) in enumerate(pairs)))
+    lines = [f"{b}\t{a}\n" if i % 19 else "\n" for i, (a, b) in enumerate(pairs)]
+    write(tmp_path / "raw/b.tsv", "kk\ten\n" + "".join(lines))
+    write(tmp_path / "raw/q.tsv", "".join(f'"{a}\n"\t"""{b}"""\n' for a, b in pairs))
+    kinds = {"chat.jsonl": {"kind": "chat"}} | dict.fromkeys(["b.jsonl", "b.tsv", "q.tsv"], {"target": "kk"})
+    sources = [dict(name=path.replace(".", "-"), path=path, category="low", language="en") | kind
+               for path, kind in ({"a.jsonl": {}} | kinds).items()]
+    settings = settings_for(tmp_path, sources=sources, template="chatml", vocab_size=400)
+    prepare.main(settings)
+    whole = tree(tmp_path / "out")
+    monkeypatch.setattr(prepare.sources, "PART_BYTES", 2000)
+    prepare.main([w.replace(str(tmp_path / "out"), str(tmp_path / "parts")) for w in settings])
+    count = {path.name: len(list(path.glob("*.passed"))) for path in (tmp_path / "parts/work").glob("*-*")}
+    assert count.pop("q-tsv") == 1 and min(count.values()) > 3
+    book = json.loads((tmp_path / "parts/account.json").read_text())
+    assert all(b["kept"] > 60 for name, b in book.items() if name != "a-jsonl")
+    parts = tree(tmp_path / "parts")
+    results = [{k: v for k, v in files.items() if not k.startswith("work/")} for files in (whole, parts)]
+    assert results[0] == results[1] and len(results[0]) > 15
 
 
 # ---------------------------------------------------------------------- what is said at the start

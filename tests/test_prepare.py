@@ -405,6 +405,18 @@ def test_what_a_pattern_finds_must_be_files(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind, known", [({}, ".wet"), ({"kind": "chat"}, ".csv"), ({"target": "kk"}, ".tmx")])
+def test_a_file_of_unknown_format_is_named_before_any_work(tmp_path, kind, known):
+    """... although it is the last of the last source: its turn may come after hours."""
+    for name in ("a.jsonl", "own/a.jsonl", "own/README.md"):
+        write(tmp_path / name, jsonl([{"text": document("en", 1)}]))
+    sources = [dict(SOURCES[0], path="a.jsonl"), dict(SOURCES[0], name="own", path="own/*") | kind]
+    with pytest.raises(ValueError, match=rf"source own: unknown format of {tmp_path}/own/README.md; move .*, or end "
+                                         rf"path='own/\*' in one of .*\{known}"):
+        prepare.main(words(tmp_path, tmp_path / "out", sources=sources, template="chatml"))
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------------- the planted junk of the tinyworld
 
 CODES = ["en", "zh", "kk", "th"]
@@ -750,6 +762,19 @@ def test_chats_again_and_for_any_number_of_workers(chatting, tmp_path):
     assert once == tree(chatting / "out")
     prepare.main(chat_words(chatting, tmp_path / "out", workers=1))
     assert tree(tmp_path / "out") == once
+
+
+def test_tokens_per_byte_of_chats_are_of_their_answers(chatting, tmp_path, capsys):
+    """Not all tokens over the answers' bytes: long questions with answers of a word would read 15."""
+    chats = [{"messages": messages_of(sentence("en", 41 * i, 200), sentence("en", 43 * i, 2))} for i in range(20)]
+    write(tmp_path / "a.jsonl", jsonl(chats))
+    prepare.main(chat_words(tmp_path, tmp_path / "out", tokenizer=str(chatting / "out/tokenizer"), template=None,
+                            evaluation=[], sources=[dict(CHATS[0], path="a.jsonl")]))
+    line, = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(CHATS[0]["category"]))
+    folders = [path.parent for path in (tmp_path / "out").glob("chat-en*/index.json")]
+    learned = sum(len(answer) for folder in folders for _, answer in conversations_of(folder)[1])
+    size = sum(len(row["messages"][1]["content"].encode()) for row in chats)
+    assert line[4] == f"{learned / size:.3f}" and learned < size < int(line[3].replace(",", "")) / 10
 
 
 def test_many_small_shards_keep_pairs_together(chatting, tmp_path):

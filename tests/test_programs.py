@@ -75,6 +75,29 @@ def test_the_time_of_earlier_starts_is_added(tmp_path):
     assert seconds_of(str(tmp_path), begin) < 10
 
 
+@pytest.mark.parametrize("content", [b"", b'{"settings": ["-c", "1"], "sec', b"null", b"[]", b"\xff", b"\0" * 99,
+                                     b'{"settings": 1}', b'{"settings": 1, "seconds": null}'])
+def test_a_torn_stamp_is_named(tmp_path, content):
+    """By its file and a remedy; the work does not begin, as its settings may be others than those of the step."""
+    (tmp_path / "steps").mkdir()
+    stamp = tmp_path / "steps/one.json"
+    stamp.write_bytes(content)
+    for read in (lambda: run_once(str(tmp_path), "one", {"seed": 0}, lambda: 1 / 0),
+                 lambda: seconds_of(str(tmp_path), time.time() + 60)):
+        with pytest.raises(ValueError, match=f"{stamp} is torn: .*remove one.json"):
+            read()
+    stamp.unlink()
+    run_once(str(tmp_path), "one", {"seed": 0})
+    assert json.loads(stamp.read_text())["settings"] == {"seed": 0}
+
+
+def test_a_stamp_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    stamp, synced = tmp_path / "steps/one.json", []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append((stamp.exists(), os.fstat(fd).st_size)))
+    run_once(str(tmp_path), "one", {})
+    assert synced == [(False, stamp.stat().st_size)]
+
+
 # ---------------------------------------------------------------------- how programs end
 
 MAIN = '\nif __name__ == "__main__":\n'

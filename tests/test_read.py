@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from corpus import clean, decontaminate, files, measure, parquet, read, shards, sources, warc
+from corpus import clean, decontaminate, files, json_array, measure, parquet, read, shards, sources, warc
 from corpus.read import Document
 
 BULGARIAN = "Първи ред.\n\nСофия е столицата на България."
@@ -278,13 +278,85 @@ def test_a_json_array_and_json_lines_named_json(tmp_path, indent):
         found = [(d.text, d.line, bool(d.reason)) for d in docs]
         assert found == [("One.", 1, False), ("Two.", 2, False), ("3", 3, True)]
     (tmp_path / "array.json").write_text(json.dumps(rows, indent=indent)[:-1])
-    assert texts(tmp_path / "array.json")[0][1].startswith(("unreadable from here on: not JSON", "not JSON"))
+    assert texts(tmp_path / "array.json")[-1][1].startswith("unreadable from here on: not JSON: Expecting ','")
+
+
+ARRAYS = [[], [1, -2.5e+3, 10 ** 30, True, None, "é\U0001f600\ud83d\n\"]", [], {}, [[{"a": [1, {"б": "]},"}]}]]],
+          [{"text": "One."}, {"text": "Two ."}]]
+BROKEN = ["[", "[1", "[1,", "[1,]", "[1 2]", "[1]]", "[1]\n\n 2", '[{"a": 1}{"b": 2}]', '[{"a": 1},\n {"b" 2}]', "[01]",
+          '["a', '["a\n"]', '["\\x"]', "[tru]", '[{"a": 1,}]', "[1.]", "[-]", '[{"a": 1},\n\n {"a": [1, 2}]', "", "tru"]
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("indent, ascii", [(None, True), (1, False), (9, True)])
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+def test_streamed_arrays_are_those_of_json(tmp_path, monkeypatch, codec, indent, ascii, block):
+    monkeypatch.setattr(json_array, "BLOCK", block)
+    for rows in ARRAYS if ascii else ARRAYS[::2]:  # UTF-8 has no lone surrogate
+        text = " " * 5000 + json.dumps(rows, indent=indent, ensure_ascii=ascii) + "\r\n"
+        (tmp_path / "a.json").write_bytes(text.encode(codec))
+        assert list(json_array.read_array(tmp_path / "a.json")) == [(n, row, None, None)
+                                                                    for n, row in enumerate(rows, 1)]
+
+
+@pytest.mark.parametrize("block", [1, 5, 1 << 18])
+@pytest.mark.parametrize("text", BROKEN)
+def test_broken_arrays_are_named_by_the_same_place(tmp_path, monkeypatch, text, block):
+    monkeypatch.setattr(json_array, "BLOCK", block)
+    padded = " " * 4095 + "\n" + text
+    with pytest.raises(json.JSONDecodeError) as e:
+        json.loads(padded)
+    (tmp_path / "a.json").write_text(padded)
+    *rows, (number, row, offset, problem) = json_array.read_array(tmp_path / "a.json")
+    assert (number, row, problem) == (len(rows) + 1, None, f"unreadable from here on: not JSON: {e.value}")
+    assert 4096 <= offset <= e.value.pos
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_numbers_that_a_block_cuts(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(json_array, "BLOCK", block)
+    text = " " * 4096 + "[1e+5,12.5, -1.25E-7,  10, 1.5e1]"
+    (tmp_path / "a.json").write_text(text)
+    assert [row for _, row, *_ in json_array.read_array(tmp_path / "a.json")] == json.loads(text)
+
+
+def test_an_error_is_no_record_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_array, "MAX_RECORD", 1000)
+    (tmp_path / "a.json").write_text('[{"text": "One."}, {"text" 1}' + ',\n{"text": "Two."}' * 9999)
+    assert texts(tmp_path / "a.json")[1:] == [
+        ("", "unreadable from here on: not JSON: Expecting ':' delimiter: line 1 column 28 (char 27)")]
+
+
+def test_arrays_that_are_not_text(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'[{"text": "One."},\n {"text": "\xc3\xa9\xff"}]')
+    good, bad = read.read_documents(tmp_path / "a.json")
+    assert good.text == "One." and (bad.line, bad.offset) == (2, 20)
+    assert bad.reason == "unreadable from here on: line 2: not UTF-8 at byte 13"
+    raw = gzip.compress(json.dumps([{"text": "One."}, {"text": "x"}]).encode())
+    (tmp_path / "a.json.gz").write_bytes(raw[:-9])
+    assert texts(tmp_path / "a.json.gz")[-1][1].startswith("unreadable from here on: Compressed file ended")
+
+
+def test_the_memory_for_a_large_array_is_flat(tmp_path):
+    row = json.dumps({"text": "A line of it. " * 70})
+    with gzip.open(tmp_path / "a.json.gz", "wt", compresslevel=1) as f:
+        f.write(f"[{row}" + f", {row}" * 20_000 + "]")  # 20 MB in one line
+    tracemalloc.start()
+    assert sum(doc.reason is None for doc in read.read_documents(tmp_path / "a.json.gz")) == 20_001
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
 
 
 def test_a_json_array_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "MAX_ARRAY", 1000)
-    (tmp_path / "a.json").write_text(json.dumps([{"text": "x" * 90}] * 20, indent=1))
-    assert "an array of more than" in texts(tmp_path / "a.json")[0][1]
+    """Of a record that does not end no more is held than the bound; what came before it is kept."""
+    monkeypatch.setattr(json_array, "MAX_RECORD", 1 << 20)
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "One."}, {"text": "x" * (8 << 20)}]))
+    tracemalloc.start()
+    found = texts(tmp_path / "a.json")
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    assert found == [("One.", None), ("", "unreadable from here on: a record of more than 1 Mi characters; write one "
+                                          "object per line (.jsonl)")]
 
 
 @pytest.mark.parametrize("unit", ["file", "paragraph"])
