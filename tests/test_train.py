@@ -9,6 +9,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -517,6 +518,31 @@ def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_
     torchrun(root, token_data, tmp_path / "whole", **pair)
     ours, theirs = ((o / "model.safetensors").read_bytes() for o in (out, tmp_path / "whole"))
     assert ours == theirs, f"killed {delay:.3f} s after the first checkpoint"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refuses", [0, 1])
+@pytest.mark.parametrize("change, reason", [
+    ({"data": "nowhere"}, "nowhere"),                     # refused once the processes have met
+    ({"grad_clip": -1}, "grad_clip must be"),             # before they meet
+])
+def test_a_rank_that_refuses_alone_ends_the_others(root, token_data, tmp_path, refuses, change, reason):
+    """Started by hand, not by torchrun: each ends within seconds, with the reason and without a traceback."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    env = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [subprocess.Popen([sys.executable, str(root / "train.py"), *words(token_data, tmp_path / "run", **(
+        change if rank == refuses else {}))], env=env | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)]
+    try:
+        said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert reason in said[refuses] and said[refuses].count("\n") == 1
+    assert re.fullmatch(rf"rank {refuses} ended this run: ValueError: .*{reason}.*\n", said[1 - refuses])
 
 
 ORPHAN = """
