@@ -306,7 +306,7 @@ def evaluate(c):
         tune_cpu(flush_denormals=False)
     tasks = select_tasks(c)
     if world_size > 1:
-        dist.init_process_group("gloo", **peers.join(timedelta(minutes=30)))
+        peers.init_process_group("gloo", timedelta(minutes=30))
     results_file, samples_file = results.output_paths(c.out)
     lock = lock_results(results_file, rank, world_size)
     model, t, identity = open_model(c)

@@ -47,8 +47,7 @@ class World:
             die_with_parent()
         if self.world_size > 1:
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-            timeout = timedelta(hours=1)  # saving 72 B parameters is slow
-            dist.init_process_group(backend, timeout=timeout, **peers.join(timeout))
+            peers.init_process_group(backend, timedelta(hours=1))  # saving 72 B parameters is slow
         if self.is_sharded:
             replicas = self.world_size // shard_size
             names, shape = ("shard",), (shard_size,)

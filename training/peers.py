@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-SECONDS = 10  # that a process which ends waits for the others to hear why
+SECONDS = 5  # that a process which ends waits for the others to hear why
 START = 60    # if it ends before they have met: they may still be importing torch
 _peers = None
 
@@ -55,8 +55,11 @@ class Peers:
     def _leave(self, seconds):
         self.wait_for_all("ended", seconds)
         self.wait_for_all("gone", 2 if self.rank == 0 else 0)  # with it goes the store, of which torch would complain
-        sys.stdout.flush()
-        os._exit(1)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # a pipe may be closed
+            os._exit(1)
 
     def wait_for_all(self, key: str, seconds: float):
         """Until all processes have come here, or rank 0 has gone, at most so long."""
@@ -76,15 +79,24 @@ def started_by_hand() -> bool:
             and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(env))
 
 
-def join(timeout: timedelta) -> dict:
-    """Watch the others from now on; what init_process_group needs to use the same store. {} under torchrun."""
+def init_process_group(backend: str, timeout: timedelta):
+    """As torch's; processes started by hand watch each other from now on, until `part`."""
     global _peers
     if not started_by_hand():
-        return {}
-    _peers = Peers(timeout)
-    _peers.thread.start()
-    sys.excepthook = _end_after_traceback
-    return dict(store=_peers.store, rank=_peers.rank, world_size=_peers.world_size)
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    peers = _peers = Peers(timeout)
+    peers.thread.start()
+    dist.init_process_group(backend, timeout=timeout, store=peers.store, rank=peers.rank, world_size=peers.world_size)
+    show = sys.excepthook  # torch's, which names the rank
+
+    def hook(kind, error, traceback):
+        if not peers.ends.locked():  # else the reason that a peer has left is the one to print
+            show(kind, error, traceback)
+        if _peers:
+            end(f"{kind.__name__}: {error}")
+
+    sys.excepthook = hook
 
 
 def part():
@@ -94,7 +106,7 @@ def part():
         _peers.parted.set()
         _peers.thread.join()
         _peers.wait_for_all("parted", SECONDS if _peers.rank == 0 else 0)
-        _peers, sys.excepthook = None, sys.__excepthook__
+        _peers = None
 
 
 def end(reason: str):
@@ -106,10 +118,3 @@ def end(reason: str):
             Peers(timedelta(seconds=START)).end(reason, START)
         except (RuntimeError, ValueError):  # no rank 0 there, or no port
             pass
-
-
-def _end_after_traceback(kind, error, traceback):
-    """In place of sys.excepthook: unless a peer's reason is what ends this process."""
-    if not _peers.ends.locked():
-        sys.__excepthook__(kind, error, traceback)
-    end(f"{kind.__name__}: {error}")
