@@ -31,6 +31,7 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -48,6 +49,7 @@ from evaluation.tasks import PAPER_SUITE, load_tasks
 from evaluation.translation import signature_of, translation_metrics
 from hf.folder import download_hint
 from model import Qwen2
+from training import peers
 from training.distributed import die_with_parent, exit_with, tune_cpu
 
 
@@ -304,7 +306,7 @@ def evaluate(c):
         tune_cpu(flush_denormals=False)
     tasks = select_tasks(c)
     if world_size > 1:
-        dist.init_process_group("gloo")
+        peers.init_process_group("gloo", timedelta(minutes=30))
     results_file, samples_file = results.output_paths(c.out)
     lock = lock_results(results_file, rank, world_size)
     model, t, identity = open_model(c)
@@ -333,6 +335,7 @@ def evaluate(c):
                 results.append_rows(results_file, [{**identity, **row}])
             print(f"{row['task']} {row['metric']} {row['score']:.4f}", flush=True)
     if world_size > 1:
+        peers.part()
         dist.destroy_process_group()
     if lock:
         lock.close()

@@ -1,93 +1,140 @@
-"""Rows measured on a GPU: our Triton kernels beside PyTorch's, and a training step beside transformers."""
+"""Rows measured on a GPU: our Triton kernels beside their rivals; those of training are in gpu_training.py.
+
+With device="cpu" every function runs small and in float32, for the dry pass of bench/gpu_report.py in Triton's
+interpreter. A rival that refuses a case, is not installed or computes something else gets a row without its number and
+with the reason in "not_run".
+"""
 import torch
+import torch._functorch.config
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import kernels
-from bench.timing import best_seconds, copy_rate, forward_backward, matmul_rate, peak_memory, row
-from bench.training import packed_starts, packed_steps
-from training import estimate
+from bench.gpu_training import slice_of_7b, tiny_base, training_step
+from bench.timing import (
+    attempt,
+    best_seconds,
+    copy_rate,
+    forward_backward,
+    matmul_rate,
+    noted,
+    peak_memory,
+    row,
+)
+from bench.training import packed_starts
+from kernels.rope import rope_reference
 
 HEADS = ((64, 14, 2), (128, 28, 4))  # (D, H, K) of Qwen2-0.5B and 7B
 
 
 def attention(device="cuda", T=8192, B=4):
-    """Dense rows beside SDPA, packed ones beside FlexAttention with the same document mask."""
-    rate = matmul_rate(torch.bfloat16, device)
-    for D, H, K in HEADS:
+    """Dense rows and packed ones beside FlexAttention and cuDNN with the same mask; dense ones also beside SDPA."""
+    dtype, heads, means = torch.bfloat16, HEADS, (256, 1024, 4096)
+    if device == "cpu":
+        dtype, heads, means, T, B = torch.float32, ((16, 2, 1),), (12,), 40, 1
+    rate = matmul_rate(dtype, device)
+    for D, H, K in heads:
         dense = torch.zeros(B, T, dtype=torch.int64, device=device)
-        yield from attention_rows("dense", dense, D, H, K, rate)
-        for mean in (256, 1024, 4096):
+        yield from attention_rows("dense", dense, D, H, K, rate, dtype)
+        for mean in means:
             starts = torch.stack([packed_starts(T, mean, b) for b in range(B)]).to(device)
-            yield from attention_rows(f"mean_{mean}", starts, D, H, K, rate)
+            yield from attention_rows(f"mean_{mean}", starts, D, H, K, rate, dtype)
 
 
-def attention_rows(kind, starts, D, H, K, rate):
-    """Forward and backward beside each peer, in TFLOP/s of the work that the mask leaves."""
+def attention_rows(kind, starts, D, H, K, rate, dtype):
+    """Forward and backward beside each rival, in TFLOP/s of the work that the mask leaves."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-    (B, T), device, flex = starts.shape, starts.device, torch.compile(flex_attention)
-    q, k, v = (torch.randn(B, T, n, D, device=device, dtype=torch.bfloat16, requires_grad=True) for n in (H, K, K))
+    (B, T), device = starts.shape, starts.device
+    flex = compiled(flex_attention, device)
+    q, k, v = (torch.randn(B, T, n, D, device=device, dtype=dtype, requires_grad=True) for n in (H, K, K))
     mask = kernels.document_mask(starts)
     transposed = [x.transpose(1, 2) for x in (q, k, v)]
     block_mask = create_block_mask(lambda b, h, i, j: (j <= i) & (j >= starts[b, i]), B, None, T, T, device=device)
-    peers = {"FlexAttention": lambda: flex(*transposed, block_mask=block_mask, enable_gqa=True)}
+    position = torch.arange(T, device=device)
+    visible = dict(is_causal=True)
+    if kind != "dense":
+        visible = dict(attn_mask=(position >= starts[:, None, :, None]) & (position <= position[:, None]))
+
+    def sdpa():
+        return F.scaled_dot_product_attention(*transposed, **visible, enable_gqa=True).transpose(1, 2)
+
+    def cudnn():
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            return sdpa()
+
+    rivals = {"FlexAttention": lambda: flex(*transposed, block_mask=block_mask, enable_gqa=True).transpose(1, 2),
+              "cuDNN": cudnn}
     if kind == "dense":
-        peers["SDPA"] = lambda: F.scaled_dot_product_attention(*transposed, is_causal=True, enable_gqa=True)
-    ours = forward_backward(lambda: kernels.attention(q, k, v, mask), (q, k, v))
-    work = 4 * H * D * float((torch.arange(T, device=device) - starts + 1).sum())
-    for name, function in peers.items():
-        theirs = forward_backward(function, (q, k, v))
-        torch.testing.assert_close(ours[0](), theirs[0]().transpose(1, 2), atol=2e-2, rtol=2e-2)
-        for part, mine, other, flops in zip(("forward", "backward"), ours, theirs, (work, 2.5 * work)):
-            a, b = best_seconds([mine, other])
-            yield row(f"attention_{part}_{kind}_d{D}_{name}", f"attention {part}, {kind}, D={D}", flops / a / 1e12,
-                      flops / b / 1e12, unit="TFLOP/s", of=name, floor=flops / rate / a)
+        rivals["SDPA"] = sdpa
+    work = 4 * H * D * float((position - starts + 1).sum())
+    for name, part, a, b, reason in beside(lambda: kernels.attention(q, k, v, mask), rivals, (q, k, v)):
+        flops = work if part == "forward" else 2.5 * work
+        yield noted(row(f"attention_{part}_{kind}_d{D}_{name}", f"attention {part}, {kind}, D={D}", flops / a / 1e12,
+                        b and flops / b / 1e12, unit="TFLOP/s", of=name, floor=flops / rate / a), reason)
 
 
 def loss(device="cuda", T=16384):
-    """Head and loss, forward and backward, beside cross_entropy on all logits: time and peak memory."""
-    rate = matmul_rate(torch.bfloat16, device)
-    for C, V in ((896, 151936), (3584, 152064)):
+    """Head and loss, forward and backward, beside cross_entropy on all logits and Liger's: time and peak memory."""
+    dtype, shapes = torch.bfloat16, ((896, 151936), (3584, 152064))
+    if device == "cpu":
+        dtype, shapes, T = torch.float32, ((32, 50),), 40
+    rate = matmul_rate(dtype, device)
+    for C, V in shapes:
         x, w = torch.randn(T, C, device=device), torch.randn(V, C, device=device) * 0.02
-        x, w = (t.bfloat16().requires_grad_() for t in (x, w))
+        x, w = (t.to(dtype).requires_grad_() for t in (x, w))
         targets = torch.randint(V, (T,), device=device)
 
         def ours(x=x, w=w, targets=targets):
-            return torch.autograd.grad(kernels.target_logprobs(x, w, targets).sum(), (x, w))
+            return torch.autograd.grad(-kernels.target_logprobs(x, w, targets).sum(), (x, w))
 
-        def theirs(x=x, w=w, targets=targets):
-            return torch.autograd.grad(-F.cross_entropy((x @ w.T).float(), targets, reduction="sum"), (x, w))
+        def eager(x=x, w=w, targets=targets):
+            return torch.autograd.grad(F.cross_entropy((x @ w.T).float(), targets, reduction="sum"), (x, w))
 
-        torch.testing.assert_close(ours()[0], theirs()[0], atol=2e-2, rtol=5e-2)
-        a, b = best_seconds([ours, theirs])
-        yield row(f"head_{C}", f"head and loss, {T} tokens, C={C}", a, b, of="cross_entropy",
-                  floor=6 * T * C * V / rate / a)
-        yield row(f"head_memory_{C}", "its peak memory", peak_memory(ours), peak_memory(theirs), unit="GiB",
-                  of="cross_entropy")
+        def liger(x=x, w=w, targets=targets):
+            from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+            return torch.autograd.grad(LigerFusedLinearCrossEntropyLoss(reduction="sum")(w, x, targets), (x, w))
+
+        for name, rival in (("cross_entropy", eager), ("Liger", liger)):
+            measured, reason = attempt(lambda ours=ours, rival=rival: beside_gradients(ours, rival))
+            a, b, peak = measured or (best_seconds([ours])[0], None, None)
+            yield noted(row(f"head_{C}_{name}", f"head and loss, {T} tokens, C={C}", a, b, of=name,
+                            floor=6 * T * C * V / rate / a), reason)
+            yield noted(row(f"head_memory_{C}_{name}", "its peak memory", peak_memory(ours), peak, unit="GiB", of=name),
+                        reason)
 
 
 def elementwise(device="cuda", T=16384, C=3584):
-    """RMSNorm and SwiGLU beside torch.compile; the floor is a copy of the bytes they must move."""
+    """RMSNorm, SwiGLU and RoPE beside torch.compile; the floor is a copy of the bytes they must move."""
+    dtype, D, H, K = torch.bfloat16, 128, 28, 4
+    if device == "cpu":
+        dtype, T, C, D, H, K = torch.float32, 8, 96, 16, 2, 1
     copied = copy_rate(device)
-    x, y, w = (torch.randn(*shape, device=device, dtype=torch.bfloat16, requires_grad=True)
-               for shape in ((T, C), (T, C), (C,)))
-    cases = [  # name, inputs, reads and writes of a (T, C) tensor forward and backward, ours, plain
-        ("rms_norm", (x, w), (2, 3), lambda: kernels.rms_norm(x, w, 1e-6), lambda: F.rms_norm(x, (C,), w, 1e-6)),
-        ("swiglu", (x, y), (3, 5), lambda: kernels.swiglu(x, y), lambda: F.silu(x) * y)]
-    for name, inputs, moves, function, plain in cases:
-        ours, theirs = forward_backward(function, inputs), forward_backward(torch.compile(plain), inputs)
-        torch.testing.assert_close(ours[0](), theirs[0](), atol=2e-2, rtol=2e-2)
-        for part, mine, other, n in zip(("forward", "backward"), ours, theirs, moves):
-            a, b = best_seconds([mine, other], 20)
-            yield row(f"{name}_{part}", f"{name} {part}, {T} x {C}", n * x.nbytes / a / 1e9, n * x.nbytes / b / 1e9,
-                      unit="GB/s", of="torch.compile", floor=n * x.nbytes / copied / a)
+    x, y, w, q, k = (torch.randn(*shape, device=device, dtype=dtype, requires_grad=True)
+                     for shape in ((T, C), (T, C), (C,), (1, T, H, D), (1, T, K, D)))
+    angle = torch.rand(1, T, 1, D // 2, device=device).repeat(1, 1, 1, 2)
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    rotated = 2 * (q.nbytes + k.nbytes) + cos.nbytes + sin.nbytes
+    cases = [  # name, inputs, bytes read and written forward and backward, ours, plain
+        ("rms_norm", (x, w), (2 * x.nbytes, 3 * x.nbytes), lambda: kernels.rms_norm(x, w, 1e-6),
+         lambda: F.rms_norm(x, (C,), w, 1e-6)),
+        ("swiglu", (x, y), (3 * x.nbytes, 5 * x.nbytes), lambda: kernels.swiglu(x, y), lambda: F.silu(x) * y),
+        ("rope", (q, k), (rotated, rotated), lambda: kernels.rope(q, k, cos, sin),
+         lambda: rope_reference(q, k, cos, sin))]
+    for name, inputs, moved, ours, plain in cases:
+        for of, part, a, b, reason in beside(ours, {"torch.compile": compiled(plain, device)}, inputs, 20):
+            n = moved[part == "backward"]
+            yield noted(row(f"{name}_{part}", f"{name} {part}, {T} tokens of 7B", n / a / 1e9, b and n / b / 1e9,
+                            unit="GB/s", of=of, floor=n / copied / a), reason)
 
 
 def decode(device="cuda", B=64, S=8192):
     """Attention of one new token in each of B texts with S cached, beside SDPA; the floor is one read of the cache."""
+    dtype, heads = torch.bfloat16, HEADS
+    if device == "cpu":
+        dtype, heads, B, S = torch.float32, ((16, 2, 1),), 2, 40
     copied = copy_rate(device)
-    for D, H, K in HEADS:
-        q, k, v = (torch.randn(B, n, heads, D, device=device, dtype=torch.bfloat16)
-                   for n, heads in ((1, H), (S, K), (S, K)))
+    for D, H, K in heads:
+        q, k, v = (torch.randn(B, n, h, D, device=device, dtype=dtype) for n, h in ((1, H), (S, K), (S, K)))
         mask = kernels.document_mask(torch.zeros(B, 1, dtype=torch.int64, device=device))
         transposed = [x.transpose(1, 2) for x in (q, k, v)]
 
@@ -104,12 +151,37 @@ def decode(device="cuda", B=64, S=8192):
                   floor=(k.nbytes + v.nbytes) / copied / a)
 
 
-def training_step(device="cuda", T=8192):
-    """A training step on one packed row (documents of 1,024 tokens) beside transformers, compiled."""
-    rate = matmul_rate(torch.bfloat16, device)
-    for name in ("0.5B", "1.5B"):
-        shape = estimate.SHAPES[f"Qwen2-{name}"]
-        ours, theirs, flops = packed_steps(shape, torch.bfloat16, T, 1024, device, compiled=True)
-        mine, other = best_seconds([ours, theirs])
-        yield row(f"train_step_{name}", f"training step of Qwen2-{name}, {T} tokens packed", mine, other,
-                  of="transformers, sdpa, compiled", floor=flops / rate / mine)
+# ---------------------------------------------------------------------- rivals
+
+def compiled(function, device):
+    """torch.compile for the shapes that come; on a CPU only its tracing."""
+    torch._functorch.config.donated_buffer = False  # its backward runs more than once here
+    return torch.compile(function, dynamic=False, backend="eager" if str(device) == "cpu" else "inductor")
+
+
+def beside(ours, rivals, inputs, rounds=5):
+    """Yield (rival, part, seconds of ours, of the rival or None, why None) of each rival's forward and backward."""
+    mine = forward_backward(ours, inputs)
+    for name, rival in rivals.items():
+        theirs, reason = attempt(lambda rival=rival: checked(rival, inputs, mine[0]()))
+        for i, part in enumerate(("forward", "backward")):
+            a, *b = best_seconds([mine[i], *([theirs[i]] if theirs else [])], rounds)
+            yield name, part, a, b[0] if b else None, reason
+
+
+def checked(rival, inputs, expected):
+    """Its forward and backward, once both have run and the output is the expected one."""
+    parts = forward_backward(rival, inputs)
+    torch.testing.assert_close(parts[0](), expected, atol=2e-2, rtol=2e-2)
+    parts[1]()
+    return parts
+
+
+def beside_gradients(ours, rival):
+    """(seconds of ours, of the rival, the rival's peak memory), once the first gradients agree."""
+    torch.testing.assert_close(rival()[0], ours()[0], atol=2e-2, rtol=5e-2)
+    return *best_seconds([ours, rival]), peak_memory(rival)
+
+
+GPU = {"attention": attention, "loss": loss, "elementwise": elementwise, "decode": decode, "tiny": tiny_base,
+       "slice": slice_of_7b, "step": training_step}

@@ -2,13 +2,18 @@
 bench/gpu.py, then the sweep of bench/gpu_sweep.py over the tiles of attention.
 
     python -m bench.gpu_report out=out/gpu.jsonl minutes=9
-    TRITON_INTERPRET=1 python -m bench.gpu_report dry=True    # checks and sweep, small, in the interpreter on a CPU
+    TRITON_INTERPRET=1 python -m bench.gpu_report dry=True    # all of it, small, in the interpreter on a CPU
 
 Needs nothing from a network. Every result is printed and appended to `out` at once, as a line of JSON, so a run that
-is cut off still tells what it found. A check or a timing that fails does not stop the others; the exit status is 1 if
-a check failed. No timing begins after 0.7 of `minutes` and no tile is tried after all of them; what was left out is a
-line as well.
+is cut off still tells what it found; the timings come again as a table at the end, each with the fraction of its floor
+that was measured just before. A check or a timing that fails does not stop the others; the exit status is 1 if a check
+failed. A rival that did not run has a row with the reason.
+
+The clock is looked at before each row of the timings, none of which begins after 0.7 of `minutes`, and before each
+tile, none of which is tried after all of them: a run ends at most one part (a minute: two models compiled) after
+`minutes`. What was left out is a line as well.
 """
+import gc
 import json
 import sys
 import time
@@ -17,172 +22,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import triton
-from torch.distributed.fsdp import fully_shard
 
-import kernels
-from bench import gpu_sweep
-from bench.gpu_resume import check_resume
+from bench import gpu, gpu_sweep
+from bench.gpu_checks import CHECKS, Setup
+from bench.timing import TITLE, format_row
 from configs import load
-from generate import generate
 from kernels import device as kernels_device
-from kernels.attention import attention_reference
-from kernels.rms_norm import rms_norm_reference
-from kernels.rope import rope_reference
-from kernels.swiglu import swiglu_reference
-from model import ModelConfig, Qwen2
 
 
 @dataclass(frozen=True)
 class Gpu:
     out: str = "out/gpu.jsonl"
     minutes: float = 9.0  # until the last timing or tile begins; the checks come first, however long they take
-    dry: bool = False  # small shapes in Triton's interpreter; no timings, and of the sweep two tiles
+    dry: bool = False  # small shapes in Triton's interpreter, whose times mean nothing
 
     def __post_init__(self):
         if self.minutes <= 0:
             raise ValueError(f"minutes must be positive, got {self.minutes}")
 
-
-class Setup:
-    """Where and how large the checks are: on a GPU in bfloat16, in the interpreter in float32."""
-
-    def __init__(self, dry: bool):
-        self.device = "cpu" if dry else "cuda"
-        self.dtype = torch.float32 if dry else torch.bfloat16
-        self.tolerance = 2e-6 if dry else 1e-2  # of the norm of the difference, relative
-        self.T, self.D, self.V = (40, 16, 50) if dry else (700, 128, 5000)
-        shape = dict(hidden_size=32, intermediate_size=48, num_attention_heads=2, num_key_value_heads=1, head_dim=16)
-        if not dry:
-            shape = dict(hidden_size=896, intermediate_size=4864, num_attention_heads=14, num_key_value_heads=2)
-        self.config = ModelConfig(vocab_size=self.V, num_hidden_layers=1 if dry else 4, **shape)
-
-    def randn(self, *shape):
-        return torch.randn(*shape, device=self.device, dtype=self.dtype, requires_grad=True)
-
-    def starts(self):
-        """(1, T): three documents."""
-        T = self.T
-        return torch.tensor([[t // (T // 3) * (T // 3) for t in range(T)]], device=self.device)
-
-    def tokens(self):
-        return torch.randint(self.V, (1, self.T), device=self.device)
-
-
-def with_grads(function, *inputs):
-    """The outputs of a function and the gradients of their sum with respect to its tensors."""
-    outputs = function(*inputs)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    wanted = [x for x in inputs if isinstance(x, torch.Tensor) and x.requires_grad]
-    return [*outputs, *torch.autograd.grad([y.sum() for y in outputs], wanted)]
-
-
-def compare(ours, expected, tolerance):
-    """The largest relative difference of two lists of tensors; AssertionError if it is above the tolerance."""
-    worst = 0.0
-    for a, b in zip(ours, expected, strict=True):
-        a, b = (x.detach().cpu().double() for x in (a, b))
-        size = max(float(b.norm()), 0.1 * b.numel() ** 0.5)  # what should be 0 is compared absolutely
-        worst = max(worst, float((a - b).norm()) / size)
-    assert worst <= tolerance, f"relative difference {worst:.1e}, at most {tolerance:.0e} expected"
-    return worst
-
-
-def doubles(inputs):
-    return [x.detach().double().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x for x in inputs]
-
-
-def on_pytorch(function):
-    """Call a function without the Triton kernels."""
-    kernels_device.TRITON = False
-    try:
-        return function()
-    finally:
-        kernels_device.TRITON = True
-
-
-# ---------------------------------------------------------------------- checks
-
-def check_kernels(b):
-    """Every operation, values and gradients, against float64."""
-    starts = b.starts()
-    mask = kernels.document_mask(starts)
-    angle = torch.rand(1, b.T, 1, b.D // 2, device=b.device).repeat(1, 1, 1, 2)
-    cos, sin = angle.cos().to(b.dtype), angle.sin().to(b.dtype)
-    cases = [
-        (lambda q, k, v: kernels.attention(q, k, v, mask), lambda q, k, v: attention_reference(q, k, v, starts),
-         [b.randn(1, b.T, heads, b.D) for heads in (4, 2, 2)]),
-        (kernels.rms_norm, rms_norm_reference, [b.randn(b.T, 96), b.randn(96), 1e-6]),
-        (kernels.add_rms_norm, lambda x, r, w, eps: (x + r, rms_norm_reference(x + r, w, eps)),
-         [b.randn(b.T, 96), b.randn(b.T, 96), b.randn(96), 1e-6]),
-        (kernels.swiglu, swiglu_reference, [b.randn(b.T, 300), b.randn(b.T, 300)]),
-        (kernels.rope, rope_reference, [b.randn(1, b.T, 4, b.D), b.randn(1, b.T, 2, b.D), cos, sin])]
-    worst = [compare(with_grads(ours, *inputs), with_grads(reference, *doubles(inputs)), b.tolerance)
-             for ours, reference, inputs in cases]
-    return {"difference": max(worst)}
-
-
-def check_repeatable(b):
-    """Two runs of attention and its backward give the same bits: no races."""
-    mask = kernels.document_mask(b.starts())
-    inputs = [b.randn(1, b.T, heads, b.D) for heads in (4, 2, 2)]
-    runs = [with_grads(lambda q, k, v: kernels.attention(q, k, v, mask), *inputs) for _ in range(2)]
-    assert all(torch.equal(x, y) for x, y in zip(*runs)), "two runs differ"
-
-
-def loss_and_grads(model, tokens, starts):
-    logp = model(tokens, tokens.roll(-1, 1), starts)
-    return [logp.detach(), *torch.autograd.grad(-logp.sum() / tokens.numel(), list(model.parameters()))]
-
-
-def check_model(b):
-    """The model's loss and gradients with and without the kernels, and against float32 on the CPU."""
-    model, tokens, starts = Qwen2(b.config, b.dtype).init_weights(0).to(b.device), b.tokens(), b.starts()
-    ours = loss_and_grads(model, tokens, starts)
-    eager = on_pytorch(lambda: loss_and_grads(model, tokens, starts))
-    cpu = Qwen2(b.config).init_weights(0)
-    exact = on_pytorch(lambda: loss_and_grads(cpu, tokens.cpu(), starts.cpu()))
-    tolerance = 10 * b.tolerance  # of a whole model in this dtype
-    return {"to PyTorch": compare(ours, eager, tolerance), "to the CPU": compare(ours, exact, tolerance)}
-
-
-def check_decode(b):
-    """Greedy decoding with the cache gives the ids that full forwards give."""
-    model = Qwen2(b.config).init_weights(0).to(b.device).eval()  # float32: no ties
-    prompts = [list(range(1, 9)), [3]]
-    outputs = generate(model, prompts, 3)
-    for prompt, output in zip(prompts, outputs):
-        for i, token in enumerate(output):
-            context = torch.tensor([prompt + output[:i]], device=b.device)
-            with torch.no_grad():
-                assert int(model.logits(context).argmax()) == token, f"id {i} after a prompt of {len(prompt)}"
-
-
-def check_fsdp(b):
-    """FSDP2 in one process, around the Triton operations: the gradients of the plain model."""
-    tokens, starts = b.tokens(), b.starts()
-    plain = loss_and_grads(Qwen2(b.config, b.dtype).init_weights(0).to(b.device), tokens, starts)
-    store = dist.HashStore()
-    dist.init_process_group("gloo" if b.device == "cpu" else "nccl", store=store, rank=0, world_size=1)
-    try:
-        mesh = dist.init_device_mesh(b.device, (1,))
-        model = Qwen2(b.config, b.dtype).init_weights(0).to(b.device)
-        for block in model.model.layers:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-        logp = model(tokens, tokens.roll(-1, 1), starts)
-        (-logp.sum() / tokens.numel()).backward()
-        sharded = [logp.detach(), *(p.grad.full_tensor() for p in model.parameters())]
-        return {"difference": compare(sharded, plain, b.tolerance)}
-    finally:
-        dist.destroy_process_group()
-
-
-CHECKS = [check_kernels, check_repeatable, check_model, check_decode, check_fsdp, check_resume]
-
-
-# ---------------------------------------------------------------------- the run
 
 def main(argv: list[str] | None = None) -> int:
     """Run the checks, then the timings; return the number of failed checks."""
@@ -194,7 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
+    rows = []
+
     def write(record):
+        rows.extend([record] if "of" in record else [])
         print(json.dumps(record), flush=True)
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -204,9 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     write({"device": name, "torch": torch.__version__, "triton": triton.__version__,
            "time": time.strftime("%Y-%m-%d %H:%M:%S")})
     failed = sum(not run_check(check, c, write) for check in CHECKS)
-    if not c.dry:
-        run_timings(write, begin + 0.7 * 60 * c.minutes)
-    run_sweep(write, Setup(c.dry).device, begin + 60 * c.minutes)
+    device = Setup(c.dry).device
+    run_timings(write, device, begin + 0.7 * 60 * c.minutes)
+    run_sweep(write, device, begin + 60 * c.minutes)
+    print(TITLE, *map(format_row, rows), sep="\n")
     print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed in {time.monotonic() - begin:.0f} s; {path}")
     return failed
 
@@ -223,11 +85,10 @@ def run_check(check, c, write) -> bool:
     return result["passed"]
 
 
-def run_timings(write, deadline):
+def run_timings(write, device, deadline):
     """Write the rows of bench/gpu.py until the deadline; one that fails, or that comes too late, is a line too."""
-    from bench import speed  # its peers are imported only to be measured
-    for name, timing in speed.GPU.items():
-        rows = timing()
+    for name, timing in gpu.GPU.items():
+        rows = timing(device)
         while True:
             if time.monotonic() > deadline:
                 write({"timing": name, "skipped": "no time left; more with minutes="})
@@ -240,6 +101,7 @@ def run_timings(write, deadline):
                 traceback.print_exc()
                 write({"timing": name, "error": f"{type(e).__name__}: {e}"})
                 break
+        gc.collect()  # a model and its optimizer may refer to each other
         torch.cuda.empty_cache()
 
 

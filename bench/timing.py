@@ -1,6 +1,7 @@
 """How the benchmarks measure: rows of the table, time, memory, and the rates that a floor is computed from."""
 import math
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -15,6 +16,35 @@ def row(name, what, ours, peer=None, unit="s", of=None, floor=None):
     if peer:
         ratio = peer / ours if unit == "s" else ours / peer
     return dict(name=name, what=what, ours=ours, peer=peer, unit=unit, of=of, ratio=ratio, floor=floor)
+
+
+TITLE = f"{'':52} {'ours':>10} {'peer':>10} {'':8} {'ratio':>6} {'of floor':>8}"
+
+
+def format_row(row):
+    peer = "" if row["peer"] is None else f"{row['peer']:.3g}"
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    floor = "" if row["floor"] is None else f"{row['floor']:.0%}"
+    names = row["name"] if row["of"] is None else f"{row['name']}; peer: {row['of']}"
+    if "not_run" in row:
+        names += f"; not run: {row['not_run']}"
+    return f"{row['what']:52} {row['ours']:10.3g} {peer:>10} {row['unit']:8} {ratio:>6} {floor:>8}  {names}"
+
+
+def attempt(function):
+    """(its result, None), or (None, why it failed): the error, and torch's warnings, which often have the reason."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            return function(), None
+        except Exception as e:  # whatever a library may do with a case that it does not support
+            texts = [f"{type(e).__name__}: {e}", *(str(w.message) for w in said)]
+            return None, "; ".join(dict.fromkeys(text.strip().split("\n")[0][:200] for text in texts))[:600]
+
+
+def noted(result, reason):
+    """A row with the reason why its peer was not run, if there is one."""
+    return result | ({"not_run": reason} if reason else {})
 
 
 def best_seconds(functions, rounds=5):
@@ -50,8 +80,8 @@ def matmul_rate(dtype, device="cpu"):
 
 
 def copy_rate(device):
-    """Bytes/s read and written by a copy of 2 GiB."""
-    big = torch.empty(1 << 30, dtype=torch.bfloat16, device=device)
+    """Bytes/s read and written by a copy of 2 GiB, on a CPU of 32 MiB."""
+    big = torch.empty(1 << (30 if device == "cuda" else 24), dtype=torch.bfloat16, device=device)
     return 2 * big.nbytes / best_seconds([lambda: big.clone()])[0]
 
 
@@ -78,7 +108,7 @@ def process_kib(field):
 
 
 def forward_backward(function, inputs):
-    """(forward, backward alone) of a function as two functions, with random upstream gradients."""
+    """(forward, backward alone) of a function as two functions, with random upstream gradients of all its outputs."""
     out = function()
-    gradient = torch.randn_like(out)
+    gradient = [torch.randn_like(x) for x in out] if isinstance(out, tuple) else torch.randn_like(out)
     return function, lambda: torch.autograd.grad(out, inputs, gradient, retain_graph=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,8 @@ from test_kernels import definition, example, naive, random_rows, starts_of  # n
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from bench import gpu_report, gpu_sweep, speed  # noqa: E402
+from bench import gpu, gpu_report, gpu_sweep, gpu_training, timing  # noqa: E402
+from bench.gpu_checks import compare  # noqa: E402
 from kernels import (  # noqa: E402
     attention,
     attention_triton,
@@ -39,6 +41,8 @@ from kernels.decode_triton import decode  # noqa: E402
 from kernels.rms_norm import rms_norm_reference  # noqa: E402
 from kernels.rope import rope_reference  # noqa: E402
 from kernels.swiglu import swiglu_reference  # noqa: E402
+from model import ModelConfig  # noqa: E402
+from training import estimate  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,19 +67,36 @@ def test_in_the_interpreter_at_length():
 
 # ---------------------------------------------------------------------- make gpu
 
+ATTENTION = [f"attention_{part}_{kind}_d16_{rival}" for kind, rivals in (
+    ("dense", ("FlexAttention", "cuDNN", "SDPA")), ("mean_12", ("FlexAttention", "cuDNN")))
+    for rival in rivals for part in ("forward", "backward")]
+DRY_ROWS = [
+    *ATTENTION, "head_32_cross_entropy", "head_memory_32_cross_entropy", "head_32_Liger", "head_memory_32_Liger",
+    *(f"{name}_{part}" for name in ("rms_norm", "swiglu", "rope") for part in ("forward", "backward")),
+    "decode_d16", "tiny_base_1", "tiny_base_2", "train_slice_7B_1", "train_step_0.5B"]
+
+
 @pytest.mark.slow
 def test_make_gpu_dry(tmp_path):
-    """The checks of bench/gpu_report.py pass in the interpreter and its sweep ends with a table that can be pasted, so
-    that the script works when there is a GPU.
+    """The checks of bench/gpu_report.py pass in the interpreter, its timings have a row for every rival and its sweep
+    ends with a table that can be pasted, so that the script works when there is a GPU.
     """
-    run = subprocess.run([sys.executable, "-m", "bench.gpu_report", "dry=True", f"out={tmp_path}/gpu.jsonl"], cwd=ROOT,
+    run = subprocess.run([sys.executable, "-m", "bench.gpu_report", "dry=True", "minutes=60",
+                          f"out={tmp_path}/gpu.jsonl"], cwd=ROOT,
                          env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     device, *records = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert device["torch"] == torch.__version__ and device["triton"] == triton.__version__
     checks = [r for r in records if "check" in r]
     assert len(checks) == 6 and all(c["passed"] for c in checks) and checks[-1]["check"] == "resume"
-    *tiles, table = records[6:]
+    rows = {r["name"]: r for r in records if "name" in r}
+    assert [*rows] == DRY_ROWS and not [r for r in records if "timing" in r]
+    refused = {name for name in DRY_ROWS if name.endswith(("FlexAttention", "cuDNN", "Liger"))}  # no GPU, not installed
+    assert {name for name, r in rows.items() if "not_run" in r} == refused and len(refused) == 10
+    assert all((r["peer"] is None) == (name in refused or r["unit"] == "tokens/s") for name, r in rows.items())
+    assert all(0 < r["floor"] for r in rows.values() if r["unit"] != "GiB")
+    assert "cuDNN; not run: RuntimeError: " in run.stdout and "No module named 'liger_kernel'" in run.stdout
+    *tiles, table = records[6 + len(rows):]
     assert len(tiles) == 6 and all(r["seconds"] > 0 for r in tiles) and sum(r["shipped"] for r in tiles) == 3
     pasted = ast.literal_eval("{" + table["value"] + "}")["cpu"][64]
     for part, name in enumerate(("forward", "dk and dv", "dq")):
@@ -87,10 +108,10 @@ def test_make_gpu_dry(tmp_path):
 def test_make_gpu_names_a_failed_check(tmp_path, monkeypatch, capsys):
     """The checks after it still run, and its error is in the file."""
     def check_wrong(setup):
-        gpu_report.compare([torch.ones(3)], [torch.zeros(3)], setup.tolerance)
+        compare([torch.ones(3)], [torch.zeros(3)], setup.tolerance)
 
     def check_right(setup):
-        return {"difference": gpu_report.compare([torch.ones(3)], [torch.ones(3)], setup.tolerance)}
+        return {"difference": compare([torch.ones(3)], [torch.ones(3)], setup.tolerance)}
 
     def sweep_wrong(device, deadline):
         yield {"tile": "forward", "seconds": 1.0}
@@ -98,6 +119,7 @@ def test_make_gpu_names_a_failed_check(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(gpu_report, "CHECKS", [check_wrong, check_right])
     monkeypatch.setattr(gpu_report.gpu_sweep, "sweep", sweep_wrong)
+    monkeypatch.setattr(gpu, "GPU", {})
     monkeypatch.setattr(gpu_report.kernels_device, "INTERPRETED", True)
     assert gpu_report.main(["dry=True", f"out={tmp_path}/gpu.jsonl"]) == 1
     _, wrong, right, tile, swept = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
@@ -113,18 +135,43 @@ def test_make_gpu_ends_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_report, "time", SimpleNamespace(monotonic=lambda: 60.0 * next(clock)))
     written = []
 
-    def two_rows():
+    def two_rows(device):
         yield {"name": "first"}
         yield {"name": "second"}
 
-    def fails():
+    def fails(device):
         raise ImportError("no such peer")
         yield
 
-    monkeypatch.setattr(speed, "GPU", {"one": two_rows, "two": fails, "three": two_rows})
-    gpu_report.run_timings(written.append, 60.0 * 4.5)
+    monkeypatch.setattr(gpu, "GPU", {"one": two_rows, "two": fails, "three": two_rows})
+    gpu_report.run_timings(written.append, "cpu", 60.0 * 4.5)
     assert written == [{"name": "first"}, {"name": "second"}, {"timing": "two", "error": "ImportError: no such peer"},
                        {"name": "first"}, {"timing": "three", "skipped": "no time left; more with minutes="}]
+
+
+def test_a_rival_that_did_not_run_has_a_row_with_the_reason():
+    """It refused, or computes something else; the others, and ours, are timed."""
+    x = torch.ones(3, requires_grad=True)
+
+    def refuses():
+        warnings.warn("no kernel for this card", stacklevel=1)
+        raise RuntimeError("not supported\nstack ...")
+
+    rivals = {"refuses": refuses, "same": lambda: x + x, "other": lambda: 3 * x}
+    results = list(gpu.beside(lambda: 2 * x, rivals, (x,), 1))
+    assert [r[:2] for r in results] == [(name, part) for name in rivals for part in ("forward", "backward")]
+    assert [r[3] is None for r in results] == [True, True, False, False, True, True]
+    reasons = [r[4] for r in results[::2]]
+    assert reasons[0] == "RuntimeError: not supported; no kernel for this card" and reasons[1] is None
+    assert reasons[2].startswith("AssertionError: Tensor-likes are not close")
+    shown = timing.format_row(timing.noted(timing.row("a", "b", 1.0, None, of="cuDNN"), reasons[0]))
+    assert shown.endswith("peer: cuDNN; not run: RuntimeError: not supported; no kernel for this card")
+
+
+def test_the_slice_of_7b_fits_the_smallest_card():
+    config = ModelConfig(**estimate.SHAPES["Qwen2-7B"] | dict(num_hidden_layers=6))
+    fits = gpu_training.rows_that_fit(config, 4096, estimate.USABLE * gpu_training.MEMORY)
+    assert fits == 4 and gpu_training.rows_that_fit(config, 4096, 0) == 1
 
 
 def test_a_wrong_tile_is_not_chosen(monkeypatch):

@@ -9,6 +9,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -517,6 +518,56 @@ def test_killed_torchrun_leaves_nobody_behind_and_resumes(root, token_data, tmp_
     torchrun(root, token_data, tmp_path / "whole", **pair)
     ours, theirs = ((o / "model.safetensors").read_bytes() for o in (out, tmp_path / "whole"))
     assert ours == theirs, f"killed {delay:.3f} s after the first checkpoint"
+
+
+def errors_by_hand(root, commands):
+    """What two processes, started without torchrun, print as errors; both must end with status 1."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    env = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(root)}
+    ranks = [subprocess.Popen([sys.executable, *map(str, words)], cwd=root, env=env | {"RANK": str(rank)},
+                              stderr=subprocess.PIPE, text=True) for rank, words in enumerate(commands)]
+    try:
+        said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refuses", [0, 1])
+@pytest.mark.parametrize("change, reason", [
+    ({"data": "nowhere"}, "nowhere"),                     # refused once the processes have met
+    ({"grad_clip": -1}, "grad_clip must be"),             # before they meet
+])
+def test_a_rank_that_refuses_alone_ends_the_others(root, token_data, tmp_path, refuses, change, reason):
+    """Started by hand, not by torchrun: each ends within seconds, with the reason and without a traceback."""
+    changes = [change if rank == refuses else {} for rank in range(2)]
+    said = errors_by_hand(root, [["train.py", *words(token_data, tmp_path / "run", **change)] for change in changes])
+    assert reason in said[refuses] and said[refuses].count("\n") == 1
+    assert re.fullmatch(rf"rank {refuses} ended this run: ValueError: .*{reason}.*\n", said[1 - refuses])
+
+
+UNCAUGHT = """
+import os
+from datetime import timedelta
+import torch.distributed as dist
+from training import peers
+peers.init_process_group("gloo", timedelta(minutes=2))
+if os.environ["RANK"] == "1":
+    raise KeyError("broken")
+dist.barrier()
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_with_a_traceback_ends_the_others(root):
+    said = errors_by_hand(root, [["-c", UNCAUGHT]] * 2)
+    assert said[0] == "rank 1 ended this run: KeyError: 'broken'\n"
+    assert "Traceback" in said[1] and said[1].endswith("KeyError: 'broken'\n")
 
 
 ORPHAN = """

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from configs.errors import explain
+from training import peers
 
 
 class World:
@@ -46,7 +47,7 @@ class World:
             die_with_parent()
         if self.world_size > 1:
             backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(hours=1))  # saving 72 B parameters is slow
+            peers.init_process_group(backend, timedelta(hours=1))  # saving 72 B parameters is slow
         if self.is_sharded:
             replicas = self.world_size // shard_size
             names, shape = ("shard",), (shard_size,)
@@ -136,6 +137,7 @@ class World:
         if self.lock:
             self.lock.close()
         if self.world_size > 1:
+            peers.part()
             dist.destroy_process_group()
 
 
@@ -203,15 +205,16 @@ def die_with_parent():
 
 
 def exit_with(error):
-    """End the program with status 1 and the error in one line.
+    """End the program, and processes started by hand beside it, with status 1 and the error in one line.
 
     One process of several leaves without the interpreter's shutdown, in which gloo's threads may abort (SIGABRT) once
     a peer has gone; the kernel closes its files and locks.
     """
     text = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    if dist.is_initialized():
+    if dist.is_initialized() or peers.started_by_hand():
         print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()
+        peers.end(text)
         os._exit(1)
     sys.exit(text)
 
