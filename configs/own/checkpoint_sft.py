@@ -1,4 +1,4 @@
-"""SFT of a published checkpoint on own/chat, from stage II. Base models' tokenizers need template=, chat models' do not.
+"""SFT of a published checkpoint on own/chat, from stage II. A base model needs template=; a chat model has its own.
 
     python prepare.py configs/own/chats.py tokenizer=models/SmolLM2-135M-Instruct   # a base model: also template=chatml
     python train.py configs/own/checkpoint_sft.py init=out/own/stage2
