@@ -155,7 +155,7 @@ def open_sources(folders: str | Path | list, split: str = "train") -> list[Sourc
                 raise ValueError(f"{s.folder} and {other.folder} have one name; rename one in its data config")
         if s.tokenizer != sources[0].tokenizer:
             raise ValueError(f"{s.folder}: made with tokenizer {s.tokenizer}, {sources[0].folder} with "
-                             f"{sources[0].tokenizer}; prepare both with one tokenizer")
+                             f"{sources[0].tokenizer}; prepare both with the same tokenizer")
     return sources
 
 
