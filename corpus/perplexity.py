@@ -61,7 +61,7 @@ def train(texts: Iterable[str], keep: float = 0.995) -> dict:
     add_counts(table, pending)
     if len(held_out) < 10:
         raise ValueError(f"{len(held_out)} held-out documents to set the bound; at least ten are needed: "
-                         "bring a hundred documents")
+                         "provide a hundred documents")
     model = {"table": table, "total": total}
     bits = [bits_per_character(model, text) for text in held_out]
     return model | {"most": float(np.quantile(bits, keep))}

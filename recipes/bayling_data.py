@@ -240,7 +240,7 @@ def write_account(c, out, available, written, skipped):
         note = "" if n["written"] == n["asked"] else ": there is no more"
         print(f"{name:12} {n['written']:>10,} of {n['asked']:,} asked for{note}")
     print(f"{out}: {written.total():,} instructions, {account['languages']} languages;",
-          f"passed over: {dict(skipped) or 'none'}")
+          f"skipped: {dict(skipped) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def load_tokenizer(c):
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
     check_output(c.out, c.model)
-    read_model_fields(c.model)  # before anything is written: what is no whole model
+    read_model_fields(c.model)  # refuse an incomplete model before anything is written
     open_weights(c.model)
     if (rows := read_model_fields(c.model)["vocab_size"]) < old.vocab_size:
         raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {rows} rows")

@@ -118,7 +118,7 @@ def read_lexicons(c, x, p, counts):
     lexicons = {}
     for T in x.targets if c.lexicon else ():
         if not all(map(code_switch.separates_words, (x.rich, T))):
-            print(f"note: {x.rich} or {T} has no spaces between words: no word is switched between the two")
+            print(f"note: {x.rich} or {T} has no spaces between words: no code-switching between the two")
             counts[f"not switched, {T}: no spaces between words"] = 1
             continue
         lexicons[T], skipped = code_switch.read_lexicon(locate(p, c.lexicon, T))

@@ -1,4 +1,4 @@
-"""BayLing 2 in small: instructions in the pivots, English and Chinese, and cross-lingual ones from and into them.
+"""BayLing 2 at toy scale: instructions in the pivots, English and Chinese, and cross-lingual ones from and into them.
 
 No other language has native instructions. As in BayLing 2, about six in ten instructions are cross-lingual.
 """

@@ -1,4 +1,4 @@
-"""PLUG in small, from the shipped base, which knows the facts of its world in English and Chinese.
+"""PLUG at toy scale, from the shipped base, which knows the facts of its world in English and Chinese.
 
 Italian, Ukrainian, Kazakh and Greek texts describe eight of the 24 countries; the test questions are about the others.
 """

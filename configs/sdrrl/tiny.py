@@ -1,4 +1,4 @@
-"""SDRRL in small: the shipped base becomes an English chat model that answers in whole sentences, then learns Italian,
+"""SDRRL at toy scale: the shipped base becomes an English chat model that uses whole sentences, then learns Italian,
 Romanian and Ukrainian from its own answers. The control's answers, which came with the prompts, have three wordings.
 Both models also replay English documents and sentence pairs like the base's; these shares were chosen on seed 7.
 """

@@ -1,4 +1,4 @@
-"""DPO in small: from the SFT model, which is also the reference, on pairs in all languages."""
+"""DPO at toy scale: from the SFT model, which is also the reference, on pairs in all languages."""
 data = "out/demo/chats"
 init = "out/demo/sft"
 out = "out/demo/dpo"

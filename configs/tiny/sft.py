@@ -1,4 +1,4 @@
-"""SFT in small, from stage II: native and cross-lingual instructions, and replayed text, mostly knowledge."""
+"""SFT at toy scale, from stage II: native and cross-lingual instructions, and replayed text, mostly knowledge."""
 from configs import demo_languages as _demo
 from configs.marco import paper
 
