@@ -1,7 +1,7 @@
 """Token shards to batches: mixture, schedule, packing. Raw text never comes here.
 
 The schedule is a pure function: the tokens in row r of the global batch of step t depend on (seed, t, r) and on nothing
-else. There is no loader state, so a resumed run reads exactly what it would have read, with any number of processes.
+else. There is no loader state, so a resumed run reads exactly what an unbroken one would, with any number of processes.
 
 A source is a folder of shards written by prepare.py: flat token ids, each document ended by the end-of-text id (eot),
 and an index.json. In a batch that eot also opens the next document: it is the token its first word is predicted from.
@@ -155,7 +155,7 @@ def open_sources(folders: str | Path | list, split: str = "train") -> list[Sourc
                 raise ValueError(f"{s.folder} and {other.folder} have one name; rename one in its data config")
         if s.tokenizer != sources[0].tokenizer:
             raise ValueError(f"{s.folder}: made with tokenizer {s.tokenizer}, {sources[0].folder} with "
-                             f"{sources[0].tokenizer}; prepare both with one tokenizer")
+                             f"{sources[0].tokenizer}; prepare both with the same tokenizer")
     return sources
 
 

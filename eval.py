@@ -350,7 +350,7 @@ def report_failures(failures, rows_by_task, n_tasks):
     if failures:
         raise ValueError(f"{len(failures)} of {n_tasks} tasks failed, the others are done; the first: {failures[0]}")
     if documents:
-        raise ValueError(f"{documents} documents could not be scored; they are named above, and in no score")
+        raise ValueError(f"{documents} documents could not be scored; they are listed above and excluded from scores")
 
 
 def print_failed_documents(task, samples):

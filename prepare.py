@@ -57,7 +57,7 @@ class Prepare:
     #                              language; chats and pairs: also a "kind"; more keys: corpus/sources.py
     language_names: dict         # {language code: English name}, used by the translation templates
     tokenizer: str | None = None   # folder of the tokenizer to use; None: train one of vocab_size
-    template: str | None = None    # chat template to give it, of tokenizer.TEMPLATES; None: it brings its own
+    template: str | None = None    # chat template to give it, of tokenizer.TEMPLATES; None: its own
     vocab_size: int = 4096
     tokenizer_alpha: float = 0.3   # a language's weight in the tokenizer's text is its size ** this (0: all equal)
     tokenizer_bytes: int = 8_000_000  # of text the tokenizer is trained on
@@ -74,7 +74,7 @@ class Prepare:
     #                              a field that changes what is learned and cannot be honored drops its row otherwise
     filter_bitext: bool = True   # False: keep all pairs with two sides, whatever their score (Marco-LLM's Figure 7)
     near_dedup: bool = True      # also drop near-duplicates of web documents
-    rehydrate: bool = False      # repeat a document of which many copies were found, up to 8 times (FineWeb-2's table)
+    rehydrate: bool = False      # repeat a document that had many copies, up to 8 times (FineWeb-2's table)
     evaluation: list = field(default_factory=list)  # files under raw: drop documents that share 12 words with them
     keep_going: bool = False     # continue when a file is damaged; what could be read of it is kept
     blocked_url_words: list = field(default_factory=list)  # drop documents whose address contains one

@@ -1,8 +1,8 @@
 """Settings: flat frozen dataclasses, filled from Python files of plain assignments and key=value arguments.
 
-Arguments apply from left to right: `python train.py configs/tiny/stage1.py lr=1e-3 out=out/ablation`. A config varies
+Arguments apply from left to right: `python train.py configs/tiny/stage1.py lr=1e-3 out=out/ablation`. A config extends
 another by importing it (`from configs.tiny.stage1 import *`) and changing a line. An unknown name, a wrong type or an
-invalid value stops the program: no setting is ever silently ignored.
+invalid value stops the program: no setting is silently ignored.
 """
 import ast
 import inspect
@@ -66,7 +66,7 @@ def build(schema, values):
         value, hint = values[f.name], hints[f.name]
         allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         allowed = tuple(typing.get_origin(a) or a for a in allowed)
-        if float in allowed and type(value) is int:  # an int may stand for a float; nothing else is converted
+        if float in allowed and type(value) is int:  # an int may serve as a float; nothing else is converted
             value = float(value)
         if type(value) not in allowed:
             wanted = " or ".join("None" if a is types.NoneType else a.__name__ for a in allowed)

@@ -5,8 +5,8 @@ from configs.language_table import MARCO, group
 
 # ten languages in six scripts; four are low-resource: Italian in Latin letters, Ukrainian and Kazakh in Cyrillic, Greek
 DEFAULT = "en zh ar de fr ja it uk kk el"
-# beside the paper's shares, which add up to 100: the base translates between English and Chinese, and forgets it where
-# their pairs are few among all
+# beside the paper's shares, which add up to 100: the base translates between English and Chinese, and forgets how
+# where their pairs are too small a share
 REPLAYED_PAIRS = {"parallel/en-zh": 4}
 
 
@@ -24,8 +24,8 @@ def chosen() -> list[str]:
 
 
 def present(mixture: dict) -> dict:
-    """A mixture without the groups that none of the chosen languages belongs to. Of English and Chinese alone, all
-    pairs are replayed ones.
+    """A mixture without the groups that have no chosen language. With English and Chinese alone, all pairs are replayed
+    ones.
     """
     groups = {group(code) for code in chosen()}
     absent = {"en", "zh", "high", "low"} - groups
@@ -35,6 +35,6 @@ def present(mixture: dict) -> dict:
 
 
 def has_chats(category: str) -> bool:
-    """Whether the chosen languages have instructions of a category: "chat/en", or "chat", of all but en and zh."""
+    """Whether any chosen language has instructions in a category: "chat/en", or "chat", of all but en and zh."""
     language = category.partition("/")[2]
     return language in chosen() if language else bool(set(chosen()) - {"en", "zh"})

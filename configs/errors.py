@@ -16,7 +16,7 @@ ADVICE = {errno.ENOSPC: "free some space, or set out= to another disk; finished 
 
 
 def explain(error: OSError | ValueError) -> str:
-    """One line: what failed and, of an OSError, at which path and what to do."""
+    """One line: what failed and, for an OSError, at which path and what to do."""
     advice = ADVICE.get(getattr(error, "errno", None) or 0)
     return f"{type(error).__name__}: {error}" + (f"; {advice}" if advice else "")
 

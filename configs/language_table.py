@@ -1,7 +1,7 @@
-"""One row per language: a code is known here or nowhere. Add a row to teach the project a language.
+"""One row per language, the only list of known codes. To add a language, add a row.
 
 group is Marco-LLM's own split (its Table 1): "high" and "low" resource; None for languages outside its 29. script is
-what Unicode calls it; several are joined by spaces. flores is the FLORES-200 code.
+Unicode's name; several are separated by spaces. flores is the FLORES-200 code.
 """
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ LANGUAGES = {
     "ro": Language("Romanian", "low", "ron_Latn", "Latin"),
     "az": Language("Azerbaijani", "low", "azj_Latn", "Latin"),
     "ne": Language("Nepali", "low", "npi_Deva", "Devanagari"),
-    # benchmarks have these too
+    # also in benchmarks
     "hi": Language("Hindi", None, "hin_Deva", "Devanagari"),
     "sw": Language("Swahili", None, "swh_Latn", "Latin"),
     "yo": Language("Yoruba", None, "yor_Latn", "Latin"),

@@ -1,4 +1,4 @@
-"""Settings that have been renamed: an old name is refused with the new one in the message."""
+"""Settings that have been renamed: an old name is rejected, and the message gives the new one."""
 import difflib
 
 RENAMED = {  # old: new; where two programs renamed one setting differently, both, separated by a space

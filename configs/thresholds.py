@@ -1,7 +1,7 @@
 """Bounds (min, max) of the measures of web documents (corpus/measure.py); `prepare.py calibrate` prints a row.
 
-GENERAL is Gopher's (arXiv 2112.11446, Table A1) and FineWeb's (arXiv 2406.17557) where they have a bound. They were
-set for English and for words between spaces: a language's row widens them as far as good text in it needs. The rows
+GENERAL takes Gopher's (arXiv 2112.11446, Table A1) and FineWeb's (arXiv 2406.17557) where they exist. Those were set
+for English and space-separated words: a language's row widens them as far as good text in it needs. The rows
 here come from NTREX-128 (ar de en ja kk ne zh: 167 documents of twelve lines of news each) and FLORES sentences (bn es
 fr id ko pt th tr: 25 documents of twelve sentences each). A language without a row needed no wider bounds (bn de es fr
 id ne pt tr; ar but for one document) or has not been calibrated. `make quality GOOD=...` shows what they keep of other
@@ -15,7 +15,7 @@ GENERAL = {
     "dup_sentence_chars": (0, 0.3), "top_2": (0, 0.2), "top_3": (0, 0.18), "top_4": (0, 0.16), "dup_5": (0, 0.15),
     "dup_6": (0, 0.14), "dup_7": (0, 0.13), "dup_8": (0, 0.12), "dup_9": (0, 0.11), "dup_10": (0, 0.10)}
 
-# zh, ja and th: a word is one character, so five of them say little; all use the widest bounds that one of them needs
+# zh, ja and th: a word is one character, so five measures say little; all use the widest bounds any of them needs
 UNSPACED = {"mean_word": (1, 10), "short_lines": (0, 0.84), "dup_5": (0, 0.34), "dup_6": (0, 0.32), "dup_7": (0, 0.28),
             "dup_8": (0, 0.23), "dup_9": (0, 0.23), "dup_10": (0, 0.2)}
 ROWS = {
@@ -26,7 +26,7 @@ ROWS = {
     "ru": {"full_stops": (0.1, 1)},  # the preamble of the Declaration of Human Rights
     "zh": UNSPACED, "ja": UNSPACED, "th": UNSPACED | {"full_stops": (0, 1)},  # Thai has no full stop
 }
-# short documents, down to a sentence or two: five measures, looser than any single language needs
+# short documents, down to a sentence or two: five measures, looser than any one language needs
 SHORT = {"chars": (20, 1_000_000), "full_stops": (0.4, 1), "symbols": (0, 0.1), "dup_sentence_chars": (0, 0.4),
          "ends": (1, 1)}
 

@@ -119,8 +119,8 @@ def print_table(c, accounts: list[dict], written: list[dict]):
         print(f"{key:12} {total['read']:8,} {total['kept']:8,} {total['tokens']:10,} {fertility:11.3f}  {why}")
     for source, account in zip(c.sources, accounts):
         if has_chats(source) and account.get("control_tokens_as_text"):
-            print(f"note: {source['name']}: {account['control_tokens_as_text']} chats have control tokens in what is "
-                  "said; they are ordinary text in the shards")
+            print(f"note: {source['name']}: {account['control_tokens_as_text']} chats contain control "
+                  "tokens as text; the shards keep them as plain text")
         if account.get("ignored_fields"):
             counts = ", ".join(f"{name} {n:,}" for name, n in account["ignored_fields"].items())
             print(f"note: {source['name']}: fields removed by ignore_fields: {counts}")

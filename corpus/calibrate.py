@@ -28,7 +28,7 @@ def calibrate_bounds(argv: list[str]):
     c, = load(Reference, argv=argv)
     measured = [measure.measures(text) for text in reference_texts(c)]
     if len(measured) < 10:
-        raise ValueError(f"{c.text}: {len(measured)} documents; at least ten are needed to say what is usual")
+        raise ValueError(f"{c.text}: {len(measured)} documents; at least ten are needed to calibrate")
     row = {}
     for name, (low, high) in thresholds.GENERAL.items():
         least, most = np.quantile([m[name] for m in measured], [1 - c.keep, c.keep])

@@ -54,7 +54,7 @@ def script_pattern(scripts: str) -> regex.Pattern:
     try:
         return regex.compile("[" + "".join(rf"\p{{{name}}}" for name in scripts.split()) + r"\p{M}]+")
     except regex.error as e:
-        raise ValueError(f"scripts: {scripts!r} are no Unicode scripts ({e}); "
+        raise ValueError(f"scripts: {scripts!r} are not Unicode scripts ({e}); "
                          "Latin, Cyrillic, Arabic ... are") from None
 
 

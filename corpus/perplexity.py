@@ -60,8 +60,8 @@ def train(texts: Iterable[str], keep: float = 0.995) -> dict:
             pending = []
     add_counts(table, pending)
     if len(held_out) < 10:
-        raise ValueError(f"{len(held_out)} documents to find the bound with; at least ten are needed: "
-                         "bring a hundred documents")
+        raise ValueError(f"{len(held_out)} held-out documents to set the bound; at least ten are needed: "
+                         "provide a hundred documents")
     model = {"table": table, "total": total}
     bits = [bits_per_character(model, text) for text in held_out]
     return model | {"most": float(np.quantile(bits, keep))}

@@ -88,10 +88,10 @@ def find_files(c, source: dict) -> list[str]:
             raise ValueError(f"source {source['name']}: {path} is a folder; move its files up, or make {path.name}/* a "
                              "source of its own")
         if not path.exists():
-            raise ValueError(f"source {source['name']}: {path} is a link to nothing; remove or mend it")
+            raise ValueError(f"source {source['name']}: {path} is a link to nothing; remove or fix it")
     if "vectors" in source and len(found) > 1:
-        raise ValueError(f"source {source['name']}: its vectors are of one file, but its path matches {len(found)}; "
-                         "make each file a source")
+        raise ValueError(f"source {source['name']}: its vectors belong to one file, but its path matches {len(found)}; "
+                         "make each file its own source")
     return found
 
 

@@ -205,7 +205,7 @@ def main(argv=None):
     c, = load(Compare, argv=words)
     rows, names, unshared = compare(c)
     print_tables(rows, names)
-    print(*unshared, f"difference: {names[1]} minus {names[0]}; brackets: {c.level:.0%} intervals, of right and "
-          f"wrong Wilson's and Tango's, else the bootstrap's ({c.resamples} resamples, seed {c.seed})", sep="\n")
+    print(*unshared, f"difference: {names[1]} minus {names[0]}; brackets: {c.level:.0%} intervals (right/wrong: "
+          f"Wilson and Tango; else bootstrap, {c.resamples} resamples, seed {c.seed})", sep="\n")
     if c.out:
         Path(c.out).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

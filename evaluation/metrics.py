@@ -92,7 +92,7 @@ def read_numbers(text: str, lang: str) -> list[float]:
 
 
 def decimal_mark(digits, marks, usual):
-    """Which of "." and "," is before decimals in a number; None if it is no number."""
+    """Which of "." and "," is before decimals in a number; None if it is not a number."""
     other = "," if usual == "." else "."
     if len(set(marks)) == 2 and marks.count(marks[-1]) == 1:
         decimal = marks[-1]

@@ -184,6 +184,6 @@ def similarity(a: Probe, b: Probe) -> float | None:
     """Cosine of two probes' weights; None where one is zero. ValueError unless both read the same scaled features."""
     if a.place != b.place or a.scaling.key != b.scaling.key:
         raise ValueError(f"the probes of {a.place} and {b.place} read different features, or scaled differently: the "
-                         "cosine of their weights means nothing; fit both on one layer with one Scaling")
+                         "cosine of their weights means nothing; fit both on the same layer and Scaling")
     norm = a.weight.norm() * b.weight.norm()
     return float(a.weight @ b.weight / norm) if norm > 0 else None

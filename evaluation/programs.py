@@ -23,7 +23,7 @@ def run_step(out: str, step: str, program: str, settings: dict) -> None:
     settings. What it prints is in OUT/steps/STEP.log. ValueError: OUT has this step with other settings, or it failed.
     """
     if not Path(out).is_absolute() and not Path.cwd().samefile(ROOT):
-        raise ValueError(f"out={out} is relative, and steps run in {ROOT}; start there, or write all paths in full")
+        raise ValueError(f"out={out} is relative, and steps run in {ROOT}; start there, or use absolute paths")
     command, log = [*program.split(), *words_of(settings)], Path(out) / f"steps/{step}.log"
     languages = [f"LANGUAGES={os.environ['LANGUAGES']}"] if os.environ.get("LANGUAGES") else []
 

@@ -43,7 +43,7 @@ def read_rows(path, required):
             if row is None:
                 continue
             if not isinstance(row, dict) or any(k not in row for k in required):
-                raise ValueError(f"{path}, line {i}: lacks one of {', '.join(required)}; is it of this eval.py?")
+                raise ValueError(f"{path}, line {i}: lacks one of {', '.join(required)}; is it from this eval.py?")
             yield row
 
 

@@ -39,8 +39,8 @@ def check_output(folder, like=None, tokenizer=None):
 def refuse(folder, names):
     if names:
         listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise ValueError(f"{folder} holds files that are not of a model written by nanoMarco ({listed}): nothing of "
-                         "another's is replaced; write to a new folder, or move them away")
+        raise ValueError(f"{folder} holds files that are not of a model written by nanoMarco ({listed}): they are "
+                         "not overwritten; write to a new folder, or move them away")
 
 
 def list_weights(folder):
@@ -159,5 +159,5 @@ def export(source, out, dtype=None, max_bytes=5 << 30):
     shapes = {name: (dtype or s.dtype, s.shape) for name, s in stored.items()}
     write_weights(out, shapes, ((name, s.read().to(dtype or s.dtype)) for name, s in stored.items()), max_bytes)
     if (Path(out) / "tokenizer.model").exists() and read_config_fields(out)["model_type"] != "llama":
-        print("note: transformers' AutoTokenizer takes the tokenizer of every Qwen model for Qwen's own; this one is "
+        print("note: transformers' AutoTokenizer expects Qwen's own tokenizer in every Qwen model; this one is "
               f"sentencepiece, load it with PreTrainedTokenizerFast.from_pretrained({str(out)!r})")

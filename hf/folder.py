@@ -140,7 +140,7 @@ def read_added_tokens(folder, config, tokenizer_json, named):
                                     normalized if known is None else known.normalized)
         origin.setdefault(content, file)
         if len(added) > MAX_ADDED_TOKENS:
-            raise ValueError(f"{path}: more than {MAX_ADDED_TOKENS} added tokens; new words belong into the "
+            raise ValueError(f"{path}: more than {MAX_ADDED_TOKENS} added tokens; new words belong in the "
                              "vocabulary and its merges")
 
     for token in tokenizer_json.get("added_tokens") or []:

@@ -141,7 +141,7 @@ def from_tiktoken(path: Path, declared: Declarations) -> Vocabulary:
         raise ValueError(f"{path}: a token occurs twice")
     family = FAMILIES.get(len(ranks))
     if family is None:
-        raise ValueError(f"{path}: {len(ranks)} ranks are of no family that this code knows "
+        raise ValueError(f"{path}: {len(ranks)} ranks match no tokenizer family that this code knows "
                          f"({', '.join(map(str, FAMILIES))}); the file does not say how text is cut; "
                          "convert it to tokenizer.json")
     tokens = sorted(ranks, key=lambda token: ranks[token])

@@ -1,14 +1,14 @@
-"""Knowledge adapters (Hou et al. 2022, arXiv 2210.13617): what a knowledge base says, in small modules beside a model.
+"""Knowledge adapters (Hou et al. 2022, arXiv 2210.13617): knowledge-base facts in small modules beside a model.
 
     python recipes/adapters.py configs/adapters/tiny.py          # on the tinyworld; seed=1 for another split and order
     python recipes/adapters.py configs/adapters/full.py          # the published setting, with your own files
 
-Four bottleneck adapters learn, one after the other, by contrast in a batch: ep that two labels name one entity, tp a
-triple's object from its subject and relation, es an entity from its description, ts the object missing in a sentence
-(corpus/entity_pairs.py has the files). A fusion then learns which to listen to. The model itself stays as it is.
+Four bottleneck adapters are trained in turn with an in-batch contrastive loss: ep matches two labels of one entity, tp
+a triple's object to its subject and relation, es an entity to its description, ts the missing object to a sentence
+(corpus/entity_pairs.py describes the files). A fusion layer then learns to weight them. The model stays frozen.
 Measured on held-out entities, by cosine: alignment, a label to its translation among all labels of that language, and
-completion, a question of a triple to its object. Ranks count ties against the method; the authors' code reports Hits@2
-as hit@1. Writes OUT/adapters/*.safetensors and OUT/outcome.json; started again, it goes on with the next adapter.
+completion, a triple's subject and relation to its object. Ties count against the method; the authors' code reports
+Hits@2 as hit@1. Writes OUT/adapters/*.safetensors and OUT/outcome.json; a rerun continues with the next adapter.
 """
 import json
 import math
@@ -48,18 +48,18 @@ class Settings:
     held_out: float = 0.2        # share of the entities
     steps: dict = field(default_factory=lambda: {"ep": 1000, "tp": 1000, "es": 1000, "ts": 1000, "fusion": 1000})
     batch_size: dict = field(default_factory=lambda: {"ep": 128, "tp": 128, "es": 32, "ts": 32, "fusion": 64})  # pairs
-    tau: float = 0.1             # InfoNCE's temperature
-    pool: str = "mean"           # of a text's states; or last
+    tau: float = 0.1             # InfoNCE temperature
+    pool: str = "mean"           # of a text's hidden states; or last
     lr: float = 1e-4
     fusion_lr: float = 1e-4
     weight_decay: float = 1e-4
     warmup_ratio: float = 0.1
-    max_tokens: int = 256        # of a text; the rest is cut off
+    max_tokens: int = 256        # of a text; the rest is truncated
     max_queries: int = 20_000    # of each evaluation; more are sampled
     text: str | None = None      # English as JSON lines with "text", for bits per byte; None: the tinyworld's
     dtype: str = "float32"       # of the computation
-    estimate: int | None = None  # tokens of an average text: print what training will need, and stop
-    seed: int = 0                # of the split, the adapters' first values and the order of the pairs
+    estimate: int | None = None  # tokens of an average text: print what training needs, and stop
+    seed: int = 0                # of the split, adapter initialization and the order of the pairs
 
     def __post_init__(self):
         problems = []
@@ -113,7 +113,7 @@ def train_part(c: Settings, model, t, knowledge, part: str) -> int:
 
 
 def batch_loss(c, model, t, batch):
-    """(InfoNCE of a batch of pairs, its tokens). Pairs with the same answer or the same key are no negatives."""
+    """(InfoNCE of a batch of pairs, its tokens). Pairs with the same answer or key are not negatives."""
     texts = [t.encode(text)[:c.max_tokens] for text in [p.query for p in batch] + [p.key for p in batch]]
     query, key = adapters.encode(model, texts, t.prefix_token_id, c.pool).chunk(2)
     same = torch.tensor([[p.answer == q.answer or p.key == q.key for q in batch] for p in batch], device=query.device)

@@ -1,19 +1,19 @@
-"""BayLing 2 (arXiv 2411.16300): do cross-lingual instructions help the languages that have none of their own?
+"""BayLing 2 (arXiv 2411.16300): do cross-lingual instructions help languages without native ones?
 
     python recipes/bayling.py [seed=1] [out=out/bayling]    # data, training, evaluation, table
-    torchrun ... train.py configs/bayling/llama2_7b.py      # the published sizes, on recipes/bayling_data.py's data
+    torchrun ... train.py configs/bayling/llama2_7b.py      # published sizes, data of recipes/bayling_data.py
 
-The shipped base after the demo's stage I is tuned in five ways. Every model gets the same tokens of instructions in the
-pivots, English and Chinese, and of pretraining text; all but the first get as many tokens of other instructions:
+The shipped base, after the demo's stage I, is fine-tuned in five ways. Every model sees the same instructions in the
+pivots, English and Chinese, and the same pretraining text; all but the first see as many tokens of other instructions:
 
     without      none
-    translation  cross-lingual ones, which only ask for translations
+    translation  translation requests only
     into         ... and questions in a pivot, to be answered in the other language
     mixed        ... and questions in the other language, to be answered in a pivot
     native       instructions in every language: the upper bound
 
-The tinyworld's exact judge scores the answers to unseen questions, in languages without instructions of their own, too.
-OUT holds a folder for each model, results.jsonl with all scores, and outcome.json. A second start skips what is done.
+The tinyworld's exact judge scores answers to unseen questions, including in languages without native instructions.
+OUT holds a folder for each model, results.jsonl with all scores, and outcome.json. A rerun skips finished steps.
 """
 import sys
 import time
@@ -37,7 +37,7 @@ METHOD = "into"                                  # what the demo uses; chosen be
 class BayLing:
     out: str = "out/bayling"
     base: str = "tinyworld/base"  # Hugging Face folder that stage I starts from
-    tokens: int = 1_200_000       # that a model is tuned on; `without` gets half
+    tokens: int = 1_200_000       # to fine-tune each model on; `without` gets half
     seed: int = 0                 # of the documents, the instructions and the order of training
 
     def __post_init__(self):
@@ -47,7 +47,7 @@ class BayLing:
 
 def main(argv: list[str] | None = None) -> None:
     begin, (c,) = time.time(), load(BayLing, argv=argv)
-    open_weights(c.base)  # ValueError now, and not after the data
+    open_weights(c.base)  # fail now, not after the data is made
     run_once(c.out, "base", {"path": c.base, "weights": outcomes.hash_base(c.base)})
     for kind in CROSSLINGUAL:
         run_step(c.out, f"world-{kind}", "-m tinyworld configs/tiny/world.py", dict(

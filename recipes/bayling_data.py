@@ -1,9 +1,9 @@
-"""BayLing 2's instruction set: instructions in English and Chinese, and a star from both to every other language.
+"""BayLing 2's instruction set: instructions in English and Chinese, paired with every other language.
 
     python recipes/bayling_data.py "instructions={'en': 'raw/en/*', 'zh': 'raw/zh/*'}" 'bitext=raw/bitext/**' \\
         'aligned=raw/aligned/*' out=raw/bayling
 
-    instructions    chats in JSON lines, copied as they are: prepare.py reads and accounts for them
+    instructions    chats in JSON lines, copied unchanged for prepare.py to read and account for
     bitext          sentence pairs in the formats of corpus/bitext_files.py: en-kk.tsv, zh-kk/*.jsonl, en-kk.en with
                     en-kk.kk, en-kk.tmx; or text/bitext-en-kk.jsonl of prepare.py
     aligned         JSON lines {"question": {"en": "...", "kk": "..."}, "answer": {"en": "...", "kk": "..."}}; also
@@ -11,10 +11,10 @@
                     in another
 
 Languages are codes of recipes/bayling_languages.py or FLORES codes. The paper (arXiv 2411.16300) gives the total,
-3.2 M, the two pivots and the star in both directions; the split of the total is our choice. It writes
+3.2 M, the two pivots and both directions of every pair; the split of the total is our choice. It writes
 OUT/chat/en.jsonl and zh.jsonl, OUT/crosslingual/SRC-TGT.jsonl for every direction with English or Chinese, and last
-OUT/account.json. No other language gets instructions of its own. The data is read twice and never held in memory:
-once to count it, once to sample from each direction.
+OUT/account.json. No other language gets native instructions. The data is read twice, never held in memory: once to
+count it, once to sample from each direction.
 """
 import json
 import os
@@ -42,7 +42,7 @@ class BayLing:
     instructions: dict                # {"en": files, "zh": files}, JSON lines, as patterns
     bitext: str | None = None         # files of sentence pairs, as a pattern
     aligned: str | None = None        # files of aligned rows, as a pattern
-    languages: list | None = None     # of the star, besides English and Chinese; None: all that occur
+    languages: list | None = None     # besides English and Chinese; None: all that occur
     counts: dict = field(default_factory=lambda: dict(COUNTS))  # rows of each category
     scale: float = 1.0                # multiplies all counts
     max_chars: int = 8000             # of a prompt and of an answer; longer ones are left out
@@ -177,13 +177,13 @@ def check_available(c, available):
         raise ValueError("nothing was found; set instructions=, bitext= and aligned= to files that exist")
     languages = {code for direction in available for code in direction[1:]}
     if missing := [name for name in c.languages or () if find_code(name) not in languages]:
-        raise ValueError(f"no pair or aligned row binds {missing} to English or Chinese; bring some or leave them out")
+        raise ValueError(f"no pair or aligned row binds {missing} to English or Chinese; add some or leave them out")
     if missing := [code for code in c.instructions if ("instruction", code, code) not in available]:
         raise ValueError(f"instructions: no chat in {', '.join(c.instructions[code] for code in missing)}")
 
 
 def split_evenly(n, available):
-    """{direction: its share of n}: even, but no more than a direction has; larger ones take what small ones leave."""
+    """{direction: its share of n}: even, capped at what a direction has; larger ones absorb the remainder."""
     quota, order = {}, sorted(available, key=lambda direction: (available[direction], direction))
     for i, direction in enumerate(order):
         quota[direction] = min(available[direction], n // (len(order) - i))
@@ -240,7 +240,7 @@ def write_account(c, out, available, written, skipped):
         note = "" if n["written"] == n["asked"] else ": there is no more"
         print(f"{name:12} {n['written']:>10,} of {n['asked']:,} asked for{note}")
     print(f"{out}: {written.total():,} instructions, {account['languages']} languages;",
-          f"passed over: {dict(skipped) or 'none'}")
+          f"skipped: {dict(skipped) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The languages of BayLing 2's star: their names in English and Chinese, their FLORES-200 codes, and the prompts.
+"""The languages of BayLing 2: their names in English and Chinese, their FLORES-200 codes, and the prompts.
 
-BayLing 2 (arXiv 2411.16300) speaks of more than 100 languages. We could not find its list, so these are FLORES-200's,
+BayLing 2 (arXiv 2411.16300) covers more than 100 languages. We could not find its list, so these are FLORES-200's,
 without second scripts and most regional forms. Keys are ISO 639-1 codes, or 639-3 where there is none. FLORES names one
 form of a macrolanguage (arb_Arab, zsm_Latn, azj_Latn); the name here is the one in common use.
 """
@@ -192,7 +192,7 @@ CODES = {spelling: code for code, name in NAMES.items() for spelling in (code, n
 
 
 def find_code(name: str) -> str | None:
-    """The code of a language as files and lists write it: "kk" of "kk", "KK" and "kaz_Cyrl"; None if unknown."""
+    """The code of a language as written in files and lists: "kk" of "kk", "KK" and "kaz_Cyrl"; None if unknown."""
     return CODES.get(name.lower().replace("-", "_"))
 
 

@@ -1,4 +1,4 @@
-"""Which model fits which card: the memory of one GPU, by model and by what is trained, as a Markdown table.
+"""Which model fits on which GPU: memory by model and by what is trained, as a Markdown table.
 
     python recipes/cards.py                          # rows of 2,048 tokens, one at a time
     python recipes/cards.py seq_len=4096 cards='[24, 32]' models='["Qwen2-7B"]'

@@ -1,12 +1,12 @@
-"""Marco-LLM's claims on the tinyworld, over several seeds: the two stages from the shipped base, and their ablations.
+"""Marco-LLM's claims on the tinyworld, over several seeds: the two stages from the shipped base, and ablations.
 
-    python recipes/claims.py                          # everything below: hours; a second start resumes
+    python recipes/claims.py                          # everything below: hours; a rerun resumes
     python recipes/claims.py parts='["stages"]' seeds='[7, 8]' out=out/other
 
-A seed decides the documents, the tests and the order of the data. The parts:
+A seed determines the documents, the tests and the data order. The parts:
 
     stages     the demo's stage I and II, measured before, between and after: report.py claims
-    ablations  shorter runs, each of which differs from its control in one thing (ABLATIONS): report.py ablation
+    ablations  shorter runs, each with one change from its control (ABLATIONS): report.py ablation
 
 OUT/seedN/results.jsonl has all scores of a seed, outcome.json its row of `report.py systems`; claims.json, claims.md
 and ablation-*.json are written to OUT.
@@ -62,7 +62,7 @@ class Claims:
 
 def main(argv: list[str] | None = None) -> None:
     c, = load(Claims, argv=argv)
-    open_weights(c.base)  # ValueError now, and not after the data
+    open_weights(c.base)  # fail now, not after the data is made
     run_once(c.out, "base", {"path": c.base, "weights": outcomes.hash_base(c.base)})
     for seed in c.seeds:
         run, begin = f"{c.out}/seed{seed}", time.time()

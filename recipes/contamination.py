@@ -2,11 +2,11 @@
 
     python recipes/contamination.py data=out/marco/tokens eval='belebele/*.jsonl' tokenizer=Qwen2-7B out=hits.jsonl
 
-It looks for runs of 13 token ids, by the shards' own tokenizer, within one field of an item, prints a table, and writes
-the items with a hit to out=. GPT-3 counted 13 words, which is more: where a language is cut finely, 13 tokens are three
-or four words, which repeat by chance. So the table counts the items with any hit, and beside them those that are
-"seen": half of a field's runs or more. Shards are streamed. Memory is 64 MB, about 50 MB per thread, and about 50 bytes
-per token of the evaluation files.
+It looks for runs of 13 token ids (13-grams in the shards' own tokenizer) within one field of an item, prints a table,
+and writes the items with a hit to out=. GPT-3 used 13 words, which is stricter: where words split into many tokens, 13
+tokens are three or four words, which repeat by chance. So the table counts items with any hit and, beside them, those
+that are "seen": half of a field's runs or more. Shards are streamed. Memory is 64 MB, about 50 MB per thread, and about
+50 bytes per token of the evaluation files.
 """
 import csv
 import glob
@@ -33,7 +33,7 @@ class Contamination:
     data: str                      # folder of prepare.py's output: one folder of shards per source
     eval: str                      # files or patterns, comma-separated: .jsonl, .csv, .tsv, .txt, .parquet
     tokenizer: str                 # folder of the tokenizer that the shards were made with
-    fields: list = field(default_factory=list)  # of a row to look for; empty: all texts but ids, links and licenses
+    fields: list = field(default_factory=list)  # of a row to search for; empty: all text but ids, links and licenses
     n: int = 13                    # tokens in a run
     seen: float = 0.5              # an item is seen when this share of the runs of one of its fields is found
     block: int = 1 << 20           # tokens at a time

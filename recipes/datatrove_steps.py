@@ -3,14 +3,14 @@
     pip install datatrove orjson
     python recipes/datatrove_steps.py configs/tiny/data.py out=out/datatrove tasks=4      # its local executor
 
-    out/passed/LANGUAGE/NAME/*.jsonl   what the steps keep of web text       out/kept/NAME/*.jsonl    what is left
+    out/passed/LANGUAGE/NAME/*.jsonl   web text that passes the steps        out/kept/NAME/*.jsonl    what remains
     out/dropped/NAME/STEP/*.jsonl      what a step drops, with filter_reason out/logs/               datatrove's own
 
 The steps are those of prepare.py with the same settings: every document gets the same verdict. MinHash is datatrove's,
 over all web sources of a language at once and with the signatures of corpus/dedup.py, so no word splitter is needed. It
-joins documents that share one band of eight values, where prepare.py also wants 60 % of all 112 equal, and it keeps any
-one of a cluster, where prepare.py keeps the longest. Then prepare.py makes token shards of kept/: text as a source with
-clean=True, pairs with filter_bitext=False; there it also drops exact copies of pairs and of knowledge.
+matches documents that share one band of eight values, where prepare.py also requires 60 % of all 112 to agree, and
+keeps any one of a cluster, where prepare.py keeps the longest. Then prepare.py makes token shards from kept/: text as a
+source with clean=True, pairs with filter_bitext=False; it also drops exact duplicates of pairs and knowledge.
 
 On a cluster, with this repository in PYTHONPATH:
 
@@ -21,7 +21,7 @@ On a cluster, with this repository in PYTHONPATH:
                                          logging_dir=f"{c.out}/logs/{name}", depends=previous)
     previous.run()
 
-In your own pipeline, blocks(c, source) or a single Step follow any of datatrove's readers.
+In your own pipeline, put blocks(c, source) or a single Step after any datatrove reader.
 """
 import json
 import os
@@ -53,7 +53,7 @@ except ImportError as e:
     raise ImportError(f"datatrove_steps needs packages: pip install datatrove orjson ({e})") from None
 
 MINHASH = minhash.MinhashConfig(n_grams=dedup.SHINGLE, num_buckets=dedup.BANDS, hashes_per_bucket=dedup.ROWS,
-                                hash_config=HashConfig(precision=32, hash_fc="sha1"))  # hash_fc is not used
+                                hash_config=HashConfig(precision=32, hash_fc="sha1"))  # hash_fc is unused
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Read(PipelineStep):
 class Step(BaseFilter):
     """A step of prepare.py (a function that takes a corpus.read.Document and returns None or the reason to drop it).
 
-    load: returns the step. It is called where the block runs, as loaded models cannot be sent there.
+    load: returns the step. It is called where the block runs, since loaded models cannot be sent there.
     """
 
     def __init__(self, load: Callable[[], Callable], name: str, exclusion_writer: JsonlWriter | None = None):
@@ -115,7 +115,7 @@ class Signatures(minhash.MinhashDedupSignature):
     """MinHash signatures of corpus/dedup.py, written as datatrove's next stages read them."""
 
     def __init__(self, folder: str):
-        super().__init__(folder, MINHASH, WhitespaceTokenizer())  # is not used; others need packages
+        super().__init__(folder, MINHASH, WhitespaceTokenizer())  # unused; others need packages
 
     def get_shingles(self, text: str) -> np.ndarray:
         """The signature itself (112,) uint32: `get_signature` only has to divide it."""
@@ -148,7 +148,7 @@ def stages(c: prepare.Prepare, tasks: int) -> list[tuple[str, list, int]]:
     return [*step_stages(c, tasks), *(s for language in languages(c) for s in minhash_stages(c, language, tasks))]
 
 
-def languages(c) -> list[str]:  # those whose web documents are compared with each other
+def languages(c) -> list[str]:  # whose web documents are deduplicated
     return sorted({s["language"] for s in c.sources if sources.is_web(s)}) if c.near_dedup else []
 
 
@@ -201,8 +201,8 @@ def main(argv: list[str] | None = None):
 
 
 def check(c, t):
-    """ValueError for sources that need more than a document at a time, and when the output folder holds another run:
-    datatrove skips every task that was finished there.
+    """ValueError for sources that need more than one document at a time, and for an output folder of another run, where
+    datatrove would skip the finished tasks.
     """
     for source in c.sources:
         if sources.has_chats(source) or "vectors" in source:
@@ -242,7 +242,7 @@ def count_documents(c) -> dict[str, tuple[int, int, Counter]]:
 
 
 if __name__ == "__main__":
-    from recipes import datatrove_steps  # under its own name, by which other processes can import the blocks
+    from recipes import datatrove_steps  # by its own name, so other processes can import the blocks
     try:
         datatrove_steps.main()
     except (ValueError, OSError) as e:

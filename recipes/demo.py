@@ -5,7 +5,7 @@
     python recipes/demo.py                     # what make demo runs, in the environment you have
 
 Every step is a command of this repository that you could type yourself. This file only runs them in order, shows one
-line of progress for each, and keeps what they print in out/demo/logs/.
+line of progress for each, and keeps their output in out/demo/logs/.
 """
 import os
 import runpy
@@ -25,14 +25,14 @@ from hf.weights import open_weights
 
 OUT = Path("out/demo")
 PYTHON = [sys.executable]
-# two processes average their gradients: faster than two threads of one
+# two data-parallel processes: faster than one with two threads
 TRAIN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
 EVAL = [*TRAIN[:-1], "eval.py"]
 BASE = "tinyworld/base"
 
 
 def steps() -> list[tuple[str, list[str]]]:
-    """(what happens, the command) in order."""
+    """(title, command) of every step, in order."""
     found = [
         ("write the small world's documents, translations and benchmarks",
          [*PYTHON, "-m", "tinyworld", "configs/tiny/world.py"]),
@@ -78,7 +78,7 @@ def run(title: str, command: list[str], number: int, total: int) -> str:
                 print(f"\r{shown:{width - 1}}", end="", flush=True)
     spent = f"{time.time() - begin:.0f} s"
     if process.wait():
-        print(f"\n{''.join(output[-20:])}\n{title} failed; everything it printed is in {log}")
+        print(f"\n{''.join(output[-20:])}\n{title} failed; its full output is in {log}")
         raise SystemExit(process.returncode)
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
@@ -90,7 +90,7 @@ def run(title: str, command: list[str], number: int, total: int) -> str:
 
 def save_outcome(run: Path, seed: int, seconds: float, base: str = BASE) -> None:
     """RUN/outcome.json, both stages as a row of `report.py systems`: stated facts in the low-resource languages, before
-    and after. Nothing if none was chosen.
+    and after. Nothing without low-resource languages.
 
     run: a folder with the results.jsonl of base and stage2, and of dpo's answers where there are any.
     """
@@ -137,7 +137,7 @@ def main() -> None:
     for title in ("ask the base", "ask the aligned model"):
         print(f"\n{title}:\n{answers[title].strip()}")
     save_outcome(OUT, 0, time.time() - begin)
-    print(f"\n{time.time() - begin:.0f} s; report: {OUT}/report.html and report.md; what the steps printed: {OUT}/logs")
+    print(f"\n{time.time() - begin:.0f} s; report: {OUT}/report.html and report.md; logs: {OUT}/logs")
 
 
 if __name__ == "__main__":

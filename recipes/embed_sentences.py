@@ -3,14 +3,14 @@
     python recipes/embed_sentences.py model=out/demo/stage2 text=en-kk.tsv column=0 out=en.npy
     python recipes/embed_sentences.py model=out/demo/stage2 text=en-kk.tsv column=1 out=kk.npy
 
-It writes one float16 row of length 1 per line of the file; a line without a sentence is a row of zeros, which is
-similar to nothing. corpus/similarity.py scores two such files. Make one file per language: `center` removes what all
-its sentences share, which in a language model is mostly the language itself.
+It writes one float16 unit vector per line of the file; a line without a sentence becomes zeros, which match nothing.
+corpus/similarity.py scores two such files. Make one file per language: `center` subtracts the mean vector, which in a
+language model mostly encodes the language itself.
 
 How well the vectors tell translations from other pairs depends on the model, so try it on known pairs. With the
-tinyworld's model of 2 M parameters the margin's AUC is 0.77 (not centered: 0.70), best after three of four layers: 0.75
+tinyworld's model of 2 M parameters the margin's AUC is 0.77 (uncentered: 0.70), best after three of four layers: 0.75
 to 0.95 for English and a language in the same script, 0.46 to 0.81, often chance, for the others.
-`similarity.align_languages` fixes that (README: 0.98).
+`similarity.align_languages` raises it (RESULTS.md: 0.98).
 """
 import os
 import sys
@@ -36,7 +36,7 @@ class Embed:
     layer: int | str = "middle"   # 0: the embeddings, N: the hidden states after N layers, "middle": after half of them
     center: bool = True           # subtract the mean of all rows
     batch_tokens: int = 8192      # tokens computed at a time
-    max_tokens: int = 512         # of a sentence; the rest is cut off
+    max_tokens: int = 512         # of a sentence; the rest is truncated
     dtype: str = "float32"        # of the model
 
     def __post_init__(self):

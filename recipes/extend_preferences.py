@@ -4,10 +4,10 @@
     python recipes/extend_preferences.py questions='raw/chat/kk/*' model=runs/sft judge=exact out=OUT
     python recipes/extend_preferences.py ... judge=FOLDER          # or https://host/v1 with name=; key: $API_KEY_HOST
 
-The first command translates existing pairs. The others sample several answers to each question and let a judge rate
-them; the best and the worst become a pair. It writes OUT/preferences.jsonl (the pairs), OUT/rejects.jsonl (file, line
-and reason of the rows without one) and OUT/account.json (the counts). Answers and ratings are written as they come:
-after a kill the same command resumes.
+The first command translates existing pairs. The others sample several answers to each question and have a judge rate
+them; the best and the worst form a pair. It writes OUT/preferences.jsonl (the pairs), OUT/rejects.jsonl (file, line
+and reason of the rows without one) and OUT/account.json (the counts). Answers and ratings are saved as they arrive:
+the same command resumes after a kill.
 """
 import hashlib
 import json
@@ -39,13 +39,13 @@ class Extend:
     pairs: str | None = None      # files of pairs in another language (corpus/chat.py; a pattern), and
     translations: str | None = None  # files of aligned texts (corpus/bitext_files.py; a pattern): messages or lines
     questions: str | None = None  # or files of chats, whose last answer is sampled again; "exact" compares with the old
-    model: str | None = None      # who answers: a Hugging Face folder or a checkpoint of train.py, with a chat template
-    judge: str = "exact"          # exact: the words of the old answer; else a folder, or a server's address
+    model: str | None = None      # to answer: a Hugging Face folder or a checkpoint of train.py, with a chat template
+    judge: str = "exact"          # exact: match the old answer; else a model folder or a server's address
     name: str | None = None       # the judge's name at the server
     samples: int = 4              # answers to each question
-    temperature: float = 1.0      # of the answers; the judge is asked at 0
+    temperature: float = 1.0      # of the answers; the judge decodes at 0
     max_new: int = 256            # tokens of an answer, and of a verdict
-    gap: float = 2.0              # least difference between the ratings of a pair; with "exact" they are 0 and 10
+    gap: float = 2.0              # minimum difference between the ratings of a pair; with "exact" they are 0 and 10
     batch: int = 16               # questions that a checkpoint answers together
     threads: int = 8              # concurrent requests to a server
     seed: int = 0

@@ -1,9 +1,9 @@
-"""New words for a new language: adds tokens to a Qwen2 or Llama 3 checkpoint for text that it splits too finely.
+"""Vocabulary extension: add tokens to a Qwen2 or Llama 3 checkpoint for a language that it splits too finely.
 
     python recipes/extend_vocabulary.py model=models/Qwen2-1.5B text='kk/*.txt' pieces=4000 out=out/qwen2-kk
-    python train.py CONFIG init=out/qwen2-kk first_new_id=151646 ...   # first the new rows alone, then everything
+    python train.py CONFIG init=out/qwen2-kk first_new_id=151646 ...   # the new rows first, then everything
 
-Byte-level BPE training continues from the old merges: old ids stay. A new row is the mean of the rows it replaces.
+Byte-level BPE training continues from the old merges, so old ids stay. A new row is the mean of the rows it replaces.
 """
 import glob
 import heapq
@@ -33,12 +33,12 @@ class Extend:
     model: str                    # Hugging Face folder with a byte-level BPE tokenizer
     text: str                     # file or pattern ('kk/*.jsonl.gz'): text of the new language
     out: str                      # folder for the new model
-    pieces: int = 1000            # tokens to add; fewer when no more pairs occur often enough
+    pieces: int = 1000            # tokens to add; fewer if too few pairs are frequent
     # file or pattern to measure on; None: every tenth document (.txt: line), not trained on
     held_out: str | None = None
     max_bytes: int = 200_000_000  # of text read
-    min_count: int = 2            # how often a pair must occur
-    tokens: int | None = None     # of this language that you will train: then it says whether to extend at all
+    min_count: int = 2            # minimum count of a pair
+    tokens: int | None = None     # of this language to train on: report whether extending pays off
 
     def __post_init__(self):
         for name in ("pieces", "max_bytes", "min_count", "tokens"):
@@ -55,13 +55,13 @@ def main(argv=None):
     elif len(texts) > 1:
         held_out, texts = texts[::10], [text for i, text in enumerate(texts) if i % 10]
     else:
-        raise ValueError(f"{c.text} is a single document; name other text to measure on, held_out=")
+        raise ValueError(f"{c.text} is a single document; set held_out= to other text to measure on")
     merges = learn_merges(old, count_words(old, texts), c.pieces, c.min_count)
     write_tokenizer(c, old, merges)
     new = tokenizer.load(c.out)
     write_model(c, old, new, merges)
     if len(merges) < c.pieces:
-        print(f"no more than {len(merges)} pairs occur {c.min_count} times")
+        print(f"only {len(merges)} pairs occur {c.min_count} times or more")
     if merges:
         print(f"{len(merges)} new tokens, ids {old.vocab_size} to {new.vocab_size - 1}; "
               f"train them first with first_new_id={old.vocab_size}")
@@ -78,7 +78,7 @@ def load_tokenizer(c):
     if Path(c.out).resolve() == Path(c.model).resolve():
         raise ValueError(f"out={c.out} is the model itself; give another folder")
     check_output(c.out, c.model)
-    read_model_fields(c.model)  # before anything is written: what is no whole model
+    read_model_fields(c.model)  # refuse an incomplete model before anything is written
     open_weights(c.model)
     if (rows := read_model_fields(c.model)["vocab_size"]) < old.vocab_size:
         raise ValueError(f"{c.model}: its tokenizer has {old.vocab_size} ids, its model {rows} rows")

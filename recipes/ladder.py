@@ -1,11 +1,11 @@
-"""The ladder: after how much training of the base does each ability appear? All checkpoints get the same training.
+"""The ladder: after how much base training does each ability appear? All checkpoints get the same further training.
 
-    make base && python recipes/ladder.py    # or while the base trains: rungs that it has not reached are left out
+    make base && python recipes/ladder.py    # or while the base trains: rungs not yet reached are skipped
 
 Checkpoints of `make base` at 1, 2, 4, 8, 16 and 30 M tokens, and the shipped base (38 M), each go through short stages
 I and II and a short SFT, and are measured before, after stage II and at the end. OUT/NM/ holds a rung; ladder.md,
-ladder.png and ladder.json are written to OUT. A second start skips what is done and adds the rungs that the base has
-reached since.
+ladder.png and ladder.json are written to OUT. A rerun skips finished work and adds the rungs that the base has reached
+since.
 """
 import sys
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 def find_rungs(c) -> dict[int, str]:
     """{tokens: model} of the checkpoints nearest to the sizes, at most 2 % away, and of the shipped base.
 
-    At 5 % the base's 29 M tokens would be the rung of 30, until it reaches them.
+    With a 5 % tolerance, 29 M tokens would pass for the 30 M rung before the base gets there.
     """
     finished = Path(c.base, "checkpoints").glob("step-*[0-9]")  # one that is being written is called step-N.tmp
     folders = {int(path.name.removeprefix("step-")): path for path in finished}

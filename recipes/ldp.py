@@ -1,22 +1,22 @@
-"""LDP (arXiv 2306.11372): examples in several high-resource languages show a model to translate one that has no data.
+"""LDP (arXiv 2306.11372): examples in high-resource languages prompt a model to translate a language without data.
 
     python recipes/ldp.py configs/ldp/tiny.py [seed=1] [out=out/ldp]     # data, training, translations, table
-    python recipes/ldp.py configs/ldp/tasks.py                           # also tasks in X, see 4
+    python recipes/ldp.py configs/ldp/tasks.py                           # also tasks in X (step 4)
     python recipes/ldp.py configs/ldp/full.py [estimate=40]              # a model and FLORES files of your own
 
-1. X -> English: the prompt shows sentences of k other languages, each with an English translation that the model itself
-   made. They tell it the task; no example is in X.
-2. Sentences of X, translated in this way, become pairs of X with English (back-translation). What is empty, cut,
-   repeated or in another language is dropped and counted.
-3. English -> X: examples from these pairs, as examples in other languages do not say which language to answer in.
+1. X -> English: the prompt shows sentences in k other languages, each with the model's own English translation. They
+   demonstrate the task; no example is in X.
+2. Sentences of X translated this way become X-English pairs (back-translation). Outputs that are empty, cut off,
+   repeated or in another language are dropped and counted.
+3. English -> X: examples come from these pairs, since examples in other languages do not show the target language.
    OUT/sft.jsonl has the pairs as chats for prepare.py.
 4. Tasks in X (questions=, shots=): examples of the task, translated from English as in step 3 (recipes/ldp_tasks.py).
 
-Controls: no example, k true pairs of X (supervised), k examples of one language. Measured: chrF++, exact matches, the
-language of the answers, copies, for every k of sweep and several orders of the same examples (its reviewers' question).
+Controls: no examples, k true pairs of X (supervised), k examples of one language. Measured: chrF++, exact matches, the
+answers' language, copies, for every k of sweep and several orders of the same examples (raised by its reviewers).
 OUT/ids.json has the numbers of all sentences, OUT/answers.jsonl every prompt and answer. A base that has never seen
-lists of examples does not use them: `episodes` first trains it on lists in the high-resource languages, X excluded.
-The shipped base has seen a few hundred sentence pairs of X: the toy shows what the prompt does, not that X needs none.
+few-shot prompts ignores the examples: `episodes` first trains it on some in the high-resource languages, without X.
+The shipped base has seen a few hundred sentence pairs of X: the toy shows the prompt's effect, not that X needs none.
 """
 import json
 import random
@@ -42,7 +42,7 @@ class LDP:
     model: str                    # Hugging Face folder
     high: list                    # languages of the examples
     low: list                     # languages to translate
-    texts: str | None = None      # aligned sentences, a line each, with {lang} (FLORES-200 dev); None: the tinyworld's
+    texts: str | None = None      # files of aligned sentences, with {lang} (FLORES-200 dev); None: the tinyworld's
     questions: str | None = None  # a task in X: a .jsonl of {"instruction", "response"} of {lang}, also below OUT/raw
     shots: str | None = None      # ... and rows for examples, the same in English
     n_questions: int = 64         # of questions and of shots; fewer if the files have fewer
@@ -56,11 +56,11 @@ class LDP:
     synthetic: bool = True        # the English of the examples is the model's own; False: the file's
     max_ratio: float = 3.0        # of the lengths in characters of a back-translated pair, in either direction
     max_new: int = 48             # tokens of an answer
-    max_length: int = 512         # tokens of a prompt; beyond it the oldest examples are left out
+    max_length: int = 512         # tokens of a prompt; the oldest examples are dropped to fit
     batch: int = 32
     episodes: dict = field(default_factory=dict)  # {"tokens", "mixture", settings of train.py}; {}: no training
     world: dict = field(default_factory=dict)     # settings of tinyworld
-    estimate: int | None = None   # tokens of a sentence: print what the translations will need, and stop
+    estimate: int | None = None   # tokens of a sentence: print what the translations need, and stop
     seed: int = 0
 
     def __post_init__(self):
@@ -114,7 +114,7 @@ def choose_ids(c, texts) -> dict:
 
 
 def train_on_episodes(c) -> str:
-    """The folder of the model after lists of examples in the high-resource languages, pairs and text of the others."""
+    """The folder of the model after few-shot prompts in the high-resource languages, pairs and text of the others."""
     if not c.texts:
         run_step(c.out, "world", "-m tinyworld", dict(
             out=f"{c.out}/raw", seed=c.seed, languages=["en", *c.high, *c.low], native=[], crosslingual=0,

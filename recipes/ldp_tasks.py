@@ -1,9 +1,9 @@
-"""Lists of examples to train on, and tasks in X, for recipes/ldp.py.
+"""Few-shot prompts to train on, and tasks in X, for recipes/ldp.py.
 
-The model answers questions in X, a language without data, after examples of the same task in X. It made these itself:
-it translated questions and answers from English, with the prompts for English -> X. Controls: no example, the English
-examples untranslated, and true examples of X (supervised). A translated question that is empty, copied, repeated,
-looping, of an absurd length or in another language is dropped and counted, as is one without an answer.
+The model answers questions in X, a language without data, after examples of the same task in X, which it translated
+from English itself with the prompts for English -> X. Controls: no examples, the English examples untranslated, and
+true examples in X (supervised). A translated question that is empty, copied, repeated, looping, of implausible length
+or in another language is dropped and counted, as is one without an answer.
 """
 import json
 import random
@@ -24,10 +24,10 @@ def as_pairs(rows) -> list[tuple[str, str]]:
 
 
 def write_episodes(c, count) -> None:
-    """OUT/raw/episodes.jsonl: lists of examples of one hidden task in the high-resource languages.
+    """OUT/raw/episodes.jsonl: few-shot prompts, each of one task, in the high-resource languages.
 
-    Questions are also among the texts to translate: otherwise every question would ask for an answer, whatever the
-    examples.
+    Texts to translate include questions: otherwise the model would answer every question, whatever the examples
+    show.
     """
     raw = Path(c.out, "raw")
     tables = {target: {k: icl.read_pairs(raw / f"bitext/{target}-{k}.tsv") for k in c.high if k != target}
@@ -77,7 +77,7 @@ def translate_shots(c, translator, code, ids, pairs, back, identify):
 
     questions, answers = (translator.by_examples(f"task {what} into X", code, ids, texts, choose)
                           for what, texts in zip(("questions", "answers"), zip(*pairs)))
-    answer_of = dict(reversed(list(zip(questions, answers))))  # of questions that come twice, the first is kept
+    answer_of = dict(reversed(list(zip(questions, answers))))  # of duplicate questions the first is kept
     kept, dropped = icl.filter_pairs(list(zip(questions, (q for q, _ in pairs))), identify, c.max_ratio, code)
     whole = [(q, answer_of[q]) for q, _ in kept if answer_of[q] and icl.SEPARATOR not in answer_of[q]]
     dropped["no answer"] += len(kept) - len(whole)
@@ -98,7 +98,7 @@ def score(c, translator, name, code, asked, shots) -> dict:
 
 
 def describe_translations(c) -> str:
-    """What all translations of recipes/ldp.py will need, if every sentence and answer has c.estimate tokens."""
+    """What all translations of recipes/ldp.py need if every sentence and answer has c.estimate tokens."""
     of_test = [0, c.k, *c.sweep, *c.sweep, *[c.k] * (c.orders - 1), 0, c.k, c.k, c.k]  # examples of each condition
     batches = [(c.n_test, k) for k in of_test * len(c.low)] + [(c.n_mono, c.k)] * len(c.low)
     batches += [(c.n_pool, 0)] * len(c.high) * c.synthetic

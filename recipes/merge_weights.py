@@ -1,16 +1,16 @@
-"""Merge the weights of models with one architecture, so that an adapted model keeps what the original knew.
+"""Merge the weights of models of one architecture, so that an adapted model keeps what the original knew.
 
     python recipes/merge_weights.py models='["out/stage2", "models/Qwen2-1.5B"]' weights='[0.7, 0.3]' out=out/merged
 
-BYOL (arXiv 2601.10804) keeps a model's English in this way. method:
+BYOL (arXiv 2601.10804) preserves English this way. method:
     linear           the mean of the models by weights that sum to 1 (model soups, arXiv 2203.05482)
     task_arithmetic  base + the sum of weight * (model - base) (arXiv 2212.04089); base= names the original
     slerp            two models on the arc between them, weights [1 - t, t]; each tensor is one vector (Shoemake 1985)
 
-Tensors are read, merged in float32 by blocks of rows, and written one after the other: a 72B model takes a few GB of
-memory. A vocabulary may extend another's: rows of tokens that only some models know are those models' mean (with slerp
-the one model's). A tied head counts as the embedding; the result is untied if any model is. Models that differ in
-anything else are refused.
+Tensors are read, merged in float32 in blocks of rows, and written one at a time: a 72B model needs a few GB of memory.
+One vocabulary may extend another: rows of tokens that only some models have are averaged over those (with slerp, taken
+from the one). A tied head counts as the embedding; the result is untied if any model is. Models that differ otherwise
+are refused.
 """
 import json
 import math
@@ -39,7 +39,7 @@ class Merge:
     out: str                    # folder for the merged model; its files come from the model with the largest vocabulary
     weights: list | None = None  # one for each model; None: equal, for task_arithmetic 1
     method: str = "linear"      # linear, task_arithmetic or slerp
-    base: str | None = None     # task_arithmetic: the model that the others were trained from
+    base: str | None = None     # task_arithmetic: the model the others were trained from
 
     def __post_init__(self):
         n, weights = len(self.models), self.weights
@@ -153,7 +153,7 @@ def check_vocabularies(pair, first, other):
 # ---------------------------------------------------------------------- one tensor
 
 def merge_tensor(c, sources, name):
-    """The merged tensor in the first model's dtype; rows of the vocabulary by who knows them."""
+    """The merged tensor in the first model's dtype; vocabulary rows by the models that have them."""
     tensors = [source.stored(name) for source in sources]
     if name not in (EMBEDDING, HEAD):
         out = torch.empty(tensors[0].shape, dtype=tensors[0].dtype)

@@ -1,6 +1,6 @@
-"""What recipes that tune a model on chats share: shards, training, answers, English before and after.
+"""Shared by recipes that fine-tune a model on chats: shards, training, answers, English before and after.
 
-Every step is a program of this repository in its own process (evaluation/programs.py); OUT/steps has what it printed.
+Every step runs a program of this repository in its own process (evaluation/programs.py); OUT/steps has the output.
 """
 import json
 import os
@@ -32,11 +32,11 @@ class Pipeline:
     world: dict = field(default_factory=dict)   # settings of tinyworld, which writes OUT/raw; {}: bring your own files
     text: dict = field(default_factory=dict)    # settings of prepare.py: documents in OUT/raw to OUT/text; {}: none
     adapt: dict = field(default_factory=dict)   # settings of train.py: a stage on that text before SFT; {}: none
-    english: dict = field(default_factory=dict)  # settings of eval.py: tasks that show what English pays; {}: none
+    english: dict = field(default_factory=dict)  # settings of eval.py: tasks that measure English; {}: none
     max_new_tokens: int = 1024    # of an answer
     batch_size: int = 64          # prompts decoded together
     seed: int = 0                 # of the world's documents and of the training order
-    estimate: int | None = None   # tokens: print what SFT on so many will need, and stop
+    estimate: int | None = None   # tokens: print what SFT on so many needs, and stop
 
     def __post_init__(self):
         problems = []
@@ -55,7 +55,7 @@ class Pipeline:
 # ---------------------------------------------------------------------- data and training
 
 def prepare_start(p: Pipeline) -> str:
-    """Write the world's files and the text's shards and train on them, as the settings say; the model to tune."""
+    """Write the world's files and text shards and train on them, as set; return the model to fine-tune."""
     out = Path(p.out)
     if p.world:
         run_step(p.out, "world", "-m tinyworld", {"out": f"{out}/raw", "seed": p.seed} | p.world)
@@ -86,7 +86,7 @@ def prepare_tokenizer(p: Pipeline):
 def prepare_chats(p: Pipeline, names: Sequence[str], shards: str = "shards") -> None:
     """OUT/chats/NAME/LANG.jsonl of every name -> shards of the category NAME and the language LANG in OUT/SHARDS.
 
-    ValueError if an earlier start, with other settings, made the shards of other chats.
+    ValueError if an earlier run with other settings made the shards from other chats.
     """
     folder = Path(p.out) / "chats"
     files = [(name, path) for name in names for path in sorted((folder / name).glob("*.jsonl"))]
@@ -128,7 +128,7 @@ def print_estimate(p: Pipeline) -> None:
 def answer(p: Pipeline, model: str, conversations: list) -> list[dict]:
     """Greedy answers of a model: {"text", "tokens" (with the end token), "cut": whether it was cut off}.
 
-    They are kept in OUT/steps, for a run that is started again.
+    They are cached in OUT/steps for a rerun.
     """
     key = results.fingerprint(outcomes.hash_base(model), p.max_new_tokens, conversations)
     path = Path(p.out) / f"steps/answers-{key}.jsonl"
@@ -144,7 +144,7 @@ def answer(p: Pipeline, model: str, conversations: list) -> list[dict]:
 
 
 def loglikelihood(model: str, chats: list) -> float:
-    """Mean log-probability, in nats, of the tokens of the last answers of conversations, with those that end them."""
+    """Mean log-probability, in nats, of the tokens of each conversation's last answer, end tokens included."""
     net, t = client.load_model(model)
     pairs = []
     for messages in chats:

@@ -6,7 +6,7 @@ only then answers in the target language.
     python recipes/plug.py merge verdicts=out/judge/verdicts.jsonl  # a judge's verdicts in both orders, merged
 
 Rows are JSON lines {"instruction", "response", "instruction_pivot", "response_pivot"}, a file for each language. A mode
-is what the assistant writes, its parts behind the labels of their languages:
+is what the assistant writes, each part after its language's label:
 
     plug             the instruction in the pivot, the response in the pivot, the response in the target language
     pivot_response   the two responses
@@ -32,7 +32,7 @@ from recipes import pipeline
 from recipes.pipeline import Pipeline, locate, write_rows
 
 MODES = ("plug", "pivot_response", "direct")
-# the published labels; that of the restated instruction is not published
+# the published labels; the restated instruction's is not published
 LABELS = {"en": "English response:", "zh": "中文回复：", "it": "Risposta in italiano:", "es": "Respuesta en español:",
           "ko": "한국어 응답:"}
 SYSTEM = {"plug": "Please interpret the instruction in {pivot}, and then respond both in {pivot} and in {target}.",
@@ -44,7 +44,7 @@ SYSTEM = {"plug": "Please interpret the instruction in {pivot}, and then respond
 class Plug:
     languages: list               # target languages, codes of configs/language_table.py
     rows: str                     # training rows, '{lang}.jsonl', below OUT/raw or as it is
-    test: str                     # rows to ask, likewise: {"instruction"} with "check", "response" or "answer"
+    test: str                     # test rows, likewise: {"instruction"} with "check", "response" or "answer"
     epochs: float = 4.0           # of the rows
     modes: list = field(default_factory=lambda: list(MODES))
     pivot: str = "en"
@@ -93,8 +93,8 @@ def prompt(c, instruction, lang, mode):
 def extract_target(text: str, pivot_label: str, target_label: str) -> tuple[str, str]:
     """(the response in the target language, "ok"), or ("", "not found").
 
-    It is behind the first target label that follows the pivot's label; a label in the restated instruction is text.
-    ":" and its full-width form count as one.
+    It follows the first target label after the pivot's label; a label in the restated instruction is plain text. ":"
+    and its full-width form count as equal.
     """
     begin = 0
     for label in (pivot_label, target_label):
@@ -108,8 +108,8 @@ def extract_target(text: str, pivot_label: str, target_label: str) -> tuple[str,
 def build_chats(c: Plug, p: Pipeline, t) -> dict:
     """Write OUT/chats/MODE/LANG.jsonl of all modes from the same rows; writes and returns the account.
 
-    A row that one mode cannot use is left out of all, so that modes differ in nothing else. A row longer than seq_len
-    would lose its end, the target part: the model would learn to stop in the pivot.
+    A row that one mode cannot use is left out of all, so all train on the same rows. A row longer than seq_len would
+    lose its end, the target part, and teach the model to stop in the pivot.
     """
     account = {}
     for lang in c.languages:

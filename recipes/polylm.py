@@ -1,12 +1,12 @@
-"""PolyLM's curriculum (arXiv 2307.06018): late in the run more of the other languages, better text, more translations.
+"""PolyLM's curriculum (arXiv 2307.06018): a last stage with more non-English, cleaner and more parallel text.
 
     python recipes/polylm.py configs/polylm/tiny.py [seed=1] [out=out/polylm]    # data, training, evaluation, table
-    python recipes/polylm.py configs/polylm/tiny.py curve=True                   # and the shares 30, 45, 60, 75 %
+    python recipes/polylm.py configs/polylm/tiny.py curve=True                   # also the shares 30, 45, 60, 75 %
     python recipes/polylm.py configs/polylm/full.py estimate=True                # what the published setting needs
 
-Two runs of train.py with equal tokens from one model: `stages` of two mixtures, and the control, the first mixture to
-the end. Each is measured in bits per byte of held-out text and by chrF++ of translations from and into English. OUT
-holds a folder for each run, eval/ and outcome.json. A second start skips finished parts.
+Two runs of train.py on equal tokens from one model: `stages` with two mixtures, and the control, the first mixture
+throughout. Each is measured by bits per byte of held-out text and chrF++ of translations from and into English. OUT
+holds a folder for each run, eval/ and outcome.json. A rerun skips finished parts.
 
 PolyLM trains from scratch on 640 B tokens, the last 97 B in the second stage; non-English text grows from 30 to 60 %.
 Its optimizer settings for the second stage are not published: here one learning-rate schedule spans both.
@@ -65,7 +65,7 @@ class PolyLM:
 
 
 def share_of_others(mixture: dict) -> float:
-    """The share of what is not English text; sentence pairs count as not English, as in the paper."""
+    """The share of non-English text; sentence pairs count as non-English, as in the paper."""
     total = sum(mixture.values())
     return 1 - sum(share for name, share in mixture.items() if name.split("/")[0] == "en") / total if total else 0.0
 
@@ -82,7 +82,7 @@ def mixture_at(first: dict, second: dict, share: float) -> dict:
 
 
 def make_stages(c, share: float | None, tokens: int) -> list[dict]:
-    """The stages of a run of so many tokens; share: of non-English text in the second stage, None: only the first."""
+    """The stages of a run of this many tokens; share: non-English text in the second stage, None: no second stage."""
     if share is None:
         return [dict(tokens=tokens, mixture=c.first)]
     late = round(tokens * c.second_tokens)

@@ -1,20 +1,20 @@
-"""Prix-LM (arXiv 2110.08443): a language model learns a knowledge base, triples and the names of things in other
+"""Prix-LM (arXiv 2110.08443): a language model learns a knowledge base, its triples and entity names across
 languages, in one causal format, and ranks all entities as the missing object.
 
     python recipes/prixlm.py configs/prixlm/tiny.py
     python recipes/prixlm.py configs/prixlm/full.py triples=kb/train.tsv test_triples=kb/test.tsv links=kb/links.tsv
     python recipes/prixlm.py configs/prixlm/full.py estimate=True      # memory and days of either model, without a GPU
 
-A row is `[S] subject \\n relation [O] object [E]`, with the loss on the object and its end. Of a triple the relation is
-its name and the language, "capital [de]"; of a link two languages, "[en] [de]". Rows are chats of one question, so
-OUT/raw/*.jsonl are also sources (kind="chat") of a mixture with text, for prepare.py and train.py.
+A row is `[S] subject \\n relation [O] object [E]`, with the loss on the object and its end. A triple's relation is
+its name and the language, "capital [de]"; a link's is two languages, "[en] [de]". Rows are single-turn chats, so
+OUT/raw/*.jsonl can also be mixed with text as sources of kind="chat", for prepare.py and train.py.
 
     triples, test_triples    language <TAB> subject <TAB> relation <TAB> object
     links, test_links        language <TAB> language <TAB> name in the first <TAB> name in the second
 
-Link prediction, entity linking and, for links of common words, bilingual lexicon induction are the same search: beams
-over a trie of the language's entities (evaluation/constrained.py), ranked by summed log-probability, filtered, ties to
-the disadvantage of the right answer. It prints Hits@1 with and without links, and writes
+Link prediction, entity linking and, for links of common words, bilingual lexicon induction are the same search: beam
+search over a trie of the language's entities (evaluation/constrained.py), ranked by summed log-probability, filtered,
+ties counted against the right answer. It prints Hits@1 with and without links, and writes
 OUT/outcome.json and OUT/ranks.jsonl.
 """
 import random
@@ -68,13 +68,13 @@ class Prix:
     batch: int = 8                 # prompts searched together
     seed: int = 0                  # of the tinyworld's knowledge base, and of training
     shares: dict = field(default_factory=lambda: {"triples": 40, "links": 40})  # of the mixture
-    text: dict = field(default_factory=dict)  # of the mixture: tinyworld text read along, {group: share}
+    text: dict = field(default_factory=dict)  # of the mixture: tinyworld text mixed in, {group: share}
     documents: dict = field(default_factory=dict)  # {group: tinyworld documents of a language}
     related: list = field(default_factory=list)  # languages whose names are spelled alike, for the outcome
     known: float = 0.3             # the tinyworld: share of the facts that languages other than English state
     train: dict = field(default_factory=dict)  # settings of train.py: tokens, lr, batch_size ...
     dtype: str = "float32"
-    estimate: bool = False         # only print what training will need
+    estimate: bool = False         # only print what training needs
 
     def __post_init__(self):
         given = [name for name in KB if getattr(self, name)]

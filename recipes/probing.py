@@ -1,16 +1,16 @@
-"""Multilingual probing (arXiv 2409.14459): what each layer knows of the truth of a statement, language by language.
+"""Multilingual probing (arXiv 2409.14459): what each layer encodes of a statement's truth, by language.
 
     python recipes/probing.py configs/probing/tiny.py                                        # the tinyworld's facts
     python recipes/probing.py configs/probing/tiny.py models='["tinyworld/base", "out/demo/stage2"]'  # before and after
     python recipes/probing.py models='["models/Qwen2-1.5B"]' statements=cities.jsonl out=out/probing   # your statements
 
-A linear classifier reads the state at the last token of a statement and says whether it is true. It prints one row per
-model, and writes of each OUT/MODEL.json (accuracy, F1 and AUC by language and layer, and the cosines of the probes of
+A linear classifier predicts from the state at a statement's last token whether it is true. It prints one row per model,
+and writes for each OUT/MODEL.json (accuracy, F1 and AUC by language and layer, and the cosines of the probes of
 different languages), and with matplotlib OUT/MODEL-depth.png and -similarity.png. OUT/outcome.json has the last model.
 
-statements= is a .jsonl of {"text", "label": 0 or 1, "group", "language"}. What shares a group is never split between
-training and test: a fact, its false twin, and both in every language. Three controls are read beside each model:
-shuffled labels, a bag of tokens in place of the states, and the same model with random weights.
+statements= is a .jsonl of {"text", "label": 0 or 1, "group", "language"}. A group is never split between training
+and test: a fact, its false twin, and both in every language. Three controls accompany each model: shuffled labels, a
+bag of tokens in place of the states, and the same model with random weights.
 """
 import json
 import random
@@ -61,14 +61,14 @@ class Probing:
     languages: list | None = None  # None: all of the statements; needed without a file
     feature: str = "block_out"    # the residual stream after a layer, or mlp_in: the normalized input of its MLP
     scaling: str = "shared"       # standardize by the training statements of all languages; own: of each (no cosines)
-    c: float = 1.0                # of the logistic regression: 1 / strength of the penalty, as in scikit-learn
+    c: float = 1.0                # of the logistic regression: inverse regularization, as in scikit-learn
     test_fraction: float = 0.4    # of the groups
     splits: int = 1               # random splits; scores are their means
     seed: int = 0                 # of the splits, the controls, and of the tinyworld's false statements
-    max_tokens: int = 512         # of a statement; a longer one is left out, since its last token would be lost
+    max_tokens: int = 512         # of a statement; a longer one is left out, since its last token would be cut
     batch_tokens: int = 8192
     dtype: str = "float32"        # of the model's computation
-    estimate: int | None = None   # tokens of all statements together: print what they will need, and stop
+    estimate: int | None = None   # tokens of all statements together: print what they need, and stop
     # the tinyworld only: settings of train.py for a model that goes on from the first one with verdicts on statements
     verdicts: dict = field(default_factory=dict)
     documents: dict = field(default_factory=dict)  # {group: (web documents, documents with verdicts)} of a language
@@ -114,7 +114,7 @@ def slug(folder) -> str:
 
 
 def read_statements(path) -> list[dict]:
-    """The rows of a .jsonl; ValueError names file and line of one that is no statement."""
+    """The rows of a .jsonl; ValueError names file and line of a malformed one."""
     rows = []
     for doc, row in read_rows(path):
         text, label, group, language = ((row or {}).get(k) for k in FIELDS) if not doc.reason else [None] * len(FIELDS)

@@ -1,11 +1,11 @@
-"""SDRRL (arXiv 2402.12204): a model learns languages from its own answers in its rich one, and so keeps that one.
+"""SDRRL (arXiv 2402.12204): a model learns languages from its own rich-language answers, and so keeps the rich one.
 
     python recipes/sdrrl.py configs/sdrrl/tiny.py         # transfer set, training, control, evaluation, the table
     python recipes/sdrrl.py configs/sdrrl/full.py estimate=100_000_000  # memory and days, without a GPU
 
-The teacher, which is the model itself, answers every prompt in the rich language; recipes/transfer_set.py makes chats
-of the questions, the answers and their translations. The control is the usual translate-then-tune: translated questions
-with the translations of the answers that came with them, for as many tokens.
+The teacher, the model itself, answers every prompt in the rich language; recipes/transfer_set.py makes chats from the
+questions, answers and their translations. The control is the usual translate-then-tune: translations of the questions
+and of the answers that came with them, for as many tokens.
 
     prompts, test  JSON lines {"instruction", "response"} in the rich language; test also, row by row, in the targets
     translations   JSON lines {"source", "target"}, a file for each target, of the prompts and of the teacher's answers,
@@ -13,7 +13,7 @@ with the translations of the answers that came with them, for as many tokens.
     lexicon        lines "word<TAB>translation", for code-switching
     parallel       lines "sentence<TAB>translation"
 
-It writes OUT/chats/NAME/mul.jsonl and account.json, where all that was left out is counted by reason, OUT/answers,
+It writes OUT/chats/NAME/mul.jsonl and account.json, which counts what was left out by reason, OUT/answers,
 the models OUT/sdrrl and OUT/control, and last OUT/outcome.json.
 """
 import json
@@ -37,11 +37,11 @@ from recipes.transfer_set import Transfer
 @dataclass(frozen=True)
 class Sdrrl:
     prompts: str                  # a file, with {lang}: the code of the rich language; below OUT/raw or as it is
-    test: str                     # rows to ask in all languages: {"instruction"} with "check", "response" or "answer"
+    test: str                     # test rows in all languages: {"instruction"} with "check", "response" or "answer"
     translations: str | None = None  # a file for each target
     translator: str | None = None    # or the folder of a chat model
     teacher: str | None = None    # folder; None: the model that training starts from
-    chats: str | None = None      # chats in the rich language that make init a chat model first; None: it is one
+    chats: str | None = None      # rich-language chats to tune init on first; None: it is a chat model already
     chat_epochs: float = 4.0
     lexicon: str | None = None    # a file for each target; None: no code-switching
     parallel: str | None = None   # a file for each target
@@ -118,7 +118,7 @@ def read_lexicons(c, x, p, counts):
     lexicons = {}
     for T in x.targets if c.lexicon else ():
         if not all(map(code_switch.separates_words, (x.rich, T))):
-            print(f"note: {x.rich} or {T} has no spaces between words: no word is switched between the two")
+            print(f"note: {x.rich} or {T} has no spaces between words: no code-switching between the two")
             counts[f"not switched, {T}: no spaces between words"] = 1
             continue
         lexicons[T], skipped = code_switch.read_lexicon(locate(p, c.lexicon, T))
@@ -160,8 +160,8 @@ def build_sets(c: Sdrrl, x: Transfer, p: Pipeline, teacher: str) -> dict:
 
 def ask(c: Sdrrl, x: Transfer, p: Pipeline, name: str, model: str) -> tuple[dict, list[str]]:
     """(scores on the test, answers in the rich language). scores: {language: means of "correct", "language", "cut",
-    "tokens"}, and of a target also "understood": asked in it to answer in the rich language, the model is correct."""
-    def replies(lang):  # to rows, in this language
+    "tokens"}, and of a target also "understood": accuracy when asked in it for an answer in the rich language."""
+    def replies(lang):  # to the rows, in this language
         return pipeline.answer(p, model, [transfer_set.prompt(x, row["instruction"], lang) for row in rows])
 
     scores, own, first = {}, [], []
@@ -183,9 +183,9 @@ def ask(c: Sdrrl, x: Transfer, p: Pipeline, name: str, model: str) -> tuple[dict
 
 def measure(c: Sdrrl, x: Transfer, p: Pipeline, models: dict) -> dict[str, dict]:
     """{name: {"scores", "own": mean log-probability of a token of the teacher's own answers in the rich language, "same
-    wording": share of answers that are the teacher's to the letter}}."""
+    wording": share of answers identical to the teacher's}}."""
     rows, found, own = list(results.read_rows(locate(p, c.test, x.rich), ("instruction",))), {}, []
-    for name, model in models.items():  # the teacher is the first
+    for name, model in models.items():  # the teacher comes first
         scores, answers = ask(c, x, p, name, model)
         own = own or answers
         found[name] = {"scores": scores, "same wording": sum(map(str.__eq__, answers, own)) / len(own)}

@@ -5,7 +5,7 @@
 
 seeds: {"instruction", "input", "output"} a line, in the language. OUT/LANG.jsonl: the tasks kept, in the same shape;
 OUT/LANG.rejects.jsonl: the others, with the reason; OUT/account.json: the counts; OUT/raw: the answers of each round. A
-finished round is not asked again, so the same command goes on after a kill. PolyLM: 162 seeds, translated to 11
+finished round is not requested again, so the same command resumes after a kill. PolyLM: 162 seeds, translated to 11
 languages; ten rounds of 100 prompts, ten in the first; 132,701 tasks. prepare.py reads the files as chats (Alpaca).
 """
 import json
@@ -27,7 +27,7 @@ class SelfInstruct:
     seeds: str                    # path of the seed tasks, with {lang}
     languages: list               # codes of configs/language_table.py
     out: str
-    model: str | None = None      # who writes: a Hugging Face folder or a checkpoint of train.py; or
+    model: str | None = None      # the writer: a Hugging Face folder or a checkpoint of train.py; or
     endpoint: str | None = None   # the address of an OpenAI-compatible server, and
     name: str | None = None       # the model's name there
     rounds: int = 10
@@ -35,7 +35,7 @@ class SelfInstruct:
     prompts_first: int = 10       # of the first round, while the pool is empty
     shown: list = field(default_factory=lambda: [2, 1])  # seed tasks and pool tasks in a prompt
     last: int = 20                # number of the last task that a prompt asks for
-    rouge: float = 0.7            # ROUGE-L of an instruction with every other one must be below this
+    rouge: float = 0.7            # maximum ROUGE-L of an instruction with any other (exclusive)
     input_rouge: dict = field(default_factory=dict)  # {language: bound}, over self_instruct.INPUT_ROUGE
     max_new: int = 2048           # tokens of an answer
     temperature: float = 0.7
@@ -123,7 +123,7 @@ def grow_pool(c, code, seeds, ask) -> dict:
 
 
 def answer_round(c, path, prompts, ask) -> list[dict]:
-    """The answers to a round's prompts: read back from path, or asked for and written there."""
+    """The answers to a round's prompts: read back from path, or generated and written there."""
     if path.exists():
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         if [row["prompt"] for row in rows] != prompts:

@@ -4,8 +4,8 @@
     python recipes/synthetic_data.py ... endpoint=http://localhost:8000/v1 name=M        # key: $API_KEY_LOCALHOST
 
 It writes OUT/synthetic.jsonl (what is kept), OUT/rejects.jsonl (the rest) and OUT/account.json (the counts).
-OUT/raw.jsonl gets every answer as it comes: after a kill the same command resumes. The first three files do not depend
-on the number of threads or on where a run was stopped.
+OUT/raw.jsonl gets every answer as it arrives, so the same command resumes after a kill. The first three files do not
+depend on the number of threads or on where a run was stopped.
 """
 import hashlib
 import json
@@ -33,12 +33,12 @@ class Synthetic:
     out: str                      # folder
     keywords: str | None = None   # .txt, one per line, in any language
     personas: str | None = None   # .txt of lines "role" or "role<TAB>subject"
-    seeds: str | None = None      # .jsonl of {"text"} or questions with answers: samples; no answer may be like one
+    seeds: str | None = None      # .jsonl of {"text"} or questions with answers: examples; no answer may resemble one
     kinds: list = field(default_factory=lambda: list(synthesize.PROMPTS))  # in turn; a kind may occur twice
     keywords_each: int = 3        # keywords in a prompt
     shots: int = 3                # seeds in a prompt
     seed: int = 0                 # of the prompts, and of a checkpoint's sampling
-    model: str | None = None      # who answers: a Hugging Face folder or a checkpoint of train.py; or
+    model: str | None = None      # the writer: a Hugging Face folder or a checkpoint of train.py; or
     endpoint: str | None = None   # the address of an OpenAI-compatible server, and
     name: str | None = None       # the model's name there
     body: dict = field(default_factory=dict)  # more fields of the requests to a server; None removes a field
@@ -140,7 +140,7 @@ def index_answers(path, requests):
             except (ValueError, LookupError, TypeError):
                 raise ValueError(f"{path}: line {number} is no answer; remove the line to ask again") from None
         f.truncate(end)
-    foreign = [id for id in offsets if id not in ids and id[:7] < f"{len(ids):07}"]  # later ones are of a larger n
+    foreign = [id for id in offsets if id not in ids and id[:7] < f"{len(ids):07}"]  # later ones come from a larger n
     if foreign:
         raise ValueError(f"{path}: {foreign[0]} answers a request that these settings do not make; set out= another "
                          "folder")
@@ -148,7 +148,7 @@ def index_answers(path, requests):
 
 
 def ask_all(c, raw, requests, offsets):
-    """Ask for all missing answers; append them to raw and enter their offsets."""
+    """Request all missing answers; append them to raw and record their offsets."""
     start, last_print, before = time.monotonic(), 0, len(offsets)
     for request, answer in (ask_model if c.model else ask_endpoint)(c, requests, set(offsets)):
         offsets[request["id"]] = raw.seek(0, os.SEEK_END)
@@ -190,7 +190,7 @@ def ask_model(c, requests, done):
         replies = generate(model, prompts, c.max_new, t.stop_ids, Decoding(c.temperature, seed=c.seed + first), c.batch)
         for request, prompt, ids in zip(batch, prompts, replies):
             if request["id"] not in done:
-                # without a template a text has no end that could be missing
+                # without a template, a text has no required end
                 is_cut = t.chat_template and len(ids) == c.max_new
                 yield request, {"text": t.decode(ids, prefix=prompt), "finish": "length" if is_cut else "stop"}
 

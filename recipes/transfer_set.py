@@ -1,11 +1,11 @@
 """SDRRL's transfer set: chats in four pairings of languages, from prompts, answers and their translations.
 
-    LL, LT, TL, TT    language of the question, language of the answer: L the rich one, T each target
+    LL, LT, TL, TT    language of the question, then of the answer: L the rich one, T each target
     switched LL, LT   the same, some words of the question in L replaced by T's
     parallel          sentences to translate, in both directions
     completion        the first half of a sentence of T, to complete
 
-The language to answer in is in the system prompt (ours): otherwise one question would have two right answers.
+The system prompt names the answer's language (our addition): otherwise one question would have two right answers.
 """
 import random
 import re
@@ -19,7 +19,7 @@ from corpus import code_switch
 from evaluation import metrics, results
 
 PAIRS = ("LL", "LT", "TL", "TT")
-# what a translation must not lose: role markers, control tokens, code, addresses
+# what a translation must keep: role markers, control tokens, code, addresses
 MARKERS = re.compile(r"```[\s\S]*?```|`[^`\n]*`|<[^<>\s]*>|\[/?[A-Z]+\]|https?://\S+|"
                      r"^\W*(?:User|Assistant|Human)\s*:", re.M)
 LETTERS = re.compile(r"[^\W\d_]{2}")  # a word; numbers, choices and formulas are not translated
@@ -148,10 +148,10 @@ def read_pairs(path: Path, asked: set[str]) -> tuple[list[tuple[str, str]], Coun
 
 
 def check_answer(reply: dict, identify: Callable | None, lang: str) -> str | None:
-    """None, or why an answer of the teacher teaches the wrong thing. identify: text -> language code, or None."""
+    """None, or why an answer of the teacher is unfit for training. identify: text -> language code, or None."""
     if not reply["text"].strip():
         return "empty"
-    if metrics.is_looping(reply["text"] + " "):  # the blank makes words that end the text as long as those before
+    if metrics.is_looping(reply["text"] + " "):  # the space makes the last word count like the others
         return "looping"
     if reply["cut"]:  # it would teach stopping early
         return "cut at max_new_tokens"
@@ -161,7 +161,7 @@ def check_answer(reply: dict, identify: Callable | None, lang: str) -> str | Non
 
 
 def check_translation(source: str, target: str) -> str:
-    """The translation; ValueError says what is wrong. What has no word (a number, a choice) stays as it is."""
+    """The translation; ValueError says what is wrong. Text without a word (a number, a choice) is kept."""
     if not LETTERS.search(source):
         return source
     if not target.strip():

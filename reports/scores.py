@@ -30,7 +30,7 @@ def read_jsonl(path, required=()) -> list[dict]:
             raise ValueError(f"{path}, line {i}: not JSON: {e.msg} at column {e.colno}; remove the line") from None
         if not isinstance(row, dict) or any(key not in row for key in required):
             raise ValueError(f"{path}, line {i}: lacks one of {', '.join(required)}; "
-                             "is it of this version of eval.py?")
+                             "was it written by this version of eval.py?")
         rows.append(row)
     return rows
 
@@ -84,7 +84,7 @@ def check_comparable(rows: list[dict], name: str) -> None:
         for b in places:
             if lacking := [" ".join(place) for place in places[a] if place not in places[b]]:
                 raise ValueError(f"{name}: {a} has {', '.join(lacking[:6])} ({len(lacking)} in all), {b} has not: "
-                                 "their means are of other tests. Run eval.py on both, or choose with checkpoints=")
+                                 "their means cover different tests. Run eval.py on both, or choose with checkpoints=")
 
 
 def read_training_log(run, checkpoint, key) -> list[dict]:

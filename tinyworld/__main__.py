@@ -23,7 +23,7 @@ With aligned=True also questions about countries, and their answers, the same in
     lexicon/en-kk.tsv           words and names
     eval/aligned/kk.jsonl       rows like aligned/kk.jsonl, of all test facts; eval/far/kk.jsonl: about far countries
 
-Evaluation data, of which no training file contains a sentence:
+Evaluation data; none of its sentences is in a training file:
 
     benchmarks/belebele/kk.jsonl    passages with a question about them
     benchmarks/xcopa/kk.jsonl       causes and effects, from 16 pairs that documents state in every language
@@ -31,7 +31,7 @@ Evaluation data, of which no training file contains a sentence:
                                     low-resource language
     benchmarks/flores/kk.txt        sentences, aligned across languages
     benchmarks/heldout/kk.jsonl     {"text"}: further clean web documents, for bits per byte
-    benchmarks/labels.json          the words for "question", "answer" ... of each language, for prompts
+    benchmarks/labels.json          prompt words ("question", "answer" ...) by language
     eval/chat/kk.jsonl              questions of two turns in MT-bench's shape, with the tasks that judge.py checks
 """
 import csv

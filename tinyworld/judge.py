@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         name_b, _, answers_b = read_answers(c.b, c.task, questions)
         if unmatched := set(answers_a) ^ set(answers_b):
             lang, i = min(unmatched)
-            raise ValueError(f"{c.a} and {c.b}: only one of them answers {lang}, question {i}; let both answer all")
+            raise ValueError(f"{c.a} and {c.b}: only one of them answers {lang}, question {i}; both must answer all")
     rows = []
     for row in summarize(score_questions(questions, answers_a, answers_b), c.draws, c.seed):
         row |= {"checkpoint": name_a, "weights": weights, "task": c.task}

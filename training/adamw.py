@@ -1,21 +1,21 @@
 """AdamW with float32 weights and, for less memory, moments in bfloat16 or 8 bits.
 
-    moments     bytes a parameter, both    a matrix's moments are stored as
-    float32     8                          they are, and torch's fused AdamW updates them
+    moments     bytes/parameter, both      a matrix's moments are stored as
+    float32     8                          float32, updated by torch's fused AdamW
     bfloat16    4                          bfloat16
-    int8        2.03                       codes of 8 bits and a float32 scale for each block, up to 256 values of a row
+    int8        2.03                       8-bit codes and a float32 scale per block of up to 256 values of a row
 
-The step is computed in float32. In int8 the scale is the block's largest magnitude and codes are even steps of the
+The step is computed in float32. In int8 the scale is the block's largest magnitude and codes are uniform in the
 fourth root: m = scale (code / 127)^4 with code's sign, v = scale (code / 255)^4. So v, whose root divides the step, has
 values down to 2e-10 of the block's largest and is 0 only where the whole block is. 8-bit Adam (Dettmers et al. 2021,
-arXiv 2110.02861), as bitsandbytes and torchao have it, also uses blocks of 256, but searches a table of 256 values
+arXiv 2110.02861), as in bitsandbytes and torchao, also uses blocks of 256, but looks up a table of 256 values
 where we take roots. Vectors, 0.01 % of a model, stay in float32 (there: tensors of fewer than 4,096 values). No block
-spans two rows: FSDP2 shards rows, so any number of processes stores and reads the same codes.
+spans two rows: FSDP2 shards by rows, so any number of processes stores and reads the same codes.
 
-Rounding is stochastic: up with a probability equal to the remainder. v moves by 1 - beta2 of its distance to g^2, often
-less than half a step: rounded to nearest it would stand still, in bfloat16 at beta2 = 0.999 forever. m is rounded the
-same way: if it stood still while v falls, the weight would take larger and larger steps. The random numbers depend on
-step, row and column alone, so replicas, any sharding and a resumed run round alike.
+Rounding is stochastic: up with probability equal to the remainder. v moves by 1 - beta2 of its distance to g^2, often
+less than half a step: rounding to nearest would freeze it, in bfloat16 at beta2 = 0.999 forever. m is rounded the same
+way: if it froze while v falls, the weight would take ever larger steps. The random numbers depend only on step, row and
+column, so replicas, any sharding and a resumed run round alike.
 """
 import torch
 from torch import Tensor
@@ -24,13 +24,13 @@ from torch.distributed import tensor as dtensor
 from model import local_rows
 
 BLOCK = 256       # values that share a scale, at most
-SHORTEST = 32     # values, at least; a row that only divides into shorter blocks is one block
-PERIOD = 1 << 22  # of the random numbers, and the values of a matrix that a GPU updates at a time
+SHORTEST = 32     # minimum block; a row that only divides into shorter ones is one block
+PERIOD = 1 << 22  # of the random numbers; also the values a GPU updates at a time
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def parameter_groups(model, c) -> list[dict]:
-    """What is trained; weight decay on matrices only."""
+    """The trained parameters; weight decay on matrices only."""
     if c.first_new_id:  # without decay, a row whose gradient is always 0 keeps its bits
         model.requires_grad_(False)
         embeddings = {model.model.embed_tokens.weight, model.lm_head.weight}  # one when tied
@@ -56,7 +56,7 @@ def blocks_of(columns: int) -> int:
 def new_state(p, moments: str) -> dict:
     """{"step"; the two moments, zeros shaped and sharded like p; in int8 "exp_avg_scale" and so on (rows, blocks)}."""
     if moments == "float32" or p.ndim == 1:
-        device = p.device if moments == "float32" else "cpu"  # torch's kernel needs it there, we do not
+        device = p.device if moments == "float32" else "cpu"  # torch's kernel needs it there; ours does not
         return {"step": torch.zeros((), device=device)} | {name: torch.zeros_like(p) for name in MOMENTS}
     state = {"step": torch.zeros(())}
     for name, dtype in zip(MOMENTS, (torch.int8, torch.uint8)):
@@ -96,7 +96,7 @@ class LowBitAdamW(torch.optim.Optimizer):
                     self.update(p, group)
 
     def update(self, p, group):
-        """Some rows at a time: on a CPU they stay in its cache, on a GPU the float32 copies take little memory."""
+        """Some rows at a time, to stay in a CPU's cache and keep the float32 copies on a GPU small."""
         kept = {name: local_rows(t)[0] for name, t in moment_tensors(self, p).items()}
         (weight, first), grad, state = local_rows(p), local_rows(p.grad)[0], self.state[p]
         state["step"] += 1
@@ -115,7 +115,7 @@ class LowBitAdamW(torch.optim.Optimizer):
                     write(x, part[name], part.get(f"{name}_scale"), noise)
 
     def random(self, place, x):
-        """Random integers in [0, 2^16), shaped like x: a fixed sequence from this place on, modulo its period."""
+        """Random integers in [0, 2^16), shaped like x: a fixed sequence from this offset, modulo its period."""
         if self.noise is None or self.noise.device != x.device:
             generator = torch.Generator().manual_seed(0)
             sequence = torch.randint(1 << 16, (PERIOD,), generator=generator, dtype=torch.int32)
@@ -137,7 +137,7 @@ def read(stored: Tensor, scale: Tensor | None) -> Tensor:
 
 def write(x: Tensor, stored: Tensor, scale: Tensor | None, noise: Tensor):
     """Store values (rows, columns), in place; destroys x. noise: random integers in [0, 2^16)."""
-    if scale is None:  # bfloat16 is float32's upper half: noise added to the lower one carries with the right odds
+    if scale is None:  # bfloat16 is float32's upper half: noise added to its lower half carries with the right odds
         stored.copy_(x.view(torch.int32).add_(noise).bitwise_and_(-1 << 16).view(torch.float32))
         return
     blocks = x.view(*scale.shape, -1)

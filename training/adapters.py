@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model import MLP, Linear, Qwen2
 
-FUSION = "fusion"  # the name of its file and of what trains it
+FUSION = "fusion"  # its file name, and its name as a trained part
 
 
 class Bottleneck(nn.Module):
@@ -44,7 +44,7 @@ class Fusion(nn.Module):
 
 
 class AdaptedMLP(MLP):
-    """An MLP with adapters on its output; it shares the matrices of `mlp`. active: names of those that are applied."""
+    """An MLP with adapters on its output; it shares the matrices of `mlp`. active: names of the adapters applied."""
 
     def __init__(self, mlp: MLP, size: int, width: int, names: list[str]):
         nn.Module.__init__(self)
@@ -62,7 +62,7 @@ class AdaptedMLP(MLP):
         return outputs[0] if len(outputs) == 1 else self.adapter_fusion(y, outputs)
 
 
-# ---------------------------------------------------------------------- adding and choosing them
+# ---------------------------------------------------------------------- adding and selecting them
 
 def add_adapters(model: Qwen2, names: list[str], reduction: int, seed: int = 0):
     """Freeze a model and give every layer adapters of hidden_size / reduction channels, and their fusion."""
@@ -94,7 +94,7 @@ def init_adapters(model: Qwen2, seed: int):
 
 
 def adapter_parameters(model: Qwen2, part: str | None = None) -> dict:
-    """{name: parameter} of an adapter by its name, of FUSION, or of all of them."""
+    """{name: parameter} of one adapter, of FUSION, or of all."""
     inside = f".adapter_{FUSION}." if part == FUSION else ".adapter" if part is None else f".adapters.{part}."
     return {name: p for name, p in model.named_parameters() if inside in name}
 
@@ -162,9 +162,9 @@ def load_adapters(model: Qwen2, folder: str | Path, parts: list[str]):
 def encode(model: Qwen2, texts: list[list[int]], prefix_id: int, pool: str = "mean") -> Tensor:
     """One vector of length 1 for each list of ids, (N, C) float32.
 
-    pool: the mean of the final hidden states of a text's own tokens, or the last one. The id that begins a text goes
-    before it, as in pretraining, and has no part in the mean; padding comes after it, where causal attention never
-    looks. ValueError for an empty text.
+    pool: the mean of the final hidden states of a text's own tokens, or the last one. Each text
+    follows the id that begins a text, as in pretraining, which the mean excludes; padding comes after, where causal
+    attention never looks. ValueError for an empty text.
     """
     if any(not ids for ids in texts):
         raise ValueError(f"text {[bool(ids) for ids in texts].index(False)} of the batch has no tokens")
@@ -180,7 +180,7 @@ def encode(model: Qwen2, texts: list[list[int]], prefix_id: int, pool: str = "me
 def info_nce(query: Tensor, key: Tensor, tau: float, same: Tensor | None = None) -> Tensor:
     """Mean over the batch of -log(e^(q_i . k_i / tau) / sum_j e^(q_i . k_j / tau)) (van den Oord et al. 2018).
 
-    query, key (B, C) of length 1. same (B, B): other pairs whose key is right for a query, too; they are no negatives.
+    query, key (B, C) of length 1. same (B, B): other pairs whose key is also right for a query; they are not negatives.
     """
     n = len(query)
     if n < 2:

@@ -23,13 +23,13 @@ from hf.weights import open_weights
 from training.adamw import moment_tensors
 from training.lora import adapter_parameters, copy_adapter_config
 
-FILE_BYTES = 256 << 20  # of one file and process; a file is copied twice in host memory while it is written
+FILE_BYTES = 256 << 20  # of one file and process; a file has two copies in host memory while it is written
 
 
 def state_dict(model, optimizer):
-    """Parameters and, of those that are trained, AdamW's moments as it stores them, by name; DTensors under FSDP.
+    """Parameters and, for trained ones, AdamW's moments as stored, by name; DTensors under FSDP.
 
-    Of a model with an adapter they are the adapter's alone.
+    With an adapter, the adapter's only.
     """
     tensors = {}
     for name, p in (adapter_parameters(model) or dict(model.named_parameters())).items():
@@ -44,7 +44,7 @@ def state_dict(model, optimizer):
 def save(c, world, model, optimizer, state):
     """Write checkpoints/step-N, make it durable, publish it by one rename, then prune older ones. Collective.
 
-    state: {"step", "identity", "next_lr"}; next_lr is what this run would use, for a note where a resumed one differs.
+    state: {"step", "identity", "next_lr"}; next_lr is this run's next rate, for a note where a resumed run differs.
     """
     folder = Path(c.out) / "checkpoints"
     final = folder / f"step-{state['step']:08}"
@@ -79,7 +79,7 @@ def save(c, world, model, optimizer, state):
             fsync(path)
         os.rename(tmp, final)
         fsync(folder)
-        # a later one was skipped as damaged when this run resumed: it must not push out a good one
+        # a later one, skipped as damaged when this run resumed, must not displace a good one
         older = [path for path in list_checkpoints(folder) if path <= final]
         for path in older[:-c.keep_checkpoints]:
             shutil.rmtree(path)
@@ -87,7 +87,7 @@ def save(c, world, model, optimizer, state):
 
 
 def number_files(tensors, max_bytes=None):
-    """{name: number of its file, from 1}: a process's part of a file has max_bytes at most, or is one tensor."""
+    """{name: number of its file, from 1}: a process's part of a file is at most max_bytes, or one tensor."""
     numbers, number, size = {}, 1, 0
     for name, tensor in tensors.items():
         tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -103,7 +103,7 @@ def list_checkpoints(folder):
 
 
 def fsync_and_hash(folder, world):
-    """{relative path: {"bytes", "sha256"}} of all files; each process hashes some, for there may be a terabyte."""
+    """{relative path: {"bytes", "sha256"}} of all files; the processes share the hashing: there may be a terabyte."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = {}
     for path in files[world.rank::world.world_size]:
@@ -161,7 +161,7 @@ def restore(path, model, optimizer, identity):
     """Load weights and moments in place, resharding as needed; return the saved state. ValueError for another run's."""
     state = json.loads((Path(path) / "state.json").read_text())
     for key, ours in identity.items():
-        theirs = state["identity"].get(key, "float32" if key == "moments" else None)  # older checkpoints do not say
+        theirs = state["identity"].get(key, "float32" if key == "moments" else None)  # older checkpoints lack it
         if theirs != ours:
             raise ValueError(f"{path}: made with another {key}: {theirs}, this run has {ours}; undo the change of "
                              "settings or data, or start over in another out=")
@@ -176,7 +176,7 @@ def restore(path, model, optimizer, identity):
 # ---------------------------------------------------------------------- identity
 
 def run_identity(c, world, schedule, config, lora):
-    """What a checkpoint and the run that resumes from it must have in common. Collective."""
+    """What a checkpoint and the run resuming from it must share. Collective."""
     identity = {"stages": c.stages and [c.ramp, *c.stages], "schedule": schedule.fingerprint(),
                 "config": asdict(config), "init": c.init and fingerprint(c.init), "first_new_id": c.first_new_id,
                 "lora": lora and lora._asdict(), "moments": c.moments}

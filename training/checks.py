@@ -1,4 +1,4 @@
-"""What is refused or warned of before the first step: settings out of bounds, parts that do not belong together."""
+"""Checks before the first step: settings out of bounds, parts that do not fit together."""
 import math
 import tempfile
 from dataclasses import asdict, fields, replace
@@ -12,7 +12,7 @@ from model import ModelConfig
 from training.estimate import count_parameters
 from training.stages import check_shares, check_stages
 
-# what is not listed in any of these must be above 0
+# settings not listed here must be above 0
 MAY_BE_ZERO = ("seed", "min_lr_ratio", "warmup_ratio", "weight_decay", "label_smoothing", "beta1", "beta2")
 AT_MOST = {"lr": 1, "dpo_beta": 100, "weight_decay": 100, "threads": 1024, "seed": 2 ** 63 - 1}
 FRACTIONS = {"warmup_ratio": "a fraction of the steps, not a number of steps",
@@ -22,14 +22,14 @@ CHOICES = {"loss": ("lm", "dpo"), "lr_schedule": ("cosine", "linear", "constant"
            "dtype": ("auto", "float32", "bfloat16"), "activation_checkpointing": (False, True, "selective"),
            "on_nonfinite": ("stop", "skip"), "frozen_dtype": (None, "float32", "bfloat16"), "ramp": ("step", "linear"),
            "moments": ("float32", "bfloat16", "int8")}
-LARGE_MODEL = 50e6   # parameters; above this a learning rate above LARGE_LR has to be confirmed
+LARGE_MODEL = 50e6   # parameters; above this, a learning rate above LARGE_LR must be confirmed
 LARGE_LR = 1e-3
 
 
 # ---------------------------------------------------------------------- settings by themselves
 
 def check_settings(c):
-    """ValueError with everything that is wrong with the values of Train."""
+    """ValueError listing everything wrong with the values of Train."""
     problems = []
     for name, value in asdict(c).items():
         if type(value) in (int, float):
@@ -40,7 +40,7 @@ def check_settings(c):
             listed = ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}"
             problems.append(f"{name} must be {listed}, got {value!r}")
     if c.loss == "dpo" and not c.init:
-        problems.append("loss=dpo needs init=, the model to align: it is the reference, too")
+        problems.append("loss=dpo needs init=, the model to align, which is also the reference")
     problems += check_lora(c)
     if c.compile and c.activation_checkpointing == "selective":
         problems.append("compile=True recomputes cheap operations by itself; set activation_checkpointing to False or "
@@ -110,7 +110,7 @@ def resolve_model(c, model_config):
         if model_config != ModelConfig():
             raise ValueError(f"init={c.init} has its own config.json; remove the model's settings (hidden_size, ...)")
         if (c.lora_rank or c.adapter) and is_adapter(c.init):
-            raise ValueError(f"init={c.init} is an adapter; to train it on, set init={base_folder(c.init)} and "
+            raise ValueError(f"init={c.init} is an adapter; to continue it, set init={base_folder(c.init)} and "
                              f"adapter={c.init}, or merge it first: python model.py export {c.init} OUT")
         if c.adapter and not is_adapter(c.adapter):
             raise ValueError(f"adapter={c.adapter}: no adapter_config.json there; set it to a PEFT folder")
@@ -119,14 +119,14 @@ def resolve_model(c, model_config):
 
 
 def stored_config(config):
-    """What reading a saved fresh model's config.json gives. ValueError for fields that it cannot store."""
+    """The config that a new model's saved config.json gives back. ValueError for fields that it cannot store."""
     with tempfile.TemporaryDirectory() as folder:
         write_config(folder, asdict(config))
         try:
             stored = ModelConfig.from_pretrained(folder)
         except ValueError as e:
             raise ValueError(f"a model of these settings could not be saved: {e}") from None
-    if config.head_dim is None:  # stored as a number where its absence means another one
+    if config.head_dim is None:  # stored explicitly where its absence would mean another value
         stored_alike = replace(stored, head_dim=None) if stored.head_size == config.head_size else stored
     else:
         stored_alike = stored
@@ -169,7 +169,7 @@ def check_run(c, config, schedule):
 
 
 def tokenizer_folder(c, schedule):
-    """The tokenizer that goes with the model: of the folder with the chats, for its template; else of the first folder.
+    """The tokenizer to save with the model: from the folder with chats, for its template; else from the first folder.
 
     ValueError when the mixture reads chats that were rendered by two templates.
     """
@@ -190,7 +190,7 @@ def usual_learning_rate(parameters: float, continued: bool, loss: str = "lm", lo
     """A usual peak learning rate. From scratch: 6e-4 at 125 M parameters, 1e-4 at 13 B (Brown et al. 2020, Table 2.1).
 
     Continued training of a published model (above LARGE_MODEL) takes 1e-5 to 1e-4, DPO a twentieth of that; LoRA ten
-    times as much as training all weights.
+    times the rate of full training.
     """
     usual = 6e-4 * (125e6 / parameters) ** 0.386  # the power law through both
     if continued and parameters > LARGE_MODEL:

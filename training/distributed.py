@@ -1,4 +1,4 @@
-"""This process among the others: device, mesh, sharding, collectives, the lock on a run folder, and signals."""
+"""Multi-process training: device, mesh, sharding, collectives, the lock on a run folder, and signals."""
 import ctypes
 import errno
 import fcntl
@@ -36,7 +36,7 @@ class World:
             tune_cpu(flush_denormals=not c.first_new_id)
         bfloat16 = c.dtype == "bfloat16" or (c.dtype == "auto" and fast_bfloat16())
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
-        # one copy of the model in all GPUs' memory; on a CPU, where there is no traffic to hide, one per process
+        # GPUs share one copy of the model; on a CPU, with no traffic to hide, each process has its own
         shard_size = min(c.shard_size or (self.world_size if cuda else 1), self.world_size)
         self.is_sharded = shard_size > 1
         self.loss_scale = self.world_size if self.is_sharded else 1  # FSDP averages gradients, replicas sum them
@@ -62,9 +62,9 @@ class World:
         return [rows[i:i + c.micro_batch_size] for i in range(0, per_process, c.micro_batch_size)]
 
     def distribute(self, n):
-        """Yield (index, whether it counts) of this process's share of range(n), equally many on every process.
+        """Yield (index, whether it counts) of this process's share of range(n), the same number on every process.
 
-        A sharded model's forward is collective: a process that has run out repeats an index, which must not be counted.
+        A sharded model's forward is collective: a process that has run out repeats an index, which does not count.
         """
         for first in range(0, n, self.world_size):
             yield min(first + self.rank, n - 1), first + self.rank < n
@@ -103,7 +103,7 @@ class World:
             dist.barrier()
 
     def print0(self, text):
-        """Print on rank 0. A closed terminal or pipe does not end training: log.jsonl has the numbers, too."""
+        """Print on rank 0. A closed terminal or pipe does not end training: log.jsonl has the numbers."""
         if self.is_main:
             try:
                 print(text, flush=True)
@@ -146,10 +146,10 @@ class World:
 def shard_model(model, world, residual_fp32=False):
     """Shard each block, then the rest, with FSDP2: float32 master weights, gathered in the compute dtype.
 
-    residual_fp32: do not cast what a block reads, the residual stream, to the compute dtype.
+    residual_fp32: do not cast the residual stream, a block's input, to the compute dtype.
     """
     policy = MixedPrecisionPolicy(world.dtype, torch.float32, cast_forward_inputs=not residual_fp32)
-    for block in model.model.layers:  # the backward begins with the last one, which therefore stays gathered for it
+    for block in model.model.layers:  # the backward begins with the last block, so that one stays gathered
         is_last = block is model.model.layers[-1]
         fully_shard(block, mesh=world.mesh, mp_policy=policy, reshard_after_forward=not is_last)
     # the root (norm, embedding, head: 5 GB in bf16 at 72 B) stays gathered from forward to backward
@@ -166,7 +166,7 @@ def sum_gradients(model):
 
 
 def clip_grad_norm(model, limit):
-    """Scale the gradients down to a global norm of at most limit; return the norm before."""
+    """Clip the gradients to a global norm of at most limit; return the norm before."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
@@ -181,9 +181,9 @@ def fast_bfloat16():
 
 
 def tune_cpu(flush_denormals):
-    """Before any thread starts: treat numbers below 1e-38 as 0, and keep freed memory in the process.
+    """Before any thread starts: flush denormals (below 1e-38) to 0, and keep freed memory in the process.
 
-    AdamW's moments of rare tokens decay to such numbers, and the CPU is slow on them; not where old rows must keep
+    AdamW's moments of rare tokens decay to denormals, which are slow on a CPU; no flushing where old rows must keep
     their bits. Fresh pages cost a small model a fifth of its time.
     """
     torch.set_flush_denormal(flush_denormals)
@@ -198,7 +198,7 @@ def die_with_parent():
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        # it may have died before: then the parent is process 1, which in a container can be torchrun itself
+        # the parent may already be dead; process 1 is then the parent, or in a container torchrun itself
         orphan = parent == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes()
         if orphan or os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -207,8 +207,8 @@ def die_with_parent():
 def exit_with(error):
     """End the program, and processes started by hand beside it, with status 1 and the error in one line.
 
-    One process of several leaves without the interpreter's shutdown, in which gloo's threads may abort (SIGABRT) once
-    a peer has gone; the kernel closes its files and locks.
+    With several processes, each skips the interpreter's shutdown, in which gloo's threads may abort (SIGABRT) once a
+    peer is gone; the kernel closes its files and locks.
     """
     text = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     if dist.is_initialized() or peers.started_by_hand():

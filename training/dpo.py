@@ -1,7 +1,7 @@
 """Direct preference optimization: the loss, the cached log-probabilities of the reference, and statistics per language.
 
 Only one model is in memory. The reference is the model before its first step: its log-probability of every answer is
-computed once, in the same rows and by the same code as in training, and cached with the SHA-256 of its weights.
+computed once, in the same rows and by the same code as in training, and cached under its weights' SHA-256.
 """
 import hashlib
 import json
@@ -58,7 +58,7 @@ class DPO:
         self.totals, self.max_margin = torch.zeros(len(self.languages), 5, dtype=torch.float64), 0.0
 
     def weight(self, batch):
-        """What the loss is divided by: pairs."""
+        """The number of pairs, by which the loss is divided."""
         return len(batch.pairs)
 
     def loss(self, model, batch):
@@ -75,9 +75,9 @@ class DPO:
     def summary(self):
         """{language: pairs, mean margin and accuracy, kl} since the last call, over all processes. Collective.
 
-        kl: nats per token by which the answers are less likely than under the reference. It estimates
-        KL(reference || model) where the answers were sampled from the reference; otherwise it only measures how far the
-        model has moved on them.
+        kl: how much less likely the answers are than under the reference, in nats per token. It estimates
+        KL(reference || model) if the answers were sampled from the reference; otherwise it only shows how far the model
+        has moved on them.
         """
         totals = torch.tensor(self.world.all_reduce(self.totals.flatten().tolist())).view(-1, 5).tolist()
         self.restart()
@@ -95,7 +95,7 @@ def make_objectives(c, world, model, schedule, held_out):
     """(DPO on the schedule's pairs, on the held-out ones, {"noise": n}). The weights must be init's. Collective.
 
     noise: the largest |margin| of the first batch before any step. It would be 0 but for rounding, which depends on
-    what else is in a batch. A run ends with margins of about 1, so above 0.2 it is worth a warning.
+    the rest of the batch. A run ends with margins of about 1, so above 0.2 there is a warning.
     """
     weights = weights_sha256(c.init, world)
     if c.adapter:
@@ -126,9 +126,9 @@ def references(c, world, model, sources, packed, weights):
 
 
 def load_reference(c, world, model, source, rows, weights, file):
-    """Reference log-probabilities of a source's pairs, (pairs, 2); 0 for those that fit into no row. Collective.
+    """Reference log-probabilities of a source's pairs, (pairs, 2); 0 for those too long for a row. Collective.
 
-    The cached file holds everything they depend on, and their own SHA-256. ValueError when one of them differs.
+    The cache records all they depend on and their SHA-256; ValueError when any of these differs.
     """
     shards = json.dumps([*source.shard_sha256.values(), *source.mask_sha256.values()])
     config = json.dumps(asdict(model.config), sort_keys=True)
@@ -141,7 +141,7 @@ def load_reference(c, world, model, source, rows, weights, file):
     logp = compute_reference(c, world, model, source, rows)
     if world.is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{file}.tmp", "wb") as f:  # the library's own writer hides errors of the disk
+        with open(f"{file}.tmp", "wb") as f:  # the library's own writer hides disk errors
             f.write(save({"logp": logp}, metadata=facts | {"sha256": tensor_sha256(logp)}))
             f.flush()
             os.fsync(f.fileno())
@@ -151,22 +151,22 @@ def load_reference(c, world, model, source, rows, weights, file):
 
 
 def read_reference(file, facts, pairs):
-    """The numbers of a cached file; ValueError when they are damaged or of other facts."""
+    """The values of a cached file; ValueError when they are damaged or belong to another run."""
     try:
         with safe_open(file, "pt") as f:
             metadata, logp = f.metadata() or {}, f.get_tensor("logp")
     except (SafetensorError, OSError) as e:
-        raise ValueError(f"{file}: cannot be read ({e}); delete it, and it is computed again") from None
+        raise ValueError(f"{file}: cannot be read ({e}); delete it to recompute it") from None
     for name, ours in facts.items():
         if metadata.get(name) != ours:
             raise ValueError(f"{file}: reference log-probabilities of other {name} ({metadata.get(name)}; this run has "
                              f"{ours}); delete the file, or set reference_dir= to a folder of this model's own")
     if logp.dtype != torch.float32 or logp.shape != (pairs, 2):
         raise ValueError(f"{file}: holds {logp.dtype} of shape {tuple(logp.shape)}, must be float32 of ({pairs}, 2); "
-                         "delete it, and it is computed again")
+                         "delete it to recompute it")
     if metadata.get("sha256") != tensor_sha256(logp):
-        raise ValueError(f"{file}: the numbers have another SHA-256 than when they were written: the file is damaged; "
-                         "delete it, and it is computed again")
+        raise ValueError(f"{file}: its contents have another SHA-256 than when written: the file is damaged; "
+                         "delete it to recompute it")
     return logp
 
 

@@ -1,12 +1,11 @@
-"""What a run will need, before there is a GPU: memory, compute against traffic, and days, by arithmetic.
+"""What a run will need, computed without a GPU: memory, compute against traffic, and days.
 
     python train.py configs/marco/stage1.py estimate=True gpus=64 gpu=H100
 
-Bytes are counted for what train.py does: float32 master weights, gradients and AdamW's moments sharded by FSDP2, blocks
+Bytes are counted as in train.py: float32 master weights, gradients and AdamW's moments sharded by FSDP2, blocks
 gathered in bfloat16 when they are needed, gradients reduced in float32. With LoRA the base has weights only, in
-frozen_dtype. Nothing is measured: the utilization (mfu) is a setting. Activations are those of a model whose kernels
-save only their inputs (kernels/), and each row is taken as one document, which makes attention as expensive as it can
-be.
+frozen_dtype. Nothing is measured: the utilization (mfu) is a setting. Activations assume kernels that save only their
+inputs (kernels/), and each row counts as one document, the worst case for attention.
 """
 import math
 from dataclasses import dataclass
@@ -38,19 +37,19 @@ SHAPES: dict[str, dict] = {  # config.json of the published models
     "Llama-3-8B": dict(model_type="llama", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                        num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False)}
 BANDWIDTH = 3.35e12  # bytes/s of an H100's memory, by its datasheet
-PROCESS = 0.4 * 2 ** 30  # bytes of the host: a process with PyTorch
+PROCESS = 0.4 * 2 ** 30  # host bytes of a process with PyTorch
 USABLE = 0.92       # share of a card's memory; the rest is CUDA's context, NCCL's buffers and fragmentation
 LOGIT_CHUNK = 4096  # tokens whose logits exist at a time on a GPU (kernels/cross_entropy.py)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    estimate: bool = False       # print what the run will need, and stop
+    estimate: bool = False       # print what the run needs, and stop
     gpus: int = 8
     gpu: str = "H100"            # A100 (80 GB), H100 or H200
     gpus_per_node: int = 8       # GPUs connected by NVLink
-    mfu: float = 0.4             # expected share of the GPU's FLOP/s, of recomputed layers too, attention being causal.
-                                 # So counted peers report 0.38 to 0.45 on H100 and 0.49 to 0.62 on A100, 0.1 more with
+    mfu: float = 0.4             # expected share of the GPU's FLOP/s, counting recomputation and causal attention.
+                                 # Counted so, peers report 0.38 to 0.45 on H100 and 0.49 to 0.62 on A100, 0.1 more with
                                  # recomputation, for rows up to 4,096 tokens; less for longer ones
                                  # (tests/test_estimate_peers.py)
     shape: str | None = None     # where init= is not on this machine: a name in SHAPES
@@ -85,8 +84,8 @@ def resolve_config(init: str | None, model_config: ModelConfig, shape: str | Non
 
 
 def count_parameters(config: ModelConfig, lora: Lora | None = None) -> dict:
-    """{"all"; "block": of one layer; "root": outside the layers; "matrices": those each token is multiplied with;
-    "adapter": of LoRA, not in the others, 0 without}."""
+    """{"all"; "block": one layer; "root": outside the layers; "matrices": those multiplied with each token;
+    "adapter": LoRA's, in none of the others, 0 without}."""
     with torch.device("meta"):
         model = Qwen2(config)
     everything = sum(p.numel() for p in model.parameters())
@@ -111,7 +110,7 @@ def count_moments(c, config: ModelConfig) -> int:
 def count_flops(config, parameters, tokens, attended):
     """FLOP of training on these tokens, recomputation not counted.
 
-    6 per token and weight of a matrix (2 forward, 4 backward), 4 where it is frozen and only passes gradients on;
+    6 per token and weight of a matrix (2 forward, 4 backward), 4 if it is frozen and only passes gradients on;
     attention 12 L H D per attended key: `attended` counts them over all queries. parameters: from count_parameters.
     """
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_size * attended
@@ -121,7 +120,7 @@ def count_flops(config, parameters, tokens, attended):
 
 
 def flops_per_token(config, parameters, seq_len):
-    """Of a row that is one document: a query attends to (seq_len + 1) / 2 keys on average."""
+    """FLOP per token in rows of one document: a query attends to (seq_len + 1) / 2 keys on average."""
     return count_flops(config, parameters, 1, (seq_len + 1) / 2)
 
 
@@ -148,14 +147,14 @@ def memory_per_gpu(c, config, parameters, gpus):
     n, own = parameters, parameters["all"] / shards
     kept, working = activation_bytes(config, c.activation_checkpointing, c.residual_fp32)
     gathered = n["all"] if gpus == 1 else n["root"] + 2 * n["block"]  # the block being computed and the one prefetched
-    # one block's in bfloat16 and, being reduced, in float32; the root's, and the head's float32 sum
+    # gradients: one block's in bfloat16 and, being reduced, float32; the root's, and the head's float32 sum
     trained, frozen = own, {}
     at_work = 6 * n["block"] + 2 * n["root"] + 4 * config.vocab_size * config.hidden_size
     if n["adapter"]:
         of_block = n["adapter"] / config.num_hidden_layers
         in_bfloat16 = c.frozen_dtype == "bfloat16"
         trained, frozen = n["adapter"] / shards, {"frozen": own * (2 if in_bfloat16 else 4)}
-        gathered = 0 if in_bfloat16 and shards == 1 else gathered  # they are multiplied as they are
+        gathered = 0 if in_bfloat16 and shards == 1 else gathered  # used as stored
         gathered, at_work = gathered + (n["adapter"] if gpus == 1 else 2 * of_block), 6 * of_block
     return {"masters": 4 * trained, **frozen, "gradients": 4 * trained, "AdamW": count_moments(c, config) / shards,
             "bf16 gathered": 2 * gathered, "gradients at work": at_work,
@@ -191,7 +190,7 @@ def traffic_seconds(c, parameters, gpus, gpus_per_node, gpu):
 
 
 def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list[str], str, list[str]]:
-    """(lines of the report, its summary, reasons why the run does not fit). ValueError for an impossible run."""
+    """(report lines, summary, reasons why the run does not fit). ValueError for an impossible run."""
     config, gpus = resolve_config(c.init, model_config, machines.shape), machines.gpus
     shards, (peak_flops, capacity, _, _) = min(c.shard_size or gpus, gpus), CARDS[machines.gpu]
     if c.batch_size % gpus or gpus % shards:
@@ -234,9 +233,9 @@ def estimate_run(c, model_config: ModelConfig, machines: Estimate) -> tuple[list
 
 
 def describe_passes(init: str, tokens: int, backward: bool = False, steps: int = 0) -> str:
-    """What it takes to run a model, whose weights stay as they are, over so many tokens of short texts on one H100.
+    """The cost of running a frozen model over this many tokens of short texts on one H100.
 
-    backward: with gradients through the frozen weights, to adapters. steps: of decoding, each of which reads them all.
+    backward: with gradients through the frozen weights, to adapters. steps: of decoding; each reads all weights.
     """
     config = resolve_config(init, ModelConfig(), None)
     n, (peak, *_), mfu = count_parameters(config), CARDS["H100"], Estimate.mfu

@@ -23,11 +23,11 @@ class Logger:
         self.restart()
 
     def restart(self):
-        """Measure speed from here on: validation and saving do not count."""
+        """Restart the clock: validation and saving do not count."""
         self.time, self.tokens, self.flops, self.steps = time.perf_counter(), 0, 0.0, 0
 
     def start(self, schedule, checkpoint):
-        """Write settings, code and environment beside the run; warn of what the mixture does to each source."""
+        """Write settings, code and environment beside the run; warn of overused sources and dropped chats."""
         c, out, print0 = self.c, Path(self.c.out), self.world.print0
         run = {"settings": asdict(c), "model": asdict(self.config), "torch": torch.__version__,
                "commit": git("rev-parse", "HEAD"), "diff": git("diff", "HEAD", "--", "*.py")}
@@ -49,7 +49,7 @@ class Logger:
                    "and are left out, not cut")
 
     def count(self, batches):
-        """Add one step's batches to what the speed is computed from."""
+        """Add one step's batches to the speed's counts."""
         for batch in batches:
             position = torch.arange(batch.tokens.shape[1])
             attended = float((position - batch.starts + 1).sum())  # keys that all queries attend to
@@ -58,7 +58,7 @@ class Logger:
         self.steps += 1
 
     def step(self, step, loss, norm, lr, languages):
-        """languages: how the preference pairs of each language fare, {} for text."""
+        """languages: statistics of each language's preference pairs, {} for text."""
         seconds = time.perf_counter() - self.time
         speed = self.tokens * self.world.world_size / seconds
         mfu, memory_gb = self.flops / seconds / self.peak_flops, memory_in_use(self.world.device) / 1e9
@@ -72,7 +72,7 @@ class Logger:
         self.restart()
 
     def validation(self, step, bits_per_byte, languages):
-        """bits_per_byte: {source: value}. languages: how held-out preference pairs fare, {} for text."""
+        """bits_per_byte: {source: value}. languages: statistics of held-out preference pairs, {} for text."""
         row = {"step": step, "tokens": step * self.c.batch_size * self.c.seq_len}
         if languages:
             self.write(row | {"held_out": languages})
@@ -95,7 +95,7 @@ class Logger:
 
 
 def end_last_line(path):
-    """End a line that a kill has cut, so that the next one does not become a part of it."""
+    """End a line that a kill cut short, so that the next is not appended to it."""
     if path.exists() and path.stat().st_size:
         with open(path, "rb+") as f:
             f.seek(-1, 2)
@@ -104,7 +104,7 @@ def end_last_line(path):
 
 
 def peak_flops(world):
-    """FLOP/s of this device: a known GPU's dense bf16 rate from its datasheet, else a matrix product measured now."""
+    """FLOP/s of this device: a known GPU's dense bf16 rate from its datasheet, else timed on a matrix product."""
     gpu = torch.cuda.get_device_name() if world.device.type == "cuda" else ""
     for card, (rate, *_) in CARDS.items():
         if card in gpu:
@@ -119,14 +119,14 @@ def peak_flops(world):
 
 
 def memory_in_use(device):
-    """Peak bytes: of the GPU, or resident ones of this process."""
+    """Peak bytes: of the GPU, or resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def git(*arguments):
-    """git's answer about this repository; None without git."""
+    """The output of a git command here; None without git."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent)
     except OSError:

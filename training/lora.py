@@ -1,10 +1,10 @@
-"""LoRA: frozen weights, and beside each chosen matrix W a product of two small trained ones (Hu et al. 2021,
+"""LoRA: frozen weights, and beside each chosen matrix W the product of two small trained ones (Hu et al. 2021,
 arXiv 2106.09685, section 4):
 
     y = W x + s B A x,   A (rank, in) random, B (out, rank) zero at first, s = lora_alpha / rank
 
 Parameters have PEFT's names and hf/adapters.py its files, so peft, vLLM and llama.cpp read what is saved here.
-Checkpoints hold the adapter and its moments alone; the base is read again from init=, and must be the same.
+Checkpoints hold only the adapter and its moments; the base is reread from init= and must be unchanged.
 """
 import hashlib
 import shutil
@@ -24,7 +24,7 @@ class Lora(NamedTuple):
     rank: int
     alpha: float
     scale: float   # s
-    targets: list  # names of linear layers, as "q_proj"
+    targets: list  # names of linear layers, such as "q_proj"
 
 
 class LoraLinear(Linear):
@@ -48,7 +48,7 @@ def lora_settings(c) -> Lora | None:
         config = adapters.read_adapter_config(c.adapter)
         targets = config["targets"]
         if isinstance(targets, str):
-            raise ValueError(f"{c.adapter}: target_modules is the expression {targets!r}; to train on, list the layers")
+            raise ValueError(f"{c.adapter}: target_modules is the expression {targets!r}; to continue, list the layers")
         unknown = sorted(set(targets) - set(adapters.LINEARS))
         if unknown:
             raise ValueError(f"{c.adapter}: target_modules has {unknown[0]!r}; trained can be "
@@ -63,7 +63,7 @@ def lora_settings(c) -> Lora | None:
 
 
 def add_lora(model, lora: Lora, frozen_dtype: torch.dtype = torch.float32):
-    """Freeze a model and replace the layers that LoRA is added to. Before the model is sharded."""
+    """Freeze a model and replace the layers that get LoRA. Call before sharding."""
     model.to(frozen_dtype).requires_grad_(False)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -79,9 +79,9 @@ def adapter_parameters(model) -> dict:
 
 @torch.no_grad()
 def init_adapter(model, seed: int, folder: str | None = None):
-    """Give an adapter its first values: those of a PEFT folder, or random A as PEFT draws them and B = 0.
+    """Initialize an adapter: from a PEFT folder, or with random A, as PEFT draws it, and B = 0.
 
-    A is uniform in +-1 / sqrt(in). Every matrix has its own generator, so that the values do not depend on sharding.
+    A is uniform in +-1 / sqrt(in). Every matrix has its own generator, so the values do not depend on sharding.
     """
     stored = open_matching(model, folder) if folder else {}
     for name, p in adapter_parameters(model).items():
@@ -102,7 +102,7 @@ def open_matching(model, folder) -> dict:
     stored, ours = adapters.open_adapter(folder), adapter_parameters(model)
     if different := sorted(set(stored) ^ set(ours)):
         where = "only the folder has" if different[0] in stored else "the folder lacks"
-        raise ValueError(f"{folder}: to train on, every layer named in target_modules needs its matrices, in all "
+        raise ValueError(f"{folder}: to continue, every layer named in target_modules needs its matrices, in all "
                          f"layers of the model; {where} {different[0]} ({len(different)} differ)")
     for name, p in ours.items():
         if stored[name].shape != tuple(p.shape):

@@ -1,4 +1,4 @@
-"""How much of this machine's memory a run takes, told before weights are read; one that cannot fit is refused."""
+"""How much of this machine's memory a run takes, before weights are read; a run that cannot fit is refused."""
 import os
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from training.estimate import PROCESS, host_memory, memory_per_gpu
 
 GIB = 2 ** 30
-CPU_ACTIVATIONS = 2   # PyTorch's operations keep about twice what the kernels do (SmolLM2-135M: 4.8 GiB at its peak)
+CPU_ACTIVATIONS = 2   # PyTorch's operations store about twice what the kernels do (SmolLM2-135M: 4.8 GiB at its peak)
 
 
 def memory_needed(c, config, parameters: dict, world) -> dict:
@@ -28,7 +28,7 @@ def memory_needed(c, config, parameters: dict, world) -> dict:
 
 
 def free_memory(device: torch.device) -> float | None:
-    """Bytes that may still be taken: of a GPU, or of the host within this process's control group. None: unknown."""
+    """Bytes still available: on a GPU, or on the host within this process's cgroup. None: unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = [1024 * int(line.split()[1]) for line in read_lines("/proc/meminfo") if line.startswith("MemAvailable:")]
@@ -50,7 +50,7 @@ def read_lines(path):
 
 
 def check_memory(c, config, parameters: dict, world) -> str:
-    """A line that says what the run takes and what is free. ValueError, with what to change, if it cannot fit.
+    """A line with the memory the run takes and what is free. ValueError, with what to change, if it cannot fit.
 
     Collective.
     """
@@ -70,7 +70,7 @@ def check_memory(c, config, parameters: dict, world) -> str:
 
 
 def remedy(c, world):
-    """What to set where a run does not fit."""
+    """What to set when a run does not fit."""
     changes = ["a smaller micro_batch_size"] * (c.micro_batch_size > 1) + ["a smaller seq_len"]
     changes += ["activation_checkpointing=True"] * (c.activation_checkpointing is not True)
     changes += ["moments=int8"] * (c.moments != "int8")

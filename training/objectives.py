@@ -2,7 +2,7 @@
 
     loss(model, batch)   the sum that is minimized, divided over the global batch by
     weight(batch)        supervised tokens, or preference pairs
-    summary()            what it has measured since the last call, to be logged; {} for nothing
+    summary()            statistics since the last call, for the log; {} for none
 """
 from data import IGNORE
 from training import dpo

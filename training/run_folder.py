@@ -1,4 +1,4 @@
-"""The run folder before the first step: no foreign files in it, and room for what the run will write."""
+"""The run folder before the first step: no foreign files, and enough disk space for the run."""
 import json
 import math
 import shutil
@@ -27,7 +27,7 @@ def find_foreign_files(out, resume):
     names = {path.name for path in out.iterdir()}
     before_the_first_step = {"lock", "reference"} if is_ours(out) else set()
     weights = find_foreign_weights(out) if is_ours(out) else []
-    if weights:  # refused now: the run would end with its own in their place
+    if weights:  # refused now: the run's own would replace them
         return f"{out} holds weights that train.py did not write ({', '.join(weights[:3])}); move them away"
     if names <= before_the_first_step or (resume and is_ours(out)):
         return None
@@ -51,8 +51,8 @@ def is_ours(out):
 def check_disk(c, config, world, resume_from, lora=None):
     """ValueError when the run's checkpoints and its model do not fit on the disk of out. Collective.
 
-    Only what is still to be written counts: the checkpoints that are kept and one more, for a new one is complete
-    before an old one goes.
+    Only what is still to be written counts: the checkpoints kept and one more, as a new one is complete before an old
+    one is deleted.
     """
     problem = None
     if world.is_main:

@@ -4,12 +4,11 @@
             dict(tokens=350_000, mixture={"en": 40, "low": 60}, data="out/clean")]      ramp="step" or "linear"
 
 A stage takes `tokens` (with padding) from its mixture, and only from folders in `data` if it names any. step: the
-mixture changes at the border. linear: from its first row to its last one a stage moves from the mixture of the one
-before to its own. A border lies between two rows, wherever in a global batch that is. A source continues in the new
-stage where it stopped in the old one.
+mixture changes at the border. linear: over its rows a stage moves from the previous mixture to its own. A border lies
+between two rows, anywhere in a global batch. A source continues in the new stage where it stopped in the old one.
 
-As in data.py, which tokens a row holds is a pure function of (seed, row). At every row of the run each source has had
-its planned number of rows, to less than one row.
+As in data.py, which tokens a row holds is a pure function of (seed, row). At every row of the run each source is
+within one row of its planned count.
 """
 import hashlib
 import heapq
@@ -28,7 +27,7 @@ RAMP_PIECES = 32  # constant mixtures that a linear ramp is made of
 
 
 class Segment(NamedTuple):
-    """Rows of a run from number `first` on, whose sources follow one order, again and again."""
+    """Rows of a run from number `first` on, whose sources repeat one order."""
     first: int
     order: np.ndarray   # (N,) source of each row
     turn: np.ndarray    # (N,) rows of this source before it, in the first pass
@@ -36,7 +35,7 @@ class Segment(NamedTuple):
 
 
 class StagedSchedule(data.Schedule):
-    """data.Schedule with one mixture after the other."""
+    """data.Schedule with successive mixtures."""
 
     def __init__(self, sources, stages, ramp, batch_size, seq_len, seed):
         self.stages, self.ramp = stages, ramp
@@ -120,7 +119,7 @@ def stage_weights(sources, stage, n):
 def cut_into_pieces(weights, rows, ramp):
     """[(rows, share of each source in units of 1 / PERIOD)]: a piece for each stage, or RAMP_PIECES in a linear ramp.
 
-    Each piece of a ramp has the mixture of its middle, so at its end the plan is that of the straight line.
+    Each piece of a ramp has its midpoint's mixture, so at its end the plan meets the straight line.
     """
     pieces = []
     for n, (own, count) in enumerate(zip(weights, rows)):
@@ -144,7 +143,7 @@ class Plan:
         self.planned = np.array(planned).T.tolist()  # (sources, pieces), at the first row of each piece
 
     def crossing(self, i, k, bisect):
-        """Where the plan of source i comes to k rows (bisect_left) or exceeds k (bisect_right): a fractional row."""
+        """Where the plan of source i reaches k rows (bisect_left) or exceeds k (bisect_right): a fractional row."""
         piece = bisect(self.planned[i], k * PERIOD) - 1
         missing, quota = k * PERIOD - self.planned[i][piece], self.quota[piece][i]
         return self.first[piece] + missing / quota if quota else float("inf")
@@ -154,7 +153,7 @@ class Plan:
         return self.crossing(i, k, bisect_right)
 
     def deadline(self, i, k):
-        """Before which row it must have come: where the plan comes to k + 1."""
+        """The row before which it must come: where the plan reaches k + 1."""
         return self.crossing(i, k + 1, bisect_left)
 
 
@@ -173,7 +172,7 @@ def assign_rows(pieces) -> list[Segment]:
             stop, passes = min(begin + PERIOD, end), 1
             order, turn = earliest_deadline_first(plan, begin, stop, counts)
             gained = np.bincount(order, minlength=len(counts))
-            # of the last PERIOD rows of a piece some have deadlines behind its end
+            # some of a piece's last PERIOD rows have deadlines beyond its end
             if stop - begin == PERIOD and np.array_equal(gained, quota):
                 passes += max(0, (end - stop) // PERIOD - 1)
             segments.append(Segment(begin, order, turn, gained))

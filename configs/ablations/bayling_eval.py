@@ -1,4 +1,4 @@
-"""The cost of fine-tuning in bits per byte, and translation between languages that no instruction pairs."""
+"""What fine-tuning costs in bits per byte, and translation between languages that no instruction pairs."""
 from configs.tiny.eval import *
 
 data, out = "out/bayling/raw/benchmarks", "out/bayling/results.jsonl"

@@ -1,6 +1,6 @@
-"""BayLing 2 in small: instructions in the pivots, English and Chinese, and cross-lingual ones from and into these.
+"""BayLing 2 at toy scale: instructions in the pivots, English and Chinese, and cross-lingual ones from and into them.
 
-No other language has instructions of its own. As in BayLing 2, about six in ten instructions are cross-lingual.
+No other language has native instructions. As in BayLing 2, about six in ten instructions are cross-lingual.
 """
 from configs.tiny.sft import *
 from configs.tiny.sft import _text

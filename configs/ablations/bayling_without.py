@@ -2,4 +2,4 @@
 from configs.ablations.bayling_with import *
 
 mixture = {_k: _v for _k, _v in mixture.items() if _k != "crosslingual"}
-tokens = tokens // 2  # the crosslingual half left out
+tokens = tokens // 2  # without the cross-lingual half

@@ -3,7 +3,7 @@
 Theirs: adapters of hidden_size / 16, batches of 128 labels or 32 sentences, 64 for the fusion, AdamW with lr and weight
 decay 1e-4, 10 passes over Wikidata's labels in 84 languages. Ours: the temperature (theirs is their library's default,
 0.1 in its later versions), the steps (10 passes over a million labels, 250,000 descriptions and sentences), one cosine
-without their five restarts, and a decoder in place of an encoder.
+without their five restarts, and a decoder instead of an encoder.
 
     python recipes/adapters.py configs/adapters/full.py estimate=10    # the time, for texts of ten tokens on average
 """

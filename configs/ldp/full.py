@@ -1,7 +1,7 @@
-"""LDP as published, on Qwen2 and FLORES-200's dev sentences: high-resource languages show the task, no training.
+"""LDP as published, on Qwen2 and FLORES-200's dev sentences: high-resource examples in the prompt, no training.
 
-Languages and the number of test sentences are the paper's kind (21 African and 13 Indic languages, 200 sentences); its
-exemplar languages and prompts are not known to us. estimate=40 prints the time, for sentences of 40 tokens. Save
+Languages and test size resemble the paper's (21 African and 13 Indic languages, 200 sentences); we could not find its
+exemplar languages and prompts. estimate=40 prints the time for sentences of 40 tokens. Save
 FLORES-200 dev as flores200/dev/LANG.txt, LANG as below.
 """
 out = "out/ldp-full"

@@ -1,5 +1,5 @@
-"""LDP on the tinyworld, and tasks in X: questions about countries. The model is trained on lists of examples in eight
-languages and English, then asked in Italian and Ukrainian, which no list contains.
+"""LDP on the tinyworld, and tasks in X: questions about countries. The model is trained on few-shot prompts in eight
+languages and English, then asked in Italian and Ukrainian, which no training prompt contains.
 
     python recipes/ldp.py configs/ldp/tasks.py
 """

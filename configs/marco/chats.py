@@ -4,8 +4,8 @@
 
 raw/chat/kk/* holds chats (Aya, translated Alpaca, ShareGPT ...). raw/preferences/en/*.csv holds the LMSYS arena's 55k
 human preferences, which the paper links; raw/preferences/kk/* holds their extension to another language by
-recipes/extend_preferences.py. Qwen2's tokenizer brings ChatML. The paper names neither its chat sets nor their sizes:
-delete the lines of what you do not have.
+recipes/extend_preferences.py. Qwen2's tokenizer brings ChatML. The paper names neither its chat datasets nor their
+sizes: delete the lines you have no data for.
 """
 from configs import language_table
 

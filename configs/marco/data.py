@@ -1,4 +1,4 @@
-"""The paper's corpus as sources: one folder per language and kind under raw/, in whatever files you downloaded.
+"""The paper's corpus as sources: one folder per language and kind under raw/, in the formats you downloaded.
 
     python prepare.py configs/marco/data.py raw=/data/raw out=/data/tokens tokenizer=/models/Qwen2-7B
 
@@ -7,9 +7,9 @@ raw/synthetic/en/*. All three model sizes share Qwen2's tokenizer, so the shards
 sources you do not have: prepare.py stops at a path that matches nothing rather than train without a language.
 
 A source may also have a licence="ODC-By", shown on the data card. A file of pairs may have vectors="en.npy|kk.npy"
-(row i belongs to line i, from LASER, or from recipes/embed_sentences.py with align=True) and min_score=1.04, the
-margin that the CCMatrix family of corpora was cut near. perplexity_models={"kk": "kk.npz"} names models that
-`prepare.py perplexity` wrote, evaluation=["benchmarks/*"] the files whose text must not be in the corpus.
+(row i for line i, from LASER, or from recipes/embed_sentences.py and align=True) and min_score=1.04, near the margin
+threshold of the CCMatrix family of corpora. perplexity_models={"kk": "kk.npz"} names models that
+`prepare.py perplexity` wrote, evaluation=["benchmarks/*"] files whose text must not be in the corpus.
 """
 from configs import language_table
 

@@ -4,7 +4,7 @@
         train.py configs/marco/dpo.py
 
 DPO and the arena's 55k rows are the paper's (its model card, its footnote). Beta, learning rate, batch size and the
-origin of pairs in other languages are not published: chosen.
+origin of pairs in other languages are unpublished: chosen.
 """
 data = "chats"
 init = "runs/marco-7b-sft"

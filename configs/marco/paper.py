@@ -1,6 +1,6 @@
 """Marco-LLM's corpus, mixtures and training budgets (arXiv 2412.04003, Tables 1 to 3), as printed.
 
-Sums differ from 100 or 300 by rounding only. Its scores are in reports/published.py, its languages in
+Sums differ from 100 or 300 by rounding only. The paper's scores are in reports/published.py, its languages in
 configs/language_table.py.
 """
 # Table 1: billions of tokens, {language: (available, used)}
@@ -16,7 +16,7 @@ OTHER = {"parallel": (103.0, 20.8), "knowledge": (65.0, 16.4), "synthetic": (6.0
 TOTAL = (5115.9, 300.0)
 
 
-# Tables 2 and 3: percentages of the tokens; inside "high" and "low" every language gets the same (Table 1, used)
+# Tables 2 and 3: percentages of the tokens; within "high" and "low" all languages get equal shares (Table 1, used)
 STAGE1 = {"en": 32, "zh": 17, "high": 30, "low": 9, "parallel": 6, "knowledge": 5, "synthetic": 1}
 STAGE2 = {"en": 28, "zh": 15, "high": 26, "low": 15, "parallel": 8, "knowledge": 6, "synthetic": 2}
 STAGE1_TOKENS, STAGE1_LR = 160_000_000_000, 1e-5

@@ -3,7 +3,7 @@
     torchrun --nnodes 8 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint $HEAD:29500 \
         train.py configs/marco/sft.py
 
-The paper has such a stage, in 29 languages, with a ChatML template. Its counts, mixture, epochs, learning rate and
+The paper has this stage, in 29 languages, with a ChatML template. Its counts, mixture, epochs, learning rate and
 batch size are not published: every number below is chosen.
 """
 from configs.marco import paper
@@ -11,11 +11,11 @@ from configs.marco import paper
 data = ["chats", "tokens"]
 init = "runs/marco-7b-stage2"
 out = "runs/marco-7b-sft"
-# a tenth of the rows replays stage II's text, against forgetting; English and Chinese have the most chats
+# a tenth of the rows replays stage II's text against forgetting; English and Chinese have the most chats
 mixture = {"chat/en": 25, "chat/zh": 15, "chat": 50} | {_k: _v / 10 for _k, _v in paper.STAGE2.items()}
-# two epochs of about 1.5 million chats of 600 tokens, and the text; train.py warns where a language has less
+# two epochs of about 1.5 million chats of 600 tokens, plus text; train.py warns if a language has less
 tokens = 2_000_000_000
-lr = 1e-5  # stage II's peak is 6e-6, but there every token has a loss, here only the answers
+lr = 1e-5  # stage II's peak is 6e-6, but there every token bears loss, here only the answers
 # 524,288 tokens a step, so 3,814 steps; the few longer chats are counted, not cut
 seq_len, batch_size = 4096, 128
 micro_batch_size = 2

@@ -19,15 +19,15 @@ seq_len = 4096       # web documents average about 1,000 tokens; Qwen2 was pretr
 batch_size = 1024
 micro_batch_size = 2  # 8,192 tokens a GPU: 2.9 s of compute on an A100 at 40 %, 0.17 s of FSDP traffic over NVLink
 shard_size = 8       # one copy per node of 8: parameters travel within a node, only gradients between nodes
-activation_checkpointing = "selective"  # recomputes elementwise work only, saves 4.8 GiB of activations per row
+activation_checkpointing = "selective"  # recomputes only elementwise operations; saves 4.8 GiB of activations per row
 gpu, gpus = "A100", 512  # the paper's, for estimate=True
 dtype = "bfloat16"
-warmup_ratio = 0.01  # continued training needs little; the first steps must not jump
+warmup_ratio = 0.01  # continued training needs little, only a gentle start
 lr_schedule = "cosine"
 min_lr_ratio = 0.1   # to 1e-6, below the 6e-6 that stage II starts from
 beta1, beta2, weight_decay, grad_clip = 0.9, 0.95, 0.1, 1.0  # usual for models of this size
 eval_every, eval_tokens, save_every, keep_checkpoints = 200, 65536, 500, 3
-verify_shards = False  # hashing 1.2 TB before every start takes too long; prepare.py wrote and checked the shards
+verify_shards = False  # hashing 1.2 TB at every start takes too long; prepare.py checked the shards
 
 # output of `python train.py configs/marco/stage1.py estimate=True gpus=N`
 # (0.4 of the datasheet's FLOP/s is assumed; not measured on a GPU):

@@ -6,7 +6,7 @@
 from configs.marco.stage1 import *
 
 init = "runs/marco-7b-stage1"
-shape = "Qwen2-7B"  # of stage I's model, for estimate=True before it exists
+shape = "Qwen2-7B"  # stage I's model, for estimate=True before it exists
 out = "runs/marco-7b-stage2"
 mixture = paper.STAGE2
 tokens = paper.STAGE2_TOKENS

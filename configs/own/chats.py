@@ -1,4 +1,4 @@
-"""Your own instructions, one file a language: own/chat/kk.jsonl, {"messages": [{"role", "content"}, ...]} in each line.
+"""Your own instructions, one file per language: own/chat/kk.jsonl, {"messages": [{"role", "content"}, ...]} per line.
 
     python prepare.py configs/own/chats.py tokenizer=models/SmolLM2-135M-Instruct
 """

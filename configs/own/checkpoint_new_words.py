@@ -1,6 +1,6 @@
-"""After recipes/extend_vocabulary.py: the new rows alone, before stage I. Set init= and first_new_id= as it prints.
+"""After recipes/extend_vocabulary.py: only the new rows, before stage I. Set init= and first_new_id= as printed there.
 
-The rest of the model is frozen, so the rate may be several times stage I's.
+The rest of the model is frozen, so the learning rate may be several times stage I's.
 """
 from configs.own.checkpoint_stage1 import *
 

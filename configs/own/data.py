@@ -3,7 +3,7 @@
     own/text/kk/*.txt           running text, one document per file (also .jsonl, .gz, .xz ...)
     own/bitext/en-kk.tsv        sentence, tab, translation; or two aligned files en-kk.en and en-kk.kk
     own/test/kk.txt             held-out sentences, one per line: bits per byte before and after
-    own/flores/kk.txt, en.txt   held-out sentences that are translations line by line: chrF++ both ways
+    own/flores/kk.txt, en.txt   held-out sentences, translations line by line: chrF++ in both directions
     own/chat/kk.jsonl           instructions (configs/own/chats.py)
 
     python prepare.py configs/own/data.py
@@ -55,7 +55,7 @@ for _p in sorted(_Path(raw, "bitext").glob("*")):
     sources.append(dict(name=f"bitext-{_a}-{_b}", path=_path, category="parallel", language=_a, target=_b))
 if not sources:
     print(f"note: {raw}/text and {raw}/bitext hold no text yet; the top of configs/own/data.py says what goes there")
-langid = False      # the folder says which language a text is in
-# chosen text: only length, symbols and repetition are checked
+langid = False      # the folder names the language
+# curated text: only length, symbols and repetition are checked
 thresholds = {"*": _SHORT | {"full_stops": (0, 1), "ends": (0, 1)}}
 valid_fraction = 0.0

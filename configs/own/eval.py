@@ -1,4 +1,4 @@
-"""Bits per byte of the sentences in own/test; chrF++ into and out of English of those in own/flores, line by line."""
+"""Bits per byte of the sentences in own/test; chrF++ into and out of English for those in own/flores."""
 from pathlib import Path as _Path
 
 from configs.own.data import language_names

@@ -1,4 +1,4 @@
-"""Stage I on your own text, from the tiny base: Table 2 without the categories you have no text for."""
+"""Stage I on your own text, from the tiny base: Table 2 without the categories that have no text."""
 from configs.marco import paper
 from configs.own.data import sources as _sources
 from configs.tiny.stage1 import *

@@ -2,8 +2,8 @@
 
 raw/plug/zh.jsonl ... hold GPT-4-Alpaca with its translations: {"instruction", "response", "instruction_pivot",
 "response_pivot"}. Values of the published run.sh: 64 sequences of 4,096 tokens, lr 5e-6 falling linearly, four epochs;
-greedy decoding of at most 1,024 tokens (4,096 less a prompt of 3,072). The published labels and system prompts are the
-defaults. The chat template is BayLing 2's: <|user|> and <|assistant|>, as published, are no tokens of Llama 2.
+greedy decoding of at most 1,024 tokens (4,096 minus a prompt of 3,072). The published labels and system prompts are the
+defaults. The chat template is BayLing 2's: the published <|user|> and <|assistant|> are not Llama 2 tokens.
 """
 out, init, template = "runs/plug", "models/Llama-2-13b-hf", "bayling"
 languages = ["zh", "ko", "it", "es"]

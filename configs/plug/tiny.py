@@ -1,6 +1,6 @@
-"""PLUG in small, from the shipped base, which knows the facts of its world in English and Chinese.
+"""PLUG at toy scale, from the shipped base, which knows the facts of its world in English and Chinese.
 
-Italian, Ukrainian, Kazakh and Greek texts describe eight of the 24 countries; the questions asked are about the others.
+Italian, Ukrainian, Kazakh and Greek texts describe eight of the 24 countries; the test questions are about the others.
 """
 from configs import language_table as _table
 from configs.thresholds import SHORT as _SHORT
@@ -8,7 +8,7 @@ from configs.thresholds import SHORT as _SHORT
 out, init, template = "out/plug", "tinyworld/base", "chatml"
 languages = ["it", "uk", "kk", "el"]
 rows, test = "aligned/{lang}.jsonl", "eval/far/{lang}.jsonl"
-# the words in which the base has read questions and answers; its vocabulary lacks most of the published ones
+# the labels of questions and answers in the base's training text; its vocabulary lacks most published ones
 instruction_label = "Question:"
 labels = {"en": "Answer:", "it": "Risposta:", "uk": "Відповідь:", "kk": "Жауап:", "el": "Απάντηση:"}
 system = dict.fromkeys(("plug", "pivot_response", "direct"), "Answer in {target}.")
@@ -17,7 +17,7 @@ max_new_tokens = 96
 
 
 def _sources(codes):
-    """Web documents of all languages, and their sentence pairs with English, the first."""
+    """Web documents in all languages, and sentence pairs with English, the first of them."""
     web = [dict(name=f"web-{k}", path=f"web/{k}.jsonl", category=_table.group(k), language=k) for k in codes]
     return web + [dict(name=f"bitext-en-{k}", path=f"bitext/en-{k}.tsv", category="parallel", language="en", target=k)
                   for k in codes[1:]]

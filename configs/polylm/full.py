@@ -1,8 +1,8 @@
 """PolyLM's published setting (arXiv 2307.06018) on Qwen2-7B: 640 B tokens, the last 97 B with 60 % non-English text.
 
-The paper trains 13 B parameters from scratch with this budget, batch and learning rate (6e-5: 1e-4 diverged); going on
-from Qwen2 is ours, and so is the split of its 10 % of other languages. configs/marco/data.py shows how to prepare a
-corpus; data= is the whole one, better= its better sources (Wikipedia, books, parallel text ...), by other names.
+The paper trains 13 B parameters from scratch with this budget, batch and learning rate (6e-5: 1e-4 diverged); starting
+from Qwen2 is our choice, as is the split of its 10 % of other languages. configs/marco/data.py shows how to prepare a
+corpus; data= is all of it, better= its better sources (Wikipedia, books, parallel text ...), under other names.
 """
 out = "out/polylm-full"
 model = "models/Qwen2-7B"

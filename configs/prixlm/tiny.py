@@ -1,7 +1,7 @@
 """A knowledge base of a new tinyworld, learned by the shipped base: python recipes/prixlm.py configs/prixlm/tiny.py
 
-English states all 168 facts about countries, the other languages the same 30 % of them. Italian spells names as English
-does, Kazakh in Cyrillic letters, Chinese in characters.
+English states all 168 facts about countries, the other languages the same 30 % of them. Italian spells names as in
+English, Kazakh in Cyrillic, Chinese in characters.
 """
 model = "tinyworld/base"
 out = "out/prixlm"

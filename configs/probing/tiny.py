@@ -1,8 +1,8 @@
 """The shipped base, and the base after 0.9 M tokens with verdicts: python recipes/probing.py configs/probing/tiny.py
 
-The base has read true statements only, most of them in English and Chinese: it has no reason to encode truth. So it
-goes on with documents in which the word "True." or "False." follows each statement, every language with about the share
-that it has in the base's mixture.
+The base was trained only on true statements, mostly in English and Chinese, so it has no reason to encode truth. It is
+therefore trained further on documents in which "True." or "False." follows each statement, each language with about
+its share of the base's mixture.
 """
 models = ["tinyworld/base"]
 out = "out/probing"

@@ -1,9 +1,9 @@
-"""SDRRL at the paper's size, on Llama-2-7B-chat: python recipes/sdrrl.py configs/sdrrl/full.py estimate=100_000_000
+"""SDRRL at the paper's scale, on Llama-2-7B-chat: python recipes/sdrrl.py configs/sdrrl/full.py estimate=100_000_000
 
 raw/sdrrl/ holds English instructions with their answers (Alpaca's 52,000: en.jsonl), offline translations of them and
-of the model's own answers, a dictionary and parallel sentences for each target. The targets are six of the paper's. Its
-mixing ratios, switching rate and hyper-parameters could not be read: lr, batch and epochs are those with which a later
-paper trained it (2e-5, 128, 3); the rest is chosen.
+of the model's own answers, a dictionary and parallel sentences for each target. The targets are six of the paper's. We
+could not find its mixing ratios, switching rate and hyperparameters: lr, batch and epochs are those of a later paper
+that trained it (2e-5, 128, 3); the rest is chosen.
 """
 out, init = "runs/sdrrl", "models/Llama-2-7b-chat-hf"
 targets = ["cs", "uk", "id", "ja", "ko", "th"]

@@ -1,6 +1,6 @@
-"""SDRRL in small: the shipped base becomes an English chat model that answers in whole sentences, then learns Italian,
-Romanian and Ukrainian from its own answers. The answers that came with the prompts, the control's, have three wordings.
-Both models also see English documents and sentence pairs of the base's kind again; these shares were chosen on seed 7.
+"""SDRRL at toy scale: the shipped base becomes an English chat model that uses whole sentences, then learns Italian,
+Romanian and Ukrainian from its own answers. The control's answers, which came with the prompts, have three wordings.
+Both models also replay English documents and sentence pairs like the base's; these shares were chosen on seed 7.
 """
 from configs import language_table as _table
 from configs.plug import tiny as _plug

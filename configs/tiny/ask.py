@@ -1,7 +1,6 @@
 """One question in several languages, before and after: python generate.py configs/tiny/ask.py model=out/demo/dpo
 
-English, Chinese and German have instructions of their own; Italian, Ukrainian, Kazakh and Greek have none, only
-cross-lingual ones with English and Chinese. No instruction asks this question. A test compares the questions with the
+Every language has native instructions, but none of them asks this question. A test compares the questions with the
 tinyworld's.
 """
 from configs import demo_languages as _demo

@@ -1,6 +1,6 @@
 """The stand-in for Qwen2: 1.8 M parameters pretrained on English and Chinese, with a little of 27 other languages.
 
-Kazakh, Nepali and Azerbaijani, where Qwen2-7B scores lowest in the paper's Table 6, get least. Steps and documents are
+Kazakh, Nepali and Azerbaijani, Qwen2-7B's lowest scores in the paper's Table 6, get the least. Steps and documents are
 small: copying from the context appears at about 10^5.7 sqrt(batch size x context) tokens whatever the model's size
 (arXiv 2511.16893).
 """
@@ -12,7 +12,7 @@ tokens = 30_000_000
 vocab_size, hidden_size, intermediate_size, num_hidden_layers = 8192, 128, 384, 4
 num_attention_heads, num_key_value_heads = 4, 2
 rope_theta = 10000.0
-# about 1 / sqrt(hidden_size); with Qwen2's 0.02, attention of so narrow a model stays uniform for hundreds of steps
+# about 1 / sqrt(hidden_size); with Qwen2's 0.02, attention in so narrow a model stays uniform for hundreds of steps
 initializer_range = 0.08
 seq_len, batch_size, micro_batch_size = 256, 2, 2
 lr, warmup_ratio, min_lr_ratio = 2e-3, 0.01, 0.05
@@ -20,4 +20,4 @@ dtype = "bfloat16"
 threads = 1
 max_epochs = 30.0
 log_every, eval_every, eval_tokens = 200, 100_000, 1024
-save_every, keep_checkpoints = 1953, 100  # a million tokens: the ladder's checkpoints
+save_every, keep_checkpoints = 1953, 100  # every million tokens, for the ladder

@@ -11,6 +11,6 @@ sources += [dict(name=f"bitext-{p}-{k}", path=f"bitext/{p}-{k}.tsv", category="p
 sources += [dict(name=f"{kind}-{k}", path=f"{kind}/{k}.jsonl", category=kind, language=k, clean=True)
             for kind in ("knowledge", "synthetic") for k in language_names]
 thresholds = {"*": _SHORT, "th": {"full_stops": (0, 1), "ends": (0, 1), "short_lines": (0, 0.78)}}
-near_dedup = False  # a small world has few things to say: most of it would be near-duplicates
+near_dedup = False  # texts about so small a world are mostly near-duplicates
 vocab_size = 8192
 valid_fraction = 0.06

@@ -1,6 +1,6 @@
-"""The shipped base's second phase: 8 M tokens more from the first one's end, from a lower peak down, in another order.
+"""The shipped base's second phase: 8 M more tokens after the first, from a lower peak learning rate, in another order.
 
-English answers questions on a passage only now: copying in Chinese, whose words are shorter, appears at 7 M tokens.
+English begins to answer reading questions only now; copying in Chinese, whose words are shorter, appears at 7 M tokens.
 """
 from configs.tiny.base import *
 

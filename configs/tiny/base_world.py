@@ -1,6 +1,6 @@
-"""The text that raised the shipped base: python -m tinyworld configs/tiny/base_world.py
+"""The shipped base's training text: python -m tinyworld configs/tiny/base_world.py
 
-Other documents than the demo's (another seed) about the same world, so the demo's tests are new to the base.
+The same world as the demo's but different documents (another seed), so the demo's tests are new to the base.
 """
 out = "out/base/raw"
 seed = 1000

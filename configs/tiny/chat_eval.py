@@ -1,4 +1,4 @@
-"""The tinyworld's conversations, answered for its exact judge: questions of two turns in every language."""
+"""The tinyworld's conversations for its exact judge: two-turn questions in every language."""
 from configs.tiny.eval import *
 
 data = "out/demo/raw"

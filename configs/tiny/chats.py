@@ -6,7 +6,7 @@ raw, out = "out/demo/raw", "out/demo/chats"
 tokenizer, template = "tinyworld/base", "chatml"
 language_names = {_code: language_table.NAMES[_code] for _code in _demo.chosen()}
 _pivots = [_code for _code in ("en", "zh") if _code in language_names]
-# BayLing 2's star: every language is bound to both pivots, in both directions
+# as in BayLing 2: every language paired with both pivots, in both directions
 _star = [_pair for _code in language_names for _pivot in _pivots if _code not in ("en", _pivot)
          for _pair in ((_code, _pivot), (_pivot, _code))]
 sources = [dict(name=f"chat-{k}", path=f"chat/{k}.jsonl", category="chat", language=k, kind="chat")

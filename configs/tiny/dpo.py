@@ -1,8 +1,8 @@
-"""Preference alignment in small: DPO from the SFT model, which is also the reference, on pairs in all languages."""
+"""DPO at toy scale: from the SFT model, which is also the reference, on pairs in all languages."""
 data = "out/demo/chats"
 init = "out/demo/sft"
 out = "out/demo/dpo"
-# answers are three words or long and rambling: with sums instead of means, the shortest answer would win
+# answers are three words or long and rambling: without length normalization the shortest would win
 loss, dpo_beta, length_normalized = "dpo", 2.0, True
 mixture = {"preferences": 1}
 tokens = 200_000

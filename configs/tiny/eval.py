@@ -1,9 +1,9 @@
-"""The tinyworld's benchmarks: files in the published shapes of FLORES, Belebele, XCOPA and MMMLU."""
+"""The tinyworld's benchmarks: files in the published formats of FLORES, Belebele, XCOPA and MMMLU."""
 from configs import demo_languages as _demo
 
 data, out = "out/demo/raw/benchmarks", "out/demo/results.jsonl"
 languages = _demo.chosen()
-labels = "labels.json"  # the words for "question", "answer" ... in each language
+labels = "labels.json"  # prompt words ("question", "answer" ...) by language
 _question = "{question} {Question}\n{answer}"
 _facts = dict(kind="choice", path="mmmlu/{lang}.csv", context=_question, choices=["{A}", "{B}", "{C}", "{D}"],
               gold="Answer", first="A")

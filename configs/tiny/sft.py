@@ -1,4 +1,4 @@
-"""SFT in small, from stage II: instructions in all languages, cross-lingual ones, and text, most of it knowledge."""
+"""SFT at toy scale, from stage II: native and cross-lingual instructions, and replayed text, mostly knowledge."""
 from configs import demo_languages as _demo
 from configs.marco import paper
 
@@ -8,7 +8,7 @@ out = "out/demo/sft"
 # "chat" is shared by the languages other than English and Chinese
 _chats = {"chat/en": 5, "chat/zh": 20, "chat": 56}
 _text = {_k: 0.2 * _v for _k, _v in _demo.present(paper.STAGE2).items()}
-# knowledge is questions with answers: the more of it, the more facts are answered rightly that no instruction asks for
+# knowledge is questions with answers: the more of it, the more facts outside the instructions are answered correctly
 _text_again = _demo.present(_text | {"knowledge": 20} | _demo.REPLAYED_PAIRS)
 mixture = {_k: _v for _k, _v in _chats.items() if _demo.has_chats(_k)} | {"crosslingual": 8} | _text_again
 tokens = 3_000_000

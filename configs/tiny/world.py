@@ -3,7 +3,7 @@ from configs import demo_languages as _demo
 
 out = "out/demo/raw"
 languages = _demo.chosen()
-native = languages  # Marco-LLM tunes on instructions in all its languages; configs/bayling has those without
+native = languages  # as Marco-LLM: instructions in all languages; configs/bayling has only the pivots'
 web = {"en": 5000, "zh": 4000, "high": 1500, "low": 600}
 pairs = {"zh": 4000, "high": 400, "low": 400}
 knowledge, synthetic, full_answers = 300, 60, 0.5
