@@ -119,8 +119,8 @@ def complete_lines(path):
 def finished_results(results, samples, identity):
     """{(task, language, prompt, setup): rows} of the results that are complete for a model.
 
-    identity: fields that a row must have (checkpoint, weights, ...). Rows and samples of incomplete results are removed,
-    as they are computed again.
+    identity: fields that a row must have (checkpoint, weights, ...). Rows and samples of incomplete results are removed
+    and computed again.
     """
     def is_ours(row):
         return all(row.get(k) == v for k, v in identity.items())
