@@ -24,7 +24,7 @@ from model import ModelConfig, Qwen2, local_rows
 from training import checkpoint
 from training.adamw import make_optimizer
 from training.checks import check_learning_rate, check_run, check_settings, resolve_model, tokenizer_folder
-from training.distributed import World, clip_grad_norm, exit_with, shard_model, stop_flag, sum_gradients
+from training.distributed import World, clip_grad_norm, exit_with, reshard, shard_model, stop_flag, sum_gradients
 from training.estimate import Estimate, count_parameters, print_estimate
 from training.logger import Logger
 from training.lora import add_lora, init_adapter, lora_settings, save_adapter, write_adapter_config
@@ -180,6 +180,8 @@ def train(c, model_config):
         # once in a while: validate
         if step % c.eval_every == 0 or step == c.steps:
             validate(c, world, model, held_out, held_out_objective, logger, step, stop_requested)
+            if world.is_sharded:
+                reshard(model)
         if step >= c.steps:
             break
 

@@ -918,6 +918,18 @@ def test_nan_on_one_process_is_of_all(root, token_data, tmp_path, processes, cha
         assert (tmp_path / "run/model.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_shards_save_float32_though_they_compute_in_bfloat16(root, token_data, tmp_path):
+    """The last validation gathers weights in bfloat16; the model that is saved after it is the last checkpoint's."""
+    run = tmp_path / "run"
+    torchrun(root, token_data, run, shard_size=2, dtype="bfloat16", save_every=8, eval_every=4)
+    stored = Qwen2.from_pretrained(run / "checkpoints/step-00000008").base_parameters()
+    saved = load_file(run / "model.safetensors")
+    assert len(saved) > 20
+    for name, tensor in saved.items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, stored[name]), name
+
+
 TRACE = """
 import os, re, sys
 import torch

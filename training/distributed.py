@@ -156,6 +156,12 @@ def shard_model(model, world, residual_fp32=False):
     fully_shard(model, mesh=world.mesh, mp_policy=policy, reshard_after_forward=False)
 
 
+def reshard(model):
+    """Drop the weights that a forward without a backward leaves gathered: saving and the optimizer need the shards."""
+    for module in (*model.model.layers, model):
+        module.reshard()
+
+
 def sum_gradients(model):
     """Sum the gradients of replicas over all processes: one flat buffer, one all_reduce, the same bits for each."""
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from data import IGNORE, best_fit, collate, pack_chats
 from hf.adapters import WEIGHTS
 from training.checkpoint import sha256, weights_sha256
+from training.distributed import reshard
 
 
 def answer_logprobs(model, batch):
@@ -111,7 +112,7 @@ def make_objectives(c, world, model, schedule, held_out):
     if noise > 0.2:
         world.print0(f"warning: before the first step rounding moves a margin by {noise:.3f}; set dtype=float32")
     if world.is_sharded:
-        model.reshard()  # the root stays gathered after a forward; optimizer and checkpoints need its shards
+        reshard(model)
     return train, valid, {"noise": noise}
 
 
