@@ -28,7 +28,8 @@ from configs import load  # noqa: E402
 TESTS = {
     "training/checkpoint.py": [("tests/test_train.py", "checkpoint or resum or stopped or damaged or prun or saving or "
                                                        "unfinished or folder or second or same_run or started"),
-                               ("tests/test_dpo.py", "reference or resum"), ("tests/test_checks.py", "disk or run")],
+                               ("tests/test_dpo.py", "reference or resum"), ("tests/test_checks.py", "disk or run"),
+                               ("tests/test_adamw.py", "before_the_setting or another")],
     "training/run_folder.py": [("tests/test_checks.py", "folder or disk or run or room or new_rows or file"),
                                ("tests/test_train.py", "used_folder or second_job")],
     "training/distributed.py": [("tests/test_train.py", "micro or stopped or second or nohup or pipe or parent or "

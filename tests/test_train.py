@@ -188,6 +188,12 @@ def test_recomputation_gives_the_same_bits(go, reference, tmp_path, activation_c
     assert ours == (reference / "model.safetensors").read_bytes()
 
 
+def test_micro_batches_are_the_rows_of_a_process_once():
+    c = SimpleNamespace(batch_size=8, micro_batch_size=3)
+    found = [World.micro_batches(SimpleNamespace(rank=rank, world_size=2), c) for rank in (0, 1)]
+    assert found == [[range(3), range(3, 4)], [range(4, 7), range(7, 8)]]
+
+
 def command(root, data, out, /, steps=8, processes=None, **changes):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes else []
     return [sys.executable, *launch, str(root / "train.py"), *words(data, out, steps, **changes)]
