@@ -5,7 +5,6 @@ Ranks (of torchrun, or of any launcher that sets RANK and WORLD_SIZE) take every
 stamps, on a file system that all of them share. A rank that fails says why in a file, and one that dies stops its
 heartbeat: either ends the others.
 """
-import errno
 import hashlib
 import json
 import multiprocessing
@@ -16,13 +15,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not on this system: two runs in one folder are not noticed
-    fcntl = None  # type: ignore[assignment]
+from configs import locks
 
 ROOT = Path(__file__).parent.parent
 CODE = [ROOT / "prepare.py", *sorted(ROOT.glob("corpus/*.py"))]  # a change in these changes the result
@@ -40,20 +36,13 @@ def run_lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+") as f:
         deadline = time.monotonic() + GRACE
-        while fcntl:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as e:
-                if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    print(f"note: {f.name} cannot be locked ({e.strerror}): start no second run in this folder")
-                    break
-                f.seek(0)
-                holder = f.read().strip()
-                if is_alive(holder) or time.monotonic() > deadline:
-                    raise ValueError(f"{folder.parent} is in use by another prepare.py ({holder}); "
-                                     "wait for it, or set out= to another folder") from None
-                time.sleep(0.1)
+        while not locks.try_lock(f):
+            f.seek(0)
+            holder = f.read().strip()
+            if is_alive(holder) or time.monotonic() > deadline:
+                raise ValueError(f"{folder.parent} is in use by another prepare.py ({holder}); "
+                                 "wait for it, or set out= to another folder")
+            time.sleep(0.1)
         f.seek(0)
         f.truncate()
         f.write(f"process {os.getpid()} on {os.uname().nodename}")
@@ -63,8 +52,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         finally:
             f.seek(0)
             f.truncate()
-            with suppress(OSError, AttributeError):  # of forked processes too, which may live a moment longer
-                fcntl.flock(f, fcntl.LOCK_UN)
+            locks.unlock(f)
 
 
 def is_alive(holder: str) -> bool:

@@ -2,15 +2,12 @@
 
 eval.py writes results.jsonl and samples.jsonl; compare, judge and report.py read them.
 """
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
-from configs import language_table
+from configs import language_table, locks
 
 GROUPS = ("English", "Chinese", "other high-resource", "low-resource", "other languages",
           "from English", "into English", "any to any", "all")
@@ -54,14 +51,9 @@ def json_line(row):
 def open_locked(path):
     """Open a file to append to; ValueError while another process holds it."""
     f = open(path, "a+b")
-    try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            print(f"note: {path} cannot be locked ({e.strerror}): let no second process write to it", file=sys.stderr)
-            return f
+    if not locks.try_lock(f):
         f.close()
-        raise ValueError(f"{path} is in use by another process; stop it or set out= another folder") from None
+        raise ValueError(f"{path} is in use by another process; stop it or set out= another folder")
     return f
 
 

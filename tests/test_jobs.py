@@ -1,5 +1,6 @@
 """corpus/jobs: one run in a folder, no process outlives its parent, a rank that fails ends the others and says why."""
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -62,7 +63,7 @@ def test_the_workers_of_a_killed_run_may_take_a_moment(tmp_path):
     with jobs.run_lock(tmp_path / "work"):
         pass
     held = open(tmp_path / "work/lock")
-    jobs.fcntl.flock(held, jobs.fcntl.LOCK_EX)
+    fcntl.flock(held, fcntl.LOCK_EX)
     threading.Timer(0.5, held.close).start()
     with jobs.run_lock(tmp_path / "work"):
         assert held.closed
@@ -72,9 +73,9 @@ def test_where_nothing_can_be_locked(tmp_path, monkeypatch, capsys):
     """Said, not taken for another run."""
     def flock(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
-    monkeypatch.setattr(jobs.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with jobs.run_lock(tmp_path / "work"):
-        assert "cannot be locked (Operation not supported)" in capsys.readouterr().out
+        assert "cannot be locked (Operation not supported)" in capsys.readouterr().err
 
 
 def test_an_output_folder_with_other_files_is_refused(tmp_path):

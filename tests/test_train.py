@@ -799,7 +799,7 @@ def test_where_nothing_can_be_locked(tmp_path, monkeypatch, capsys):
     world = object.__new__(World)
     world.is_main, world.world_size, world.lock = True, 1, None
     world.lock_folder(tmp_path / "run")
-    assert "run/lock cannot be locked (Operation not supported)" in capsys.readouterr().out
+    assert "run/lock cannot be locked (Operation not supported)" in capsys.readouterr().err
     results.lock_results(tmp_path / "r.jsonl").close()
     assert "r.jsonl.lock cannot be locked (Operation not supported)" in capsys.readouterr().err
 

@@ -162,9 +162,9 @@ def load_adapters(model: Qwen2, folder: str | Path, parts: list[str]):
 def encode(model: Qwen2, texts: list[list[int]], prefix_id: int, pool: str = "mean") -> Tensor:
     """One vector of length 1 for each list of ids, (N, C) float32.
 
-    pool: the mean of the final hidden states of a text's own tokens, or the last one. Each text
-    follows the id that begins a text, as in pretraining, which the mean excludes; padding comes after, where causal
-    attention never looks. ValueError for an empty text.
+    pool: the mean of the final hidden states of a text's own tokens, or the last one. As in pretraining, prefix_id
+    comes before each text; the mean excludes it. Padding comes after, where causal attention never looks. ValueError
+    for an empty text.
     """
     if any(not ids for ids in texts):
         raise ValueError(f"text {[bool(ids) for ids in texts].index(False)} of the batch has no tokens")

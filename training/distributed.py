@@ -1,7 +1,5 @@
 """Multi-process training: device, mesh, sharding, collectives, the lock on a run folder, and signals."""
 import ctypes
-import errno
-import fcntl
 import os
 import signal
 import socket
@@ -14,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from configs import locks
 from configs.errors import explain
 from training import peers
 
@@ -118,17 +117,13 @@ class World:
         holder = None
         if self.is_main:
             self.lock = open(out / "lock", "a+")
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if locks.try_lock(self.lock):
                 self.lock.truncate(0)
                 self.lock.write(f"process {os.getpid()} on {socket.gethostname()}")
                 self.lock.flush()
-            except OSError as e:
-                if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    self.lock.seek(0)
-                    holder = self.lock.read() or "another process"
-                else:
-                    self.print0(f"note: {out}/lock cannot be locked ({e.strerror}): start no second run in this folder")
+            else:
+                self.lock.seek(0)
+                holder = self.lock.read() or "another process"
         holder = self.broadcast(holder)
         if holder:
             raise ValueError(f"{out} is in use by {holder}; stop that run or set out= to another folder")
