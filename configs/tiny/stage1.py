@@ -1,4 +1,4 @@
-"""Stage I at toy scale: the paper's mixture (Table 2) and its share of the tokens, 8 of 15."""
+"""Stage I at toy scale: the paper's mixture (Table 2), replayed pairs, and its share of the tokens, 8 of 15."""
 from configs import demo_languages as _demo
 from configs.marco import paper
 

@@ -1,4 +1,4 @@
-"""Stage II at toy scale: from stage I, the paper's mixture (Table 3), 7/15 of the tokens, a lower learning rate."""
+"""Stage II at toy scale: from stage I, Table 3's mixture, replayed pairs, 7/15 of the tokens, a lower learning rate."""
 from configs import demo_languages as _demo
 from configs.marco import paper
 from configs.tiny.stage1 import *
